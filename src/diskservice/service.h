@@ -1,0 +1,47 @@
+// The disk service of one VM as its host sees it: over the control socket while the service runs, in-process on the files
+// while the VM is off. docs/formats/control.md has the protocol (one line of JSON per request and reply).
+#ifndef RP_DISKSERVICE_SERVICE_H
+#define RP_DISKSERVICE_SERVICE_H
+
+#include <sys/types.h>
+
+#include "diskservice/engine.h"
+
+#define RP_CONTROL_SOCKET "control.sock" // in the VM's folder
+#define RP_NBD_SOCKET "nbd.sock"
+
+struct rp_service;
+
+// Connects to the running service, or opens the files when none runs. Does not wait.
+struct rp_service *rp_service_open(struct rp_fs *fs, const char *vm_directory, struct rp_error *err);
+void rp_service_close(struct rp_service *service); // NULL is fine
+RP_DEFINE_CLEANUP(struct rp_service, rp_service_close)
+bool rp_service_is_running(const struct rp_service *service);
+
+struct rp_service_info {
+    pid_t pid;           // 0 when not running
+    uint64_t generation; // of the chain record
+    size_t count;
+    struct rp_engine_disk disks[RP_ENGINE_MAX_DISKS];
+    struct rp_engine_merge merge;
+};
+int rp_service_info(struct rp_service *service, struct rp_service_info *info, struct rp_error *err);
+void rp_service_info_clear(struct rp_service_info *info);
+int rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation,
+                          struct rp_engine_checkpoint *result, struct rp_error *err);
+// Running: starts the merge and returns; in-process: returns when it is done.
+int rp_service_merge(struct rp_service *service, const struct rp_guid *operation, const char *const *paths, size_t count,
+                     struct rp_error *err);
+int rp_service_changes(struct rp_service *service, const char *path, const struct rp_rct_id *id, uint64_t offset,
+                       uint64_t length, struct rp_ranges *changed, struct rp_error *err);
+int rp_service_flush(struct rp_service *service, struct rp_error *err);
+int rp_service_grow(struct rp_service *service, const char *disk, uint64_t size, struct rp_error *err);
+
+// Starts nbdkit with our plugin on the VM's folder as a daemon of its own (own session, log in service.log), and waits
+// until both sockets answer. RP_ERR_BUSY when it runs already. Finds the plugin beside the program (build tree) or in the
+// installed plugin folder; REFPOINT_PLUGIN overrides.
+int rp_service_start(const char *vm_directory, struct rp_error *err);
+// Asks it to end (SIGTERM) and waits until everything is closed. Not running is fine.
+int rp_service_stop(const char *vm_directory, struct rp_error *err);
+
+#endif

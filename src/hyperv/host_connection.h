@@ -1,0 +1,169 @@
+// The host connection: all that the backup tool knows of a host. Its verbs are the methods of Hyper-V's WMI services
+// (facts/wmi.md 1.4 to 1.6). Implementations: in-process on a local folder (src/host), WMI over WS-Management (later).
+//
+// Strings in results are malloc'ed and belong to the structure; each has its _clear. Not thread safe: one thread per
+// connection, but several connections to one host may be open.
+#ifndef RP_HYPERV_HOST_CONNECTION_H
+#define RP_HYPERV_HOST_CONNECTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/guid.h"
+#include "base/ranges.h"
+
+#define RP_HOST_ID 128 // text of an identifier, NUL included
+
+// EnabledState of Msvm_ComputerSystem.
+enum rp_vm_state { RP_VM_RUNNING = 2, RP_VM_OFF = 3, RP_VM_SAVED = 6, RP_VM_PAUSED = 9 };
+const char *rp_vm_state_name(enum rp_vm_state state); // "running", "off", …
+
+// OperationalStatus[1] of Msvm_ComputerSystem; RP_VM_IDLE when absent.
+enum rp_vm_activity { RP_VM_IDLE = 0, RP_VM_CREATING_SNAPSHOT = 32768, RP_VM_DELETING_SNAPSHOT = 32770, RP_VM_MERGING = 32772 };
+
+struct rp_vm {
+    char id[RP_GUID_TEXT];  // Msvm_ComputerSystem.Name
+    char *name;             // ElementName, as the administrator calls it; hostile text
+    enum rp_vm_state state;
+    enum rp_vm_activity activity;
+    unsigned merge_percent; // while MERGING
+};
+struct rp_vms {
+    struct rp_vm *items;
+    size_t count;
+};
+void rp_vm_clear(struct rp_vm *vm);
+void rp_vms_clear(struct rp_vms *vms);
+
+// One virtual hard disk of a settings instance (Msvm_StorageAllocationSettingData + Msvm_VirtualHardDiskSettingData).
+struct rp_vm_disk {
+    char instance[RP_HOST_ID]; // InstanceID; what a reference point lists in VirtualDiskIdentifiers
+    uint32_t number;           // stable position: "disk<number>"
+    struct rp_guid disk_id;    // VirtualDiskId
+    char *path;                // HostResource[0]: in a snapshot's settings the frozen file
+    uint64_t size;
+    uint32_t logical_sector, physical_sector;
+    char *nbd_uri;             // where a client may connect while the VM runs; NULL otherwise
+};
+// The settings of a VM or of a snapshot (Msvm_VirtualSystemSettingData and its components).
+struct rp_vm_settings {
+    char *document;            // all of it as the host gave it (text), saved with a restore point
+    struct rp_vm_disk *disks;
+    size_t disk_count;
+};
+void rp_vm_settings_clear(struct rp_vm_settings *settings);
+
+enum rp_snapshot_type { RP_SNAPSHOT_PRODUCTION = 2, RP_SNAPSHOT_RECOVERY = 32768 }; // CreateSnapshot: SnapshotType
+enum rp_consistency { RP_CONSISTENCY_UNKNOWN = 0, RP_CONSISTENCY_APPLICATION = 1, RP_CONSISTENCY_CRASH = 2 };
+
+struct rp_snapshot {
+    char id[RP_HOST_ID];
+    char vm_id[RP_GUID_TEXT];
+    char *name;                // ElementName; a backup puts its tag here: "refpoint:<repository id>:<job id>"
+    enum rp_snapshot_type type;
+    enum rp_consistency consistency; // reached
+    int64_t time_ns;           // wall clock
+    bool merging;              // destroyed or converted, its merge not finished
+};
+struct rp_snapshots {
+    struct rp_snapshot *items;
+    size_t count;
+};
+void rp_snapshots_clear(struct rp_snapshots *snapshots);
+
+struct rp_reference_disk {
+    char instance[RP_HOST_ID]; // VirtualDiskIdentifiers[i]
+    struct rp_guid disk_id;
+    char rct_id[RP_HOST_ID];   // ResilientChangeTrackingIdentifiers[i]; opaque text; empty: not tracked
+};
+struct rp_reference_point {
+    char id[RP_HOST_ID];
+    char vm_id[RP_GUID_TEXT];
+    char *name;                // our tag, as for snapshots
+    int64_t time_ns;
+    struct rp_reference_disk *disks;
+    size_t disk_count;
+};
+struct rp_reference_points {
+    struct rp_reference_point *items;
+    size_t count;
+};
+void rp_reference_point_clear(struct rp_reference_point *point);
+void rp_reference_points_clear(struct rp_reference_points *points);
+
+enum rp_job_phase { RP_JOB_RUNNING = 4, RP_JOB_COMPLETED = 7, RP_JOB_FAILED = 10 }; // JobState
+struct rp_job_state {
+    enum rp_job_phase phase;
+    unsigned percent;
+    char result[RP_HOST_ID]; // what the job made: a snapshot's, reference point's or VM's id
+    struct rp_error error;   // when FAILED
+};
+
+struct rp_host_connection;
+
+// A method that takes long writes the id of its job into `job` and returns 0: the caller polls job_state or uses
+// rp_host_wait. An empty `job` means that it is done already, with its result in `result`.
+#define RP_METHOD_RESULT char job[RP_HOST_ID], char result[RP_HOST_ID]
+
+struct rp_host_ops {
+    int (*list_vms)(struct rp_host_connection *host, struct rp_vms *vms, struct rp_error *err);
+    // By GUID or exact name; several VMs of one name are RP_ERR_INVALID, listing their GUIDs.
+    int (*find_vm)(struct rp_host_connection *host, const char *name_or_id, struct rp_vm *vm, struct rp_error *err);
+    int (*vm_settings)(struct rp_host_connection *host, const char *vm_id, struct rp_vm_settings *settings, struct rp_error *err);
+
+    // DefineSystem + AddResourceSettings. `disks`: raw files are converted into the host's folder, VHDX files are used in
+    // place. result: the VM's GUID. On failure nothing is left.
+    int (*define_system)(struct rp_host_connection *host, const char *name, const char *const *disks, size_t disk_count,
+                         int (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+                         RP_METHOD_RESULT, struct rp_error *err);
+    int (*destroy_system)(struct rp_host_connection *host, const char *vm_id, bool delete_disks, RP_METHOD_RESULT, struct rp_error *err);
+    // RequestStateChange: RP_VM_RUNNING starts, RP_VM_OFF stops (for an offline VM: its disk service).
+    int (*request_state)(struct rp_host_connection *host, const char *vm_id, enum rp_vm_state state, RP_METHOD_RESULT, struct rp_error *err);
+    int (*add_disk)(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT, struct rp_error *err);
+    int (*remove_disk)(struct rp_host_connection *host, const char *vm_id, uint32_t number, RP_METHOD_RESULT, struct rp_error *err);
+    // ResizeVirtualHardDisk; grows only.
+    int (*resize_disk)(struct rp_host_connection *host, const char *vm_id, uint32_t number, uint64_t size, RP_METHOD_RESULT, struct rp_error *err);
+
+    // CreateSnapshot. result: the snapshot's id. The name is set from the moment of creation.
+    int (*create_snapshot)(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
+                           enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err);
+    int (*list_snapshots)(struct rp_host_connection *host, const char *vm_id, struct rp_snapshots *snapshots, struct rp_error *err);
+    int (*snapshot_settings)(struct rp_host_connection *host, const char *snapshot_id, struct rp_vm_settings *settings, struct rp_error *err);
+    // The merge starts and goes on after the job: see rp_vm.activity.
+    int (*destroy_snapshot)(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err);
+    // ConvertToReferencePoint (recovery snapshots only). result: the reference point's id. The merge starts and goes on.
+    int (*convert_to_reference_point)(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err);
+    int (*list_reference_points)(struct rp_host_connection *host, const char *vm_id, struct rp_reference_points *points, struct rp_error *err);
+    int (*destroy_reference_point)(struct rp_host_connection *host, const char *point_id, RP_METHOD_RESULT, struct rp_error *err);
+
+    // GetVirtualDiskChanges: `path` is the frozen file. Appends ranges; *processed bytes from `offset` are covered (may be
+    // fewer than asked, then call again further on; never 0). RP_ERR_TRACKING_ID / _OFF: the caller reads everything.
+    int (*disk_changes)(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t offset,
+                        uint64_t length, struct rp_ranges *changed, uint64_t *processed, struct rp_error *err);
+
+    int (*job_state)(struct rp_host_connection *host, const char *job, struct rp_job_state *state, struct rp_error *err);
+    void (*close)(struct rp_host_connection *host);
+};
+
+struct rp_host_connection {
+    const struct rp_host_ops *ops;
+    char *address; // "local:/var/lib/refpoint", for messages
+};
+
+void rp_host_close(struct rp_host_connection *host); // NULL is fine
+RP_DEFINE_CLEANUP(struct rp_host_connection, rp_host_close)
+
+// Waits for a job (an empty one is done) and puts its result into `result`; the job's failure becomes this call's.
+// `stop` may be NULL; non-zero return gives up waiting (RP_ERR_CANCELLED).
+int rp_host_wait(struct rp_host_connection *host, const char *job, char result[RP_HOST_ID],
+                 int (*stop)(void *context), void *context, struct rp_error *err);
+// Waits until the VM's merges are over. Returns 0 idle, 1 still merging after `timeout_ms`, -1 error.
+int rp_host_wait_merge(struct rp_host_connection *host, const char *vm_id, unsigned timeout_ms, struct rp_error *err);
+// All changes of a disk, repeating disk_changes until the whole size is covered.
+int rp_host_all_changes(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t size,
+                        struct rp_ranges *changed, struct rp_error *err);
+
+#endif

@@ -1,0 +1,73 @@
+#include "io/store.h"
+
+#include <stdlib.h>
+
+int rp_store_pread(struct rp_store *store, void *data, size_t size, uint64_t offset, struct rp_error *err)
+{
+    return store->ops->pread(store, data, size, offset, err);
+}
+
+int rp_store_pwrite(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err)
+{
+    return store->ops->pwrite(store, data, size, offset, err);
+}
+
+int rp_store_flush(struct rp_store *store, struct rp_error *err) { return store->ops->flush(store, err); }
+
+int rp_store_truncate(struct rp_store *store, uint64_t size, struct rp_error *err)
+{
+    return store->ops->truncate(store, size, err);
+}
+
+int rp_store_size(struct rp_store *store, uint64_t *size, struct rp_error *err)
+{
+    return store->ops->size(store, size, err);
+}
+
+int rp_store_extents(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_ranges *data, struct rp_error *err)
+{
+    if (store->ops->extents)
+        return store->ops->extents(store, offset, length, data, err);
+    rp_ranges_add(data, offset, length);
+    return 0;
+}
+
+int rp_store_punch(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err)
+{
+    if (store->ops->punch)
+        return store->ops->punch(store, offset, length, err);
+    return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: cannot punch holes", store->name);
+}
+
+int rp_store_clone_range(struct rp_store *target, uint64_t target_offset, struct rp_store *source,
+                         uint64_t source_offset, uint64_t length, struct rp_error *err)
+{
+    if (target->ops->clone_range && target->ops == source->ops)
+        return target->ops->clone_range(target, target_offset, source, source_offset, length, err);
+    return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: cannot share blocks with %s", target->name, source->name);
+}
+
+int rp_store_identity(struct rp_store *store, struct rp_store_identity *identity, struct rp_error *err)
+{
+    return store->ops->identity(store, identity, err);
+}
+
+int rp_store_lock(struct rp_store *store, bool exclusive, struct rp_error *err)
+{
+    return store->ops->lock ? store->ops->lock(store, exclusive, err) : 0;
+}
+
+void rp_store_drop_cache(struct rp_store *store, uint64_t offset, uint64_t length)
+{
+    if (store->ops->drop_cache)
+        store->ops->drop_cache(store, offset, length);
+}
+
+void rp_store_close(struct rp_store *store)
+{
+    if (!store)
+        return;
+    char *name = store->name;
+    store->ops->close(store);
+    free(name);
+}

@@ -1,0 +1,108 @@
+// Resilient change tracking of one disk file: which units changed since which moment. docs/formats/rct.md has the file.
+//
+// The disk is divided into units. since[unit] is the last epoch in which the unit changed *in this file*; 0 = never.
+// A write in epoch k sets since = k. Sealing ends epoch k, publishes the id "tracking GUID : k" and starts k+1.
+// "Changed since id k" is every unit with since > k in this file or in one of its parents.
+//
+// Every open for writing starts a new tracking GUID and adds the one before it, with its last sealed epoch, to the
+// lineage: so an id is never issued twice, even when disk and tracking files are rolled back or copied together. An id
+// is known to a file when its GUID is the current one or in the lineage and its epoch is at most that GUID's last sealed
+// one; any other is RP_ERR_TRACKING_ID and the caller reads everything.
+//
+// rp_rct_mark is lock-free. The caller guarantees (rp_gate) that no mark runs during seal and that
+// mark comes before the change it announces.
+#ifndef RP_RCT_RCT_H
+#define RP_RCT_RCT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/guid.h"
+#include "base/ranges.h"
+#include "disk/vhdx.h"
+#include "io/fs.h"
+
+struct rp_rct;
+
+// One moment in tracking. As text: "rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000001" (facts/disk.md 1.6).
+struct rp_rct_id {
+    struct rp_guid tracking;
+    uint32_t epoch;
+};
+#define RP_RCT_ID_TEXT 64
+const char *rp_rct_id_format(const struct rp_rct_id *id, char out[RP_RCT_ID_TEXT]);
+int rp_rct_id_parse(const char *text, struct rp_rct_id *id, struct rp_error *err); // RP_ERR_TRACKING_SYNTAX
+
+// The state of the disk file that a tracking file is bound to.
+struct rp_rct_disk {
+    uint64_t virtual_size;
+    struct rp_guid disk_id;
+    struct rp_guid file_write_guid, data_write_guid; // as the VHDX header says now
+    struct rp_store_identity identity;               // as the file system says now
+};
+// Fills it from a disk that is open.
+int rp_rct_disk_of(struct rp_vhdx *vhdx, struct rp_rct_disk *disk, struct rp_error *err);
+
+enum rp_rct_verdict {
+    RP_RCT_CLEAN,   // disk and tracking are as they were left: exact
+    RP_RCT_NEW,     // there was no tracking file: tracking starts now, older ids are unknown
+    RP_RCT_UNCLEAN, // the last session did not end: everything counts as changed in the epoch it was in
+    RP_RCT_FOREIGN, // the disk was changed by somebody else, or the file is damaged: new tracking, no lineage
+};
+
+// "<disk path>.rct"; malloc'ed.
+char *rp_rct_path(const char *disk_path);
+
+// Opens the tracking file of a disk about to be opened for writing, or creates it, and durably records that a session
+// with these GUIDs began, before the disk file is touched. A file there that is not ours (no valid signature) is left
+// alone: RP_ERR_TRACKING_OFF. `disk` is the state before the session.
+struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
+                                 const struct rp_vhdx_session *session, enum rp_rct_verdict *verdict,
+                                 struct rp_error *err);
+// Opens it to ask only; writes nothing. Without a usable, clean, matching file: RP_ERR_TRACKING_OFF.
+struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err);
+
+// Prepares, durably and before the pause, the tracking file of a child disk that will take over when `parent` is sealed:
+// same tracking GUID and lineage, empty since[], epoch = parent's + 1. `child_disk` is the child file's state.
+struct rp_rct *rp_rct_prepare_child(struct rp_rct *parent, const char *child_path, const struct rp_rct_disk *child_disk,
+                                    const struct rp_vhdx_session *session, struct rp_error *err);
+
+// Before the change: every unit that the range touches has changed in the current epoch. Lock-free, no syscall.
+void rp_rct_mark(struct rp_rct *rct, uint64_t offset, uint64_t length);
+// In memory only (the pause): ends the epoch. The id must not be shown before rp_rct_freeze returned 0.
+struct rp_rct_id rp_rct_seal(struct rp_rct *rct);
+// After a seal with a child: writes everything, durably, as a clean file bound to the frozen disk as it is now
+// (disk = its state after rp_vhdx_freeze). The tracker answers queries until closed, marks are a bug.
+int rp_rct_freeze(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err);
+// Clean end of a writing session: as freeze, without a seal; the disk was closed before. Frees in every case.
+int rp_rct_close(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err);
+void rp_rct_abandon(struct rp_rct *rct); // frees, writes nothing: what a crash would leave. NULL is fine
+RP_DEFINE_CLEANUP(struct rp_rct, rp_rct_abandon)
+
+uint32_t rp_rct_unit_size(const struct rp_rct *rct); // 64 KiB; larger above 8 TiB
+uint32_t rp_rct_unit_size_for(uint64_t virtual_size);
+struct rp_guid rp_rct_tracking_guid(const struct rp_rct *rct);
+uint32_t rp_rct_epoch(const struct rp_rct *rct); // the current, not yet sealed one
+bool rp_rct_last_sealed(const struct rp_rct *rct, struct rp_rct_id *id); // false: none yet
+bool rp_rct_newer_changes(const struct rp_rct *rct);                     // something was marked since that id
+
+// Appends, ascending and joined, what changed since `id` in the range, according to chain[0] (which must know the id)
+// and its parents chain[1..]. Unit-aligned, clipped to the range.
+int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_id *id, uint64_t offset,
+                 uint64_t length, struct rp_ranges *changed, struct rp_error *err);
+
+// Growth is a change of the new space; ids stay valid. Durable at return.
+int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err);
+
+// First step of merging child into parent, durable at return: parent's since becomes the per-unit maximum, it takes the
+// child's tracking GUID, lineage and epoch, and it is bound to the parent disk both as it is (`disk`) and as `session`
+// will leave it. Idempotent: a merge that was interrupted anywhere is run again.
+int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                 const struct rp_vhdx_session *session, struct rp_error *err);
+// Binds a file at rest to its disk after a change of metadata that is not a change of content (new parent locator):
+// durably accepts both `disk` and `session`; finish with rp_rct_freeze.
+int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session, struct rp_error *err);
+// The same tracker goes on as the live one of a writing session (the leaf was merged into this parent).
+void rp_rct_thaw(struct rp_rct *rct);
+
+#endif
