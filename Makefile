@@ -1,0 +1,58 @@
+# The front door. The build itself is Meson's: everything below only calls it.
+#
+#   make            build                          make check    all tests, one line per behaviour
+#   make demo       the main job, on a live disk   make bench    measured against restic and qemu-img
+#   make deps       install what is missing        make install  PREFIX=/usr/local DESTDIR=
+#
+# NO_DEPS=1 installs nothing and only tells what is missing. BUILD= names the build folder, MESON_ARGS= goes to meson setup.
+
+BUILD ?= build
+PREFIX ?= /usr/local
+MESON_ARGS ?=
+JOBS ?= 2
+
+all: tell-deps
+	@$(MAKE) --no-print-directory build
+
+deps:
+	@.ci/deps build check bench
+tell-deps:
+	@.ci/deps --tell build
+need-build:
+	@.ci/deps build
+need-check:
+	@.ci/deps build check
+
+$(BUILD)/build.ninja:
+	@meson setup $(BUILD) --prefix $(PREFIX) $(MESON_ARGS) >/dev/null || { meson setup $(BUILD) --prefix $(PREFIX) $(MESON_ARGS); exit 1; }
+
+build: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+
+check: need-check
+	@$(MAKE) --no-print-directory build
+	@tests/run $(BUILD) check
+
+# The slower sets: more seeds, larger images, every independent program.
+check-slow: need-check
+	@$(MAKE) --no-print-directory build
+	@tests/run $(BUILD) slow
+
+# make demo BREAK=tracker: the tracker forgets one write, and the demo must notice.
+demo: need-check
+	@$(MAKE) --no-print-directory build
+	@demo/run $(BUILD) $(if $(BREAK),--break $(BREAK))
+
+bench: deps
+	@$(MAKE) --no-print-directory build
+	@bench/run $(BUILD)
+
+install: need-build
+	@$(MAKE) --no-print-directory build
+	@meson configure $(BUILD) -Dprefix=$(PREFIX)
+	meson install -C $(BUILD) --quiet $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: all deps tell-deps need-build need-check build check check-slow demo bench install clean
