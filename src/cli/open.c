@@ -1,0 +1,171 @@
+// The host, the repository, its passphrase.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "cli/cli.h"
+#include "host/local.h"
+#include "io/fs.h"
+
+#define PASSPHRASE_MAX 1024
+
+struct rp_host_connection *rp_cli_open_host(const struct rp_cli *cli, const char *address, struct rp_error *err)
+{
+    if (!address)
+        address = cli->host;
+    if (strncmp(address, "local:", 6) || !address[6]) {
+        rp_fail(err, RP_ERR_USAGE, "host \"%.128s\": not an address this version knows (local:DIR)", address);
+        return NULL;
+    }
+    return rp_host_local_open(address + 6, err);
+}
+
+struct rp_backend *rp_cli_open_backend(const struct rp_cli *cli, bool create, struct rp_error *err)
+{
+    if (!cli->repository) {
+        rp_fail(err, RP_ERR_USAGE, "no repository named: use -r DIR or REFPOINT_REPOSITORY");
+        return NULL;
+    }
+    return rp_backend_directory_open(cli->repository, create, err);
+}
+
+struct rp_repo *rp_cli_open_repo(const struct rp_cli *cli, struct rp_error *err)
+{
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_cli_open_backend(cli, false, err);
+    bool encrypted;
+    if (!backend || rp_repo_is_encrypted(backend, &encrypted, err))
+        return NULL;
+    RP_CLEANUP(rp_cli_wipe) char *passphrase = encrypted ? rp_cli_passphrase(cli, false, err) : NULL;
+    if (encrypted && !passphrase)
+        return NULL;
+    struct rp_backend *given = backend;
+    backend = NULL; // taken over, also on failure
+    return rp_repo_open(given, passphrase, NULL, err);
+}
+
+void rp_cli_wipe(char **passphrase)
+{
+    if (!*passphrase)
+        return;
+    explicit_bzero(*passphrase, strlen(*passphrase));
+    free(*passphrase);
+    *passphrase = NULL;
+}
+
+// The first line; a line end is not part of a passphrase.
+static char *first_line(const char *text, size_t size, const char *source, struct rp_error *err)
+{
+    size_t length = 0;
+    while (length < size && text[length] != '\n' && text[length] != '\r')
+        length++;
+    if (!length)
+        rp_fail(err, RP_ERR_INVALID, "%s: the passphrase is empty", source);
+    else if (length > PASSPHRASE_MAX)
+        rp_fail(err, RP_ERR_INVALID, "%s: the passphrase is longer than %d bytes", source, PASSPHRASE_MAX);
+    else if (memchr(text, 0, length))
+        rp_fail(err, RP_ERR_INVALID, "%s: the passphrase contains a zero byte", source);
+    else
+        return strndup(text, length);
+    return NULL;
+}
+
+static char *from_file(const char *path, struct rp_error *err)
+{
+    RP_AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char text[PASSPHRASE_MAX + 2];
+    ssize_t size = 0, n = 0;
+    while (fd >= 0 && size < (ssize_t)sizeof text && (n = read(fd, text + size, sizeof text - (size_t)size)) > 0)
+        size += n;
+    if (fd < 0 || n < 0) {
+        rp_fail_sys(err, errno, "%s: read the passphrase", path);
+        return NULL;
+    }
+    char *line = first_line(text, (size_t)size, path, err);
+    explicit_bzero(text, sizeof text);
+    return line;
+}
+
+static int read_hidden(int tty, const char *prompt, char *line, size_t size, struct rp_error *err)
+{
+    struct termios old, hidden;
+    if (tcgetattr(tty, &old))
+        return rp_fail_sys(err, errno, "terminal");
+    hidden = old;
+    hidden.c_lflag &= ~(tcflag_t)ECHO;
+    hidden.c_lflag |= ECHONL;
+    tcsetattr(tty, TCSAFLUSH, &hidden);
+    write(tty, prompt, strlen(prompt));
+    ssize_t n;
+    do
+        n = read(tty, line, size - 1);
+    while (n < 0 && errno == EINTR && !rp_cli_stopped());
+    tcsetattr(tty, TCSAFLUSH, &old);
+    if (rp_cli_stopped())
+        return rp_fail(err, RP_ERR_CANCELLED, "stopped");
+    if (n < 0)
+        return rp_fail_sys(err, errno, "read the passphrase from the terminal");
+    line[n] = 0;
+    return 0;
+}
+
+static char *from_terminal(bool twice, struct rp_error *err)
+{
+    RP_AUTO_FD int tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (tty < 0) {
+        rp_fail(err, RP_ERR_USAGE,
+                "the repository needs a passphrase: use --password-file, REFPOINT_PASSWORD_FILE or REFPOINT_PASSWORD");
+        return NULL;
+    }
+    char line[PASSPHRASE_MAX + 2], again[PASSPHRASE_MAX + 2] = "";
+    char *passphrase = NULL;
+    if (!read_hidden(tty, twice ? "New passphrase: " : "Passphrase: ", line, sizeof line, err))
+        passphrase = first_line(line, strlen(line), "terminal", err);
+    if (passphrase && twice) {
+        if (read_hidden(tty, "Once more: ", again, sizeof again, err) || strcmp(line, again)) {
+            rp_fail(err, RP_ERR_INVALID, "the two passphrases differ");
+            rp_cli_wipe(&passphrase);
+        }
+    }
+    explicit_bzero(line, sizeof line);
+    explicit_bzero(again, sizeof again);
+    return passphrase;
+}
+
+char *rp_cli_passphrase(const struct rp_cli *cli, bool twice, struct rp_error *err)
+{
+    const char *path = rp_cli_value(cli, "password-file");
+    if (!path)
+        path = getenv("REFPOINT_PASSWORD_FILE");
+    if (path && *path)
+        return from_file(path, err);
+    char *value = getenv("REFPOINT_PASSWORD");
+    if (!value)
+        return from_terminal(twice, err);
+    return first_line(value, strlen(value), "REFPOINT_PASSWORD", err);
+}
+
+int rp_cli_confirm(const struct rp_cli *cli, struct rp_error *err, const char *question, ...)
+{
+    if (cli->yes)
+        return 0;
+    if (!isatty(STDIN_FILENO))
+        return rp_fail(err, RP_ERR_USAGE, "this asks before it goes on: use --yes");
+    va_list args;
+    va_start(args, question);
+    RP_AUTO_FREE char *text = NULL;
+    if (vasprintf(&text, question, args) < 0)
+        text = rp_xstrdup("Go on?");
+    va_end(args);
+    fprintf(stderr, "%s [y/N] ", rp_cli_safe(text));
+    char line[16];
+    ssize_t n = read(STDIN_FILENO, line, sizeof line);
+    if (n > 0 && (line[0] == 'y' || line[0] == 'Y'))
+        return 0;
+    return rp_fail(err, RP_ERR_CANCELLED, "not confirmed");
+}

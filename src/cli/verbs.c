@@ -1,0 +1,29 @@
+// All verbs, in the order of `refpoint --help`.
+#include "cli/cli.h"
+
+// Those that are not there yet are left out.
+#pragma weak rp_cli_backup_verbs
+#pragma weak rp_cli_restore_verbs
+#pragma weak rp_cli_list_verbs
+#pragma weak rp_cli_show_verbs
+#pragma weak rp_cli_diff_verbs
+#pragma weak rp_cli_check_verbs
+#pragma weak rp_cli_vm_verbs
+#pragma weak rp_cli_disk_verbs
+#pragma weak rp_cli_checkpoint_verbs
+#pragma weak rp_cli_refpoint_verbs
+
+const struct rp_cli_group rp_cli_groups[] = {
+    {"Backups", rp_cli_backup_verbs},
+    {"", rp_cli_list_verbs},
+    {"", rp_cli_show_verbs},
+    {"", rp_cli_diff_verbs},
+    {"", rp_cli_restore_verbs},
+    {"", rp_cli_check_verbs},
+    {"Repositories", rp_cli_repo_verbs},
+    {"Virtual machines", rp_cli_vm_verbs},
+    {"", rp_cli_disk_verbs},
+    {"", rp_cli_checkpoint_verbs},
+    {"", rp_cli_refpoint_verbs},
+    {0},
+};
