@@ -30,6 +30,7 @@ struct rp_vm {
     enum rp_vm_state state;
     enum rp_vm_activity activity;
     unsigned merge_percent; // while MERGING
+    char *merge_problem;    // while MERGING: why the last attempt failed (it is tried again); NULL otherwise
 };
 struct rp_vms {
     struct rp_vm *items;
