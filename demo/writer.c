@@ -1,0 +1,117 @@
+// writer URI LOG WRITES_PER_SECOND: writes to a disk over NBD, one write at a time, until SIGTERM. A write goes into the log
+// only when the server has acknowledged it. Standard output gets a line with the counter four times a second.
+#include <libnbd.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "entry.h"
+
+static volatile sig_atomic_t stopped;
+
+static void stop(int signal)
+{
+    (void)signal;
+    stopped = 1;
+}
+
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+// Data writes cluster as those of real machines do: three of four fill parts of one 32 MiB window after the other, the
+// fourth goes anywhere. No unit comes twice (until all have been used).
+static uint64_t unit_of(uint64_t step, uint64_t units)
+{
+    enum { WINDOW = 512, SHARE = WINDOW * 3 / 4, AT_ONCE = 96 };
+    uint64_t windows = units / WINDOW;
+    if (step % 4 == 3) { // the last quarter of the windows' units, in an order that jumps about: 7919 is prime
+        uint64_t k = step / 4 * 7919 % (windows * (WINDOW - SHARE));
+        return k / (WINDOW - SHARE) * WINDOW + SHARE + k % (WINDOW - SHARE);
+    }
+    uint64_t k = (step - step / 4) % (windows * SHARE);
+    uint64_t turn = k / AT_ONCE, inside = turn / windows * AT_ONCE + k % AT_ONCE;
+    return turn * 37 % windows * WINDOW + inside * 5 % SHARE;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 4) {
+        fprintf(stderr, "usage: writer URI LOG WRITES_PER_SECOND\n");
+        return 3;
+    }
+    int64_t pace = 1000000000LL / atoi(argv[3]);
+    struct nbd_handle *nbd = nbd_create();
+    int log = open(argv[2], O_WRONLY | O_CREAT | O_APPEND | O_EXCL, 0666);
+    if (!nbd || log < 0) {
+        perror(argv[2]);
+        return 2;
+    }
+    if (nbd_connect_uri(nbd, argv[1]) < 0) {
+        fprintf(stderr, "writer: %s: %s\n", argv[1], nbd_get_error());
+        return 2;
+    }
+    int64_t size = nbd_get_size(nbd);
+    uint64_t units = (uint64_t)size / ENTRY_UNIT - 1; // the last one holds the counter
+    if (size < 64 << 20 || size % ENTRY_BLOCK) {
+        fprintf(stderr, "writer: a disk of at least 64 MiB is needed\n");
+        return 2;
+    }
+    struct sigaction action = {.sa_handler = stop};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+
+    static uint8_t data[ENTRY_UNIT];
+    uint64_t random = (uint64_t)now(), written = 0;
+    int64_t next = now(), shown = 0, longest = 0;
+    for (uint64_t number = 1; !stopped; number++) {
+        struct entry entry = {.number = number, .seed = entry_random(&random)};
+        if (number % 2) {
+            uint64_t step = number / 2, first = entry_random(&random) % (ENTRY_UNIT / ENTRY_BLOCK);
+            uint64_t count = 1 + entry_random(&random) % (ENTRY_UNIT / ENTRY_BLOCK - first);
+            entry.offset = unit_of(step, units) * ENTRY_UNIT + first * ENTRY_BLOCK;
+            entry.length = (uint32_t)(count * ENTRY_BLOCK);
+        } else {
+            entry.offset = entry_counter_offset((uint64_t)size);
+            entry.length = ENTRY_BLOCK;
+        }
+        entry_content(&entry, data);
+        entry.issued = now();
+        if (nbd_pwrite(nbd, data, entry.length, entry.offset, 0) < 0 || (number % 64 == 0 && nbd_flush(nbd, 0) < 0)) {
+            fprintf(stderr, "writer: write %" PRIu64 " failed: %s\n", number, nbd_get_error());
+            return 1;
+        }
+        entry.acknowledged = now();
+        char line[200];
+        int length = snprintf(line, sizeof line, ENTRY_PRINT, entry.number, entry.issued, entry.acknowledged,
+                              entry.offset, entry.length, entry.seed);
+        if (write(log, line, (size_t)length) != length) {
+            perror(argv[2]);
+            return 2;
+        }
+        written += entry.length;
+        if (entry.acknowledged - entry.issued > longest)
+            longest = entry.acknowledged - entry.issued;
+        if (entry.acknowledged - shown > 250000000) {
+            shown = entry.acknowledged;
+            printf("%" PRIu64 " writes acknowledged, %" PRIu64 " MiB; the slowest took %.1f ms\n", number, written >> 20,
+                   (double)longest / 1e6);
+            fflush(stdout);
+        }
+        next += pace;
+        struct timespec wait = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
+        if (next < entry.acknowledged)
+            next = entry.acknowledged; // late: no catching up
+        else
+            clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &wait, NULL);
+    }
+    nbd_shutdown(nbd, 0);
+    nbd_close(nbd);
+    return 0;
+}
