@@ -1,0 +1,360 @@
+#include "backup/backup.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backup/disk.h"
+#include "backup/document.h"
+#include "backup/tag.h"
+#include "backup/transfer.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+struct job {
+    struct rp_host_connection *host;
+    struct rp_repo *repo;
+    const struct rp_vm *vm;
+    const struct rp_backup_options *options;
+    struct rp_guid repository;
+    char tag[RP_TAG_TEXT];
+    struct rp_repo_lock *lock;
+    struct rp_repo_session *session;
+    bool on_host; // from now on there may be something of ours on the host
+    struct rp_points points;
+    struct rp_reference_points references;
+    struct rp_plan_base base;
+    char snapshot[RP_HOST_ID];
+    struct rp_vm_settings settings; // of the snapshot
+    struct rp_plan plan;
+    struct rp_backup_disk *disks;
+    struct rp_backup_result *result;
+};
+
+static void remark(const struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void remark(const struct job *job, const char *format, ...)
+{
+    char text[RP_ERROR_TEXT];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (job->options->remark)
+        job->options->remark(job->options->context, text);
+    else
+        rp_log(RP_LOG_WARNING, "%s", text);
+}
+
+static int stopped(const struct job *job, struct rp_error *err)
+{
+    if (job->options->stop && job->options->stop(job->options->context))
+        return rp_fail(err, RP_ERR_CANCELLED, "stopped");
+    return 0;
+}
+
+static int still_locked(const struct job *job, struct rp_error *err)
+{
+    if (rp_repo_lock_held(job->lock))
+        return 0;
+    return rp_fail(err, RP_ERR_STATE, "lost the lock on the VM in the repository, another job may have begun: stopped");
+}
+
+// Waits for merges in slices, so that it can be interrupted. 0 idle, 1 still merging, -1 error.
+static int wait_merge(struct job *job, struct rp_error *err)
+{
+    uint64_t start = rp_clock_monotonic_ns();
+    for (;;) {
+        uint64_t gone_ms = (rp_clock_monotonic_ns() - start) / 1000000;
+        uint64_t left = job->options->merge_timeout_ms > gone_ms ? job->options->merge_timeout_ms - gone_ms : 0;
+        int state = rp_host_wait_merge(job->host, job->vm->id, left < 250 ? (unsigned)left : 250, err);
+        if (state <= 0 || !left)
+            return state;
+        if (stopped(job, err))
+            return -1;
+    }
+}
+
+// ---- before the checkpoint ------------------------------------------------------------------------------------------
+
+static int lock_vm(struct job *job, struct rp_error *err)
+{
+    char machine[65] = "";
+    gethostname(machine, sizeof machine - 1);
+    RP_AUTO_FREE char *owner = rp_xasprintf("backup of VM %s by pid %ld on host %s", job->vm->name, (long)getpid(), machine);
+    job->lock = rp_repo_lock_take(job->repo, job->vm->id, owner, err);
+    return job->lock ? 0 : -1;
+}
+
+static int prepare(struct job *job, struct rp_error *err)
+{
+    struct rp_repo_info info;
+    if (lock_vm(job, err) || rp_repo_info(job->repo, &info, err))
+        return -1;
+    struct rp_guid id = rp_guid_new();
+    job->repository = info.id;
+    rp_tag_format(&job->repository, &id, job->tag);
+    // After the lock: nobody commits a point of this VM between this list and ours.
+    if (rp_repo_points(job->repo, &job->points, err))
+        return -1;
+    if (rp_tag_remove_orphans(job->host, job->vm->id, &job->repository, &job->points, &job->result->orphans, err))
+        return -1;
+    int merging = wait_merge(job, err);
+    if (merging < 0)
+        return -1;
+    if (merging)
+        return rp_fail(err, RP_ERR_BUSY, "the host is still merging an earlier checkpoint of the VM: try again later");
+    if (job->host->ops->list_reference_points(job->host, job->vm->id, &job->references, err))
+        return -1;
+    rp_plan_choose_base(&job->points, job->vm->id, &job->references, &job->base);
+    if (job->options->full) {
+        job->base.point = NULL;
+        snprintf(job->base.reason, sizeof job->base.reason, "asked for a full backup");
+    }
+    return 0;
+}
+
+static int begin_session(struct job *job, struct rp_error *err)
+{
+    const struct rp_point *base = job->base.point;
+    size_t count = base ? base->disk_count : 0;
+    RP_AUTO_FREE struct rp_repo_root *roots = rp_xcalloc(count + 1, sizeof *roots);
+    for (size_t i = 0; i < count; i++)
+        roots[i] = base->disks[i].root;
+    RP_AUTO_FREE char *what = rp_xasprintf("backup of VM %s", job->vm->id);
+    job->session = rp_repo_session_begin(job->repo, what, roots, count, err);
+    return job->session ? 0 : -1;
+}
+
+// ---- the checkpoint -------------------------------------------------------------------------------------------------
+
+static int find_snapshot(struct job *job, struct rp_error *err)
+{
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
+    if (job->host->ops->list_snapshots(job->host, job->vm->id, &snapshots, err))
+        return -1;
+    for (size_t i = 0; i < snapshots.count; i++) {
+        if (strcmp(snapshots.items[i].id, job->snapshot))
+            continue;
+        job->result->point.time_ns = snapshots.items[i].time_ns;
+        rp_document_consistency(&job->result->point, job->options->consistency, snapshots.items[i].consistency);
+        return 0;
+    }
+    return rp_fail(err, RP_ERR_NOT_FOUND, "the host made checkpoint %s, but does not list it", job->snapshot);
+}
+
+static int checkpoint(struct job *job, struct rp_error *err)
+{
+    uint64_t start = rp_clock_monotonic_ns();
+    struct rp_host_connection *host = job->host;
+    enum rp_consistency asked = job->options->consistency ? job->options->consistency : RP_CONSISTENCY_CRASH;
+    char work[RP_HOST_ID] = "";
+    job->on_host = true;
+    if (host->ops->create_snapshot(host, job->vm->id, RP_SNAPSHOT_RECOVERY, asked, job->tag, work, job->snapshot, err) ||
+        rp_host_wait(host, work, job->snapshot, NULL, NULL, err) || find_snapshot(job, err))
+        return rp_context(err, "checkpoint");
+    if (stopped(job, err)) // not while the host works on it: what it makes after we gave up would stay behind
+        return -1;
+    const struct rp_point *point = &job->result->point;
+    if (asked == RP_CONSISTENCY_APPLICATION && strcmp(point->consistency_reached, "application")) {
+        if (!job->options->allow_crash)
+            return rp_fail(err, RP_ERR_STATE, "the host could not make an application-consistent checkpoint "
+                           "(--allow-crash takes a crash-consistent one)");
+        remark(job, "the checkpoint is crash-consistent: the host could not do better");
+    }
+    job->result->point.checkpoint_ns = rp_clock_monotonic_ns() - start;
+    if (host->ops->snapshot_settings(host, job->snapshot, &job->settings, err))
+        return rp_context(err, "settings of checkpoint %s", job->snapshot);
+    return 0;
+}
+
+// ---- reading --------------------------------------------------------------------------------------------------------
+
+static int open_disks(struct job *job, struct rp_error *err)
+{
+    if (rp_plan_make(&job->settings, &job->base, &job->plan, err))
+        return -1;
+    job->disks = rp_xcalloc(job->plan.count, sizeof *job->disks);
+    for (size_t i = 0; i < job->plan.count; i++) {
+        struct rp_backup_disk *disk = &job->disks[i];
+        disk->plan = &job->plan.disks[i];
+        struct rp_reader *reader =
+            (job->options->open_reader ? job->options->open_reader : rp_reader_virtual_disk)(job->host, disk->plan->disk, err);
+        if (!reader || rp_backup_disk_open(disk, reader, job->session, err))
+            return rp_context(err, "disk %u", disk->plan->disk->number);
+        if (disk->fallback)
+            remark(job, "disk %u is read in full: %s", disk->plan->disk->number, disk->plan->reason);
+    }
+    return 0;
+}
+
+static int read_disks(struct job *job, struct rp_error *err)
+{
+    uint64_t start = rp_clock_monotonic_ns();
+    if (open_disks(job, err))
+        return -1;
+    RP_AUTO_FREE struct rp_transfer_part *parts = rp_xcalloc(job->plan.count, sizeof *parts);
+    for (size_t i = 0; i < job->plan.count; i++)
+        parts[i] = (struct rp_transfer_part){&job->disks[i].data, &job->disks[i]};
+    struct rp_transfer transfer = {
+        .parts = parts,
+        .part_count = job->plan.count,
+        .threads = job->options->threads,
+        .rate = job->options->rate,
+        .move = rp_backup_disk_move,
+        .progress = job->options->progress,
+        .context = job->options->progress_context,
+    };
+    if (rp_transfer_run(&transfer, err))
+        return -1;
+    for (size_t i = 0; i < job->plan.count; i++)
+        rp_backup_disk_close_reader(&job->disks[i]);
+    for (size_t i = 0; i < job->plan.count; i++)
+        if (rp_backup_disk_finish(&job->disks[i], err))
+            return rp_context(err, "disk %u", job->plan.disks[i].disk->number);
+    if (rp_repo_session_flush(job->session, err))
+        return -1;
+    job->result->point.read_ns = rp_clock_monotonic_ns() - start;
+    return stopped(job, err);
+}
+
+// ---- reference point, commit ----------------------------------------------------------------------------------------
+
+static int convert(struct job *job, struct rp_reference_points *after, const struct rp_reference_point **made, struct rp_error *err)
+{
+    struct rp_host_connection *host = job->host;
+    char work[RP_HOST_ID] = "", id[RP_HOST_ID] = "";
+    if (still_locked(job, err))
+        return -1;
+    if (host->ops->convert_to_reference_point(host, job->snapshot, work, id, err) ||
+        rp_host_wait(host, work, id, NULL, NULL, err) ||
+        host->ops->list_reference_points(host, job->vm->id, after, err))
+        return rp_context(err, "reference point");
+    *made = NULL;
+    for (size_t i = 0; i < after->count; i++)
+        if (!strcmp(after->items[i].id, id))
+            *made = &after->items[i];
+    if (!*made) // what was read is good: keep it, and read everything next time
+        remark(job, "the host made reference point %s, but does not list it: the next backup will be full", id);
+    return 0;
+}
+
+static int commit(struct job *job, const struct rp_reference_point *reference, struct rp_error *err)
+{
+    uint64_t start = rp_clock_monotonic_ns();
+    struct rp_point *point = &job->result->point;
+    struct rp_repo_stats stats = {0};
+    rp_repo_session_stats(job->session, &stats);
+    point->bytes_stored = stats.stored_bytes;
+    point->new_blocks = stats.new_blocks;
+    rp_document_fill(point, job->host->address, job->vm, &job->settings, job->base.point, reference, job->disks, job->plan.count);
+    if (still_locked(job, err) || rp_repo_commit(job->session, point, err)) {
+        if (job->base.point && err && (err->code == RP_ERR_NOT_FOUND || err->code == RP_ERR_CORRUPT))
+            rp_context(err, "the restore point that this one builds on is damaged (see refpoint check; backup --full goes on without it)");
+        return -1;
+    }
+    point->commit_ns = rp_clock_monotonic_ns() - start;
+    return 0;
+}
+
+// Nothing here can make the backup bad.
+static void after_commit(struct job *job, const struct rp_reference_points *references)
+{
+    struct rp_error err = {0};
+    const char *keep = job->result->point.reference_point;
+    if (rp_tag_remove_older(job->host, references, &job->repository, keep ? keep : "", &err)) {
+        remark(job, "%s: the next backup tries again", err.text);
+        rp_error_clear(&err);
+    }
+    uint64_t start = rp_clock_monotonic_ns();
+    int merging = wait_merge(job, &err);
+    job->result->wait_ns = rp_clock_monotonic_ns() - start;
+    job->result->merge_pending = merging != 0;
+    if (merging < 0)
+        remark(job, "the backup is good; waiting for the host's merge ended: %s", err.text);
+    else if (merging)
+        remark(job, "the backup is good; the host is still merging the checkpoint into the disk");
+}
+
+static void undo(struct job *job)
+{
+    // Files first: a host does not merge what is still open.
+    for (size_t i = 0; job->disks && i < job->plan.count; i++)
+        rp_backup_disk_clear(&job->disks[i]);
+    if (!job->on_host)
+        return;
+    struct rp_error err = {0};
+    if (rp_tag_remove_job(job->host, job->vm->id, job->tag, &err))
+        remark(job, "%s: the next backup of this VM tries again", err.text);
+}
+
+static void clear(struct job *job)
+{
+    for (size_t i = 0; job->disks && i < job->plan.count; i++)
+        rp_backup_disk_clear(&job->disks[i]);
+    free(job->disks);
+    rp_plan_clear(&job->plan);
+    rp_vm_settings_clear(&job->settings);
+    rp_repo_session_end(job->session);
+    rp_repo_lock_release(job->lock);
+    rp_reference_points_clear(&job->references);
+    rp_points_clear(&job->points);
+}
+
+int rp_backup_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_vm *vm,
+                  const struct rp_backup_options *options, struct rp_backup_result *result, struct rp_error *err)
+{
+    struct job job = {.host = host, .repo = repo, .vm = vm, .options = options, .result = result};
+    RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points after = {0};
+    const struct rp_reference_point *reference = NULL;
+    *result = (struct rp_backup_result){0};
+    result->point.started_ns = (uint64_t)rp_clock_wall_ns();
+    bool failed = prepare(&job, err) || begin_session(&job, err) || stopped(&job, err) || checkpoint(&job, err) ||
+                  read_disks(&job, err) || convert(&job, &after, &reference, err) || commit(&job, reference, err);
+    if (failed)
+        undo(&job);
+    else
+        after_commit(&job, &after);
+    clear(&job);
+    if (failed)
+        rp_backup_result_clear(result);
+    return failed ? -1 : 0;
+}
+
+void rp_backup_result_clear(struct rp_backup_result *result)
+{
+    rp_point_clear(&result->point);
+    *result = (struct rp_backup_result){0};
+}
+
+int rp_backup_preview(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_vm *vm,
+                      const struct rp_backup_options *options, struct rp_backup_preview *preview, struct rp_error *err)
+{
+    *preview = (struct rp_backup_preview){0};
+    if (rp_repo_points(repo, &preview->points, err) ||
+        host->ops->list_reference_points(host, vm->id, &preview->references, err) ||
+        host->ops->vm_settings(host, vm->id, &preview->settings, err))
+        goto failed;
+    rp_plan_choose_base(&preview->points, vm->id, &preview->references, &preview->base);
+    if (options->full) {
+        preview->base.point = NULL;
+        snprintf(preview->base.reason, sizeof preview->base.reason, "asked for a full backup");
+    }
+    if (rp_plan_make(&preview->settings, &preview->base, &preview->plan, err))
+        goto failed;
+    return 0;
+failed:
+    rp_backup_preview_clear(preview);
+    return -1;
+}
+
+void rp_backup_preview_clear(struct rp_backup_preview *preview)
+{
+    rp_plan_clear(&preview->plan);
+    rp_vm_settings_clear(&preview->settings);
+    rp_reference_points_clear(&preview->references);
+    rp_points_clear(&preview->points);
+    *preview = (struct rp_backup_preview){0};
+}

@@ -1,0 +1,286 @@
+#include "backup/restore.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "backup/transfer.h"
+#include "base/buf.h"
+#include "base/num.h"
+
+#define NAME_LIMIT 100
+
+struct target {
+    struct rp_repo *repo;
+    const struct rp_point_disk *disk;
+    struct rp_ranges data;
+    char *path, *temporary;
+    bool created;
+    struct rp_vhdx *vhdx;   // one of the two
+    struct rp_store *store;
+};
+struct restore {
+    const struct rp_restore_options *options;
+    struct target *targets;
+    size_t count;
+    bool directory_made;
+};
+
+char *rp_restore_safe_name(const char *vm_name)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf name = {0};
+    for (const unsigned char *p = (const unsigned char *)(vm_name ? vm_name : ""); *p && name.size < NAME_LIMIT; p++) {
+        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || *p == '_' ||
+                     ((*p == '.' || *p == '-') && name.size);
+        if (plain)
+            rp_buf_append_u8(&name, *p);
+        else if ((*p & 0xc0) != 0x80) // one for a character of several bytes
+            rp_buf_append_u8(&name, '_');
+    }
+    return rp_xstrdup(name.size ? rp_buf_text(&name) : "vm");
+}
+
+// ---- what to write --------------------------------------------------------------------------------------------------
+
+static int choose(struct restore *restore, struct rp_repo *repo, const struct rp_point *point, struct rp_error *err)
+{
+    const struct rp_restore_options *options = restore->options;
+    RP_AUTO_FREE char *vm = rp_restore_safe_name(point->vm_name ? point->vm_name : point->vm_id);
+    restore->targets = rp_xcalloc(point->disk_count + 1, sizeof *restore->targets);
+    for (size_t i = 0; i < point->disk_count; i++) {
+        const struct rp_point_disk *disk = &point->disks[i];
+        if (options->disk >= 0 && disk->number != (uint64_t)options->disk)
+            continue;
+        struct target *target = &restore->targets[restore->count++];
+        target->repo = repo;
+        target->disk = disk;
+        RP_AUTO_FREE char *name =
+            rp_xasprintf("%s-disk%u.%s", vm, disk->number, options->format == RP_IMAGE_VHDX ? "vhdx" : "raw");
+        target->path = rp_path_join(options->directory, name);
+        target->temporary = rp_xasprintf("%s.partial.%ld", target->path, (long)getpid());
+        if (rp_repo_allocated(repo, &disk->root, &target->data, err))
+            return rp_context(err, "disk %u", disk->number);
+    }
+    if (!restore->count && options->disk >= 0)
+        return rp_fail(err, RP_ERR_NOT_FOUND, "the restore point has no disk %lld", (long long)options->disk);
+    return 0;
+}
+
+static int check_free_names(const struct restore *restore, struct rp_error *err)
+{
+    for (size_t i = 0; i < restore->count; i++) {
+        bool exists;
+        if (rp_fs_exists(rp_fs_posix(), restore->targets[i].path, &exists, err))
+            return -1;
+        if (exists)
+            return rp_fail(err, RP_ERR_EXISTS, "%s exists already, and is never overwritten: choose another folder",
+                           restore->targets[i].path);
+    }
+    return 0;
+}
+
+static int make_directory(struct restore *restore, struct rp_error *err)
+{
+    const char *directory = restore->options->directory;
+    struct stat st;
+    if (!mkdir(directory, 0700))
+        restore->directory_made = true;
+    else if (errno != EEXIST)
+        return rp_fail_sys(err, errno, "%s: create folder", directory);
+    else if (stat(directory, &st) || !S_ISDIR(st.st_mode))
+        return rp_fail(err, RP_ERR_INVALID, "%s: not a folder", directory);
+    return 0;
+}
+
+static int check_space(const struct restore *restore, struct rp_error *err)
+{
+    struct statvfs vfs;
+    if (statvfs(restore->options->directory, &vfs))
+        return rp_fail_sys(err, errno, "%s: free space", restore->options->directory);
+    uint64_t needed = 0, there = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    for (size_t i = 0; i < restore->count; i++) {
+        uint64_t metadata = 4 * RP_MIB + restore->targets[i].disk->root.size / 4096 / 32; // VHDX: header, log, tables
+        needed += rp_ranges_total(&restore->targets[i].data) + (restore->options->format == RP_IMAGE_VHDX ? metadata : 0);
+    }
+    if (needed <= there)
+        return 0;
+    char a[RP_SIZE_TEXT], b[RP_SIZE_TEXT];
+    return rp_fail(err, RP_ERR_NO_SPACE, "%s: needs %s, %s are free", restore->options->directory,
+                   rp_format_size(needed, a), rp_format_size(there, b));
+}
+
+// ---- writing --------------------------------------------------------------------------------------------------------
+
+static int create_vhdx(struct target *target, struct rp_error *err)
+{
+    struct rp_vhdx_create create = {
+        .size = target->disk->root.size,
+        .logical_sector = target->disk->logical_sector,
+        .physical_sector = target->disk->physical_sector,
+        .disk_id = target->disk->disk_id,
+    };
+    if (rp_vhdx_create(rp_fs_posix(), target->temporary, &create, err))
+        return -1;
+    target->created = true;
+    target->vhdx = rp_vhdx_open(rp_fs_posix(), target->temporary, RP_VHDX_WRITE, NULL, err);
+    return target->vhdx ? 0 : -1;
+}
+
+static int create_raw(struct target *target, struct rp_error *err)
+{
+    target->store = rp_fs_open(rp_fs_posix(), target->temporary, RP_OPEN_WRITE | RP_OPEN_CREATE, err);
+    if (!target->store)
+        return -1;
+    target->created = true;
+    return rp_store_truncate(target->store, target->disk->root.size, err);
+}
+
+static int move(void *context, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err)
+{
+    struct target *target = context;
+    if (rp_repo_read(target->repo, &target->disk->root, offset, buffer, length, err))
+        return rp_context(err, "disk %u", target->disk->number);
+    if (target->vhdx)
+        return rp_vhdx_write(target->vhdx, buffer, length, offset, err);
+    return rp_store_pwrite(target->store, buffer, length, offset, err);
+}
+
+static int write_data(struct restore *restore, struct rp_error *err)
+{
+    RP_AUTO_FREE struct rp_transfer_part *parts = rp_xcalloc(restore->count + 1, sizeof *parts);
+    for (size_t i = 0; i < restore->count; i++)
+        parts[i] = (struct rp_transfer_part){&restore->targets[i].data, &restore->targets[i]};
+    struct rp_transfer transfer = {
+        .parts = parts,
+        .part_count = restore->count,
+        .threads = restore->options->threads,
+        .rate = restore->options->rate,
+        .move = move,
+        .progress = restore->options->progress,
+        .context = restore->options->context,
+    };
+    return rp_transfer_run(&transfer, err);
+}
+
+static int finish_file(struct target *target, struct rp_error *err)
+{
+    if (target->vhdx) {
+        struct rp_vhdx *vhdx = target->vhdx;
+        target->vhdx = NULL;
+        return rp_vhdx_close(vhdx, err);
+    }
+    if (rp_store_flush(target->store, err))
+        return -1;
+    rp_store_drop_cache(target->store, 0, target->disk->root.size);
+    rp_store_close(target->store);
+    target->store = NULL;
+    return 0;
+}
+
+// Gives the file its name, unless somebody else took it meanwhile.
+static int publish(struct target *target, struct rp_error *err)
+{
+    if (renameat2(AT_FDCWD, target->temporary, AT_FDCWD, target->path, RENAME_NOREPLACE)) {
+        if (errno != EINVAL && errno != ENOSYS)
+            return rp_fail_sys(err, errno, "%s: give it its name", target->path);
+        if (link(target->temporary, target->path)) // file systems that cannot
+            return rp_fail_sys(err, errno, "%s: give it its name", target->path);
+        unlink(target->temporary);
+    }
+    free(target->temporary);
+    target->temporary = rp_xstrdup(target->path); // what is to be removed if a later step fails
+    return 0;
+}
+
+static int write_all(struct restore *restore, struct rp_error *err)
+{
+    for (size_t i = 0; i < restore->count; i++) {
+        struct target *target = &restore->targets[i];
+        if (restore->options->format == RP_IMAGE_VHDX ? create_vhdx(target, err) : create_raw(target, err))
+            return -1;
+    }
+    if (write_data(restore, err))
+        return -1;
+    for (size_t i = 0; i < restore->count; i++)
+        if (finish_file(&restore->targets[i], err))
+            return -1;
+    for (size_t i = 0; i < restore->count; i++)
+        if (publish(&restore->targets[i], err))
+            return -1;
+    return restore->count ? rp_fs_sync_parent(rp_fs_posix(), restore->targets[0].path, err) : 0;
+}
+
+static void undo(struct restore *restore)
+{
+    for (size_t i = 0; i < restore->count; i++) {
+        rp_vhdx_abandon(restore->targets[i].vhdx);
+        rp_store_close(restore->targets[i].store);
+        restore->targets[i].vhdx = NULL;
+        restore->targets[i].store = NULL;
+        if (restore->targets[i].created)
+            unlink(restore->targets[i].temporary);
+    }
+    if (restore->directory_made)
+        rmdir(restore->options->directory);
+}
+
+static void report(const struct restore *restore, struct rp_restore_result *result)
+{
+    result->files = rp_xcalloc(restore->count + 1, sizeof *result->files);
+    result->count = restore->count;
+    for (size_t i = 0; i < restore->count; i++) {
+        const struct target *target = &restore->targets[i];
+        result->files[i] = (struct rp_restore_file){rp_xstrdup(target->path), target->disk->number, target->disk->root.size,
+                                                    rp_ranges_total(&target->data)};
+    }
+}
+
+static void clear(struct restore *restore)
+{
+    for (size_t i = 0; i < restore->count; i++) {
+        rp_ranges_clear(&restore->targets[i].data);
+        free(restore->targets[i].path);
+        free(restore->targets[i].temporary);
+    }
+    free(restore->targets);
+}
+
+int rp_restore_run(struct rp_repo *repo, const struct rp_point *point, const struct rp_restore_options *options,
+                   struct rp_restore_result *result, struct rp_error *err)
+{
+    struct restore restore = {.options = options};
+    *result = (struct rp_restore_result){0};
+    bool failed = choose(&restore, repo, point, err) || check_free_names(&restore, err) || make_directory(&restore, err) ||
+                  check_space(&restore, err) || write_all(&restore, err);
+    if (failed)
+        undo(&restore);
+    else
+        report(&restore, result);
+    clear(&restore);
+    return failed ? -1 : 0;
+}
+
+int rp_restore_preview(struct rp_repo *repo, const struct rp_point *point, const struct rp_restore_options *options,
+                       struct rp_restore_result *result, struct rp_error *err)
+{
+    struct restore restore = {.options = options};
+    *result = (struct rp_restore_result){0};
+    bool failed = choose(&restore, repo, point, err) || check_free_names(&restore, err);
+    if (!failed)
+        report(&restore, result);
+    clear(&restore);
+    return failed ? -1 : 0;
+}
+
+void rp_restore_result_clear(struct rp_restore_result *result)
+{
+    for (size_t i = 0; i < result->count; i++)
+        free(result->files[i].path);
+    free(result->files);
+    *result = (struct rp_restore_result){0};
+}

@@ -1,0 +1,41 @@
+// Restore: the disks of one restore point as image files.
+#ifndef RP_BACKUP_RESTORE_H
+#define RP_BACKUP_RESTORE_H
+
+#include "disk/convert.h"
+#include "repo/repo.h"
+
+struct rp_restore_options {
+    const char *directory;       // made when missing
+    enum rp_image_format format;
+    int64_t disk;                // number of the only disk wanted; -1: all
+    unsigned threads;            // 0: as many as fit the machine
+    uint64_t rate;               // bytes per second; 0: no limit
+    int (*progress)(void *context, uint64_t done, uint64_t total); // bytes; non-zero stops; may be NULL
+    void *context;
+};
+struct rp_restore_file {
+    char *path;
+    uint32_t number;
+    uint64_t size, data;         // bytes of the disk, and those that are not zero
+};
+struct rp_restore_result {
+    struct rp_restore_file *files;
+    size_t count;
+};
+
+// Writes <vm>-disk<number>.vhdx or .raw, under temporary names until every one of them is complete and durable. A file that
+// is there is never overwritten: RP_ERR_EXISTS. On failure nothing is left. RP_ERR_NO_SPACE before the first byte when the
+// folder's file system has too little. A restored VHDX keeps the disk's id and sector sizes.
+int rp_restore_run(struct rp_repo *repo, const struct rp_point *point, const struct rp_restore_options *options,
+                   struct rp_restore_result *result, struct rp_error *err);
+// What would be written, without doing it: names and sizes.
+int rp_restore_preview(struct rp_repo *repo, const struct rp_point *point, const struct rp_restore_options *options,
+                       struct rp_restore_result *result, struct rp_error *err);
+void rp_restore_result_clear(struct rp_restore_result *result);
+
+// A VM's name as part of a file name: letters, digits, '.', '_' and '-' stay, every other character becomes '_', none is
+// hidden, looks like an option or leads elsewhere. Never empty, at most 100 bytes. Malloc'ed.
+char *rp_restore_safe_name(const char *vm_name);
+
+#endif

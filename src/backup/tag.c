@@ -1,0 +1,107 @@
+#include "backup/tag.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+
+const char *rp_tag_format(const struct rp_guid *repository, const struct rp_guid *job, char out[RP_TAG_TEXT])
+{
+    char r[RP_GUID_TEXT], j[RP_GUID_TEXT];
+    snprintf(out, RP_TAG_TEXT, "refpoint:%s:%s", rp_guid_format(repository, r), rp_guid_format(job, j));
+    return out;
+}
+
+bool rp_tag_is_of(const char *name, const struct rp_guid *repository)
+{
+    struct rp_guid job;
+    char prefix[RP_TAG_TEXT], text[RP_GUID_TEXT];
+    size_t length = (size_t)snprintf(prefix, sizeof prefix, "refpoint:%s:", rp_guid_format(repository, text));
+    // The whole form, so that an administrator's own checkpoint "refpoint:<id>: before the upgrade" is not ours.
+    return name && !strncmp(name, prefix, length) && !rp_guid_parse(name + length, &job, NULL);
+}
+
+static int destroy_snapshot(struct rp_host_connection *host, const char *id, struct rp_error *err)
+{
+    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+    if (host->ops->destroy_snapshot(host, id, job, result, err) || rp_host_wait(host, job, result, NULL, NULL, err))
+        return rp_context(err, "remove our checkpoint %s", id);
+    return 0;
+}
+
+static int destroy_reference_point(struct rp_host_connection *host, const char *id, struct rp_error *err)
+{
+    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+    if (host->ops->destroy_reference_point(host, id, job, result, err) || rp_host_wait(host, job, result, NULL, NULL, err))
+        return rp_context(err, "remove our reference point %s", id);
+    return 0;
+}
+
+static bool is_named(const struct rp_points *points, const char *reference_point)
+{
+    for (size_t i = 0; i < points->count; i++)
+        if (points->items[i].reference_point && !strcmp(points->items[i].reference_point, reference_point))
+            return true;
+    return false;
+}
+
+int rp_tag_remove_orphans(struct rp_host_connection *host, const char *vm_id, const struct rp_guid *repository,
+                          const struct rp_points *points, unsigned *removed, struct rp_error *err)
+{
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
+    RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points references = {0};
+    if (host->ops->list_snapshots(host, vm_id, &snapshots, err) || host->ops->list_reference_points(host, vm_id, &references, err))
+        return -1;
+    unsigned count = 0;
+    for (size_t i = 0; i < snapshots.count; i++) {
+        const struct rp_snapshot *snapshot = &snapshots.items[i];
+        if (snapshot->type != RP_SNAPSHOT_RECOVERY || snapshot->merging || !rp_tag_is_of(snapshot->name, repository))
+            continue;
+        rp_log(RP_LOG_INFO, "removing checkpoint %s, left by an interrupted backup", snapshot->id);
+        if (destroy_snapshot(host, snapshot->id, err))
+            return -1;
+        count++;
+    }
+    for (size_t i = 0; i < references.count; i++) {
+        const struct rp_reference_point *reference = &references.items[i];
+        if (!rp_tag_is_of(reference->name, repository) || is_named(points, reference->id))
+            continue;
+        rp_log(RP_LOG_INFO, "removing reference point %s, left by an interrupted backup", reference->id);
+        if (destroy_reference_point(host, reference->id, err))
+            return -1;
+        count++;
+    }
+    if (removed)
+        *removed = count;
+    return 0;
+}
+
+int rp_tag_remove_job(struct rp_host_connection *host, const char *vm_id, const char *tag, struct rp_error *err)
+{
+    int result = 0;
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
+    RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points references = {0};
+    result |= host->ops->list_snapshots(host, vm_id, &snapshots, err);
+    for (size_t i = 0; i < snapshots.count; i++) {
+        const struct rp_snapshot *snapshot = &snapshots.items[i];
+        if (snapshot->name && !strcmp(snapshot->name, tag) && !snapshot->merging)
+            result |= destroy_snapshot(host, snapshot->id, err);
+    }
+    result |= host->ops->list_reference_points(host, vm_id, &references, err);
+    for (size_t i = 0; i < references.count; i++) {
+        const struct rp_reference_point *reference = &references.items[i];
+        if (reference->name && !strcmp(reference->name, tag))
+            result |= destroy_reference_point(host, reference->id, err);
+    }
+    return result;
+}
+
+int rp_tag_remove_older(struct rp_host_connection *host, const struct rp_reference_points *points,
+                        const struct rp_guid *repository, const char *keep, struct rp_error *err)
+{
+    int result = 0;
+    for (size_t i = 0; i < points->count; i++)
+        if (rp_tag_is_of(points->items[i].name, repository) && strcmp(points->items[i].id, keep))
+            result |= destroy_reference_point(host, points->items[i].id, err);
+    return result;
+}

@@ -1,0 +1,209 @@
+#include "backup/transfer.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/num.h"
+
+#define TICK_NS 100000000u
+#define MAX_THREADS 16
+
+struct run {
+    const struct rp_transfer *transfer;
+    uint64_t total, started_ns;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    // under the lock: where the next piece starts, who still works, the first failure
+    size_t part, range;
+    uint64_t in_range;
+    uint64_t taken;
+    unsigned working;
+    struct rp_error error;
+    atomic_bool stop;
+    atomic_uint_least64_t done;
+};
+
+struct piece {
+    void *disk;
+    uint64_t offset;
+    uint32_t length;
+    uint64_t before; // bytes of all earlier pieces
+};
+
+static bool take(struct run *run, struct piece *piece)
+{
+    const struct rp_transfer *transfer = run->transfer;
+    bool found = false;
+    pthread_mutex_lock(&run->lock);
+    while (!atomic_load(&run->stop) && run->part < transfer->part_count) {
+        const struct rp_transfer_part *part = &transfer->parts[run->part];
+        if (run->range == part->ranges->count) {
+            run->part++;
+            run->range = 0;
+            continue;
+        }
+        struct rp_range range = part->ranges->items[run->range];
+        uint64_t length = rp_min64(range.length - run->in_range, RP_TRANSFER_PIECE);
+        *piece = (struct piece){part->disk, range.offset + run->in_range, (uint32_t)length, run->taken};
+        run->taken += length;
+        run->in_range += length;
+        if (run->in_range == range.length) {
+            run->range++;
+            run->in_range = 0;
+        }
+        found = length > 0;
+        if (found)
+            break;
+    }
+    pthread_mutex_unlock(&run->lock);
+    return found;
+}
+
+// A piece may start when everything before it fits the rate.
+static void wait_for_turn(struct run *run, uint64_t before)
+{
+    uint64_t rate = run->transfer->rate;
+    if (!rate)
+        return;
+    uint64_t due = (uint64_t)((double)before / (double)rate * 1e9);
+    for (;;) {
+        uint64_t since = rp_clock_monotonic_ns() - run->started_ns;
+        if (since >= due || atomic_load(&run->stop))
+            return;
+        struct timespec pause = {0, (long)rp_min64(due - since, TICK_NS)};
+        nanosleep(&pause, NULL);
+    }
+}
+
+static void fail(struct run *run, const struct rp_error *err)
+{
+    pthread_mutex_lock(&run->lock);
+    if (!run->error.code)
+        run->error = *err;
+    pthread_mutex_unlock(&run->lock);
+    atomic_store(&run->stop, true);
+}
+
+static void work(struct run *run, void *buffer)
+{
+    struct piece piece;
+    while (take(run, &piece)) {
+        wait_for_turn(run, piece.before);
+        struct rp_error err = {0};
+        if (run->transfer->move(piece.disk, piece.offset, piece.length, buffer, &err)) {
+            fail(run, &err);
+            return;
+        }
+        atomic_fetch_add(&run->done, piece.length);
+    }
+}
+
+static void *thread(void *argument)
+{
+    struct run *run = argument;
+    void *buffer = aligned_alloc(4096, RP_TRANSFER_PIECE);
+    if (buffer) {
+        work(run, buffer);
+    } else {
+        struct rp_error err = {0};
+        rp_fail(&err, RP_ERR_NO_MEMORY, "no memory for a buffer");
+        fail(run, &err);
+    }
+    free(buffer);
+    pthread_mutex_lock(&run->lock);
+    run->working--;
+    pthread_cond_signal(&run->ended);
+    pthread_mutex_unlock(&run->lock);
+    return NULL;
+}
+
+static void report(struct run *run)
+{
+    const struct rp_transfer *transfer = run->transfer;
+    if (!transfer->progress || !transfer->progress(transfer->context, atomic_load(&run->done), run->total))
+        return;
+    struct rp_error err = {0};
+    rp_fail(&err, RP_ERR_CANCELLED, "stopped");
+    fail(run, &err);
+}
+
+static unsigned thread_count(const struct rp_transfer *transfer, uint64_t total)
+{
+    uint64_t pieces = rp_div_up(total, RP_TRANSFER_PIECE / 16);
+    unsigned count = transfer->threads;
+    if (!count) {
+        cpu_set_t set;
+        int cpus = sched_getaffinity(0, sizeof set, &set) ? 2 : CPU_COUNT(&set);
+        count = cpus < 2 ? 2 : cpus > 4 ? 4 : (unsigned)cpus;
+    }
+    return (unsigned)rp_min64(rp_min64(count, MAX_THREADS), pieces);
+}
+
+static void wait_for_threads(struct run *run)
+{
+    pthread_mutex_lock(&run->lock);
+    while (run->working) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += TICK_NS;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_nsec -= 1000000000;
+            until.tv_sec++;
+        }
+        pthread_cond_timedwait(&run->ended, &run->lock, &until);
+        if (!run->working)
+            break;
+        pthread_mutex_unlock(&run->lock);
+        report(run);
+        pthread_mutex_lock(&run->lock);
+    }
+    pthread_mutex_unlock(&run->lock);
+}
+
+int rp_transfer_run(const struct rp_transfer *transfer, struct rp_error *err)
+{
+    struct run run = {.transfer = transfer, .started_ns = rp_clock_monotonic_ns()};
+    for (size_t i = 0; i < transfer->part_count; i++)
+        run.total += rp_ranges_total(transfer->parts[i].ranges);
+    pthread_mutex_init(&run.lock, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&run.ended, &attributes);
+    pthread_condattr_destroy(&attributes);
+
+    pthread_t threads[MAX_THREADS];
+    unsigned count = thread_count(transfer, run.total), started = 0;
+    report(&run);
+    run.working = count;
+    for (; started < count; started++) {
+        int sys = pthread_create(&threads[started], NULL, thread, &run);
+        if (!sys)
+            continue;
+        struct rp_error failed = {0};
+        rp_fail_sys(&failed, sys, "start a thread");
+        fail(&run, &failed);
+        pthread_mutex_lock(&run.lock);
+        run.working -= count - started;
+        pthread_mutex_unlock(&run.lock);
+        break;
+    }
+    wait_for_threads(&run);
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    if (!run.error.code)
+        report(&run);
+    pthread_cond_destroy(&run.ended);
+    pthread_mutex_destroy(&run.lock);
+    if (!run.error.code)
+        return 0;
+    if (err && !err->code)
+        *err = run.error;
+    return -1;
+}
