@@ -9,7 +9,7 @@
 // is known to a file when its GUID is the current one or in the lineage and its epoch is at most that GUID's last sealed
 // one; any other is RP_ERR_TRACKING_ID and the caller reads everything.
 //
-// rp_rct_mark is lock-free. The caller guarantees (rp_gate) that no mark runs during seal and that
+// rp_rct_mark is lock-free; the other functions may be called from several threads, except those that free. The caller guarantees (rp_gate) that no mark runs during seal and that
 // mark comes before the change it announces.
 #ifndef RP_RCT_RCT_H
 #define RP_RCT_RCT_H
@@ -47,7 +47,8 @@ enum rp_rct_verdict {
     RP_RCT_CLEAN,   // disk and tracking are as they were left: exact
     RP_RCT_NEW,     // there was no tracking file: tracking starts now, older ids are unknown
     RP_RCT_UNCLEAN, // the last session did not end: everything counts as changed in the epoch it was in
-    RP_RCT_FOREIGN, // the disk was changed by somebody else, or the file is damaged: new tracking, no lineage
+    RP_RCT_FOREIGN, // somebody else changed the disk: everything counts as changed in the current epoch. Or the file is
+                    // damaged, or of another disk, or the disk shrank: tracking starts anew, older ids are unknown
 };
 
 // "<disk path>.rct"; malloc'ed.
@@ -55,15 +56,19 @@ char *rp_rct_path(const char *disk_path);
 
 // Opens the tracking file of a disk about to be opened for writing, or creates it, and durably records that a session
 // with these GUIDs began, before the disk file is touched. A file there that is not ours (no valid signature) is left
-// alone: RP_ERR_TRACKING_OFF. `disk` is the state before the session.
+// alone: RP_ERR_TRACKING_OFF. `disk` is the state before the session. RP_ERR_BUSY while anybody has the tracking file open.
+// `verdict` may be NULL. Also for a parent that rp_rct_open_read refuses after a crash: open it so, then rp_rct_freeze.
 struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
                                  const struct rp_vhdx_session *session, enum rp_rct_verdict *verdict,
                                  struct rp_error *err);
-// Opens it to ask only; writes nothing. Without a usable, clean, matching file: RP_ERR_TRACKING_OFF.
+// Opens it to ask only; writes nothing, holds a shared lock. Without a usable, clean, matching file: RP_ERR_TRACKING_OFF;
+// during a session: RP_ERR_BUSY.
 struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err);
 
 // Prepares, durably and before the pause, the tracking file of a child disk that will take over when `parent` is sealed:
-// same tracking GUID and lineage, empty since[], epoch = parent's + 1. `child_disk` is the child file's state.
+// same tracking GUID and lineage, empty since[], epoch = parent's + 1. `child_disk` is the child file's state. Above a
+// parent that is at rest already it starts a branch: a new tracking GUID. A tracking file of ours at that path is
+// replaced, one that is not is RP_ERR_TRACKING_OFF.
 struct rp_rct *rp_rct_prepare_child(struct rp_rct *parent, const char *child_path, const struct rp_rct_disk *child_disk,
                                     const struct rp_vhdx_session *session, struct rp_error *err);
 
@@ -74,7 +79,8 @@ struct rp_rct_id rp_rct_seal(struct rp_rct *rct);
 // After a seal with a child: writes everything, durably, as a clean file bound to the frozen disk as it is now
 // (disk = its state after rp_vhdx_freeze). The tracker answers queries until closed, marks are a bug.
 int rp_rct_freeze(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err);
-// Clean end of a writing session: as freeze, without a seal; the disk was closed before. Frees in every case.
+// Clean end of a writing session: as freeze, without a seal; the disk was closed before. Frees in every case. A tracker
+// that is frozen or was opened to ask is only freed (`disk` may be NULL then).
 int rp_rct_close(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err);
 void rp_rct_abandon(struct rp_rct *rct); // frees, writes nothing: what a crash would leave. NULL is fine
 RP_DEFINE_CLEANUP(struct rp_rct, rp_rct_abandon)
@@ -87,22 +93,27 @@ bool rp_rct_last_sealed(const struct rp_rct *rct, struct rp_rct_id *id); // fals
 bool rp_rct_newer_changes(const struct rp_rct *rct);                     // something was marked since that id
 
 // Appends, ascending and joined, what changed since `id` in the range, according to chain[0] (which must know the id)
-// and its parents chain[1..]. Unit-aligned, clipped to the range.
+// and its parents chain[1..]. Unit-aligned, clipped to the range, which must lie inside chain[0]'s disk (RP_ERR_INVALID).
+// A parent that somebody wrote to after its child was made counts as changed everywhere; a NULL in the chain (a file
+// without tracking) is RP_ERR_TRACKING_OFF. Safe beside marks, seal and merge.
 int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_id *id, uint64_t offset,
                  uint64_t length, struct rp_ranges *changed, struct rp_error *err);
 
-// Growth is a change of the new space; ids stay valid. Durable at return.
+// Growth is a change of the new space; ids stay valid. Durable at return. Call it before the disk grows. Only in a writing
+// session (RP_ERR_STATE); never shrinks (RP_ERR_INVALID).
 int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err);
 
 // First step of merging child into parent, durable at return: parent's since becomes the per-unit maximum, it takes the
 // child's tracking GUID, lineage and epoch, and it is bound to the parent disk both as it is (`disk`) and as `session`
-// will leave it. Idempotent: a merge that was interrupted anywhere is run again.
+// will leave it. Idempotent: a merge that was interrupted anywhere is run again. No marks in either meanwhile. End it with
+// rp_rct_freeze, or with rp_rct_thaw when `child` was the live leaf. RP_ERR_BUSY: a reader has the parent's file.
 int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                  const struct rp_vhdx_session *session, struct rp_error *err);
 // Binds a file at rest to its disk after a change of metadata that is not a change of content (new parent locator):
 // durably accepts both `disk` and `session`; finish with rp_rct_freeze.
 int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session, struct rp_error *err);
-// The same tracker goes on as the live one of a writing session (the leaf was merged into this parent).
+// The same tracker goes on as the live one of a writing session (the leaf was merged into this parent): after rp_rct_merge,
+// which has recorded the session durably.
 void rp_rct_thaw(struct rp_rct *rct);
 
 #endif

@@ -1,0 +1,103 @@
+// Merging a child's tracking into its parent's: the per-unit maximum.
+#include <string.h>
+
+#include "base/num.h"
+#include "rct/tracker.h"
+
+static void raise_units(struct rp_rct *parent, uint64_t offset, uint64_t length, uint32_t epoch)
+{
+    uint64_t last = (offset + length - 1) >> parent->unit_shift;
+    for (uint64_t unit = offset >> parent->unit_shift; unit <= last; unit++) {
+        struct rp_rct_page *page = rp_rct_pages_make(&parent->pages, unit / RP_RCT_PAGE_UNITS);
+        if (rp_rct_page_raise(page, unit % RP_RCT_PAGE_UNITS, epoch))
+            atomic_store(&page->dirty, true);
+    }
+}
+
+// Both locks are held. The units of the two files may differ in size. The parent's pages are loaded when they are written.
+static int fold_pages(struct rp_rct *child, struct rp_rct *parent, struct rp_error *err)
+{
+    uint64_t size = atomic_load(&parent->virtual_size);
+    uint64_t child_pages = rp_rct_page_count(atomic_load(&child->virtual_size), child->header.unit_size);
+    for (uint64_t i = 0; i < child_pages; i++) {
+        struct rp_rct_page *page;
+        if (rp_rct_load_page(child, i, &page, err))
+            return -1;
+        for (uint64_t j = 0; page && j < RP_RCT_PAGE_UNITS; j++) {
+            uint32_t since = atomic_load_explicit(&page->since[j], memory_order_relaxed);
+            uint64_t offset = (i * RP_RCT_PAGE_UNITS + j) << child->unit_shift;
+            if (since && offset < size)
+                raise_units(parent, offset, rp_min64(child->header.unit_size, size - offset), since);
+        }
+    }
+    return 0;
+}
+
+static void fold_floors(const struct rp_rct *child, struct rp_rct *parent)
+{
+    for (size_t i = 0; i < child->header.floor_count; i++) {
+        const struct rp_rct_floor *floor = &child->header.floors[i];
+        rp_rct_floors_add(&parent->header, floor->unit << child->unit_shift >> parent->unit_shift, floor->epoch);
+    }
+}
+
+// Both locks are held. In memory only.
+static void inherit_back(struct rp_rct *child, struct rp_rct *parent, bool fits)
+{
+    const struct rp_rct_header *from = &child->header;
+    struct rp_rct_header *to = &parent->header;
+    to->tracking = from->tracking;
+    to->first = from->first;
+    to->epoch = from->epoch;
+    memcpy(to->lineage, from->lineage, sizeof to->lineage);
+    to->lineage_count = from->lineage_count;
+    parent->keep = child->keep;
+    // A live child's session goes on in the parent: what a crash leaves may have been changed by it.
+    atomic_store(&parent->touched, atomic_load(&child->touched) || child->live);
+    atomic_store(&parent->epoch, from->epoch);
+    atomic_store(&parent->changed, atomic_load(&child->changed) || !fits);
+}
+
+static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                 const struct rp_vhdx_session *session, struct rp_error *err)
+{
+    if (rp_rct_make_writable(parent, err))
+        return -1;
+    bool fits = rp_rct_parent_fits(child, parent);
+    parent->header.bound = *disk;
+    parent->header.session = *session;
+    // Not clean before the first page is overwritten.
+    if (rp_rct_write_header(parent, false, err))
+        return -1;
+
+    uint64_t child_size = atomic_load(&child->virtual_size);
+    if (child_size > atomic_load(&parent->virtual_size)) {
+        atomic_store(&parent->virtual_size, child_size); // what is new counts as changed in the child
+        rp_rct_fit_bitmap(parent);
+    }
+    if (!fits) {
+        // Somebody wrote to the parent behind the child's back: to every id that the child knows, all of it changed.
+        parent->header.floor_count = 0;
+        rp_rct_floors_add(&parent->header, 0, child->header.epoch);
+        rp_rct_forget_pages(parent);
+    } else {
+        if (fold_pages(child, parent, err))
+            return -1;
+        fold_floors(child, parent);
+    }
+    inherit_back(child, parent, fits);
+    if (rp_rct_write_pages(parent, err))
+        return -1;
+    return rp_rct_write_header(parent, false, err);
+}
+
+int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                 const struct rp_vhdx_session *session, struct rp_error *err)
+{
+    rp_rct_enter(child);
+    rp_rct_enter(parent);
+    int failed = merge(child, parent, disk, session, err);
+    rp_rct_leave(parent);
+    rp_rct_leave(child);
+    return failed;
+}

@@ -1,0 +1,203 @@
+// Between memory and file: slots, pages, the locks of the file.
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "rct/tracker.h"
+
+struct slot {
+    struct rp_rct_header header;
+    uint8_t *bitmap;
+    bool valid;
+};
+
+// Sets valid; a slot that breaks the format is only invalid. -1: the store failed, or a later version wrote it.
+static int read_slot(struct rp_store *store, uint64_t size, int number, struct slot *slot, bool *ours, struct rp_error *err)
+{
+    uint64_t at = (uint64_t)number * RP_RCT_SLOT_SIZE;
+    uint8_t head[RP_RCT_HEAD_SIZE];
+    if (size < at + 8 || rp_store_pread(store, head, 8, at, err))
+        return size < at + 8 ? 0 : -1;
+    if (!rp_rct_has_signature(head))
+        return 0;
+    *ours = true;
+    if (size < at + RP_RCT_HEAD_SIZE)
+        return 0;
+    if (rp_store_pread(store, head, sizeof head, at, err))
+        return -1;
+    struct rp_rct_areas areas;
+    struct rp_error why = {0};
+    if (rp_rct_head_decode(head, &slot->header, &areas, &why))
+        return why.code == RP_ERR_UNSUPPORTED ? rp_fail(err, RP_ERR_TRACKING_OFF, "%s: %s", store->name, why.text) : 0;
+    if (size < at + (areas.bitmap_size ? RP_RCT_BITMAP_AT + areas.bitmap_size : RP_RCT_LINEAGE_AT + areas.lineage_size))
+        return 0;
+    RP_AUTO_FREE uint8_t *lineage = rp_xmalloc(areas.lineage_size);
+    slot->bitmap = rp_xmalloc(areas.bitmap_size);
+    if ((areas.lineage_size && rp_store_pread(store, lineage, areas.lineage_size, at + RP_RCT_LINEAGE_AT, err)) ||
+        (areas.bitmap_size && rp_store_pread(store, slot->bitmap, areas.bitmap_size, at + RP_RCT_BITMAP_AT, err)))
+        return -1;
+    slot->valid = rp_crc32c(0, slot->bitmap, areas.bitmap_size) == areas.bitmap_crc &&
+                  !rp_rct_lineage_decode(lineage, &areas, &slot->header, NULL);
+    return 0;
+}
+
+int rp_rct_read_slots(struct rp_rct *rct, enum rp_rct_found *found, struct rp_error *err)
+{
+    uint64_t size;
+    if (rp_store_size(rct->store, &size, err))
+        return -1;
+    struct slot *slots = rp_xcalloc(2, sizeof *slots);
+    bool ours = false;
+    int failed = 0;
+    for (int i = 0; i < 2 && !failed; i++)
+        failed = read_slot(rct->store, size, i, &slots[i], &ours, err);
+    const struct slot *newest = NULL;
+    for (int i = 0; i < 2; i++)
+        if (slots[i].valid && (!newest || slots[i].header.sequence > newest->header.sequence))
+            newest = &slots[i];
+    *found = newest ? RP_RCT_FOUND : ours ? RP_RCT_FOUND_DAMAGED : RP_RCT_FOUND_NOT_OURS;
+    if (newest && !failed) {
+        rct->header = newest->header;
+        rp_rct_adopt_header(rct);
+        rp_rct_forget_pages(rct);
+        memcpy(rct->present, newest->bitmap, rct->present_size);
+    }
+    free(slots[0].bitmap);
+    free(slots[1].bitmap);
+    free(slots);
+    return failed;
+}
+
+int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err)
+{
+    struct rp_rct_header *h = &rct->header;
+    if (rct->failed)
+        return rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path);
+    h->sequence++;
+    h->clean = clean;
+    h->virtual_size = atomic_load(&rct->virtual_size);
+    h->changed = atomic_load(&rct->changed);
+    // What a crash leaves may have been changed by the live session.
+    h->stem = rct->live && !clean ? h->tracking : rp_rct_stem(rct);
+    if (clean)
+        h->session = (struct rp_vhdx_session){0};
+
+    uint64_t at = h->sequence % 2 ? 0 : RP_RCT_SLOT_SIZE;
+    uint8_t head[RP_RCT_HEAD_SIZE];
+    RP_CLEANUP(rp_buf_clear) struct rp_buf lineage = {0};
+    rp_rct_head_encode(h, rct->present, head, &lineage);
+    if ((lineage.size && rp_store_pwrite(rct->store, lineage.data, lineage.size, at + RP_RCT_LINEAGE_AT, err)) ||
+        (rct->present_size && rp_store_pwrite(rct->store, rct->present, rct->present_size, at + RP_RCT_BITMAP_AT, err)) ||
+        rp_store_pwrite(rct->store, head, sizeof head, at, err) || rp_store_flush(rct->store, err)) {
+        rct->failed = true;
+        return -1;
+    }
+    return 0;
+}
+
+int rp_rct_create_file(struct rp_rct *rct, struct rp_error *err)
+{
+    RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", rct->path);
+    bool stale;
+    if (rp_fs_exists(rct->fs, temporary, &stale, err) || (stale && rp_fs_unlink(rct->fs, temporary, err)))
+        return -1;
+    rp_store_close(rct->store);
+    rct->store = rp_fs_open(rct->fs, temporary, RP_OPEN_WRITE | RP_OPEN_CREATE, err);
+    if (!rct->store)
+        return -1;
+    rct->writable = true;
+    rct->header.sequence = 0;
+    if (rp_store_lock(rct->store, true, err) || rp_rct_write_header(rct, false, err) ||
+        rp_fs_rename(rct->fs, temporary, rct->path, err)) {
+        rp_fs_unlink(rct->fs, temporary, NULL);
+        return -1;
+    }
+    return rp_fs_sync_parent(rct->fs, rct->path, err);
+}
+
+int rp_rct_make_writable(struct rp_rct *rct, struct rp_error *err)
+{
+    if (!rct->writable) {
+        struct rp_store *store = rp_fs_open(rct->fs, rct->path, RP_OPEN_WRITE, err);
+        if (!store)
+            return -1;
+        rp_store_close(rct->store); // its shared lock would be in the way
+        rct->store = store;
+        rct->writable = true;
+    }
+    return rp_store_lock(rct->store, true, err);
+}
+
+bool rp_rct_has_page(const struct rp_rct *rct, uint64_t index)
+{
+    return index / 8 < rct->present_size && rct->present[index / 8] >> index % 8 & 1;
+}
+
+int rp_rct_load_page(struct rp_rct *rct, uint64_t index, struct rp_rct_page **out, struct rp_error *err)
+{
+    struct rp_rct_page *page = *out = rp_rct_pages_get(&rct->pages, index);
+    if (!rp_rct_has_page(rct, index) || (page && atomic_load(&page->loaded)))
+        return 0;
+    uint64_t at = RP_RCT_PAGES_AT + index * RP_RCT_PAGE_SIZE, size;
+    uint8_t bytes[RP_RCT_PAGE_SIZE] = {0};
+    uint32_t since[RP_RCT_PAGE_UNITS], epoch = atomic_load(&rct->epoch);
+    if (rp_store_size(rct->store, &size, err) ||
+        (rp_range_ok(at, sizeof bytes, size) && rp_store_pread(rct->store, bytes, sizeof bytes, at, err)))
+        return -1;
+    page = *out = rp_rct_pages_make(&rct->pages, index);
+    if (rp_rct_page_decode(bytes, index, since)) {
+        rp_log(RP_LOG_WARNING, "%s: page %llu is damaged: its part of the disk counts as changed", rct->path,
+               (unsigned long long)index);
+        for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
+            since[i] = epoch;
+        atomic_store(&page->dirty, true);
+        atomic_store(&rct->changed, true);
+    }
+    for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
+        rp_rct_page_raise(page, i, since[i] < epoch ? since[i] : epoch);
+    atomic_store(&page->loaded, true);
+    return 0;
+}
+
+static int write_page(struct rp_rct *rct, uint64_t index, struct rp_error *err)
+{
+    struct rp_rct_page *page;
+    if (rp_rct_load_page(rct, index, &page, err))
+        return -1;
+    uint32_t since[RP_RCT_PAGE_UNITS];
+    uint8_t bytes[RP_RCT_PAGE_SIZE];
+    atomic_store(&page->dirty, false); // before the copy: what comes later makes it dirty again
+    for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
+        since[i] = atomic_load_explicit(&page->since[i], memory_order_relaxed);
+    rp_rct_page_encode(index, since, bytes);
+    if (rp_store_pwrite(rct->store, bytes, sizeof bytes, RP_RCT_PAGES_AT + index * RP_RCT_PAGE_SIZE, err))
+        return -1;
+    rct->present[index / 8] |= (uint8_t)(1 << index % 8);
+    atomic_store(&page->loaded, true);
+    return 0;
+}
+
+int rp_rct_write_pages(struct rp_rct *rct, struct rp_error *err)
+{
+    if (rct->failed)
+        return rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path);
+    uint64_t count = rp_rct_page_count(atomic_load(&rct->virtual_size), rct->header.unit_size);
+    bool wrote = false;
+    for (uint64_t i = 0; i < count; i++) {
+        struct rp_rct_page *page = rp_rct_pages_get(&rct->pages, i);
+        if (!page || !atomic_load(&page->dirty))
+            continue;
+        if (write_page(rct, i, err)) {
+            rct->failed = true;
+            return -1;
+        }
+        wrote = true;
+    }
+    if (wrote && rp_store_flush(rct->store, err)) {
+        rct->failed = true;
+        return -1;
+    }
+    return 0;
+}
