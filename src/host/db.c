@@ -1,0 +1,257 @@
+#include "host/db.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+#define APPLICATION_ID 0x52504831 // "RPH1", PRAGMA application_id
+#define SCHEMA_VERSION 1
+#define BUSY_MS 20000
+
+// vm.row is also the number of the VM's lock (host/lock.h): AUTOINCREMENT, so that it is never used twice.
+// State columns are the intents: whatever is not 'ready' was begun and is finished or undone by host/reconcile.c.
+static const char schema[] =
+    "CREATE TABLE vm ("
+    " row INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " id TEXT NOT NULL UNIQUE COLLATE NOCASE,"
+    " name TEXT NOT NULL,"
+    " generation INTEGER NOT NULL,"
+    " created INTEGER NOT NULL,"
+    " controller TEXT NOT NULL,"
+    " next_disk INTEGER NOT NULL,"
+    " delete_disks INTEGER NOT NULL DEFAULT 0,"
+    " state TEXT NOT NULL CHECK (state IN ('creating', 'ready', 'deleting'))) STRICT;"
+    // The disks that a VM has. `path` is the root of what we may write: the converted file or the VHDX used in place.
+    // Checkpoints put files above it, the leaf is in the chain record. Sizes: as last seen.
+    "CREATE TABLE disk ("
+    " vm INTEGER NOT NULL REFERENCES vm (row) ON DELETE CASCADE,"
+    " number INTEGER NOT NULL,"
+    " path TEXT NOT NULL UNIQUE,"
+    " disk_id TEXT NOT NULL,"
+    " own INTEGER NOT NULL,"
+    " size INTEGER NOT NULL, logical INTEGER NOT NULL, physical INTEGER NOT NULL, block INTEGER NOT NULL,"
+    " state TEXT NOT NULL CHECK (state IN ('adding', 'ready', 'removing')),"
+    " PRIMARY KEY (vm, number)) STRICT;"
+    // Parents below `disk.path` (a differencing disk used in place): several disks may share one, none may write it.
+    "CREATE TABLE disk_parent ("
+    " vm INTEGER NOT NULL, number INTEGER NOT NULL, path TEXT NOT NULL,"
+    " PRIMARY KEY (vm, number, path),"
+    " FOREIGN KEY (vm, number) REFERENCES disk (vm, number) ON DELETE CASCADE) STRICT;"
+    // operation: of the checkpoint while 'creating', of the merge while 'merging'.
+    "CREATE TABLE snapshot ("
+    " row INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " id TEXT NOT NULL UNIQUE COLLATE NOCASE,"
+    " vm INTEGER NOT NULL REFERENCES vm (row) ON DELETE CASCADE,"
+    " name TEXT NOT NULL,"
+    " type INTEGER NOT NULL,"
+    " consistency INTEGER NOT NULL,"
+    " time INTEGER NOT NULL,"
+    " operation TEXT NOT NULL,"
+    " problem TEXT,"
+    " state TEXT NOT NULL CHECK (state IN ('creating', 'ready', 'merging'))) STRICT;"
+    // path: the frozen file; child: the file above it, which a merge puts into it.
+    "CREATE TABLE snapshot_disk ("
+    " snapshot INTEGER NOT NULL REFERENCES snapshot (row) ON DELETE CASCADE,"
+    " number INTEGER NOT NULL,"
+    " instance TEXT NOT NULL, disk_id TEXT NOT NULL,"
+    " path TEXT NOT NULL, child TEXT NOT NULL,"
+    " rct_id TEXT NOT NULL,"
+    " size INTEGER NOT NULL, logical INTEGER NOT NULL, physical INTEGER NOT NULL, block INTEGER NOT NULL,"
+    " PRIMARY KEY (snapshot, number)) STRICT;"
+    "CREATE INDEX snapshot_disk_path ON snapshot_disk (path);"
+    "CREATE TABLE reference_point ("
+    " row INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " id TEXT NOT NULL UNIQUE COLLATE NOCASE,"
+    " vm INTEGER NOT NULL REFERENCES vm (row) ON DELETE CASCADE,"
+    " name TEXT NOT NULL,"
+    " time INTEGER NOT NULL) STRICT;"
+    "CREATE TABLE reference_disk ("
+    " point INTEGER NOT NULL REFERENCES reference_point (row) ON DELETE CASCADE,"
+    " number INTEGER NOT NULL,"
+    " instance TEXT NOT NULL, disk_id TEXT NOT NULL, rct_id TEXT NOT NULL,"
+    " PRIMARY KEY (point, number)) STRICT;";
+
+static int fail(struct rp_db *db, int rc, const char *what, struct rp_error *err)
+{
+    enum rp_code code;
+    switch (rc & 0xff) {
+    case SQLITE_BUSY: case SQLITE_LOCKED: code = RP_ERR_BUSY; break;
+    case SQLITE_CORRUPT: case SQLITE_NOTADB: case SQLITE_FORMAT: code = RP_ERR_CORRUPT; break;
+    case SQLITE_FULL: code = RP_ERR_NO_SPACE; break;
+    case SQLITE_READONLY: case SQLITE_PERM: case SQLITE_AUTH: code = RP_ERR_PERMISSION; break;
+    case SQLITE_CONSTRAINT: code = RP_ERR_EXISTS; break;
+    case SQLITE_NOMEM: code = RP_ERR_NO_MEMORY; break;
+    default: code = RP_ERR_IO;
+    }
+    return rp_fail(err, code, "%s: %s: %s", db->path, what, db->handle ? sqlite3_errmsg(db->handle) : sqlite3_errstr(rc));
+}
+
+static int execute(struct rp_db *db, const char *sql, struct rp_error *err)
+{
+    int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? 0 : fail(db, rc, "the host's database", err);
+}
+
+// Whose database this is, before anything in it is changed. 1 ours, 0 an empty file, -1 error.
+static int whose(struct rp_db *db, struct rp_error *err)
+{
+    int64_t application = 0, version = 0, tables = 0;
+    if (rp_db_number(db, err, &application, "PRAGMA application_id", "") ||
+        rp_db_number(db, err, &version, "PRAGMA user_version", "") ||
+        rp_db_number(db, err, &tables, "SELECT count(*) FROM sqlite_schema", ""))
+        return -1;
+    if (application == 0 && version == 0 && tables == 0)
+        return 0;
+    if (application != APPLICATION_ID)
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: a database of another program, not of a refpoint host", db->path);
+    if (version != SCHEMA_VERSION)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: version %lld of the host's database; this program knows version %d",
+                       db->path, (long long)version, SCHEMA_VERSION);
+    return 1;
+}
+
+static int check_or_create(struct rp_db *db, struct rp_error *err)
+{
+    RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
+    if (whose(db, err) < 0 || execute(db, "PRAGMA journal_mode=TRUNCATE", err) || rp_transaction_begin(&t, db, err))
+        return -1;
+    int ours = whose(db, err); // again: another process may have made it meanwhile
+    if (ours < 0)
+        return -1;
+    if (!ours) {
+        char identify[80];
+        snprintf(identify, sizeof identify, "PRAGMA application_id=%d; PRAGMA user_version=%d;", APPLICATION_ID, SCHEMA_VERSION);
+        return execute(db, schema, err) || execute(db, identify, err) ? -1 : rp_transaction_commit(&t, err);
+    }
+    RP_AUTO_QUERY *check = rp_db_query(db, err, "PRAGMA quick_check(1)", "");
+    int rc = check ? rp_db_step(db, check, err) : -1;
+    if (rc < 0)
+        return -1;
+    if (rc == 0 || strcmp(rp_db_text(check, 0), "ok"))
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: the host's database is damaged: %.200s", db->path, rp_db_text(check, 0));
+    return 0;
+}
+
+struct rp_db *rp_db_open(const char *path, struct rp_error *err)
+{
+    RP_CLEANUP(rp_db_close_p) struct rp_db *db = rp_xcalloc(1, sizeof *db);
+    db->path = rp_xstrdup(path);
+    int rc = sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, NULL);
+    if (rc != SQLITE_OK) {
+        fail(db, rc, "open the host's database", err);
+        return NULL;
+    }
+    sqlite3_busy_timeout(db->handle, BUSY_MS);
+    // trusted_schema: a foreign file must not run functions of its own through views or triggers.
+    if (execute(db, "PRAGMA trusted_schema=OFF; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;", err) || check_or_create(db, err))
+        return NULL;
+    struct rp_db *result = db;
+    db = NULL;
+    return result;
+}
+
+void rp_db_close(struct rp_db *db)
+{
+    if (!db)
+        return;
+    sqlite3_close(db->handle);
+    free(db->path);
+    free(db);
+}
+
+static sqlite3_stmt *prepare(struct rp_db *db, struct rp_error *err, const char *sql, const char *types, va_list args)
+{
+    sqlite3_stmt *query = NULL;
+    int rc = sqlite3_prepare_v2(db->handle, sql, -1, &query, NULL);
+    for (int i = 0; rc == SQLITE_OK && types[i]; i++) {
+        if (types[i] == 't')
+            rc = sqlite3_bind_text(query, i + 1, va_arg(args, const char *), -1, SQLITE_TRANSIENT);
+        else
+            rc = sqlite3_bind_int64(query, i + 1, va_arg(args, int64_t));
+    }
+    if (rc == SQLITE_OK)
+        return query;
+    fail(db, rc, "query", err);
+    sqlite3_finalize(query);
+    return NULL;
+}
+
+sqlite3_stmt *rp_db_query(struct rp_db *db, struct rp_error *err, const char *sql, const char *types, ...)
+{
+    va_list args;
+    va_start(args, types);
+    sqlite3_stmt *query = prepare(db, err, sql, types, args);
+    va_end(args);
+    return query;
+}
+
+int rp_db_step(struct rp_db *db, sqlite3_stmt *query, struct rp_error *err)
+{
+    int rc = sqlite3_step(query);
+    if (rc == SQLITE_ROW)
+        return 1;
+    return rc == SQLITE_DONE ? 0 : fail(db, rc, "query", err);
+}
+
+const char *rp_db_text(sqlite3_stmt *query, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(query, column);
+    return text ? text : "";
+}
+
+void rp_db_copy(sqlite3_stmt *query, int column, char *out, size_t size)
+{
+    const char *text = rp_db_text(query, column);
+    snprintf(out, size, "%s", strlen(text) < size ? text : "");
+}
+
+int rp_db_run(struct rp_db *db, struct rp_error *err, const char *sql, const char *types, ...)
+{
+    va_list args;
+    va_start(args, types);
+    RP_AUTO_QUERY *query = prepare(db, err, sql, types, args);
+    va_end(args);
+    return query && rp_db_step(db, query, err) >= 0 ? 0 : -1;
+}
+
+int rp_db_number(struct rp_db *db, struct rp_error *err, int64_t *value, const char *sql, const char *types, ...)
+{
+    va_list args;
+    va_start(args, types);
+    RP_AUTO_QUERY *query = prepare(db, err, sql, types, args);
+    va_end(args);
+    int rc = query ? rp_db_step(db, query, err) : -1;
+    if (rc == 1)
+        *value = sqlite3_column_int64(query, 0);
+    return rc < 0 ? -1 : 0;
+}
+
+int64_t rp_db_last_row(struct rp_db *db)
+{
+    return sqlite3_last_insert_rowid(db->handle);
+}
+
+int rp_transaction_begin(struct rp_transaction *transaction, struct rp_db *db, struct rp_error *err)
+{
+    if (execute(db, "BEGIN IMMEDIATE", err))
+        return -1;
+    transaction->db = db;
+    return 0;
+}
+
+int rp_transaction_commit(struct rp_transaction *transaction, struct rp_error *err)
+{
+    if (execute(transaction->db, "COMMIT", err))
+        return -1; // the caller's rp_transaction_end rolls back
+    transaction->db = NULL;
+    return 0;
+}
+
+void rp_transaction_end(struct rp_transaction *transaction)
+{
+    if (transaction->db && !sqlite3_get_autocommit(transaction->db->handle))
+        sqlite3_exec(transaction->db->handle, "ROLLBACK", NULL, NULL, NULL);
+    transaction->db = NULL;
+}

@@ -1,0 +1,185 @@
+// A file that an administrator wants as a disk: what it is, and whether we may have it.
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/utf16.h"
+#include "disk/chain.h"
+#include "host/internal.h"
+
+void rp_local_image_clear(struct rp_local_image *image)
+{
+    free(image->path);
+    for (size_t i = 0; i < image->parent_count; i++)
+        free(image->parents[i]);
+    *image = (struct rp_local_image){0};
+}
+
+static void take_facts(struct rp_local_image *image, const struct rp_vhdx_info *info)
+{
+    image->format = RP_IMAGE_VHDX;
+    image->size = info->size;
+    image->logical = info->logical_sector;
+    image->physical = info->physical_sector;
+    image->block = info->block_size;
+    image->disk_id = info->disk_id;
+}
+
+int rp_local_image_facts(struct rp_local *local, const char *path, struct rp_local_image *image, struct rp_error *err)
+{
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(local->fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+    if (!vhdx)
+        return -1;
+    take_facts(image, rp_vhdx_info(vhdx));
+    return 0;
+}
+
+static int canonical(const char *path, char **out, struct rp_error *err)
+{
+    *out = realpath(path, NULL);
+    if (!*out)
+        return rp_fail_sys(err, errno, "%s", path);
+    // Parent locators, the control protocol and the settings document are all Unicode.
+    RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
+    if (rp_utf16_append(&utf16, *out, NULL))
+        return rp_fail(err, RP_ERR_INVALID, "%s: the path is not valid UTF-8; rename the file", path);
+    return 0;
+}
+
+// Formats that would otherwise become a raw disk holding a container that no guest can read.
+static int refuse_foreign_formats(struct rp_local *local, const char *path, struct rp_error *err)
+{
+    static const struct {
+        const char *name, *magic;
+        size_t size;
+        uint64_t offset;
+        bool from_end;
+    } formats[] = {
+        {"qcow2", "QFI\xfb", 4, 0, false},          {"VMDK", "KDMV", 4, 0, false},
+        {"VMDK", "# Disk DescriptorFile", 21, 0, false}, {"VDI", "\x7f\x10\xda\xbe", 4, 64, false},
+        {"VHD", "conectix", 8, 0, false},           {"VHD", "conectix", 8, 512, true},
+    };
+    RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(local->fs, path, RP_OPEN_READ, err);
+    uint64_t size = 0;
+    if (!store || rp_store_size(store, &size, err))
+        return -1;
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        char found[32];
+        if (size < 512 || (formats[i].from_end && size < formats[i].offset))
+            continue;
+        uint64_t at = formats[i].from_end ? size - formats[i].offset : formats[i].offset;
+        if (rp_store_pread(store, found, formats[i].size, at, err))
+            return -1;
+        if (!memcmp(found, formats[i].magic, formats[i].size))
+            return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: this is a %s image; make a VHDX of it first: qemu-img convert -O vhdx",
+                           path, formats[i].name);
+    }
+    size_t length = strlen(path);
+    if (length > 5 && !strcasecmp(path + length - 5, ".vhdx"))
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: named .vhdx, but it is no VHDX file", path);
+    return 0;
+}
+
+static int inspect_raw(struct rp_local *local, struct rp_local_image *image, struct rp_error *err)
+{
+    if (refuse_foreign_formats(local, image->path, err))
+        return -1;
+    RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(local->fs, image->path, RP_OPEN_READ, err);
+    if (!store || rp_store_size(store, &image->size, err))
+        return -1;
+    if (image->size == 0)
+        return rp_fail(err, RP_ERR_INVALID, "%s: an empty file cannot be a disk", image->path);
+    if (image->size > RP_VHDX_MAX_SIZE)
+        return rp_fail(err, RP_ERR_INVALID, "%s: larger than the 64 TiB of a VHDX", image->path);
+    return 0;
+}
+
+static int inspect_vhdx(struct rp_local *local, const struct stat *st, struct rp_local_image *image, struct rp_error *err)
+{
+    if (!S_ISREG(st->st_mode))
+        return rp_fail(err, RP_ERR_INVALID, "%s: a VHDX is used in place and must be a file", image->path);
+    // The mode as well: to root every file is writable, and who takes the write bits off a golden image means it.
+    if (!(st->st_mode & 0222) || access(image->path, W_OK))
+        return rp_fail(err, RP_ERR_PERMISSION, "%s: read-only; a VHDX is used in place and must be writable", image->path);
+    RP_AUTO_FREE char *directory = rp_path_directory(image->path);
+    if (access(directory, W_OK | X_OK))
+        return rp_fail_sys(err, errno, "%s: checkpoints are made beside it, but its folder", image->path);
+    RP_CLEANUP(rp_chain_close) struct rp_chain chain = {0};
+    if (rp_chain_open(local->fs, image->path, &chain, err))
+        return -1;
+    take_facts(image, rp_vhdx_info(chain.layers[0]));
+    // The chain grows with every checkpoint.
+    if (chain.depth > RP_CHAIN_MAX_DEPTH / 2)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: a chain of %zu differencing disks; merge some first (at most %d)",
+                       image->path, chain.depth, RP_CHAIN_MAX_DEPTH / 2);
+    for (size_t i = 1; i < chain.depth; i++)
+        if (canonical(rp_vhdx_path(chain.layers[i]), &image->parents[image->parent_count++], err))
+            return -1;
+    return 0;
+}
+
+int rp_local_image_inspect(struct rp_local *local, const char *path, struct rp_local_image *image, struct rp_error *err)
+{
+    struct stat st;
+    if (canonical(path, &image->path, err))
+        return -1;
+    if (stat(image->path, &st))
+        return rp_fail_sys(err, errno, "%s", path);
+    // Nothing is opened that an open could block on or change (a pipe, a tape).
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+        return rp_fail(err, RP_ERR_INVALID, "%s: neither a file nor a block device", path);
+    if (rp_image_detect(local->fs, image->path, &image->format, err))
+        return -1;
+    return image->format == RP_IMAGE_RAW ? inspect_raw(local, image, err) : inspect_vhdx(local, &st, image, err);
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    return !strcmp(a, b) || (!stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino);
+}
+
+static bool is_parent(const struct rp_local_image *image, const char *path)
+{
+    for (size_t i = 0; i < image->parent_count; i++)
+        if (same_file(image->parents[i], path))
+            return true;
+    return false;
+}
+
+int rp_local_image_check_free(const struct rp_local_vm *vm, const struct rp_local_image *image, struct rp_error *err)
+{
+    if (image->format == RP_IMAGE_RAW)
+        return 0; // it is copied
+    struct rp_db *db = vm->local->db;
+    char guid[RP_GUID_TEXT];
+    rp_local_guid_text(&image->disk_id, guid);
+    int64_t twin = -1;
+    if (rp_db_number(db, err, &twin, "SELECT number FROM disk WHERE vm = ? AND disk_id = ?", "it", vm->row, guid))
+        return -1;
+    if (twin >= 0)
+        return rp_fail(err, RP_ERR_EXISTS, "%s: has the identity of disk%lld of the same VM; is it a copy of it?", image->path,
+                       (long long)twin);
+    // Everything that some VM writes or reads: roots, files that checkpoints made above them, parents below them.
+    RP_AUTO_QUERY *query = rp_db_query(db, err,
+        "SELECT d.path, v.id, v.name, 1 FROM disk d JOIN vm v ON v.row = d.vm"
+        " UNION ALL SELECT sd.path, v.id, v.name, 1 FROM snapshot_disk sd JOIN snapshot s ON s.row = sd.snapshot JOIN vm v ON v.row = s.vm"
+        " UNION ALL SELECT sd.child, v.id, v.name, 1 FROM snapshot_disk sd JOIN snapshot s ON s.row = sd.snapshot JOIN vm v ON v.row = s.vm"
+        " UNION ALL SELECT p.path, v.id, v.name, 0 FROM disk_parent p JOIN vm v ON v.row = p.vm", "");
+    int rc = query ? 1 : -1;
+    while (rc > 0 && (rc = rp_db_step(db, query, err)) == 1) {
+        const char *path = rp_db_text(query, 0), *id = rp_db_text(query, 1), *name = rp_db_text(query, 2);
+        bool written = sqlite3_column_int64(query, 3) != 0;
+        if (same_file(path, image->path))
+            return rp_fail(err, RP_ERR_EXISTS, "%s: %s VM %s (%s)", image->path,
+                           written ? "is a disk already, of" : "is the parent of a disk of", id, name);
+        if (written && is_parent(image, path))
+            return rp_fail(err, RP_ERR_BUSY, "%s: its parent %s is a disk of VM %s (%s), which writes to it", image->path, path,
+                           id, name);
+    }
+    return rc;
+}

@@ -1,0 +1,212 @@
+// Checkpoints: asked of the disk service under an operation id that is in the database before the call, so that what a
+// killed process began is found again.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "host/internal.h"
+
+// Half of the longest chain: the other half is for parents of a disk used in place.
+#define MAX_SNAPSHOTS (32 - 4)
+
+static const char *const new_id_prefix = "Microsoft:";
+
+static int number_of(const struct rp_local_vm *vm, const struct rp_guid *disk_id, uint32_t *number, struct rp_error *err)
+{
+    char text[RP_GUID_TEXT];
+    rp_local_guid_text(disk_id, text);
+    int64_t found = -1;
+    if (rp_db_number(vm->local->db, err, &found, "SELECT number FROM disk WHERE vm = ? AND disk_id = ?", "it", vm->row, text))
+        return -1;
+    if (found < 0)
+        return rp_fail(err, RP_ERR_CORRUPT, "VM %s: the disk service froze a disk %s that the host does not know", vm->id, text);
+    *number = (uint32_t)found;
+    return 0;
+}
+
+// The checkpoint was made: its disks become rows and the snapshot ready, in one transaction.
+static int finish(const struct rp_local_vm *vm, int64_t row, const struct rp_engine_checkpoint *made, struct rp_error *err)
+{
+    struct rp_db *db = vm->local->db;
+    RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
+    if (rp_transaction_begin(&t, db, err))
+        return -1;
+    for (size_t i = 0; i < made->count; i++) {
+        const struct rp_engine_frozen *frozen = &made->disks[i];
+        RP_CLEANUP(rp_local_image_clear) struct rp_local_image facts = {0};
+        uint32_t number = 0;
+        if (number_of(vm, &frozen->disk_id, &number, err) || rp_local_image_facts(vm->local, frozen->path, &facts, err))
+            return -1;
+        char instance[RP_HOST_ID], disk_id[RP_GUID_TEXT], rct_id[RP_RCT_ID_TEXT] = "";
+        rp_local_settings_instance(vm, number, instance);
+        rp_local_guid_text(&frozen->disk_id, disk_id);
+        if (frozen->tracked)
+            rp_rct_id_format(&frozen->id, rct_id);
+        if (rp_db_run(db, err,
+                      "INSERT INTO snapshot_disk (snapshot, number, instance, disk_id, path, child, rct_id, size, logical, physical, block)"
+                      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                      "iitttttiiii", row, (int64_t)number, instance, disk_id, frozen->path, frozen->leaf_path, rct_id,
+                      (int64_t)facts.size, (int64_t)facts.logical, (int64_t)facts.physical, (int64_t)facts.block))
+            return -1;
+    }
+    if (rp_db_run(db, err, "UPDATE snapshot SET state = 'ready' WHERE row = ?", "i", row))
+        return -1;
+    return rp_transaction_commit(&t, err);
+}
+
+static int drop(const struct rp_local_vm *vm, int64_t row, struct rp_error *err)
+{
+    return rp_db_run(vm->local->db, err, "DELETE FROM snapshot WHERE row = ?", "i", row);
+}
+
+// Whether the chain record says that the operation was carried out; takes note of it then. 1 it was, 0 not, -1 error.
+static int finish_from_record(const struct rp_local_vm *vm, int64_t row, const struct rp_guid *operation, struct rp_error *err)
+{
+    RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
+    if (rp_record_read(vm->local->fs, vm->directory, &record, err))
+        return -1;
+    if (!record.last.count || !rp_guid_equal(&record.last.operation, operation))
+        return 0;
+    return finish(vm, row, &record.last, err) ? -1 : 1;
+}
+
+int rp_local_snapshot_recover(const struct rp_local_vm *vm, struct rp_error *err)
+{
+    for (;;) {
+        int64_t row;
+        struct rp_guid operation;
+        {
+            RP_AUTO_QUERY *query = rp_db_query(vm->local->db, err,
+                "SELECT row, operation FROM snapshot WHERE vm = ? AND state = 'creating' ORDER BY row", "i", vm->row);
+            int rc = query ? rp_db_step(vm->local->db, query, err) : -1;
+            if (rc != 1)
+                return rc;
+            row = sqlite3_column_int64(query, 0);
+            if (rp_guid_parse(rp_db_text(query, 1), &operation, err))
+                return -1;
+        }
+        int made = finish_from_record(vm, row, &operation, err);
+        if (made < 0)
+            return -1;
+        if (made)
+            continue;
+        // A service that runs may still be at it: asking again under the same id waits for that and makes no second one.
+        // Without a service nothing can come of it any more.
+        if (rp_local_vm_running(vm)) {
+            RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(vm, err);
+            RP_CLEANUP(rp_engine_checkpoint_clear) struct rp_engine_checkpoint checkpoint = {0};
+            struct rp_error why = {0};
+            if (!service)
+                return -1;
+            if (!rp_service_checkpoint(service, &operation, &checkpoint, &why)) {
+                if (finish(vm, row, &checkpoint, err))
+                    return -1;
+                continue;
+            }
+            if (why.code == RP_ERR_IO) // the service went away, or said so: the record decides, next time
+                return rp_fail(err, why.code, "%s", why.text);
+        }
+        if (drop(vm, row, err))
+            return -1;
+    }
+}
+
+// A merge changes the chains that a checkpoint freezes; products of others refuse to start a backup then as well.
+static int wait_for_merges(const struct rp_local_vm *vm, struct rp_error *err)
+{
+    unsigned percent = 0;
+    RP_AUTO_FREE char *problem = NULL;
+    int rc = rp_local_merge_advance(vm, true, err);
+    if (rc != 1 || !rp_local_merge_state(vm, &percent, &problem))
+        return rc < 0 ? -1 : 0;
+    if (problem)
+        return rp_fail(err, RP_ERR_BUSY, "VM %s: a checkpoint is waiting to be merged: %s", vm->id, problem);
+    return rp_fail(err, RP_ERR_BUSY, "VM %s: a checkpoint is being merged (%u %%); wait until it is done", vm->id, percent);
+}
+
+int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
+                             enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err)
+{
+    job[0] = result[0] = '\0';
+    struct rp_local *local = rp_local_of(host);
+    if (type != RP_SNAPSHOT_PRODUCTION && type != RP_SNAPSHOT_RECOVERY)
+        return rp_fail(err, RP_ERR_INVALID, "type %d of a checkpoint is unknown", (int)type);
+    // There is no guest here that could bring its applications to rest: crash consistency is what is reached, and what
+    // the snapshot says. Whether that is enough is the caller's decision.
+    (void)consistency;
+    RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
+    int64_t disks = 0, snapshots = 0;
+    if (rp_local_vm_lock(local, vm_id, &vm, err) || wait_for_merges(&vm, err) ||
+        rp_db_number(local->db, err, &disks, "SELECT count(*) FROM disk WHERE vm = ?", "i", vm.row) ||
+        rp_db_number(local->db, err, &snapshots, "SELECT count(*) FROM snapshot WHERE vm = ?", "i", vm.row))
+        return -1;
+    if (!disks)
+        return rp_fail(err, RP_ERR_STATE, "VM %s has no disk: there is nothing to freeze", vm.id);
+    if (snapshots >= MAX_SNAPSHOTS)
+        return rp_fail(err, RP_ERR_STATE, "VM %s has %lld checkpoints, the most that its chains can take: delete some", vm.id,
+                       (long long)snapshots);
+
+    struct rp_guid operation = rp_guid_new();
+    char operation_text[RP_GUID_TEXT], guid[RP_GUID_TEXT], id[RP_HOST_ID];
+    rp_local_guid_text(&operation, operation_text);
+    rp_local_new_id(guid);
+    snprintf(id, sizeof id, "%s%s", new_id_prefix, guid);
+    if (rp_db_run(local->db, err,
+                  "INSERT INTO snapshot (id, vm, name, type, consistency, time, operation, state) VALUES (?, ?, ?, ?, ?, ?, ?, 'creating')",
+                  "titiiit", id, vm.row, name, (int64_t)type, (int64_t)RP_CONSISTENCY_CRASH, rp_clock_wall_ns(), operation_text))
+        return -1;
+    int64_t row = rp_db_last_row(local->db);
+
+    RP_CLEANUP(rp_engine_checkpoint_clear) struct rp_engine_checkpoint made = {0};
+    RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(&vm, err);
+    if (!service) {
+        drop(&vm, row, NULL);
+        return -1;
+    }
+    int rc = rp_service_checkpoint(service, &operation, &made, err);
+    if (!rc && !finish(&vm, row, &made, err)) {
+        memcpy(result, id, sizeof id);
+        return 0;
+    }
+    // Made after all (an answer that was lost), not made, or not known yet: then the row stays for the next to look.
+    struct rp_error unused = {0};
+    int known = finish_from_record(&vm, row, &operation, &unused);
+    if (known == 1) {
+        rp_error_clear(err);
+        memcpy(result, id, sizeof id);
+        return 0;
+    }
+    if (known == 0 && (!err || err->code != RP_ERR_IO || !rp_local_vm_running(&vm)))
+        drop(&vm, row, NULL);
+    return rp_context(err, "VM %s: checkpoint", vm.id);
+}
+
+int rp_local_snapshot_list(struct rp_host_connection *host, const char *vm_id, struct rp_snapshots *snapshots, struct rp_error *err)
+{
+    struct rp_local *local = rp_local_of(host);
+    *snapshots = (struct rp_snapshots){0};
+    RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
+    if (rp_local_vm_load(local, vm_id, &vm, err))
+        return -1;
+    RP_AUTO_QUERY *query = rp_db_query(local->db, err,
+        "SELECT id, name, type, consistency, time, state = 'merging' FROM snapshot WHERE vm = ? AND state <> 'creating' ORDER BY row",
+        "i", vm.row);
+    int rc = query ? 1 : -1;
+    while (rc > 0 && (rc = rp_db_step(local->db, query, err)) == 1) {
+        snapshots->items = rp_xrealloc(snapshots->items, (snapshots->count + 1) * sizeof *snapshots->items);
+        struct rp_snapshot *s = &snapshots->items[snapshots->count++];
+        *s = (struct rp_snapshot){
+            .name = rp_xstrdup(rp_db_text(query, 1)),
+            .type = (enum rp_snapshot_type)sqlite3_column_int64(query, 2),
+            .consistency = (enum rp_consistency)sqlite3_column_int64(query, 3),
+            .time_ns = sqlite3_column_int64(query, 4),
+            .merging = sqlite3_column_int64(query, 5) != 0,
+        };
+        rp_db_copy(query, 0, s->id, sizeof s->id);
+        memcpy(s->vm_id, vm.id, sizeof s->vm_id);
+    }
+    if (rc < 0)
+        rp_snapshots_clear(snapshots);
+    return rc;
+}
