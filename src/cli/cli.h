@@ -149,6 +149,7 @@ struct rp_cli_table *rp_cli_table_new(const char *headings);
 // The next cell, row by row.
 void rp_cli_cell(struct rp_cli_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void rp_cli_table_print(struct rp_cli_table *table); // and frees it
+void rp_cli_table_drop(struct rp_cli_table *table);  // frees it unprinted
 
 // ---- progress (progress.c) ------------------------------------------------------------------------------------------
 
@@ -159,6 +160,7 @@ struct rp_cli_progress *rp_cli_progress_new(const struct rp_cli *cli, const char
 // In the form that rp_convert_*, rp_vhdx_merge, define_system and rp_repo_check take. Cheap to call often; from one thread
 // at a time. Non-zero: asked to stop.
 int rp_cli_progress_update(void *progress, uint64_t done, uint64_t total);
+void rp_cli_progress_hide(struct rp_cli_progress *progress); // takes the bar off the terminal, before other output
 void rp_cli_progress_end(struct rp_cli_progress *progress); // clears the bar, frees; NULL is fine
 RP_DEFINE_CLEANUP(struct rp_cli_progress, rp_cli_progress_end)
 

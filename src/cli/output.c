@@ -240,8 +240,14 @@ void rp_cli_table_print(struct rp_cli_table *table)
         else
             printf("%s%*s", table->cells[i], last ? 0 : pad, "");
         fputs(last ? "\n" : "  ", stdout);
-        free(table->cells[i]);
     }
+    rp_cli_table_drop(table);
+}
+
+void rp_cli_table_drop(struct rp_cli_table *table)
+{
+    for (size_t i = 0; i < table->cell_count; i++)
+        free(table->cells[i]);
     free(table->cells);
     free(table);
 }

@@ -112,14 +112,20 @@ int rp_cli_progress_update(void *context, uint64_t done, uint64_t total)
     return 0;
 }
 
+void rp_cli_progress_hide(struct rp_cli_progress *progress)
+{
+    if (!progress->drawn)
+        return;
+    fputs("\r\033[K", stderr);
+    fflush(stderr);
+    progress->drawn = false;
+}
+
 void rp_cli_progress_end(struct rp_cli_progress *progress)
 {
     if (!progress)
         return;
-    if (progress->drawn) {
-        fputs("\r\033[K", stderr);
-        fflush(stderr);
-    }
+    rp_cli_progress_hide(progress);
     free(progress->title);
     free(progress);
 }

@@ -1,0 +1,28 @@
+// Addresses of restore points: [HOST/]VM[@POINT][:DISK].
+//
+// VM is an exact name or a GUID; names with '/', '@' or ':' are found as a whole first, or given with --vm. Without VM,
+// "@POINT" looks at the points of all VMs. POINT: "latest" (also when absent), "-1" (one before), a date (the newest point
+// up to that moment; a day counts to its end), or the beginning of an id.
+#ifndef RP_CLI_ADDRESS_H
+#define RP_CLI_ADDRESS_H
+
+#include "cli/cli.h"
+
+struct rp_choice {
+    const struct rp_point *point; // borrowed from the points
+    int64_t disk;                 // -1: none named
+};
+
+// `text` may be NULL with --vm: the latest point of that VM. Ambiguous names and ids are RP_ERR_INVALID, listing them.
+int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, const char *text, struct rp_choice *choice,
+                      struct rp_error *err);
+// The VM alone: `*vm_id` is borrowed from the points.
+int rp_address_choose_vm(const struct rp_points *points, const char *text, const char **vm_id, struct rp_error *err);
+
+// "[HOST/]VM" where HOST is an address that rp_cli_open_host knows: `*host` is NULL, or malloc'ed; `*vm` borrowed.
+void rp_address_split_host(const char *text, char **host, const char **vm);
+
+// Verbs that take addresses list this among their options.
+#define RP_ADDRESS_VM_OPTION {0, "vm", "NAME", "the VM by its exact name, whatever characters it has"}
+
+#endif

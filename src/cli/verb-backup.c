@@ -1,0 +1,194 @@
+// refpoint backup
+#include <string.h>
+
+#include "backup/backup.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/num.h"
+#include "cli/address.h"
+#include "cli/point_json.h"
+
+struct remarks {
+    const struct rp_cli *cli;
+    struct rp_cli_progress *progress;
+    json_t *texts;
+};
+
+static void on_remark(void *context, const char *text)
+{
+    struct remarks *remarks = context;
+    rp_cli_progress_hide(remarks->progress);
+    rp_cli_remark(remarks->cli, "%s", text);
+    json_array_append_new(remarks->texts, rp_cli_json_text(text));
+}
+
+static int parse(const struct rp_cli *cli, struct rp_backup_options *options, struct rp_error *err)
+{
+    uint64_t threads = 0, timeout = 600;
+    options->full = rp_cli_flag(cli, "full");
+    options->allow_crash = rp_cli_flag(cli, "allow-crash");
+    const char *consistency = rp_cli_value(cli, "consistency");
+    if (consistency && strcmp(consistency, "crash") && strcmp(consistency, "application"))
+        return rp_fail(err, RP_ERR_USAGE, "--consistency: \"%.32s\" is neither crash nor application", consistency);
+    options->consistency = consistency && *consistency == 'a' ? RP_CONSISTENCY_APPLICATION : RP_CONSISTENCY_CRASH;
+    if (rp_cli_number(cli, "threads", 1, 16, &threads, err) || rp_cli_number(cli, "merge-timeout", 0, 86400, &timeout, err) ||
+        rp_cli_size(cli, "limit-rate", &options->rate, err))
+        return -1;
+    if (rp_cli_flag(cli, "limit-rate") && !options->rate)
+        return rp_fail(err, RP_ERR_USAGE, "--limit-rate: nothing would ever be read");
+    options->threads = (unsigned)threads;
+    options->merge_timeout_ms = (unsigned)timeout * 1000;
+    options->stop = rp_cli_stop;
+    return 0;
+}
+
+static void print_result(const struct rp_cli *cli, const struct rp_backup_result *result, json_t *remarks, double seconds)
+{
+    const struct rp_point *point = &result->point;
+    uint64_t size = 0;
+    for (size_t i = 0; i < point->disk_count; i++)
+        size += point->disks[i].root.size;
+    if (cli->json) {
+        json_t *json = rp_point_json(point);
+        json_object_set_new(json, "type", json_string("summary"));
+        json_object_set_new(json, "seconds", json_real(seconds));
+        json_object_set_new(json, "merge_seconds", json_real((double)result->wait_ns / 1e9));
+        json_object_set_new(json, "merge_pending", json_boolean(result->merge_pending));
+        json_object_set_new(json, "orphans_removed", json_integer(result->orphans));
+        json_object_set(json, "remarks", remarks);
+        rp_cli_print_json_line(json);
+        return;
+    }
+    char read[RP_SIZE_TEXT], of[RP_SIZE_TEXT], stored[RP_SIZE_TEXT];
+    rp_cli_say(cli, "%s: %s backup %.*s in %.1f s: read %s of %s (%.1f %%), stored %s\n", rp_cli_safe(point->vm_name),
+               point->kind, RP_SHORT_ID, point->id, seconds, rp_format_size(point->bytes_read, read), rp_format_size(size, of),
+               size ? 100.0 * (double)point->bytes_read / (double)size : 0.0, rp_format_size(point->bytes_stored, stored));
+    for (size_t i = 0; i < point->disk_count; i++)
+        if (point->disks[i].reason)
+            rp_cli_say(cli, "  disk %u in full: %s\n", point->disks[i].number, rp_cli_safe(point->disks[i].reason));
+    if (result->orphans)
+        rp_cli_say(cli, "  removed %u leftover%s of interrupted backups from the host\n", result->orphans, result->orphans == 1 ? "" : "s");
+}
+
+static int preview(const struct rp_cli *cli, struct rp_host_connection *host, struct rp_repo *repo, const struct rp_vm *vm,
+                   const struct rp_backup_options *options, struct rp_error *err)
+{
+    struct rp_backup_preview preview;
+    if (rp_backup_preview(host, repo, vm, options, &preview, err))
+        return -1;
+    json_t *disks = json_array();
+    for (size_t i = 0; i < preview.plan.count; i++) {
+        const struct rp_plan_disk *disk = &preview.plan.disks[i];
+        char size[RP_SIZE_TEXT];
+        rp_cli_say(cli, "%s: would read disk %u (%s) %s%s\n", rp_cli_safe(vm->name), disk->disk->number,
+                   rp_format_size(disk->disk->size, size), disk->base ? "where it changed" : "in full: ", rp_cli_safe(disk->reason));
+        json_array_append_new(disks, json_pack("{s:I, s:I, s:s, s:o}", "number", (json_int_t)disk->disk->number, "size",
+                                               (json_int_t)disk->disk->size, "kind", disk->base ? "incremental" : "full",
+                                               "reason", disk->base ? json_null() : rp_cli_json_text(disk->reason)));
+    }
+    if (cli->json)
+        rp_cli_print_json_line(json_pack("{s:s, s:o, s:s, s:o, s:o}", "type", "plan", "vm", rp_cli_json_text(vm->name), "vm_id",
+                                         vm->id, "base", rp_cli_json_text(preview.base.point ? preview.base.point->id : NULL),
+                                         "disks", disks));
+    else
+        json_decref(disks);
+    rp_backup_preview_clear(&preview);
+    return 0;
+}
+
+// Returns 0, 1 with a remark, -1.
+static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char *address, struct rp_backup_options *options, struct rp_error *err)
+{
+    RP_AUTO_FREE char *host_address = NULL;
+    const char *name;
+    rp_address_split_host(address, &host_address, &name);
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, host_address, err);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    if (!host || host->ops->find_vm(host, name, &vm, err))
+        return -1;
+    if (cli->dry_run)
+        return preview(cli, host, repo, &vm, options, err);
+    uint64_t start = rp_clock_monotonic_ns();
+    RP_AUTO_FREE char *title = rp_xasprintf("backup %s", vm.name);
+    struct rp_cli_progress *progress = rp_cli_progress_new(cli, title);
+    struct remarks remarks = {cli, progress, json_array()};
+    options->progress = rp_cli_progress_update;
+    options->progress_context = progress;
+    options->remark = on_remark;
+    options->context = &remarks;
+    struct rp_backup_result result;
+    int failed = rp_backup_run(host, repo, &vm, options, &result, err);
+    rp_cli_progress_end(progress);
+    if (!failed)
+        print_result(cli, &result, remarks.texts, (double)(rp_clock_monotonic_ns() - start) / 1e9);
+    int with_remark = json_array_size(remarks.texts) > 0;
+    json_decref(remarks.texts);
+    rp_backup_result_clear(&result);
+    return failed ? -1 : with_remark;
+}
+
+static int run(struct rp_cli *cli, struct rp_error *err)
+{
+    struct rp_backup_options options = {0};
+    const char *by_name = rp_cli_value(cli, "vm");
+    if (parse(cli, &options, err))
+        return -1;
+    if (!cli->arg_count && !by_name)
+        return rp_fail(err, RP_ERR_USAGE, "which VM? Give its name or GUID");
+    RP_CLEANUP(rp_repo_close_p) struct rp_repo *repo = rp_cli_open_repo(cli, err);
+    if (!repo)
+        return -1;
+    size_t count = cli->arg_count + (by_name ? 1 : 0), failed = 0;
+    int result = 0;
+    for (size_t i = 0; i < count; i++) {
+        const char *address = i < cli->arg_count ? cli->args[i] : by_name;
+        struct rp_error one = {0};
+        int status = backup_one(cli, repo, address, &options, &one);
+        if (status >= 0) {
+            result |= status;
+            continue;
+        }
+        if (count == 1 || one.code == RP_ERR_CANCELLED) {
+            *err = one;
+            return -1;
+        }
+        rp_context(&one, "backup %s", address); // the other VMs get their backups all the same
+        rp_cli_print_error(cli, &one);
+        failed++;
+    }
+    if (failed)
+        return rp_fail(err, RP_ERR_IO, "%zu of %zu backups failed", failed, count);
+    return result;
+}
+
+static const struct rp_cli_option options[] = {
+    {0, "full", NULL, "read everything allocated, also what did not change"},
+    {0, "limit-rate", "SIZE", "read at most so many bytes per second, as 50M"},
+    {0, "consistency", "KIND", "crash (default) or application: what to ask of the host"},
+    {0, "allow-crash", NULL, "accept a crash-consistent checkpoint when the host cannot do better"},
+    {0, "merge-timeout", "SECONDS", "how long to wait for the host's merges (default 600)"},
+    {0, "threads", "N", "threads that read and store (default: by the machine)"},
+    RP_ADDRESS_VM_OPTION,
+    {0},
+};
+
+const struct rp_cli_verb rp_cli_backup_verbs[] = {
+    {
+        .name = "backup",
+        .arguments = "[HOST/]VM...",
+        .summary = "back VMs up: in full the first time, then only what changed",
+        .details = "Every restore point is a full one: it shares with the others what did not\n"
+                   "change. A disk is read in full when its changes cannot be known; the\n"
+                   "restore point records why. An interrupted backup leaves nothing behind,\n"
+                   "and what a killed one leaves, the next one removes.\n",
+        .examples = "refpoint backup web1 -r /backup/repo\n"
+                    "refpoint backup web1 db1 --limit-rate 50M\n"
+                    "refpoint backup local:/srv/vms/web1 --json\n"
+                    "refpoint backup web1 --dry-run\n",
+        .options = options,
+        .max_args = RP_CLI_ANY,
+        .flags = RP_CLI_DRY_RUN,
+        .run = run,
+    },
+    {0},
+};
