@@ -9,8 +9,8 @@
 // is known to a file when its GUID is the current one or in the lineage and its epoch is at most that GUID's last sealed
 // one; any other is RP_ERR_TRACKING_ID and the caller reads everything.
 //
-// rp_rct_mark is lock-free; the other functions may be called from several threads, except those that free. The caller guarantees (rp_gate) that no mark runs during seal and that
-// mark comes before the change it announces.
+// rp_rct_mark is lock-free. The caller guarantees (rp_gate) that no mark runs during seal and that mark comes before the
+// change it announces. The other functions may be called from several threads too, except those that free.
 #ifndef RP_RCT_RCT_H
 #define RP_RCT_RCT_H
 

@@ -1,0 +1,295 @@
+#include "crashfs.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct pending { // a write that no flush has covered
+    char *path;
+    uint64_t offset;
+    size_t size;
+    uint8_t *data;
+};
+
+struct crashfs {
+    struct rp_fs fs;
+    struct rp_fs *memory;
+    pthread_mutex_t lock;
+    unsigned long calls, stop_at;
+    bool stopped;
+    struct pending *pending;
+    size_t count;
+    struct crash_store *stores;
+};
+
+struct crash_store {
+    struct rp_store store;
+    struct crashfs *fs;
+    struct rp_store *below;
+    char *path; // today's
+    struct crash_store *next;
+};
+
+static struct crash_store *store_of(struct rp_store *store) { return (struct crash_store *)store; }
+
+enum step { GO, STOP_NOW, STOPPED };
+
+// Counts a changing call; the lock is held.
+static enum step step(struct crashfs *fs)
+{
+    if (fs->stopped)
+        return STOPPED;
+    if (++fs->calls != fs->stop_at)
+        return GO;
+    fs->stopped = true;
+    return STOP_NOW;
+}
+
+static int dead(struct rp_error *err) { return rp_fail(err, RP_ERR_IO, "the machine stopped here"); }
+
+static void remember(struct crashfs *fs, const char *path, const void *data, size_t size, uint64_t offset)
+{
+    fs->pending = rp_xrealloc(fs->pending, (fs->count + 1) * sizeof *fs->pending);
+    struct pending *p = &fs->pending[fs->count++];
+    *p = (struct pending){rp_xstrdup(path), offset, size, rp_xmalloc(size)};
+    memcpy(p->data, data, size);
+}
+
+static void forget(struct crashfs *fs, const char *path) // NULL: all
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < fs->count; i++) {
+        if (path && strcmp(fs->pending[i].path, path)) {
+            fs->pending[kept++] = fs->pending[i];
+            continue;
+        }
+        free(fs->pending[i].path);
+        free(fs->pending[i].data);
+    }
+    fs->count = kept;
+}
+
+static int crash_pread(struct rp_store *store, void *data, size_t size, uint64_t offset, struct rp_error *err)
+{
+    return rp_store_pread(store_of(store)->below, data, size, offset, err);
+}
+
+static int crash_pwrite(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err)
+{
+    struct crash_store *s = store_of(store);
+    pthread_mutex_lock(&s->fs->lock);
+    enum step now = step(s->fs);
+    if (now == STOP_NOW)
+        size /= 2; // torn
+    int failed = 0;
+    if (now != STOPPED && size) {
+        failed = rp_store_pwrite(s->below, data, size, offset, err);
+        remember(s->fs, s->path, data, size, offset);
+    }
+    pthread_mutex_unlock(&s->fs->lock);
+    return now == GO ? failed : dead(err);
+}
+
+static int crash_flush(struct rp_store *store, struct rp_error *err)
+{
+    struct crash_store *s = store_of(store);
+    pthread_mutex_lock(&s->fs->lock);
+    enum step now = step(s->fs);
+    int failed = 0;
+    if (now == GO) {
+        failed = rp_store_flush(s->below, err);
+        forget(s->fs, s->path);
+    }
+    pthread_mutex_unlock(&s->fs->lock);
+    return now == GO ? failed : dead(err);
+}
+
+static int crash_size(struct rp_store *store, uint64_t *size, struct rp_error *err)
+{
+    return rp_store_size(store_of(store)->below, size, err);
+}
+
+static int crash_identity(struct rp_store *store, struct rp_store_identity *identity, struct rp_error *err)
+{
+    return rp_store_identity(store_of(store)->below, identity, err);
+}
+
+static int crash_lock(struct rp_store *store, bool exclusive, struct rp_error *err)
+{
+    return rp_store_lock(store_of(store)->below, exclusive, err);
+}
+
+static void crash_close(struct rp_store *store)
+{
+    struct crash_store *s = store_of(store);
+    pthread_mutex_lock(&s->fs->lock);
+    for (struct crash_store **p = &s->fs->stores; *p; p = &(*p)->next)
+        if (*p == s) {
+            *p = s->next;
+            break;
+        }
+    pthread_mutex_unlock(&s->fs->lock);
+    rp_store_close(s->below);
+    free(s->path);
+    free(s);
+}
+
+static struct crashfs *fs_of(struct rp_fs *fs) { return (struct crashfs *)fs; }
+
+static struct rp_store *crash_open(struct rp_fs *base, const char *path, unsigned flags, struct rp_error *err)
+{
+    static const struct rp_store_ops ops = {
+        .pread = crash_pread,
+        .pwrite = crash_pwrite,
+        .flush = crash_flush,
+        .size = crash_size,
+        .identity = crash_identity,
+        .lock = crash_lock,
+        .close = crash_close,
+    };
+    struct crashfs *fs = fs_of(base);
+    pthread_mutex_lock(&fs->lock);
+    struct rp_store *below = NULL;
+    if (flags & RP_OPEN_CREATE && step(fs) != GO)
+        dead(err);
+    else
+        below = rp_fs_open(fs->memory, path, flags, err);
+    struct crash_store *s = NULL;
+    if (below) {
+        s = rp_xcalloc(1, sizeof *s);
+        *s = (struct crash_store){{&ops, rp_xstrdup(path)}, fs, below, rp_xstrdup(path), fs->stores};
+        fs->stores = s;
+    }
+    pthread_mutex_unlock(&fs->lock);
+    return s ? &s->store : NULL;
+}
+
+static int crash_rename(struct rp_fs *base, const char *from, const char *to, struct rp_error *err)
+{
+    struct crashfs *fs = fs_of(base);
+    pthread_mutex_lock(&fs->lock);
+    int failed = step(fs) == GO ? rp_fs_rename(fs->memory, from, to, err) : dead(err);
+    if (!failed) {
+        forget(fs, to);
+        for (size_t i = 0; i < fs->count; i++)
+            if (!strcmp(fs->pending[i].path, from)) {
+                free(fs->pending[i].path);
+                fs->pending[i].path = rp_xstrdup(to);
+            }
+        for (struct crash_store *s = fs->stores; s; s = s->next)
+            if (!strcmp(s->path, from)) {
+                free(s->path);
+                s->path = rp_xstrdup(to);
+            }
+    }
+    pthread_mutex_unlock(&fs->lock);
+    return failed;
+}
+
+static int crash_unlink(struct rp_fs *base, const char *path, struct rp_error *err)
+{
+    struct crashfs *fs = fs_of(base);
+    pthread_mutex_lock(&fs->lock);
+    int failed = step(fs) == GO ? rp_fs_unlink(fs->memory, path, err) : dead(err);
+    if (!failed)
+        forget(fs, path);
+    pthread_mutex_unlock(&fs->lock);
+    return failed;
+}
+
+static int crash_sync_directory(struct rp_fs *base, const char *directory, struct rp_error *err)
+{
+    struct crashfs *fs = fs_of(base);
+    pthread_mutex_lock(&fs->lock);
+    int failed = step(fs) == GO ? fs->memory->ops->sync_directory(fs->memory, directory, err) : dead(err);
+    pthread_mutex_unlock(&fs->lock);
+    return failed;
+}
+
+static int crash_exists(struct rp_fs *base, const char *path, bool *exists, struct rp_error *err)
+{
+    return rp_fs_exists(fs_of(base)->memory, path, exists, err);
+}
+
+struct rp_fs *crashfs_new(void)
+{
+    static const struct rp_fs_ops ops = {
+        .open = crash_open,
+        .rename = crash_rename,
+        .unlink = crash_unlink,
+        .sync_directory = crash_sync_directory,
+        .exists = crash_exists,
+    };
+    struct crashfs *fs = rp_xcalloc(1, sizeof *fs);
+    fs->fs.ops = &ops;
+    fs->memory = rp_fs_memory_new();
+    pthread_mutex_init(&fs->lock, NULL);
+    return &fs->fs;
+}
+
+void crashfs_free(struct rp_fs *base)
+{
+    struct crashfs *fs = fs_of(base);
+    forget(fs, NULL);
+    free(fs->pending);
+    rp_fs_memory_free(fs->memory);
+    pthread_mutex_destroy(&fs->lock);
+    free(fs);
+}
+
+void crashfs_arm(struct rp_fs *fs, unsigned long n)
+{
+    fs_of(fs)->stop_at = n;
+    fs_of(fs)->calls = 0;
+}
+
+unsigned long crashfs_calls(struct rp_fs *fs) { return fs_of(fs)->calls; }
+bool crashfs_stopped(struct rp_fs *fs) { return fs_of(fs)->stopped; }
+
+// The cache wrote this back before the power failed, all of it or some of its sectors.
+static void came_through(struct crashfs *fs, const struct pending *p, uint64_t *seed)
+{
+    struct rp_store *store = rp_fs_open(fs->memory, p->path, RP_OPEN_WRITE, NULL);
+    if (!store)
+        return; // its name was lost
+    bool torn = test_random(seed) % 2;
+    for (size_t done = 0; done < p->size;) {
+        size_t n = p->size - done < 512 ? p->size - done : 512;
+        if (!torn || test_random(seed) % 2)
+            rp_store_pwrite(store, p->data + done, n, p->offset + done, NULL);
+        done += n;
+    }
+    rp_store_flush(store, NULL);
+    rp_store_close(store);
+}
+
+void crashfs_restart(struct rp_fs *base, bool power_cut, uint64_t *seed)
+{
+    struct crashfs *fs = fs_of(base);
+    if (power_cut) {
+        rp_fs_memory_cut(fs->memory);
+        for (size_t i = 0; i < fs->count; i++)
+            if (test_random(seed) % 2)
+                came_through(fs, &fs->pending[i], seed);
+        forget(fs, NULL);
+    }
+    fs->stopped = false;
+    fs->stop_at = fs->calls = 0;
+}
+
+uint64_t test_random(uint64_t *seed)
+{
+    *seed ^= *seed >> 12;
+    *seed ^= *seed << 25;
+    *seed ^= *seed >> 27;
+    return *seed * 0x2545F4914F6CDD1Dull;
+}
+
+uint64_t test_seed(void)
+{
+    const char *text = getenv("RP_TEST_SEED");
+    uint64_t seed = text ? strtoull(text, NULL, 0) : 20161012;
+    printf("# RP_TEST_SEED=%llu\n", (unsigned long long)seed);
+    return seed * 0x9E3779B97F4A7C15ull + 1;
+}

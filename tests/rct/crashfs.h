@@ -1,0 +1,21 @@
+// A file system that stops at a chosen call, like a machine that loses its power: the call it stops at is done in part,
+// later ones fail. What was written since the last flush is then lost, kept, or torn, each write by chance.
+#ifndef RP_TESTS_CRASHFS_H
+#define RP_TESTS_CRASHFS_H
+
+#include "io/memory.h"
+
+struct rp_fs *crashfs_new(void);
+void crashfs_free(struct rp_fs *fs);
+// The n-th call that changes something fails, and all after it. 0: none.
+void crashfs_arm(struct rp_fs *fs, unsigned long n);
+unsigned long crashfs_calls(struct rp_fs *fs); // changing calls since the last arm
+bool crashfs_stopped(struct rp_fs *fs);        // it has happened
+// Afterwards, all stores closed: only the process died (everything written is there), or the power failed.
+void crashfs_restart(struct rp_fs *fs, bool power_cut, uint64_t *seed);
+
+// xorshift64*, for tests that can be replayed.
+uint64_t test_random(uint64_t *seed);
+uint64_t test_seed(void); // RP_TEST_SEED, or a fixed one; printed
+
+#endif

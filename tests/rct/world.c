@@ -1,0 +1,254 @@
+#include "world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/num.h"
+
+static uint64_t now = 1000, inodes = 100;
+
+void fake_disk_new(struct rp_rct_disk *disk, uint64_t size, const struct rp_guid *disk_id)
+{
+    *disk = (struct rp_rct_disk){.virtual_size = size, .disk_id = *disk_id,
+                                 .file_write_guid = rp_guid_new(), .data_write_guid = rp_guid_new()};
+    disk->identity = (struct rp_store_identity){.device = 1, .inode = ++inodes, .size = 4 << 20,
+                                                .mtime_ns = (int64_t)++now, .ctime_ns = (int64_t)now};
+}
+
+struct rp_vhdx_session fake_session(void) { return (struct rp_vhdx_session){rp_guid_new(), rp_guid_new()}; }
+
+void fake_disk_written(struct rp_rct_disk *disk, const struct rp_vhdx_session *session)
+{
+    if (session) {
+        disk->file_write_guid = session->file_write_guid;
+        disk->data_write_guid = session->data_write_guid;
+    }
+    disk->identity.mtime_ns = disk->identity.ctime_ns = (int64_t)++now;
+}
+
+// Opens the leaf to write and what is below it to ask.
+static void open_all(struct world *w, enum rp_rct_verdict expected)
+{
+    struct rp_error err = {0};
+    for (size_t i = w->depth; i-- > 0;) {
+        struct layer *layer = &w->layers[i];
+        struct rp_vhdx_session session = fake_session();
+        enum rp_rct_verdict verdict;
+        layer->rct = i ? rp_rct_open_read(w->fs, layer->path, &layer->disk, &err) : NULL;
+        if (i && !layer->rct)
+            assert_int_equal(err.code, RP_ERR_TRACKING_OFF);
+        if (layer->rct)
+            continue;
+        err.code = RP_OK;
+        layer->rct = rp_rct_open_write(w->fs, layer->path, &layer->disk, &session, &verdict, &err);
+        if (!layer->rct)
+            fail_msg("%s", err.text);
+        if (expected == RP_RCT_CLEAN || verdict == RP_RCT_FOREIGN)
+            assert_int_equal(verdict, expected);
+        fake_disk_written(&layer->disk, &session);
+        if (i && rp_rct_freeze(layer->rct, &layer->disk, &err))
+            fail_msg("%s", err.text);
+    }
+}
+
+static void close_all(struct world *w)
+{
+    for (size_t i = 0; i < w->depth; i++)
+        rp_rct_abandon(w->layers[i].rct);
+}
+
+void world_start(struct world *w, uint64_t seed, uint64_t size)
+{
+    memset(w, 0, sizeof *w);
+    *w = (struct world){.fs = crashfs_new(), .gate = rp_gate_new(), .seed = seed, .size = size, .depth = 1, .time = 1};
+    struct rp_guid disk_id = rp_guid_new();
+    fake_disk_new(&w->layers[0].disk, size, &disk_id);
+    strcpy(w->layers[0].path, "vm/disk0");
+    open_all(w, RP_RCT_NEW);
+}
+
+void world_end(struct world *w)
+{
+    close_all(w);
+    rp_gate_free(w->gate);
+    crashfs_free(w->fs);
+}
+
+static void mark_truth(struct world *w, uint64_t offset, uint64_t length)
+{
+    for (uint64_t unit = offset / WORLD_UNIT; unit <= (offset + length - 1) / WORLD_UNIT; unit++)
+        atomic_store_explicit(&w->changed[unit], w->time, memory_order_relaxed);
+}
+
+void world_write(struct world *w, uint64_t offset, uint64_t length)
+{
+    unsigned token = rp_gate_enter(w->gate);
+    rp_rct_mark(w->layers[0].rct, offset, length);
+    mark_truth(w, offset, length);
+    rp_gate_leave(w->gate, token);
+}
+
+void world_write_some(struct world *w, uint64_t *seed, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t offset = test_random(seed) % (w->size / 512) * 512;
+        uint64_t length = rp_min64(512 + test_random(seed) % 300000 / 512 * 512, w->size - offset);
+        world_write(w, offset, length);
+    }
+}
+
+static void publish(struct world *w, struct rp_rct_id id, uint32_t time)
+{
+    if (w->id_count == WORLD_IDS)
+        memmove(w->ids, w->ids + 1, --w->id_count * sizeof *w->ids);
+    w->ids[w->id_count++] = (struct published){id, time, true};
+}
+
+int world_checkpoint(struct world *w, bool show)
+{
+    if (w->depth == WORLD_LAYERS)
+        return 0;
+    struct layer child = {0};
+    snprintf(child.path, sizeof child.path, "vm/disk0-%u", ++w->files);
+    fake_disk_new(&child.disk, w->size, &w->layers[0].disk.disk_id);
+    struct rp_vhdx_session session = fake_session();
+    child.rct = rp_rct_prepare_child(w->layers[0].rct, child.path, &child.disk, &session, NULL);
+    if (!child.rct)
+        return -1;
+    fake_disk_written(&child.disk, &session);
+
+    rp_gate_close(w->gate);
+    struct rp_rct_id id = rp_rct_seal(w->layers[0].rct);
+    uint32_t time = w->time++;
+    memmove(w->layers + 1, w->layers, w->depth++ * sizeof *w->layers);
+    w->layers[0] = child;
+    rp_gate_open(w->gate);
+
+    fake_disk_written(&w->layers[1].disk, NULL);
+    if (rp_rct_freeze(w->layers[1].rct, &w->layers[1].disk, NULL))
+        return -1;
+    if (show)
+        publish(w, id, time);
+    return 0;
+}
+
+static int merge_locked(struct world *w, size_t i)
+{
+    struct layer *child = &w->layers[i], *parent = &w->layers[i + 1];
+    struct rp_vhdx_session session = fake_session();
+    if (rp_rct_merge(child->rct, parent->rct, &parent->disk, &session, NULL))
+        return -1;
+    fake_disk_written(&parent->disk, &session);
+    parent->disk.virtual_size = child->disk.virtual_size;
+    if (i > 1) { // a frozen file above gets a new parent locator
+        struct layer *above = &w->layers[i - 1];
+        struct rp_vhdx_session locator = {rp_guid_new(), above->disk.data_write_guid};
+        if (rp_rct_rebind(above->rct, &above->disk, &locator, NULL))
+            return -1;
+        fake_disk_written(&above->disk, &locator);
+        if (rp_rct_freeze(above->rct, &above->disk, NULL))
+            return -1;
+    }
+    struct rp_rct *gone = child->rct;
+    char *path = rp_rct_path(child->path);
+    if (i)
+        rp_gate_close(w->gate); // the list of layers changes
+    memmove(w->layers + i, w->layers + i + 1, (--w->depth - i) * sizeof *w->layers);
+    if (i)
+        rp_gate_open(w->gate);
+    rp_rct_abandon(gone);
+    int failed = rp_fs_unlink(w->fs, path, NULL);
+    free(path);
+    if (i)
+        failed |= rp_rct_freeze(w->layers[i].rct, &w->layers[i].disk, NULL);
+    else
+        rp_rct_thaw(w->layers[0].rct);
+    return failed ? -1 : 0;
+}
+
+int world_merge(struct world *w, size_t layer)
+{
+    if (layer + 1 >= w->depth)
+        return 0;
+    if (layer)
+        return merge_locked(w, layer);
+    rp_gate_close(w->gate);
+    int failed = merge_locked(w, layer);
+    rp_gate_open(w->gate);
+    return failed;
+}
+
+int world_grow(struct world *w, uint64_t size)
+{
+    if (size <= w->size || size > (uint64_t)WORLD_UNITS * WORLD_UNIT)
+        return 0;
+    rp_gate_close(w->gate);
+    int failed = rp_rct_grow(w->layers[0].rct, size, NULL);
+    if (!failed) {
+        mark_truth(w, w->size, size - w->size);
+        w->layers[0].disk.virtual_size = w->size = size;
+    }
+    rp_gate_open(w->gate);
+    return failed;
+}
+
+int world_reopen(struct world *w)
+{
+    fake_disk_written(&w->layers[0].disk, NULL);
+    int failed = rp_rct_close(w->layers[0].rct, &w->layers[0].disk, NULL);
+    w->layers[0].rct = NULL;
+    if (failed)
+        return -1;
+    for (size_t i = 1; i < w->depth; i++)
+        assert_int_equal(rp_rct_close(w->layers[i].rct, NULL, NULL), 0);
+    open_all(w, RP_RCT_CLEAN);
+    return 0;
+}
+
+void world_crash(struct world *w, bool power_cut)
+{
+    close_all(w);
+    crashfs_restart(w->fs, power_cut, &w->seed);
+    for (size_t i = 0; i < w->id_count; i++)
+        w->ids[i].exact = false;
+    open_all(w, RP_RCT_UNCLEAN);
+}
+
+static void check_id(struct world *w, const struct published *p)
+{
+    struct rp_rct *chain[WORLD_LAYERS];
+    for (size_t i = 0; i < w->depth; i++)
+        chain[i] = w->layers[i].rct;
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges found = {0};
+    struct rp_error err = {0};
+    if (rp_rct_query(chain, w->depth, &p->id, 0, w->size, &found, &err))
+        fail_msg("%s", err.text);
+    uint64_t units = rp_div_up(w->size, WORLD_UNIT);
+    size_t at = 0;
+    for (uint64_t unit = 0; unit < units; unit++) {
+        uint64_t offset = unit * WORLD_UNIT;
+        while (at < found.count && found.items[at].offset + found.items[at].length <= offset)
+            at++;
+        bool answered = at < found.count && found.items[at].offset <= offset;
+        bool changed = atomic_load(&w->changed[unit]) > p->time;
+        if (changed && !answered)
+            fail_msg("unit %llu changed after epoch %u and is not reported", (unsigned long long)unit, p->id.epoch);
+        if (answered && !changed && p->exact)
+            fail_msg("unit %llu is reported, but did not change after epoch %u", (unsigned long long)unit, p->id.epoch);
+    }
+    if (found.count)
+        assert_true(found.items[found.count - 1].offset + found.items[found.count - 1].length <= w->size);
+}
+
+void world_check(struct world *w)
+{
+    rp_gate_close(w->gate);
+    for (size_t i = 0; i < w->id_count; i++)
+        check_id(w, &w->ids[i]);
+    rp_gate_open(w->gate);
+}
