@@ -1,0 +1,101 @@
+// refpoint disk add | remove | grow
+#include <string.h>
+
+#include "base/num.h"
+#include "cli/select.h"
+
+static int run_add(struct rp_cli *cli, struct rp_error *err)
+{
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    char job[RP_HOST_ID] = "", instance[RP_HOST_ID] = "";
+    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->add_disk(host, vm.id, cli->args[1], job, instance, err) ||
+        rp_host_wait(host, job, instance, NULL, NULL, err) || host->ops->vm_settings(host, vm.id, &settings, err))
+        return -1;
+    for (size_t i = 0; i < settings.disk_count; i++) {
+        const struct rp_vm_disk *disk = &settings.disks[i];
+        char size[RP_SIZE_TEXT];
+        if (strcmp(disk->instance, instance))
+            continue;
+        if (cli->json)
+            rp_cli_print_json(json_pack("{s:i, s:s, s:o, s:I}", "number", (int)disk->number, "instance", disk->instance, "path",
+                                        rp_cli_json_text(disk->path), "size", (json_int_t)disk->size));
+        rp_cli_say(cli, "disk%u added to VM %s: %s, %s\n", disk->number, rp_cli_safe(vm.name), rp_format_size(disk->size, size),
+                   rp_cli_safe(disk->path));
+        return 0;
+    }
+    return rp_fail(err, RP_ERR_NOT_FOUND, "the host added disk %s, but does not list it", instance);
+}
+
+static int run_remove(struct rp_cli *cli, struct rp_error *err)
+{
+    uint32_t number;
+    if (rp_cli_disk_number(cli->args[1], &number, err))
+        return -1;
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->remove_disk(host, vm.id, number, job, result, err) ||
+        rp_host_wait(host, job, result, NULL, NULL, err))
+        return -1;
+    if (cli->json)
+        rp_cli_print_json(json_pack("{s:i}", "removed", (int)number));
+    rp_cli_say(cli, "disk%u removed from VM %s; its file stays\n", number, rp_cli_safe(vm.name));
+    return 0;
+}
+
+static int run_grow(struct rp_cli *cli, struct rp_error *err)
+{
+    uint32_t number;
+    uint64_t size = 0;
+    if (rp_cli_disk_number(cli->args[1], &number, err))
+        return -1;
+    if (rp_parse_size(cli->args[2], &size, NULL))
+        return rp_fail(err, RP_ERR_USAGE, "\"%.64s\" is no size (4096, 512M, 10G)", cli->args[2]);
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "", text[RP_SIZE_TEXT];
+    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) ||
+        host->ops->resize_disk(host, vm.id, number, size, job, result, err) || rp_host_wait(host, job, result, NULL, NULL, err))
+        return -1;
+    if (cli->json)
+        rp_cli_print_json(json_pack("{s:i, s:I}", "number", (int)number, "size", (json_int_t)size));
+    rp_cli_say(cli, "disk%u of VM %s has %s now\n", number, rp_cli_safe(vm.name), rp_format_size(size, text));
+    return 0;
+}
+
+const struct rp_cli_verb rp_cli_disk_verbs[] = {
+    {
+        .name = "disk add",
+        .arguments = "VM FILE",
+        .summary = "give a VM that is off another disk",
+        .details = "A raw image is copied into the host's folder, a VHDX is used in place.\n"
+                   "The next backup reads the new disk in full.\n",
+        .examples = "refpoint disk add web1 data.raw\n",
+        .min_args = 2,
+        .max_args = 2,
+        .run = run_add,
+    },
+    {
+        .name = "disk remove",
+        .arguments = "VM DISK",
+        .summary = "take a disk from a VM that is off; its file stays",
+        .details = "DISK is its name or number as \"vm show\" has it. The VM must have no checkpoints.\n",
+        .examples = "refpoint disk remove web1 disk1\n",
+        .min_args = 2,
+        .max_args = 2,
+        .run = run_remove,
+    },
+    {
+        .name = "disk grow",
+        .arguments = "VM DISK SIZE",
+        .summary = "make a disk of a VM that is off larger",
+        .details = "Change tracking survives: the next backup is still incremental.\n",
+        .examples = "refpoint disk grow web1 disk0 20G\n",
+        .min_args = 3,
+        .max_args = 3,
+        .run = run_grow,
+    },
+    {0},
+};

@@ -1,0 +1,266 @@
+// refpoint vm create | list | show | start | stop | delete
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/num.h"
+#include "cli/select.h"
+
+static const char *activity_name(enum rp_vm_activity activity)
+{
+    switch (activity) {
+    case RP_VM_IDLE: return "";
+    case RP_VM_CREATING_SNAPSHOT: return "creating a checkpoint";
+    case RP_VM_DELETING_SNAPSHOT: return "deleting a checkpoint";
+    case RP_VM_MERGING: return "merging";
+    }
+    return "busy";
+}
+
+static json_t *vm_json(const struct rp_vm *vm)
+{
+    json_t *json = json_pack("{s:s, s:o, s:s, s:o}", "id", vm->id, "name", rp_cli_json_text(vm->name), "state",
+                             rp_vm_state_name(vm->state), "activity",
+                             vm->activity ? json_string(activity_name(vm->activity)) : json_null());
+    if (vm->activity == RP_VM_MERGING) {
+        json_object_set_new(json, "merge_percent", json_integer((json_int_t)vm->merge_percent));
+        json_object_set_new(json, "merge_problem", rp_cli_json_text(vm->merge_problem));
+    }
+    return json;
+}
+
+// ---- create ---------------------------------------------------------------------------------------------------------
+
+static int run_create(struct rp_cli *cli, struct rp_error *err)
+{
+    RP_AUTO_FREE const char **disks = rp_xcalloc(cli->given_count + 1, sizeof *disks);
+    size_t count = 0;
+    while (rp_cli_value_at(cli, "disk", count)) {
+        disks[count] = rp_cli_value_at(cli, "disk", count);
+        count++;
+    }
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
+    if (!host)
+        return -1;
+    char job[RP_HOST_ID] = "", id[RP_HOST_ID] = "";
+    RP_CLEANUP(rp_cli_progress_end_p) struct rp_cli_progress *progress = rp_cli_progress_new(cli, "convert");
+    int failed = host->ops->define_system(host, cli->args[0], disks, count, rp_cli_progress_update, progress, job, id, err) ||
+                 rp_host_wait(host, job, id, rp_cli_stop, NULL, err);
+    rp_cli_progress_end(progress);
+    progress = NULL;
+    if (failed)
+        return -1;
+    if (cli->json)
+        rp_cli_print_json(json_pack("{s:s, s:o}", "id", id, "name", rp_cli_json_text(cli->args[0])));
+    rp_cli_say(cli, "VM %s made, id %s\n", rp_cli_safe(cli->args[0]), id);
+    return 0;
+}
+
+static const struct rp_cli_option create_options[] = {
+    {'d', "disk", "FILE", "a disk of the VM: raw (copied into the host's folder) or VHDX (used in place); may be repeated"},
+    {0},
+};
+
+// ---- list -----------------------------------------------------------------------------------------------------------
+
+static int run_list(struct rp_cli *cli, struct rp_error *err)
+{
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
+    RP_CLEANUP(rp_vms_clear) struct rp_vms vms = {0};
+    if (!host || host->ops->list_vms(host, &vms, err))
+        return -1;
+    if (cli->json) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < vms.count; i++)
+            json_array_append_new(list, vm_json(&vms.items[i]));
+        rp_cli_print_json(list);
+        return 0;
+    }
+    struct rp_cli_table *table = rp_cli_table_new("NAME|STATE|ID|ACTIVITY");
+    for (size_t i = 0; i < vms.count; i++) {
+        const struct rp_vm *vm = &vms.items[i];
+        rp_cli_cell(table, "%s", vm->name);
+        rp_cli_cell(table, "%s", rp_vm_state_name(vm->state));
+        rp_cli_cell(table, "%s", vm->id);
+        rp_cli_cell(table, "%s", activity_name(vm->activity));
+    }
+    rp_cli_table_print(table);
+    return 0;
+}
+
+// ---- show -----------------------------------------------------------------------------------------------------------
+
+static json_t *disks_json(const struct rp_vm_settings *settings)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < settings->disk_count; i++) {
+        const struct rp_vm_disk *disk = &settings->disks[i];
+        char id[RP_GUID_TEXT];
+        rp_guid_format(&disk->disk_id, id);
+        json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:o, s:I, s:i, s:i, s:o}", "number", (int)disk->number, "instance",
+            disk->instance, "disk_id", id, "path", rp_cli_json_text(disk->path), "size", (json_int_t)disk->size,
+            "logical_sector", (int)disk->logical_sector, "physical_sector", (int)disk->physical_sector, "nbd_uri",
+            rp_cli_json_text(disk->nbd_uri)));
+    }
+    return list;
+}
+
+static int run_show(struct rp_cli *cli, struct rp_error *err)
+{
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
+    RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
+    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->vm_settings(host, vm.id, &settings, err) ||
+        host->ops->list_snapshots(host, vm.id, &snapshots, err) || host->ops->list_reference_points(host, vm.id, &points, err))
+        return -1;
+    if (cli->json) {
+        json_t *json = vm_json(&vm);
+        json_object_set_new(json, "disks", disks_json(&settings));
+        json_object_set_new(json, "checkpoints", json_integer((json_int_t)snapshots.count));
+        json_object_set_new(json, "reference_points", json_integer((json_int_t)points.count));
+        rp_cli_print_json(json);
+        return 0;
+    }
+    rp_cli_print("name              %s\nid                %s\nstate             %s\n", rp_cli_safe(vm.name), vm.id,
+                 rp_vm_state_name(vm.state));
+    if (vm.activity == RP_VM_MERGING)
+        rp_cli_print("activity          merging, %u %%%s%s\n", vm.merge_percent, vm.merge_problem ? "; last attempt: " : "",
+                     rp_cli_safe(vm.merge_problem));
+    else if (vm.activity)
+        rp_cli_print("activity          %s\n", activity_name(vm.activity));
+    rp_cli_print("checkpoints       %zu\nreference points  %zu\n", snapshots.count, points.count);
+    if (!settings.disk_count)
+        return 0;
+    rp_cli_print("\n");
+    struct rp_cli_table *table = rp_cli_table_new("DISK|>SIZE|SECTORS|FILE|NBD");
+    for (size_t i = 0; i < settings.disk_count; i++) {
+        const struct rp_vm_disk *disk = &settings.disks[i];
+        char size[RP_SIZE_TEXT];
+        rp_cli_cell(table, "disk%u", disk->number);
+        rp_cli_cell(table, "%s", rp_format_size(disk->size, size));
+        rp_cli_cell(table, "%u/%u", disk->logical_sector, disk->physical_sector);
+        rp_cli_cell(table, "%s", disk->path);
+        rp_cli_cell(table, "%s", disk->nbd_uri ? disk->nbd_uri : "-");
+    }
+    rp_cli_table_print(table);
+    return 0;
+}
+
+// ---- start, stop, delete --------------------------------------------------------------------------------------------
+
+static int change_state(struct rp_cli *cli, enum rp_vm_state state, struct rp_error *err)
+{
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->request_state(host, vm.id, state, job, result, err) ||
+        rp_host_wait(host, job, result, rp_cli_stop, NULL, err))
+        return -1;
+    if (cli->json)
+        rp_cli_print_json(json_pack("{s:s, s:o, s:s}", "id", vm.id, "name", rp_cli_json_text(vm.name), "state", rp_vm_state_name(state)));
+    rp_cli_say(cli, "VM %s is %s\n", rp_cli_safe(vm.name), rp_vm_state_name(state));
+    return 0;
+}
+
+static int run_start(struct rp_cli *cli, struct rp_error *err) { return change_state(cli, RP_VM_RUNNING, err); }
+static int run_stop(struct rp_cli *cli, struct rp_error *err) { return change_state(cli, RP_VM_OFF, err); }
+
+static int run_delete(struct rp_cli *cli, struct rp_error *err)
+{
+    bool with_disks = rp_cli_flag(cli, "delete-disks");
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err))
+        return -1;
+    if (vm.state != RP_VM_OFF) // before the question, which would be for nothing
+        return rp_fail(err, RP_ERR_STATE, "the VM is %s: stop it first", rp_vm_state_name(vm.state));
+    if (rp_cli_confirm(cli, err, "Delete VM %s%s?", rp_cli_safe(vm.name), with_disks ? " and the disks in its folder" : ""))
+        return -1;
+    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+    if (host->ops->destroy_system(host, vm.id, with_disks, job, result, err) || rp_host_wait(host, job, result, rp_cli_stop, NULL, err))
+        return -1;
+    if (cli->json)
+        rp_cli_print_json(json_pack("{s:s, s:o, s:b}", "deleted", vm.id, "name", rp_cli_json_text(vm.name), "disks_deleted", (int)with_disks));
+    rp_cli_say(cli, "VM %s deleted; its disk files %s\n", rp_cli_safe(vm.name),
+               with_disks ? "in the host's folder as well, files used in place stay" : "stay");
+    return 0;
+}
+
+static const struct rp_cli_option delete_options[] = {
+    {0, "delete-disks", NULL, "delete the disks that the host made for the VM as well; a VHDX used in place is never deleted"},
+    {0},
+};
+
+const struct rp_cli_verb rp_cli_vm_verbs[] = {
+    {
+        .name = "vm create",
+        .arguments = "NAME [--disk FILE]...",
+        .summary = "make an offline VM: a name and disks",
+        .details = "A raw image or block device is copied into the host's folder as a dynamic\n"
+                   "VHDX; holes are not read. A VHDX is used in place: from then on only the\n"
+                   "VM's disk service may write to it, and checkpoints are made beside it.\n",
+        .examples = "refpoint vm create web1 --disk web1.raw\n"
+                    "refpoint vm create db --disk system.vhdx --disk data.vhdx\n"
+                    "refpoint -H local:/srv/refpoint vm create web1 --disk /dev/vg0/web1\n",
+        .options = create_options,
+        .min_args = 1,
+        .max_args = 1,
+        .run = run_create,
+    },
+    {
+        .name = "vm list",
+        .arguments = "",
+        .summary = "list the VMs of the host",
+        .examples = "refpoint vm list\n"
+                    "refpoint vm list --json | jq -r '.[].name'\n",
+        .flags = RP_CLI_READS,
+        .run = run_list,
+    },
+    {
+        .name = "vm show",
+        .arguments = "VM",
+        .summary = "show a VM, its disks and where they are served",
+        .details = "While the VM runs, each disk has an NBD address for QEMU, qemu-img or libnbd.\n",
+        .examples = "refpoint vm show web1\n"
+                    "refpoint vm show web1 --json | jq -r '.disks[0].nbd_uri'\n",
+        .min_args = 1,
+        .max_args = 1,
+        .flags = RP_CLI_READS,
+        .run = run_show,
+    },
+    {
+        .name = "vm start",
+        .arguments = "VM",
+        .summary = "start the disk service of a VM",
+        .examples = "refpoint vm start web1\n",
+        .min_args = 1,
+        .max_args = 1,
+        .run = run_start,
+    },
+    {
+        .name = "vm stop",
+        .arguments = "VM",
+        .summary = "stop the disk service of a VM",
+        .details = "Everything written is made durable and the disks are closed cleanly.\n",
+        .examples = "refpoint vm stop web1\n",
+        .min_args = 1,
+        .max_args = 1,
+        .run = run_stop,
+    },
+    {
+        .name = "vm delete",
+        .arguments = "VM [--delete-disks]",
+        .summary = "delete a VM that is off; its disk files stay unless asked",
+        .details = "Checkpoints are merged first into the disk files that stay. The VM's\n"
+                   "reference points go with it; backups in repositories do not.\n"
+                   "Asks first; in scripts, give --yes.\n",
+        .examples = "refpoint vm delete web1\n"
+                    "refpoint vm delete web1 --delete-disks --yes\n",
+        .options = delete_options,
+        .min_args = 1,
+        .max_args = 1,
+        .run = run_delete,
+    },
+    {0},
+};
