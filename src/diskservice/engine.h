@@ -16,6 +16,7 @@
 struct rp_engine;
 
 #define RP_ENGINE_MAX_DISKS 64
+#define RP_ENGINE_LOCK "vm.lock" // in the VM's folder: held exclusively by whoever has the disks open
 
 // Opens every disk of the chain record for writing. RP_ERR_BUSY when another service or engine has the VM.
 struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, struct rp_error *err);
@@ -37,6 +38,7 @@ size_t rp_engine_disk_count(const struct rp_engine *engine);
 // Copies the facts of disk `index`; free leaf_path.
 void rp_engine_disk(struct rp_engine *engine, size_t index, struct rp_engine_disk *disk);
 int rp_engine_find_disk(struct rp_engine *engine, const char *name); // index, or -1
+uint64_t rp_engine_generation(struct rp_engine *engine);             // of the chain record
 
 int rp_engine_read(struct rp_engine *engine, size_t disk, void *data, uint32_t size, uint64_t offset, struct rp_error *err);
 // `fua`: durable before return.
@@ -65,14 +67,19 @@ struct rp_engine_checkpoint {
 };
 // Freezes all disks of the VM at one instant. At return everything read through the frozen paths, the ids and the chain
 // record are durable. The same operation id again returns the same result without another checkpoint (the last one is
-// kept in the chain record). On failure nothing has changed.
+// kept in the chain record). RP_ERR_BUSY while a merge runs: the caller waits for it before it freezes the guest.
+// When the preparation fails nothing has changed. When the durability after the switch fails, the guest goes on writing
+// into the new leaf, the checkpoint does not exist, and every later flush and checkpoint fails: after a failed sync
+// nobody can say what the disk holds, and the record still names the files as they were.
 int rp_engine_checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
                          struct rp_error *err);
 void rp_engine_checkpoint_clear(struct rp_engine_checkpoint *result);
 
 // Merges files into their parents: each path is a file of one of the chains with a parent (a leaf or a frozen middle).
-// Starts a thread; progress by rp_engine_merge_state. The same operation id again: no second merge. Files already
-// merged (no longer in a chain) count as done. RP_ERR_BUSY: another merge is running, or a reader has a file open.
+// Starts a thread; progress by rp_engine_merge_state. The same operation id again: no second merge, unless it failed.
+// Files already merged (no longer in a chain) count as done; RP_ERR_INVALID for a file without a parent.
+// RP_ERR_BUSY: another merge is running, or a reader has a file open; nothing has changed then.
+// A merge that was interrupted anywhere is run again by asking again, with the same operation id or another.
 int rp_engine_merge_start(struct rp_engine *engine, const struct rp_guid *operation, const char *const *paths,
                           size_t count, struct rp_error *err);
 enum rp_merge_phase { RP_MERGE_NONE, RP_MERGE_RUNNING, RP_MERGE_DONE, RP_MERGE_FAILED };

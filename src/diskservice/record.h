@@ -12,16 +12,28 @@ struct rp_record_disk {
     struct rp_guid disk_id;
     char *leaf_path;        // absolute
 };
+#define RP_RECORD_MAX_SCRATCH (2 * RP_ENGINE_MAX_DISKS)
 struct rp_record {
-    uint64_t generation;
+    uint64_t generation; // 0: never written
     struct rp_guid vm_id;
     size_t count;
     struct rp_record_disk disks[RP_ENGINE_MAX_DISKS];
     struct rp_engine_checkpoint last; // the last checkpoint's result, for a repeated request; count 0: none
+    // Files of ours that something in progress made or will leave over. The next open deletes those that are in no chain.
+    size_t scratch_count;
+    char *scratch[RP_RECORD_MAX_SCRATCH];
 };
+// RP_ERR_NOT_FOUND when there is none, RP_ERR_CORRUPT when neither slot is whole.
 int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record *record, struct rp_error *err);
 // Writes generation + 1 into the older slot, durably (creates the file when there is none). Updates record->generation.
 int rp_record_write(struct rp_fs *fs, const char *vm_directory, struct rp_record *record, struct rp_error *err);
 void rp_record_clear(struct rp_record *record);
+int rp_record_add_scratch(struct rp_record *record, const char *path, struct rp_error *err); // idempotent
+void rp_record_drop_scratch(struct rp_record *record, size_t index); // the last one takes its place
+
+#define RP_RECORD_SLOT ((size_t)1 << 20) // where the second slot starts, and the most that one may hold
+// One slot, as bytes and back. Paths are absolute and shorter than 4096 bytes, else RP_ERR_INVALID / RP_ERR_CORRUPT.
+int rp_record_encode(const struct rp_record *record, struct rp_buf *out, struct rp_error *err);
+int rp_record_decode(const void *data, size_t size, struct rp_record *record, struct rp_error *err);
 
 #endif

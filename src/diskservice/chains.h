@@ -1,0 +1,101 @@
+// Inside the engine: the chains of open files and who may touch them. Not for users of the engine.
+//
+// Locks, in the order they are taken:
+//   turn   one checkpoint, merge or growth at a time (rp_engine_begin / rp_engine_end); its holder owns `record`
+//   chains the arrays of layers and the trackers in them, for everybody who is not inside the gate
+//   gate   the arrays of layers and the leaf's tracker, for guest I/O: it may read them inside, they change when closed
+//   state  the small fields at the end
+#ifndef RP_DISKSERVICE_CHAINS_H
+#define RP_DISKSERVICE_CHAINS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/gate.h"
+#include "disk/chain.h"
+#include "diskservice/engine.h"
+#include "diskservice/record.h"
+
+// One open file of a chain. A flush holds a reference while it syncs outside the gate.
+struct rp_layer {
+    char *path;
+    struct rp_vhdx *vhdx;
+    struct rp_rct *rct;   // of a frozen file: opened at the first question
+    bool rct_unusable;    // no tracking file, or none that can be trusted
+    bool broken;          // a sync of this file failed: nothing is built on it until it was opened anew
+    struct rp_store *lock; // held here, so that the file can be reopened without letting go of it
+    atomic_uint references;
+};
+
+struct rp_engine_chain {
+    uint32_t number;
+    struct rp_guid disk_id;
+    enum rp_rct_verdict verdict;
+    bool live; // the last layer is the leaf; false while opening
+    size_t depth;
+    struct rp_layer *layers[RP_CHAIN_MAX_DEPTH]; // root first; the leaf is the last
+};
+
+enum rp_engine_turn { RP_TURN_FREE, RP_TURN_CHECKPOINT, RP_TURN_MERGE, RP_TURN_GROW };
+
+struct rp_engine {
+    struct rp_fs *fs;
+    char *directory;
+    struct rp_store *lock; // RP_ENGINE_LOCK
+    struct rp_gate *gate;
+    pthread_mutex_t chains;
+    size_t count;
+    struct rp_engine_chain disks[RP_ENGINE_MAX_DISKS];
+    struct rp_record record;
+
+    // A switch to new leaves is announced inside the pause and settled when the record is durable; a flush that saw it
+    // announced waits until then.
+    atomic_ulong announced, settled;
+
+    pthread_mutex_t state;
+    pthread_cond_t changed;
+    enum rp_engine_turn turn;
+    bool failed;              // durability after a switch is lost: `failure` says why
+    struct rp_error failure;
+    uint64_t generation;      // of the record, for everybody
+    struct rp_engine_merge merge;
+    atomic_bool cancel;       // closing: the merge stops at the next step
+    bool merge_thread_started;
+    pthread_t merge_thread;
+    char **merge_paths;
+    size_t merge_count;
+};
+
+static inline struct rp_layer *rp_chain_leaf(const struct rp_engine_chain *disk) { return disk->layers[disk->depth - 1]; }
+
+// layer.c
+// Opens a parent read-only under a shared lock.
+struct rp_layer *rp_layer_open_frozen(struct rp_fs *fs, const char *path, struct rp_error *err);
+// An empty layer that holds the exclusive lock of an existing file.
+struct rp_layer *rp_layer_lock_leaf(struct rp_fs *fs, const char *path, struct rp_error *err);
+void rp_layer_hold(struct rp_layer *layer);
+void rp_layer_release(struct rp_layer *layer); // the last one closes it without writing; NULL is fine
+// What is bound to a tracking file, of a layer that is open / of a file whose lock we hold.
+int rp_layer_state(struct rp_layer *layer, struct rp_rct_disk *disk, struct rp_error *err);
+int rp_layer_state_at_rest(struct rp_fs *fs, const char *path, struct rp_rct_disk *disk, struct rp_error *err);
+// The tracker of a frozen layer, opened when needed; NULL when there is none to trust. Under `chains`.
+struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer);
+// Freezes the VHDX, then binds its tracker (if any) to the frozen file.
+int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err);
+
+// engine.c
+int rp_engine_begin(struct rp_engine *engine, enum rp_engine_turn turn, struct rp_error *err); // BUSY during a merge
+void rp_engine_end(struct rp_engine *engine);
+int rp_engine_write_record(struct rp_engine *engine, struct rp_error *err);
+// Takes from the record's scratch list what is gone or has become part of a chain.
+int rp_engine_prune_scratch(struct rp_engine *engine, struct rp_error *err);
+// The error of a lost switch, if there was one.
+int rp_engine_check(struct rp_engine *engine, struct rp_error *err);
+void rp_engine_fail(struct rp_engine *engine, const struct rp_error *why);
+// Under `chains`: where the file stands; false: in no chain.
+bool rp_engine_find_layer(struct rp_engine *engine, const char *path, size_t *disk, size_t *layer);
+
+// merge.c
+void rp_engine_stop_merge(struct rp_engine *engine);
+
+#endif

@@ -1,0 +1,71 @@
+// What changed since an id, seen through one file of a chain; and growth.
+#include "base/num.h"
+#include "diskservice/chains.h"
+
+// Every parent must be able to answer: one whose tracking is lost may hold changes that are later than the id.
+static int query(struct rp_fs *fs, struct rp_layer *const *layers, size_t depth, const struct rp_rct_id *id, uint64_t offset,
+                 uint64_t length, struct rp_ranges *changed, struct rp_error *err)
+{
+    struct rp_rct *trackers[RP_CHAIN_MAX_DEPTH];
+    for (size_t i = 0; i < depth; i++) {
+        struct rp_layer *layer = layers[depth - 1 - i];
+        if (!(trackers[i] = rp_layer_tracker(fs, layer)))
+            return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: its changes are not tracked", layer->path);
+    }
+    return rp_rct_query(trackers, depth, id, offset, length, changed, err);
+}
+
+int rp_engine_changes(struct rp_engine *engine, const char *path, const struct rp_rct_id *id, uint64_t offset,
+                      uint64_t length, struct rp_ranges *changed, struct rp_error *err)
+{
+    size_t disk, layer;
+    int failed;
+    pthread_mutex_lock(&engine->chains);
+    if (!rp_engine_find_layer(engine, path, &disk, &layer))
+        failed = rp_fail(err, RP_ERR_NOT_FOUND, "%s: is not in a chain of %s", path, engine->directory);
+    else
+        failed = query(engine->fs, engine->disks[disk].layers, layer + 1, id, offset, length, changed, err);
+    pthread_mutex_unlock(&engine->chains);
+    return failed;
+}
+
+int rp_changes_at_rest(struct rp_fs *fs, const char *path, const struct rp_rct_id *id, uint64_t offset, uint64_t length,
+                       struct rp_ranges *changed, struct rp_error *err)
+{
+    struct rp_chain chain = {0};
+    struct rp_rct *trackers[RP_CHAIN_MAX_DEPTH] = {0};
+    if (rp_chain_open(fs, path, &chain, err))
+        return -1;
+    int failed = 0;
+    for (size_t i = 0; i < chain.depth && !failed; i++) {
+        struct rp_rct_disk state;
+        failed = rp_rct_disk_of(chain.layers[i], &state, err) ||
+                 !(trackers[i] = rp_rct_open_read(fs, rp_vhdx_path(chain.layers[i]), &state, err));
+    }
+    failed = failed || rp_rct_query(trackers, chain.depth, id, offset, length, changed, err);
+    for (size_t i = 0; i < chain.depth; i++)
+        rp_rct_abandon(trackers[i]);
+    rp_chain_close(&chain);
+    return failed ? -1 : 0;
+}
+
+int rp_engine_grow(struct rp_engine *engine, size_t disk, uint64_t size, struct rp_error *err)
+{
+    if (rp_engine_begin(engine, RP_TURN_GROW, err))
+        return -1;
+    pthread_mutex_lock(&engine->chains);
+    rp_gate_close(engine->gate);
+    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
+    const struct rp_vhdx_info *info = rp_vhdx_info(leaf->vhdx);
+    int failed = 0;
+    if (size < info->size || !rp_is_aligned(size, info->logical_sector) || size > RP_VHDX_MAX_SIZE)
+        failed = rp_fail(err, RP_ERR_INVALID, "%s: cannot grow from %llu to %llu bytes", leaf->path,
+                         (unsigned long long)info->size, (unsigned long long)size);
+    // The tracker first: a crash in between leaves it knowing more than there is, never less.
+    if (!failed && size > info->size)
+        failed = (leaf->rct && rp_rct_grow(leaf->rct, size, err)) || rp_vhdx_grow(leaf->vhdx, size, err);
+    rp_gate_open(engine->gate);
+    pthread_mutex_unlock(&engine->chains);
+    rp_engine_end(engine);
+    return failed ? -1 : 0;
+}

@@ -1,0 +1,205 @@
+// The checkpoint: children beforehand, a pause that swaps pointers, durability, and only then the ids.
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "diskservice/chains.h"
+
+static void copy_result(struct rp_engine_checkpoint *to, const struct rp_engine_checkpoint *from)
+{
+    *to = *from;
+    for (size_t i = 0; i < to->count; i++) {
+        to->disks[i].path = rp_xstrdup(from->disks[i].path);
+        to->disks[i].leaf_path = rp_xstrdup(from->disks[i].leaf_path);
+    }
+}
+
+// "/x/web.vhdx" and "/x/web_<guid>.avhdx" both give "/x/web_<new guid>.avhdx", as Hyper-V names its files.
+static char *child_path(const char *leaf)
+{
+    size_t stem = strlen(leaf);
+    const char *dot = strrchr(rp_path_name(leaf), '.');
+    if (dot && dot != rp_path_name(leaf))
+        stem = (size_t)(dot - leaf);
+    if (dot && !strcmp(dot, ".avhdx") && stem > RP_GUID_TEXT && leaf[stem - RP_GUID_TEXT] == '_') {
+        char text[RP_GUID_TEXT];
+        struct rp_guid guid;
+        memcpy(text, leaf + stem - RP_GUID_TEXT + 1, RP_GUID_TEXT - 1);
+        text[RP_GUID_TEXT - 1] = 0;
+        if (!rp_guid_parse(text, &guid, NULL))
+            stem -= RP_GUID_TEXT;
+    }
+    struct rp_guid guid = rp_guid_new();
+    char text[RP_GUID_TEXT];
+    return rp_xasprintf("%.*s_%s.avhdx", (int)stem, leaf, rp_guid_format(&guid, text));
+}
+
+// Makes the leaf-to-be, durable and ready to be written: the pause and the first write after it cost no sync.
+static struct rp_layer *prepare_child(struct rp_engine *engine, struct rp_engine_chain *disk, const char *path, struct rp_error *err)
+{
+    struct rp_layer *leaf = rp_chain_leaf(disk);
+    if (disk->depth == RP_CHAIN_MAX_DEPTH) {
+        rp_fail(err, RP_ERR_STATE, "%s: its chain is %d files deep already; delete checkpoints first", leaf->path, RP_CHAIN_MAX_DEPTH);
+        return NULL;
+    }
+    // The child names its parent by the parent's DataWriteGuid, which must not change any more in this session.
+    if (rp_vhdx_begin_data_change(leaf->vhdx, err))
+        return NULL;
+    const struct rp_vhdx_info *info = rp_vhdx_info(leaf->vhdx);
+    struct rp_vhdx_create create = {
+        .size = info->size,
+        .block_size = info->block_size,
+        .logical_sector = info->logical_sector,
+        .physical_sector = info->physical_sector,
+        .disk_id = info->disk_id,
+        .parent_path = leaf->path,
+        .parent_data_write_guid = info->data_write_guid,
+    };
+    if (rp_vhdx_create(engine->fs, path, &create, err))
+        return NULL;
+    struct rp_layer *child = rp_layer_lock_leaf(engine->fs, path, err);
+    if (!child)
+        return NULL;
+    struct rp_vhdx_session session = {rp_guid_new(), rp_guid_new()};
+    struct rp_rct_disk state;
+    if (rp_layer_state_at_rest(engine->fs, path, &state, err) ||
+        (leaf->rct && !(child->rct = rp_rct_prepare_child(leaf->rct, path, &state, &session, err))) ||
+        !(child->vhdx = rp_vhdx_open(engine->fs, path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &session, err)) ||
+        rp_vhdx_set_parent(child->vhdx, leaf->vhdx, err) || rp_vhdx_begin_data_change(child->vhdx, err)) {
+        rp_layer_release(child);
+        return NULL;
+    }
+    child->rct_unusable = !child->rct;
+    return child;
+}
+
+static void discard_child(struct rp_engine *engine, struct rp_layer *child, const char *path)
+{
+    RP_AUTO_FREE char *tracking = rp_rct_path(path);
+    const char *files[] = {tracking, path};
+    bool exists;
+    rp_layer_release(child);
+    for (int i = 0; i < 2; i++)
+        if (!rp_fs_exists(engine->fs, files[i], &exists, NULL) && exists)
+            rp_fs_unlink(engine->fs, files[i], NULL);
+    rp_fs_sync_parent(engine->fs, path, NULL);
+}
+
+// Everything that takes time. On failure nothing of it stays.
+static int prepare(struct rp_engine *engine, char **paths, struct rp_layer **children, struct rp_error *err)
+{
+    size_t made = 0;
+    // Listed before they exist: whenever the power goes, the next open knows them for ours.
+    int failed = rp_engine_prune_scratch(engine, err);
+    for (size_t i = 0; i < engine->count && !failed; i++) {
+        paths[i] = child_path(rp_chain_leaf(&engine->disks[i])->path);
+        failed = rp_record_add_scratch(&engine->record, paths[i], err);
+    }
+    failed = failed || rp_engine_write_record(engine, err);
+    while (!failed && made < engine->count) {
+        children[made] = prepare_child(engine, &engine->disks[made], paths[made], err);
+        failed = !children[made++];
+    }
+    while (failed && made)
+        made--, discard_child(engine, children[made], paths[made]);
+    return failed ? rp_context(err, "prepare a checkpoint of %s", engine->directory) : 0;
+}
+
+// Freezes the files that were leaves, and writes the record. A failure here cannot be undone: rp_engine_fail.
+static int settle(struct rp_engine *engine, const struct rp_guid *operation, const struct rp_rct_id *ids, uint64_t pause_ns,
+                  struct rp_error *err)
+{
+    struct rp_engine_checkpoint made = {.operation = *operation, .pause_ns = pause_ns};
+    int failed = 0;
+    for (size_t i = 0; i < engine->count && !failed; i++) {
+        struct rp_engine_chain *disk = &engine->disks[i];
+        struct rp_layer *frozen = disk->layers[disk->depth - 2], *leaf = rp_chain_leaf(disk);
+        pthread_mutex_lock(&engine->chains);
+        failed = rp_layer_freeze(frozen, err);
+        pthread_mutex_unlock(&engine->chains);
+        made.disks[made.count++] = (struct rp_engine_frozen){
+            .disk_id = disk->disk_id,
+            .path = rp_xstrdup(frozen->path),
+            .leaf_path = rp_xstrdup(leaf->path),
+            .tracked = frozen->rct != NULL,
+            .id = ids[i],
+        };
+    }
+    if (failed) {
+        rp_engine_checkpoint_clear(&made);
+        return -1;
+    }
+    struct rp_record *record = &engine->record;
+    rp_engine_checkpoint_clear(&record->last);
+    record->last = made;
+    for (size_t i = 0; i < engine->count; i++) {
+        free(record->disks[i].leaf_path);
+        record->disks[i].leaf_path = rp_xstrdup(rp_chain_leaf(&engine->disks[i])->path);
+    }
+    if (rp_engine_prune_scratch(engine, err) || rp_engine_write_record(engine, err))
+        return -1;
+    // Only now may a reader open them.
+    for (size_t i = 0; i < engine->count && !failed; i++)
+        failed = rp_store_lock(engine->disks[i].layers[engine->disks[i].depth - 2]->lock, false, err);
+    return failed;
+}
+
+static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result, struct rp_error *err)
+{
+    struct rp_error failure = {0};
+    if (engine->record.last.count && rp_guid_equal(&engine->record.last.operation, operation)) {
+        copy_result(result, &engine->record.last);
+        return rp_engine_check(engine, err);
+    }
+    char *paths[RP_ENGINE_MAX_DISKS] = {0};
+    struct rp_layer *children[RP_ENGINE_MAX_DISKS] = {0};
+    struct rp_rct_id ids[RP_ENGINE_MAX_DISKS] = {0};
+    int failed = rp_engine_check(engine, err);
+    if (!failed && !engine->count)
+        failed = rp_fail(err, RP_ERR_STATE, "%s: has no disk to checkpoint", engine->directory);
+    failed = failed || prepare(engine, paths, children, err);
+    for (size_t i = 0; i < engine->count; i++)
+        free(paths[i]);
+    if (failed)
+        return -1;
+
+    pthread_mutex_lock(&engine->chains);
+    uint64_t start = rp_clock_monotonic_ns();
+    rp_gate_close(engine->gate);
+    for (size_t i = 0; i < engine->count; i++) {
+        struct rp_engine_chain *disk = &engine->disks[i];
+        if (rp_chain_leaf(disk)->rct)
+            ids[i] = rp_rct_seal(rp_chain_leaf(disk)->rct);
+        disk->layers[disk->depth++] = children[i];
+    }
+    unsigned long announced = atomic_fetch_add(&engine->announced, 1) + 1;
+    rp_gate_open(engine->gate);
+    uint64_t pause_ns = rp_clock_monotonic_ns() - start;
+    pthread_mutex_unlock(&engine->chains);
+
+    failed = settle(engine, operation, ids, pause_ns, &failure);
+    if (failed)
+        rp_engine_fail(engine, &failure);
+    pthread_mutex_lock(&engine->state);
+    atomic_store(&engine->settled, announced);
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->state);
+    if (failed)
+        return rp_fail(err, failure.code, "checkpoint of %s: %s", engine->directory, failure.text);
+    copy_result(result, &engine->record.last);
+    return 0;
+}
+
+int rp_engine_checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
+                         struct rp_error *err)
+{
+    *result = (struct rp_engine_checkpoint){0};
+    if (rp_engine_begin(engine, RP_TURN_CHECKPOINT, err))
+        return -1;
+    int failed = checkpoint(engine, operation, result, err);
+    if (failed)
+        rp_engine_checkpoint_clear(result);
+    rp_engine_end(engine);
+    return failed;
+}

@@ -1,0 +1,89 @@
+// What the guest does with its disks. Everything happens inside the gate, so a checkpoint sees an operation wholly before
+// or wholly after it: enter → mark → change → leave.
+#include "diskservice/chains.h"
+
+int rp_engine_read(struct rp_engine *engine, size_t disk, void *data, uint32_t size, uint64_t offset, struct rp_error *err)
+{
+    unsigned token = rp_gate_enter(engine->gate);
+    int failed = rp_vhdx_read(rp_chain_leaf(&engine->disks[disk])->vhdx, data, size, offset, err);
+    rp_gate_leave(engine->gate, token);
+    return failed;
+}
+
+int rp_engine_write(struct rp_engine *engine, size_t disk, const void *data, uint32_t size, uint64_t offset, bool fua,
+                    struct rp_error *err)
+{
+    unsigned token = rp_gate_enter(engine->gate);
+    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
+    if (leaf->rct)
+        rp_rct_mark(leaf->rct, offset, size);
+    int failed = rp_vhdx_write(leaf->vhdx, data, size, offset, err);
+    rp_gate_leave(engine->gate, token);
+    return failed || (fua && rp_engine_flush(engine, disk, err)) ? -1 : 0;
+}
+
+typedef int change_fn(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed, struct rp_error *err);
+
+// Marks exactly what zero or trim will change, then does it. Between the look and the deed other writers may run. Nothing
+// is missed: a unit that the look left out read as it shall read afterwards; if that is no longer so at the deed, somebody
+// else has changed it since, and he marked it, in this same epoch (nobody seals while we are inside the gate).
+static int change(struct rp_engine *engine, size_t disk, change_fn *preview, change_fn *deed, uint64_t offset,
+                  uint64_t length, bool fua, struct rp_error *err)
+{
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
+    unsigned token = rp_gate_enter(engine->gate);
+    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
+    int failed = leaf->rct ? preview(leaf->vhdx, offset, length, &changed, err) : 0;
+    for (size_t i = 0; !failed && i < changed.count; i++)
+        rp_rct_mark(leaf->rct, changed.items[i].offset, changed.items[i].length);
+    if (!failed)
+        failed = deed(leaf->vhdx, offset, length, NULL, err);
+    rp_gate_leave(engine->gate, token);
+    return failed || (fua && rp_engine_flush(engine, disk, err)) ? -1 : 0;
+}
+
+int rp_engine_zero(struct rp_engine *engine, size_t disk, uint64_t offset, uint64_t length, bool fua, struct rp_error *err)
+{
+    return change(engine, disk, rp_vhdx_zero_preview, rp_vhdx_zero, offset, length, fua, err);
+}
+
+int rp_engine_trim(struct rp_engine *engine, size_t disk, uint64_t offset, uint64_t length, bool fua, struct rp_error *err)
+{
+    return change(engine, disk, rp_vhdx_trim_preview, rp_vhdx_trim, offset, length, fua, err);
+}
+
+int rp_engine_extents(struct rp_engine *engine, size_t disk, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent,
+                      void *context, struct rp_error *err)
+{
+    unsigned token = rp_gate_enter(engine->gate);
+    int failed = rp_vhdx_chain_extents(rp_chain_leaf(&engine->disks[disk])->vhdx, offset, length, extent, context, err);
+    rp_gate_leave(engine->gate, token);
+    return failed;
+}
+
+// Waits until the switch to the leaf that we are about to sync is in the record: without it a crash would bring back the
+// leaf before, and with it lose what we are asked to keep.
+static void wait_settled(struct rp_engine *engine, unsigned long announced)
+{
+    if (atomic_load(&engine->settled) >= announced)
+        return;
+    pthread_mutex_lock(&engine->state);
+    while (atomic_load(&engine->settled) < announced)
+        pthread_cond_wait(&engine->changed, &engine->state);
+    pthread_mutex_unlock(&engine->state);
+}
+
+int rp_engine_flush(struct rp_engine *engine, size_t disk, struct rp_error *err)
+{
+    // The sync itself runs outside the gate, or every checkpoint would have to wait for it. Writes acknowledged before
+    // this call went to the leaf seen here, or to a file below it that was frozen, durably, before the switch settled.
+    unsigned token = rp_gate_enter(engine->gate);
+    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
+    rp_layer_hold(leaf);
+    unsigned long announced = atomic_load(&engine->announced);
+    rp_gate_leave(engine->gate, token);
+    wait_settled(engine, announced);
+    int failed = rp_engine_check(engine, err) || rp_vhdx_flush(leaf->vhdx, err);
+    rp_layer_release(leaf);
+    return failed ? -1 : 0;
+}

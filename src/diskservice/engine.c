@@ -1,0 +1,318 @@
+// Opening and closing the disks of a VM, and the facts about them.
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "diskservice/chains.h"
+
+static int take_vm_lock(struct rp_engine *engine, struct rp_error *err)
+{
+    RP_AUTO_FREE char *path = rp_path_join(engine->directory, RP_ENGINE_LOCK);
+    struct rp_error why = {0};
+    engine->lock = rp_fs_open(engine->fs, path, RP_OPEN_WRITE | RP_OPEN_CREATE, &why);
+    if (!engine->lock && why.code == RP_ERR_EXISTS)
+        engine->lock = rp_fs_open(engine->fs, path, RP_OPEN_WRITE, err);
+    else if (!engine->lock && err && !err->code)
+        *err = why;
+    if (!engine->lock)
+        return -1;
+    if (rp_store_lock(engine->lock, true, err))
+        return rp_context(err, "the disks of %s", engine->directory);
+    // For people: who has it. Nobody reads this back, and it need not be durable.
+    RP_AUTO_FREE char *text = rp_xasprintf("pid %ld\nsocket %s/control.sock\n", (long)getpid(), engine->directory);
+    return rp_store_truncate(engine->lock, 0, err) || rp_store_pwrite(engine->lock, text, strlen(text), 0, err) ? -1 : 0;
+}
+
+// Opens the parents of the file that `info` describes, root first, and links them to each other.
+static int open_parents(struct rp_engine *engine, struct rp_engine_chain *disk, const struct rp_vhdx_info *info,
+                        struct rp_error *err)
+{
+    struct rp_layer *found[RP_CHAIN_MAX_DEPTH]; // from the leaf's parent down to the root
+    size_t count = 0;
+    int failed = 0;
+    while (!failed && info->has_parent) {
+        if (count == RP_CHAIN_MAX_DEPTH - 1)
+            failed = rp_fail(err, RP_ERR_CORRUPT, "%s: more than %d files in its chain", info->parent_path, RP_CHAIN_MAX_DEPTH);
+        else if (!(found[count] = rp_layer_open_frozen(engine->fs, info->parent_path, err)))
+            failed = -1;
+        else
+            info = rp_vhdx_info(found[count++]->vhdx);
+    }
+    while (count) // also on failure: they are closed with the disk
+        disk->layers[disk->depth++] = found[--count];
+    for (size_t i = 1; !failed && i < disk->depth; i++)
+        failed = rp_vhdx_set_parent(disk->layers[i]->vhdx, disk->layers[i - 1]->vhdx, err);
+    return failed;
+}
+
+static int open_disk(struct rp_engine *engine, const struct rp_record_disk *entry, struct rp_engine_chain *disk, struct rp_error *err)
+{
+    disk->number = entry->number;
+    disk->disk_id = entry->disk_id;
+    struct rp_layer *leaf = rp_layer_lock_leaf(engine->fs, entry->leaf_path, err);
+    if (!leaf)
+        return -1;
+    // A look without touching the file: the tracker must have recorded the session before the file is changed.
+    struct rp_vhdx *probe = rp_vhdx_open(engine->fs, entry->leaf_path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+    struct rp_rct_disk state;
+    int failed = !probe || rp_rct_disk_of(probe, &state, err) || open_parents(engine, disk, rp_vhdx_info(probe), err);
+    if (!failed && !rp_guid_equal(&entry->disk_id, &rp_vhdx_info(probe)->disk_id))
+        failed = rp_fail(err, RP_ERR_STATE, "%s: is not the disk that the chain record names", entry->leaf_path);
+    struct rp_layer *parent = disk->depth ? rp_chain_leaf(disk) : NULL;
+    if (!failed && parent)
+        failed = rp_vhdx_set_parent(probe, parent->vhdx, err);
+    rp_vhdx_abandon(probe);
+    if (failed) {
+        rp_layer_release(leaf);
+        return -1;
+    }
+
+    disk->layers[disk->depth++] = leaf;
+    disk->live = true;
+    struct rp_vhdx_session session = {rp_guid_new(), rp_guid_new()};
+    struct rp_error why = {0};
+    leaf->rct = rp_rct_open_write(engine->fs, leaf->path, &state, &session, &disk->verdict, &why);
+    if (!leaf->rct && why.code != RP_ERR_TRACKING_OFF) {
+        if (err && !err->code)
+            *err = why;
+        return -1;
+    }
+    if (!leaf->rct) {
+        leaf->rct_unusable = true;
+        rp_log(RP_LOG_WARNING, "changes of %s are not tracked: %s", leaf->path, why.text);
+    }
+    leaf->vhdx = rp_vhdx_open(engine->fs, leaf->path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &session, err);
+    return !leaf->vhdx || (parent && rp_vhdx_set_parent(leaf->vhdx, parent->vhdx, err)) ? -1 : 0;
+}
+
+// Deletes what an interrupted checkpoint or merge left over. A file is deleted only when our record lists it, no chain
+// holds it, nobody has it open, and it is no other disk.
+static void delete_leftover(struct rp_engine *engine, const char *path)
+{
+    struct rp_error err = {0};
+    size_t i, j;
+    bool exists;
+    if (rp_engine_find_layer(engine, path, &i, &j) || rp_fs_exists(engine->fs, path, &exists, &err) || !exists)
+        return;
+    RP_CLEANUP(rp_store_close_p) struct rp_store *lock = rp_fs_open(engine->fs, path, RP_OPEN_WRITE, &err);
+    if (!lock || rp_store_lock(lock, true, &err)) {
+        rp_log(RP_LOG_WARNING, "a leftover stays: %s", err.text);
+        return;
+    }
+    struct rp_vhdx *vhdx = rp_vhdx_open(engine->fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, &err);
+    bool ours = !vhdx && err.code == RP_ERR_CORRUPT; // cut short while it was created
+    for (size_t d = 0; vhdx && d < engine->count; d++)
+        ours |= rp_guid_equal(&engine->disks[d].disk_id, &rp_vhdx_info(vhdx)->disk_id);
+    if (!ours) {
+        rp_log(RP_LOG_WARNING, "a leftover stays: %s: %s", path, vhdx ? "is another disk now" : err.text);
+        rp_vhdx_abandon(vhdx);
+        return;
+    }
+    rp_vhdx_abandon(vhdx);
+    RP_AUTO_FREE char *tracking = rp_rct_path(path);
+    rp_fs_unlink(engine->fs, tracking, NULL);
+    if (rp_fs_unlink(engine->fs, path, &err) || rp_fs_sync_parent(engine->fs, path, &err))
+        rp_log(RP_LOG_WARNING, "a leftover stays: %s", err.text);
+    else
+        rp_log(RP_LOG_INFO, "deleted %s, left over by an interrupted checkpoint or merge", path);
+}
+
+struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, struct rp_error *err)
+{
+    struct rp_engine *engine = rp_xcalloc(1, sizeof *engine);
+    engine->fs = fs;
+    engine->directory = rp_xstrdup(vm_directory);
+    engine->gate = rp_gate_new();
+    pthread_mutex_init(&engine->chains, NULL);
+    pthread_mutex_init(&engine->state, NULL);
+    pthread_cond_init(&engine->changed, NULL);
+    int failed = take_vm_lock(engine, err) || rp_record_read(fs, vm_directory, &engine->record, err);
+    for (size_t i = 0; !failed && i < engine->record.count; i++) {
+        engine->count++;
+        failed = open_disk(engine, &engine->record.disks[i], &engine->disks[i], err);
+        if (failed)
+            rp_context(err, "open disk%" PRIu32 " of %s", engine->record.disks[i].number, vm_directory);
+    }
+    if (failed) {
+        rp_engine_close(engine, NULL);
+        return NULL;
+    }
+    for (size_t i = 0; i < engine->record.scratch_count; i++)
+        delete_leftover(engine, engine->record.scratch[i]);
+    engine->generation = engine->record.generation;
+    return engine;
+}
+
+static void free_engine(struct rp_engine *engine)
+{
+    for (size_t i = 0; i < engine->count; i++)
+        while (engine->disks[i].depth)
+            rp_layer_release(engine->disks[i].layers[--engine->disks[i].depth]);
+    rp_record_clear(&engine->record);
+    rp_store_close(engine->lock); // last: the next one may open the disks now
+    rp_gate_free(engine->gate);
+    pthread_mutex_destroy(&engine->chains);
+    pthread_mutex_destroy(&engine->state);
+    pthread_cond_destroy(&engine->changed);
+    free(engine->directory);
+    free(engine);
+}
+
+// The disk first, then the tracking file bound to what the disk is after that.
+static int close_leaf(struct rp_engine *engine, struct rp_layer *leaf, struct rp_error *err)
+{
+    struct rp_rct_disk state;
+    struct rp_rct *rct = leaf->rct;
+    struct rp_vhdx *vhdx = leaf->vhdx;
+    leaf->rct = NULL;
+    leaf->vhdx = NULL;
+    if ((vhdx && rp_vhdx_close(vhdx, err)) || (rct && rp_layer_state_at_rest(engine->fs, leaf->path, &state, err))) {
+        rp_rct_abandon(rct);
+        return -1;
+    }
+    return rct ? rp_rct_close(rct, &state, err) : 0;
+}
+
+int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
+{
+    rp_engine_stop_merge(engine);
+    int failed = rp_engine_check(engine, err); // the record does not name these leaves: they end as after a crash
+    for (size_t i = 0; i < engine->count && !engine->failed; i++) {
+        struct rp_engine_chain *disk = &engine->disks[i];
+        if (disk->live)
+            failed |= close_leaf(engine, rp_chain_leaf(disk), err);
+    }
+    free_engine(engine);
+    return failed ? -1 : 0;
+}
+
+void rp_engine_abandon(struct rp_engine *engine)
+{
+    if (!engine)
+        return;
+    rp_engine_stop_merge(engine);
+    free_engine(engine);
+}
+
+size_t rp_engine_disk_count(const struct rp_engine *engine) { return engine->count; }
+
+void rp_engine_disk(struct rp_engine *engine, size_t index, struct rp_engine_disk *out)
+{
+    struct rp_engine_chain *disk = &engine->disks[index];
+    pthread_mutex_lock(&engine->chains);
+    struct rp_layer *leaf = rp_chain_leaf(disk);
+    const struct rp_vhdx_info *info = rp_vhdx_info(leaf->vhdx);
+    *out = (struct rp_engine_disk){
+        .disk_id = disk->disk_id,
+        .size = info->size,
+        .logical_sector = info->logical_sector,
+        .physical_sector = info->physical_sector,
+        .block_size = info->block_size,
+        .leaf_path = rp_xstrdup(leaf->path),
+        .verdict = disk->verdict,
+        .tracked = leaf->rct != NULL,
+    };
+    snprintf(out->name, sizeof out->name, "disk%" PRIu32, disk->number);
+    pthread_mutex_unlock(&engine->chains);
+}
+
+int rp_engine_find_disk(struct rp_engine *engine, const char *name)
+{
+    for (size_t i = 0; i < engine->count; i++) {
+        char own[32];
+        snprintf(own, sizeof own, "disk%" PRIu32, engine->disks[i].number);
+        if (!strcmp(own, name))
+            return (int)i;
+    }
+    return -1;
+}
+
+uint64_t rp_engine_generation(struct rp_engine *engine)
+{
+    pthread_mutex_lock(&engine->state);
+    uint64_t generation = engine->generation;
+    pthread_mutex_unlock(&engine->state);
+    return generation;
+}
+
+bool rp_engine_find_layer(struct rp_engine *engine, const char *path, size_t *disk, size_t *layer)
+{
+    for (size_t i = 0; i < engine->count; i++)
+        for (size_t j = 0; j < engine->disks[i].depth; j++)
+            if (!strcmp(engine->disks[i].layers[j]->path, path)) {
+                *disk = i;
+                *layer = j;
+                return true;
+            }
+    return false;
+}
+
+int rp_engine_begin(struct rp_engine *engine, enum rp_engine_turn turn, struct rp_error *err)
+{
+    int failed = 0;
+    pthread_mutex_lock(&engine->state);
+    while (engine->turn == RP_TURN_CHECKPOINT || engine->turn == RP_TURN_GROW)
+        pthread_cond_wait(&engine->changed, &engine->state);
+    if (engine->turn == RP_TURN_MERGE)
+        failed = rp_fail(err, RP_ERR_BUSY, "%s: a merge is running", engine->directory);
+    else
+        engine->turn = turn;
+    pthread_mutex_unlock(&engine->state);
+    return failed;
+}
+
+void rp_engine_end(struct rp_engine *engine)
+{
+    pthread_mutex_lock(&engine->state);
+    engine->turn = RP_TURN_FREE;
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->state);
+}
+
+int rp_engine_write_record(struct rp_engine *engine, struct rp_error *err)
+{
+    if (rp_record_write(engine->fs, engine->directory, &engine->record, err))
+        return -1;
+    pthread_mutex_lock(&engine->state);
+    engine->generation = engine->record.generation;
+    pthread_mutex_unlock(&engine->state);
+    return 0;
+}
+
+int rp_engine_prune_scratch(struct rp_engine *engine, struct rp_error *err)
+{
+    for (size_t i = engine->record.scratch_count; i-- > 0;) {
+        size_t disk, layer;
+        bool exists = true;
+        bool member = rp_engine_find_layer(engine, engine->record.scratch[i], &disk, &layer);
+        if (!member && rp_fs_exists(engine->fs, engine->record.scratch[i], &exists, err))
+            return -1;
+        if (member || !exists)
+            rp_record_drop_scratch(&engine->record, i);
+    }
+    return 0;
+}
+
+int rp_engine_check(struct rp_engine *engine, struct rp_error *err)
+{
+    int failed = 0;
+    pthread_mutex_lock(&engine->state);
+    if (engine->failed)
+        failed = rp_fail(err, engine->failure.code, "%s", engine->failure.text);
+    pthread_mutex_unlock(&engine->state);
+    return failed;
+}
+
+void rp_engine_fail(struct rp_engine *engine, const struct rp_error *why)
+{
+    rp_log(RP_LOG_ERROR, "%s: nothing written from now on will be durable until the disks are opened anew: %s",
+           engine->directory, why->text);
+    pthread_mutex_lock(&engine->state);
+    if (!engine->failed) {
+        engine->failed = true;
+        engine->failure = *why;
+    }
+    pthread_mutex_unlock(&engine->state);
+}

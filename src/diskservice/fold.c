@@ -1,0 +1,319 @@
+#include "diskservice/fold.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+struct fold {
+    struct rp_engine *engine;
+    struct rp_engine_chain *disk;
+    size_t index;
+    struct rp_layer *child, *parent, *above; // above: NULL when the child is the leaf
+    struct rp_vhdx_session session;          // of the parent
+    bool tracked;
+    bool parent_open; // for writing
+    uint64_t *pause_ns;
+    uint64_t paused_at;
+};
+
+// Guest I/O is out, and nobody looks at the chain, until resume.
+static void pause_guest(struct fold *f)
+{
+    pthread_mutex_lock(&f->engine->chains);
+    f->paused_at = rp_clock_monotonic_ns();
+    rp_gate_close(f->engine->gate);
+}
+
+static void resume_guest(struct fold *f)
+{
+    rp_gate_open(f->engine->gate);
+    *f->pause_ns += rp_clock_monotonic_ns() - f->paused_at;
+    pthread_mutex_unlock(&f->engine->chains);
+}
+
+// The frozen files that a fold writes into: the parent, the child if frozen, and a frozen file above. The leaf is locked
+// exclusively anyway.
+static size_t written_layers(struct rp_engine_chain *disk, size_t index, struct rp_layer *out[3])
+{
+    size_t count = 0;
+    for (size_t i = index - 1; i <= index + 1 && i + 1 < disk->depth; i++)
+        out[count++] = disk->layers[i];
+    return count;
+}
+
+static void share(struct rp_layer *const *layers, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        rp_store_lock(layers[i]->lock, false, NULL);
+}
+
+static int lock_exclusively(struct rp_layer *const *layers, size_t count, struct rp_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!rp_store_lock(layers[i]->lock, true, err))
+            continue;
+        share(layers, i);
+        return rp_context(err, "merge has to wait for a reader");
+    }
+    return 0;
+}
+
+int rp_fold_probe(struct rp_engine_chain *disk, size_t index, struct rp_error *err)
+{
+    struct rp_layer *layers[3];
+    size_t count = written_layers(disk, index, layers);
+    if (lock_exclusively(layers, count, err))
+        return -1;
+    share(layers, count);
+    return 0;
+}
+
+// Exchanges the open file of a layer, and whoever reads through it. Guest paused.
+static int replace_vhdx(struct rp_layer *layer, struct rp_layer *above, struct rp_vhdx *fresh, struct rp_error *err)
+{
+    if (above && rp_vhdx_set_parent(above->vhdx, fresh, err))
+        return -1;
+    rp_vhdx_abandon(layer->vhdx);
+    layer->vhdx = fresh;
+    return 0;
+}
+
+// Rewrites the locator of a frozen layer: its content, and so its DataWriteGuid, stays; its tracking file is bound anew.
+static int relink_frozen(struct fold *f, struct rp_layer *layer, struct rp_layer *below, struct rp_layer *above,
+                         const struct rp_guid *linkage, const struct rp_guid *linkage2, const char *path, struct rp_error *err)
+{
+    struct rp_vhdx_session session = {rp_guid_new(), rp_guid_new()};
+    struct rp_rct_disk state;
+    pthread_mutex_lock(&f->engine->chains);
+    struct rp_rct *rct = rp_layer_tracker(f->engine->fs, layer);
+    int failed = rp_layer_state(layer, &state, err) || (rct && rp_rct_rebind(rct, &state, &session, err));
+    pthread_mutex_unlock(&f->engine->chains);
+    if (failed)
+        return -1;
+    struct rp_vhdx *fresh = rp_vhdx_open(f->engine->fs, layer->path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &session, err);
+    if (!fresh || rp_vhdx_set_parent(fresh, below->vhdx, err) ||
+        rp_vhdx_set_parent_locator(fresh, linkage, linkage2, path, err)) {
+        rp_vhdx_abandon(fresh);
+        return -1;
+    }
+    pause_guest(f);
+    failed = replace_vhdx(layer, above, fresh, err);
+    resume_guest(f);
+    if (failed) {
+        rp_vhdx_abandon(fresh);
+        return -1;
+    }
+    pthread_mutex_lock(&f->engine->chains);
+    failed = rp_layer_freeze(layer, err);
+    pthread_mutex_unlock(&f->engine->chains);
+    return failed;
+}
+
+// Step 1. Called with `chains` held.
+static int merge_tracking(struct fold *f, struct rp_error *err)
+{
+    struct rp_fs *fs = f->engine->fs;
+    struct rp_layer *child = f->child, *parent = f->parent;
+    struct rp_rct_disk state;
+    if (rp_layer_state(parent, &state, err))
+        return -1;
+    rp_layer_tracker(fs, parent);
+    if (rp_layer_tracker(fs, child) && !parent->rct) {
+        // None, or one that a crash left open: it starts by calling everything changed, and the child's ids live on.
+        struct rp_error why = {0};
+        parent->rct = rp_rct_open_write(fs, parent->path, &state, &f->session, NULL, &why);
+        if (!parent->rct && why.code != RP_ERR_TRACKING_OFF) {
+            if (err && !err->code)
+                *err = why;
+            return -1;
+        }
+    }
+    f->tracked = child->rct && parent->rct;
+    parent->rct_unusable = !f->tracked;
+    if (f->tracked)
+        return rp_rct_merge(child->rct, parent->rct, &state, &f->session, err);
+    // The content is about to change in places that nobody knows. A tracking file there stays bound to a DataWriteGuid that
+    // is gone: who opens it next sees that.
+    rp_rct_abandon(parent->rct);
+    parent->rct = NULL;
+    return 0;
+}
+
+// Steps 2 and 3: afterwards the parent is open for writing, and may be read through the child at any moment of the copy.
+static int open_parent(struct fold *f, struct rp_error *err)
+{
+    struct rp_engine *engine = f->engine;
+    struct rp_guid now = rp_vhdx_info(f->parent->vhdx)->data_write_guid;
+    const struct rp_guid *future = &f->session.data_write_guid;
+    if (f->above ? relink_frozen(f, f->child, f->parent, f->above, &now, future, NULL, err)
+                 : rp_vhdx_set_parent_locator(f->child->vhdx, &now, future, NULL, err))
+        return -1;
+    struct rp_vhdx *parent = rp_vhdx_open(engine->fs, f->parent->path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &f->session, err);
+    if (!parent || (f->index >= 2 && rp_vhdx_set_parent(parent, f->disk->layers[f->index - 2]->vhdx, err)) ||
+        rp_vhdx_begin_data_change(parent, err)) {
+        rp_vhdx_abandon(parent);
+        return -1;
+    }
+    if (f->above)
+        pause_guest(f);
+    int failed = replace_vhdx(f->parent, f->child, parent, err);
+    if (f->above)
+        resume_guest(f);
+    if (failed)
+        rp_vhdx_abandon(parent);
+    else
+        f->parent_open = true;
+    return failed;
+}
+
+// Step 4.
+static int copy(struct fold *f, int (*progress)(void *, uint64_t, uint64_t), void *context, struct rp_error *err)
+{
+    uint64_t size = rp_vhdx_info(f->child->vhdx)->size;
+    if (size > rp_vhdx_info(f->parent->vhdx)->size && rp_vhdx_grow(f->parent->vhdx, size, err))
+        return -1;
+    if (rp_vhdx_merge(f->child->vhdx, f->parent->vhdx, progress, context, err))
+        return -1;
+    if (!rp_vhdx_flush(f->parent->vhdx, err))
+        return 0;
+    f->parent->broken = true;
+    return -1;
+}
+
+// Step 5.
+static int update_record(struct fold *f, struct rp_error *err)
+{
+    struct rp_record *record = &f->engine->record;
+    struct rp_record_disk *entry = &record->disks[f->disk - f->engine->disks];
+    if (rp_record_add_scratch(record, f->child->path, err))
+        return -1;
+    if (f->above)
+        return rp_engine_write_record(f->engine, err);
+    char *before = entry->leaf_path;
+    entry->leaf_path = rp_xstrdup(f->parent->path);
+    struct rp_error why = {0};
+    if (!rp_engine_write_record(f->engine, &why)) {
+        free(before);
+        return 0;
+    }
+    // Which leaf the record names on disk now, nobody can say: nothing must be called durable any more.
+    free(entry->leaf_path);
+    entry->leaf_path = before;
+    rp_engine_fail(f->engine, &why);
+    return rp_fail(err, why.code, "%s", why.text);
+}
+
+// Takes the child out of the chain. Guest paused.
+static void unlink_layer(struct fold *f)
+{
+    for (size_t i = f->index; i + 1 < f->disk->depth; i++)
+        f->disk->layers[i] = f->disk->layers[i + 1];
+    f->disk->depth--;
+}
+
+// After a failure: the parent, half changed as it may be, is a frozen file again, hidden by the child.
+static void refreeze_parent(struct fold *f)
+{
+    struct rp_error why = {0};
+    struct rp_rct_disk state;
+    int failed = 0;
+    pthread_mutex_lock(&f->engine->chains);
+    if (f->parent_open && !f->parent->broken)
+        failed = rp_layer_freeze(f->parent, &why);
+    else if (!f->parent_open && f->tracked)
+        failed = rp_layer_state(f->parent, &state, &why) || rp_rct_freeze(f->parent->rct, &state, &why);
+    if (failed)
+        rp_log(RP_LOG_WARNING, "after a failed merge: %s", why.text);
+    pthread_mutex_unlock(&f->engine->chains);
+}
+
+static int fold_leaf(struct fold *f, int (*progress)(void *, uint64_t, uint64_t), void *context, struct rp_error *err)
+{
+    pause_guest(f);
+    int failed = merge_tracking(f, err) || open_parent(f, err) || copy(f, progress, context, err) || update_record(f, err);
+    if (!failed) {
+        if (f->tracked)
+            rp_rct_thaw(f->parent->rct);
+        unlink_layer(f);
+    }
+    resume_guest(f);
+    return failed ? -1 : 0;
+}
+
+// Step 6.
+static int relink_above(struct fold *f, struct rp_error *err)
+{
+    const struct rp_guid none = {{0}}, *linkage = &f->session.data_write_guid;
+    bool above_is_leaf = f->index + 2 == f->disk->depth;
+    struct rp_layer *next = above_is_leaf ? NULL : f->disk->layers[f->index + 2];
+    if (above_is_leaf ? rp_vhdx_set_parent_locator(f->above->vhdx, linkage, &none, f->parent->path, err)
+                      : relink_frozen(f, f->above, f->child, next, linkage, &none, f->parent->path, err))
+        return -1;
+    pause_guest(f);
+    int failed = rp_vhdx_set_parent(f->above->vhdx, f->parent->vhdx, err);
+    if (!failed)
+        unlink_layer(f);
+    resume_guest(f);
+    return failed;
+}
+
+static int fold_middle(struct fold *f, int (*progress)(void *, uint64_t, uint64_t), void *context, struct rp_error *err)
+{
+    pthread_mutex_lock(&f->engine->chains);
+    int failed = merge_tracking(f, err);
+    pthread_mutex_unlock(&f->engine->chains);
+    if (failed || open_parent(f, err) || copy(f, progress, context, err))
+        return -1;
+    pthread_mutex_lock(&f->engine->chains);
+    failed = rp_layer_freeze(f->parent, err);
+    pthread_mutex_unlock(&f->engine->chains);
+    return failed || update_record(f, err) || relink_above(f, err) ? -1 : 0;
+}
+
+// Step 7. The merge is done: what cannot be deleted now is deleted at the next open.
+static void delete_child(struct rp_engine *engine, struct rp_layer *child)
+{
+    struct rp_error err = {0};
+    RP_AUTO_FREE char *path = rp_xstrdup(child->path);
+    RP_AUTO_FREE char *tracking = rp_rct_path(path);
+    bool tracked = child->rct;
+    rp_layer_release(child); // a flush may still hold it; what it syncs is of no use any more
+    if ((tracked && rp_fs_unlink(engine->fs, tracking, &err)) || rp_fs_unlink(engine->fs, path, &err) ||
+        rp_fs_sync_parent(engine->fs, path, &err))
+        rp_log(RP_LOG_WARNING, "%s is merged, but could not be deleted: %s", path, err.text);
+}
+
+int rp_fold(struct rp_engine *engine, struct rp_engine_chain *disk, size_t index,
+            int (*progress)(void *context, uint64_t done, uint64_t total), void *context, uint64_t *pause_ns,
+            struct rp_error *err)
+{
+    struct fold f = {
+        .engine = engine,
+        .disk = disk,
+        .index = index,
+        .child = disk->layers[index],
+        .parent = disk->layers[index - 1],
+        .above = index + 1 < disk->depth ? disk->layers[index + 1] : NULL,
+        .session = {rp_guid_new(), rp_guid_new()},
+        .pause_ns = pause_ns,
+    };
+    struct rp_layer *locked[3];
+    size_t locks = written_layers(disk, index, locked);
+    if (f.child->broken || f.parent->broken)
+        return rp_fail(err, RP_ERR_IO, "merge of %s: an earlier sync failed; close and open the disks first", f.child->path);
+    if (lock_exclusively(locked, locks, err))
+        return -1;
+    int failed = f.above ? fold_middle(&f, progress, context, err) : fold_leaf(&f, progress, context, err);
+    if (failed) {
+        refreeze_parent(&f);
+        rp_context(err, "merge %s into %s", f.child->path, f.parent->path);
+    }
+    // A parent that is the leaf now keeps its exclusive lock.
+    for (size_t i = 0; i < locks; i++)
+        if (locked[i] != rp_chain_leaf(disk) && (failed || locked[i] != f.child))
+            share(&locked[i], 1);
+    if (!failed)
+        delete_child(engine, f.child);
+    return failed;
+}

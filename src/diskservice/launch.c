@@ -1,0 +1,231 @@
+// Starting and stopping the disk service: nbdkit with our plugin, as a daemon.
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "diskservice/engine.h"
+#include "diskservice/service.h"
+#include "diskservice/socket.h"
+
+#define PLUGIN "nbdkit-refpoint-plugin.so"
+enum { START_SECONDS = 60, STOP_SECONDS = 300, LOG_TAIL = 4096 };
+
+static char *find_plugin(struct rp_error *err)
+{
+    const char *chosen = getenv("REFPOINT_PLUGIN");
+    if (chosen && *chosen)
+        return rp_xstrdup(chosen);
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n > 0) {
+        self[n] = 0;
+        RP_AUTO_FREE char *folder = rp_path_directory(self);
+        // Beside the program; in the build tree from src/<part>, tests/<part> and the like; installed.
+        static const char *const places[] = {"/" PLUGIN, "/../diskservice/" PLUGIN, "/../../src/diskservice/" PLUGIN};
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            char *path = rp_xasprintf("%s%s", folder, places[i]);
+            if (!access(path, R_OK))
+                return path;
+            free(path);
+        }
+    }
+    if (!access(RP_PLUGIN_DIR "/" PLUGIN, R_OK))
+        return rp_xstrdup(RP_PLUGIN_DIR "/" PLUGIN);
+    rp_fail(err, RP_ERR_NOT_FOUND, "%s: neither beside the program nor in %s; set REFPOINT_PLUGIN", PLUGIN, RP_PLUGIN_DIR);
+    return NULL;
+}
+
+// Between the look whether a service runs and its start, nobody else may start one: a lock on the folder itself.
+static int lock_folder(const char *directory, struct rp_error *err)
+{
+    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && !flock(fd, LOCK_EX))
+        return fd;
+    rp_fail_sys(err, errno, "%s: lock", directory);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+// BUSY when somebody has the disks open.
+static int check_free(const char *directory, struct rp_error *err)
+{
+    RP_AUTO_FREE char *path = rp_path_join(directory, RP_ENGINE_LOCK);
+    struct rp_fs *fs = rp_fs_posix();
+    bool exists;
+    if (rp_fs_exists(fs, path, &exists, err))
+        return -1;
+    if (!exists)
+        return 0;
+    RP_CLEANUP(rp_store_close_p) struct rp_store *lock = rp_fs_open(fs, path, RP_OPEN_WRITE, err);
+    return !lock || rp_store_lock(lock, true, err) ? -1 : 0;
+}
+
+// Without LISTEN_FDS and its like: nbdkit would take inherited sockets for NBD sockets.
+static char **service_environment(void)
+{
+    size_t count = 0, kept = 0;
+    while (environ[count])
+        count++;
+    char **copy = rp_xcalloc(count + 1, sizeof *copy);
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(environ[i], "LISTEN_", 7))
+            copy[kept++] = environ[i];
+    return copy;
+}
+
+// In the forked child of a program that may have threads: system calls only.
+static _Noreturn void run(char *const argv[], char *const environment[], int log)
+{
+    setsid();
+    int null = open("/dev/null", O_RDWR);
+    dup2(null, 0);
+    dup2(log, 1);
+    dup2(log, 2);
+    close_range(3, ~0u, 0);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execvpe(argv[0], argv, environment);
+    static const char text[] = "cannot run nbdkit: is it installed?\n";
+    ssize_t n = write(2, text, sizeof text - 1);
+    _exit(n > 0 ? 127 : 126);
+}
+
+// Forks twice, so that the service is nobody's child. Returns a pidfd of it.
+static int spawn(char *const argv[], int log, struct rp_error *err)
+{
+    int report[2];
+    pid_t service = -1;
+    RP_AUTO_FREE char **environment = service_environment();
+    if (pipe2(report, O_CLOEXEC))
+        return rp_fail_sys(err, errno, "start the disk service");
+    pid_t child = fork();
+    if (child == 0) {
+        service = fork();
+        if (service == 0)
+            run(argv, environment, log);
+        ssize_t n = write(report[1], &service, sizeof service);
+        _exit(n != sizeof service);
+    }
+    int sys = errno;
+    close(report[1]);
+    if (child > 0) {
+        sys = EAGAIN;
+        if (read(report[0], &service, sizeof service) != sizeof service)
+            service = -1;
+        waitpid(child, NULL, 0);
+    }
+    close(report[0]);
+    int fd = service > 0 ? (int)syscall(SYS_pidfd_open, service, 0) : -1;
+    if (fd < 0)
+        return rp_fail_sys(err, service > 0 ? errno : sys, "start the disk service");
+    return fd;
+}
+
+static bool has_ended(int pidfd, int timeout_ms)
+{
+    struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
+    return poll(&poll_fd, 1, timeout_ms) > 0;
+}
+
+// The last line of the log, for the error message.
+static int fail_with_log(const char *directory, const char *log_path, off_t from, struct rp_error *err)
+{
+    char text[LOG_TAIL + 1] = "";
+    RP_AUTO_FD int fd = open(log_path, O_RDONLY | O_CLOEXEC);
+    off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
+    off_t start = end - from > LOG_TAIL ? end - LOG_TAIL : from;
+    ssize_t n = fd >= 0 ? pread(fd, text, LOG_TAIL, start) : 0;
+    if (n > 0)
+        text[n] = 0;
+    for (size_t size = strlen(text); size && text[size - 1] == '\n'; size--)
+        text[size - 1] = 0;
+    const char *line = strrchr(text, '\n');
+    line = line ? line + 1 : text;
+    return rp_fail(err, RP_ERR_IO, "the disk service of %s did not start: %s (see %s)", directory,
+                   *line ? line : "it left no message", log_path);
+}
+
+static int wait_until_up(const char *directory, const char *control, const char *nbd, int pidfd, const char *log_path,
+                         off_t log_start, struct rp_error *err)
+{
+    uint64_t deadline = rp_clock_monotonic_ns() + START_SECONDS * 1000000000ull;
+    while (!has_ended(pidfd, 5)) {
+        struct stat st;
+        int fd = rp_socket_connect(control, NULL);
+        if (fd >= 0)
+            close(fd);
+        // The plugin opens its socket last, when nbdkit already listens on the other.
+        if (fd >= 0 && !stat(nbd, &st))
+            return 0;
+        if (rp_clock_monotonic_ns() > deadline) {
+            syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0);
+            return rp_fail(err, RP_ERR_IO, "the disk service of %s did not answer within %d s (see %s)", directory, START_SECONDS, log_path);
+        }
+    }
+    return fail_with_log(directory, log_path, log_start, err);
+}
+
+int rp_service_start(const char *vm_directory, struct rp_error *err)
+{
+    RP_AUTO_FREE char *directory = realpath(vm_directory, NULL);
+    if (!directory)
+        return rp_fail_sys(err, errno, "%s", vm_directory);
+    RP_AUTO_FREE char *plugin = find_plugin(err);
+    if (!plugin)
+        return -1;
+    RP_AUTO_FREE char *control = rp_path_join(directory, RP_CONTROL_SOCKET), *nbd = rp_path_join(directory, RP_NBD_SOCKET),
+                      *log_path = rp_path_join(directory, "service.log"), *vm = rp_xasprintf("vm=%s", directory);
+    if (strlen(control) >= sizeof ((struct sockaddr_un *)0)->sun_path)
+        return rp_fail(err, RP_ERR_INVALID, "%s: too long for the path of a socket; use a shorter folder", control);
+    RP_AUTO_FD int folder = lock_folder(directory, err);
+    if (folder < 0 || check_free(directory, err))
+        return -1;
+    // Left by a crash: nobody has the disks. nbdkit does not start where a socket stands.
+    unlink(control);
+    unlink(nbd);
+    RP_AUTO_FD int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (log < 0)
+        return rp_fail_sys(err, errno, "%s", log_path);
+    off_t log_start = lseek(log, 0, SEEK_END);
+    char *argv[] = {"nbdkit", "--foreground", "--unix", nbd, plugin, vm, NULL};
+    RP_AUTO_FD int pidfd = spawn(argv, log, err);
+    if (pidfd < 0)
+        return -1;
+    return wait_until_up(directory, control, nbd, pidfd, log_path, log_start, err);
+}
+
+int rp_service_stop(const char *vm_directory, struct rp_error *err)
+{
+    RP_AUTO_FREE char *control = rp_path_join(vm_directory, RP_CONTROL_SOCKET);
+    struct rp_error why = {0};
+    RP_AUTO_FD int fd = rp_socket_connect(control, &why);
+    if (fd < 0 && why.code == RP_ERR_NOT_FOUND)
+        return 0;
+    // The kernel names who listens there. While we are connected to a service that answers, its number is its own.
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size))
+        return fd < 0 ? rp_fail(err, why.code, "%s", why.text) : rp_fail_sys(err, errno, "%s", control);
+    RP_AUTO_FD int pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+    if (pidfd < 0 && errno == ESRCH)
+        return 0;
+    if (pidfd < 0 || (syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0) && errno != ESRCH))
+        return rp_fail_sys(err, errno, "stop the disk service of %s", vm_directory);
+    if (has_ended(pidfd, STOP_SECONDS * 1000))
+        return 0;
+    return rp_fail(err, RP_ERR_BUSY, "the disk service of %s did not end within %d s", vm_directory, STOP_SECONDS);
+}

@@ -1,0 +1,96 @@
+#include "diskservice/socket.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+static int address_of(const char *path, struct sockaddr_un *address, struct rp_error *err)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address->sun_path)
+        return rp_fail(err, RP_ERR_INVALID, "%s: longer than the %zu bytes that a socket's path may have", path,
+                       sizeof address->sun_path - 1);
+    memcpy(address->sun_path, path, strlen(path));
+    return 0;
+}
+
+int rp_socket_listen(const char *path, struct rp_error *err)
+{
+    struct sockaddr_un address;
+    if (address_of(path, &address, err))
+        return -1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    // On Linux the file gets the mode of the unbound socket: it is never open to others, not even for a moment.
+    if (fd < 0 || fchmod(fd, 0600) || (unlink(path) && errno != ENOENT) ||
+        bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 16)) {
+        rp_fail_sys(err, errno, "%s: listen", path);
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+int rp_socket_connect(const char *path, struct rp_error *err)
+{
+    struct sockaddr_un address;
+    if (address_of(path, &address, err))
+        return -1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof address))
+        return fd;
+    int sys = errno;
+    if (fd >= 0)
+        close(fd);
+    if (sys == ECONNREFUSED || sys == ENOENT || sys == ENOTDIR)
+        return rp_fail(err, RP_ERR_NOT_FOUND, "%s: nobody listens there", path);
+    return rp_fail_sys(err, sys, "%s: connect", path);
+}
+
+int rp_socket_write(int fd, const void *data, size_t size, struct rp_error *err)
+{
+    const char *p = data;
+    while (size) {
+        ssize_t n = send(fd, p, size, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return rp_fail_sys(err, errno, "control socket: write");
+        p += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+int rp_socket_read_line(int fd, size_t limit, struct rp_buf *rest, struct rp_buf *line, struct rp_error *err)
+{
+    size_t searched = 0;
+    rp_buf_reset(line);
+    for (;;) {
+        const uint8_t *end = rest->size > searched ? memchr(rest->data + searched, '\n', rest->size - searched) : NULL;
+        size_t size = end ? (size_t)(end - rest->data) : rest->size;
+        if (size > limit)
+            return rp_fail(err, RP_ERR_INVALID, "control message: longer than %zu bytes", limit);
+        if (end) {
+            rp_buf_append(line, rest->data, size);
+            rest->size -= size + 1;
+            memmove(rest->data, rest->data + size + 1, rest->size);
+            return 1;
+        }
+        searched = rest->size;
+        rp_buf_reserve(rest, rest->size + 65536);
+        ssize_t n = recv(fd, rest->data + rest->size, 65536, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return rp_fail_sys(err, errno, "control socket: read");
+        if (n == 0)
+            return 0;
+        rest->size += (size_t)n;
+    }
+}

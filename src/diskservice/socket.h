@@ -1,0 +1,17 @@
+// Unix sockets of the VM's folder, and lines over them.
+#ifndef RP_DISKSERVICE_SOCKET_H
+#define RP_DISKSERVICE_SOCKET_H
+
+#include "base/buf.h"
+
+// A listening socket that only its owner may connect to; replaces what stands at the path.
+int rp_socket_listen(const char *path, struct rp_error *err);
+// NOT_FOUND: nobody listens there (no socket, or one left over). Returns the descriptor.
+int rp_socket_connect(const char *path, struct rp_error *err);
+
+int rp_socket_write(int fd, const void *data, size_t size, struct rp_error *err);
+// Moves the next line, without its end, from the connection into `line`; `rest` keeps what came behind it. 1 a line, 0 the
+// other side has closed, -1 error, RP_ERR_INVALID for a line longer than `limit`.
+int rp_socket_read_line(int fd, size_t limit, struct rp_buf *rest, struct rp_buf *line, struct rp_error *err);
+
+#endif
