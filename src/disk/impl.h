@@ -1,0 +1,239 @@
+// What the files of src/disk share about an open VHDX. Internal.
+//
+// Locking. `lock` guards the metadata cache, the block table, file space and everything without another comment. Payload
+// I/O runs without it:
+// - Reads and overwrites of present space run inside `gate`. Space that a trim freed is handed out again only after the
+//   gate was drained (rp_space), so late I/O can never reach another block's data.
+// - A write that must change the block's state registers the block in `moving`; everybody who would change that block
+//   waits for it. New data is in the file before the state says so.
+// Nobody holds `lock` or is inside `gate` when he flushes.
+#ifndef RP_DISK_IMPL_H
+#define RP_DISK_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/gate.h"
+#include "disk/format.h"
+#include "disk/locator.h"
+#include "disk/vhdx.h"
+
+// ---- cache.c: 4 KiB pages of metadata: block table, sector bitmaps, metadata region, region tables
+
+struct rp_page {
+    uint64_t offset;      // in the file
+    struct rp_page *next; // same bucket
+    bool dirty;           // differs from what was last given to the log
+    bool pending;         // what was given to the log is not in place yet
+    bool recent;          // used since the clock hand passed
+    uint8_t bytes[RP_VHDX_PAGE];
+};
+
+enum { RP_CACHE_BUCKETS = 4096, RP_CACHE_PAGES = 8192 }; // 32 MiB, plus what cannot be dropped
+
+struct rp_cache {
+    struct rp_page *buckets[RP_CACHE_BUCKETS];
+    struct rp_page **pages; // all of them, in no order
+    size_t count, capacity, hand;
+    size_t dirty;           // pages
+    size_t reserved;        // pages that operations under way may still make dirty
+};
+
+// ---- log.c, replay.c
+
+struct rp_log {
+    uint64_t offset;          // in the file
+    uint32_t length;
+    struct rp_guid guid;      // zero: not in use
+    uint64_t sequence;        // of the next entry
+    uint32_t head;            // where it goes, from the start of the log
+    uint32_t last;            // where the last one is
+    bool unsynced;            // its pages are in place, but not durably yet
+    size_t batch;             // pages that one entry may hold: three entries fit in the log
+};
+
+// A dirty log replayed in memory for a reader.
+struct rp_overlay {
+    struct rp_ranges zeros;   // pages of the cache go before these
+    uint64_t file_size;       // what the file's size would be after a replay; 0: no overlay
+};
+
+// ---- space.c: which parts of the file are free
+
+struct rp_space {
+    uint64_t end;      // everything allocated lies below; new space beyond reads as zeros
+    uint64_t extended; // size that the file has been given
+    uint64_t flushed;  // `end` at the last completed sync
+    // The way of freed space back to use; each step happens at a flush:
+    struct rp_ranges freed;   // the table no longer names it, in memory
+    struct rp_ranges leaving; // the log entry that says so is being written
+    struct rp_ranges dirty;   // durably unused, holds old data
+    struct rp_ranges clearing;// was made zeros, not durably yet
+    struct rp_ranges zeros;   // may be allocated
+};
+
+enum { RP_MOVING_MAX = 64 };
+
+struct rp_vhdx {
+    struct rp_fs *fs;
+    struct rp_store *store;
+    char *path;
+    unsigned flags;
+    struct rp_vhdx_info info;
+    struct rp_vhdx *parent; // borrowed
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; // a block stopped moving, a reservation ended, a flush ended
+    struct rp_gate *gate;
+
+    // header and session (session.c); `session_lock` goes before `lock`
+    pthread_mutex_t session_lock;
+    struct rp_vhdx_header header;
+    int slot;                  // where the current header is
+    struct rp_vhdx_session session;
+    atomic_int begun;          // enum rp_session
+    atomic_bool writable;
+    atomic_bool failed;        // a sync or the log failed: `failure` says why, nothing is written any more
+    struct rp_error failure;
+
+    struct rp_vhdx_layout layout;
+    atomic_uint_fast64_t size; // = layout.size, for bounds checks without the lock
+    struct rp_vhdx_region *regions;
+    size_t region_count;
+    uint64_t bat_offset, metadata_offset;
+    uint32_t bat_length, metadata_length;
+    uint64_t file_size;        // of a reader's file, as it was at open
+    struct rp_locator locator;
+
+    struct rp_cache cache;
+    struct rp_overlay overlay;
+    struct rp_log log;
+    struct rp_space space;
+    uint64_t moving[RP_MOVING_MAX];
+    size_t moving_count;
+
+    // flush.c
+    bool flushing;
+    uint64_t flush_asked, flush_done; // tickets
+    atomic_bool written;              // payload was written since the last sync began
+    bool barrier;                     // payload must be durable before the next log entry
+};
+
+static inline void rp_lock(struct rp_vhdx *v) { pthread_mutex_lock(&v->lock); }
+static inline void rp_unlock(struct rp_vhdx *v) { pthread_mutex_unlock(&v->lock); }
+
+// ---- cache.c (under lock)
+
+// The page at `offset`; valid until the next call that may load one. NULL on failure.
+struct rp_page *rp_cache_get(struct rp_vhdx *v, uint64_t offset, struct rp_error *err);
+// As rp_cache_get for a page that is to be replaced as a whole: nothing is read.
+struct rp_page *rp_cache_blank(struct rp_vhdx *v, uint64_t offset);
+void rp_cache_dirty(struct rp_vhdx *v, struct rp_page *page);
+int rp_cache_read(struct rp_vhdx *v, uint64_t offset, void *data, size_t size, struct rp_error *err);
+// Bytes that do not change leave their page clean.
+int rp_cache_write(struct rp_vhdx *v, uint64_t offset, const void *data, size_t size, struct rp_error *err);
+void rp_cache_drop(struct rp_vhdx *v, uint64_t offset, uint64_t length); // forgets pages, whatever they hold
+void rp_cache_free(struct rp_vhdx *v);
+
+// ---- replay.c
+
+// Replays a dirty log: into memory for a reader, into the file for a writer (new FileWriteGuid first).
+int rp_log_replay(struct rp_vhdx *v, struct rp_error *err);
+
+// ---- log.c
+
+// A copy of the dirty pages, taken under lock; they become pending.
+struct rp_batch {
+    size_t count;
+    uint64_t *offsets;
+    uint8_t *pages;
+};
+void rp_batch_take(struct rp_vhdx *v, struct rp_batch *batch);
+void rp_batch_free(struct rp_batch *batch);
+// Starts a log: a new GUID and one empty entry. Durable after a sync; then the header may name the GUID.
+int rp_log_start(struct rp_vhdx *v, struct rp_error *err);
+// Writes one entry; durable after a sync.
+int rp_log_write(struct rp_vhdx *v, const struct rp_batch *batch, uint64_t flushed, uint64_t last, struct rp_error *err);
+// Writes the pages where they belong; only after the entry is durable.
+int rp_log_apply(struct rp_vhdx *v, const struct rp_batch *batch, struct rp_error *err);
+
+// ---- session.c
+
+enum rp_session { RP_SESSION_NONE, RP_SESSION_FILE, RP_SESSION_DATA };
+// Before any change: RP_SESSION_FILE for the file alone, RP_SESSION_DATA for what the guest can see. Cheap when done.
+int rp_session_begin(struct rp_vhdx *v, enum rp_session level, struct rp_error *err);
+// Writes the header into the other slot and syncs; twice makes both agree.
+int rp_header_update(struct rp_vhdx *v, int times, struct rp_error *err);
+// Flushes, applies, clears LogGuid: the file is clean. Does nothing when no session began.
+int rp_session_end(struct rp_vhdx *v, struct rp_error *err);
+// Records the first failure for good and returns -1.
+int rp_session_fail(struct rp_vhdx *v, const struct rp_error *why);
+// 0 when writing is possible.
+int rp_session_check(struct rp_vhdx *v, struct rp_error *err);
+
+// ---- flush.c
+
+enum rp_flush { RP_FLUSH_LOG, RP_FLUSH_ALL }; // LOG: room in the log is wanted, from inside an operation
+int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err);
+// Under lock (dropped meanwhile when the log is full: look again at everything afterwards): reserves `pages`.
+int rp_reserve(struct rp_vhdx *v, size_t pages, struct rp_error *err);
+void rp_unreserve(struct rp_vhdx *v, size_t pages);
+
+// ---- space.c (under lock unless noted)
+
+// Looks at the whole table: fails on blocks outside the file or on one another; finds free space. Before first use.
+int rp_space_scan(struct rp_vhdx *v, struct rp_error *err);
+int rp_space_start(struct rp_vhdx *v, struct rp_error *err); // session begins: cuts off what lies beyond `end`
+// Space that reads as zeros, durably so. Not below `zeros` or `end` of an earlier state.
+int rp_space_take(struct rp_vhdx *v, uint64_t size, uint64_t *offset, struct rp_error *err);
+void rp_space_free(struct rp_vhdx *v, uint64_t offset, uint64_t size);   // the table named it until now
+void rp_space_return(struct rp_vhdx *v, uint64_t offset, uint64_t size); // taken, but never named
+int rp_space_clear(struct rp_vhdx *v, struct rp_error *err);             // not under lock: old data becomes zeros
+void rp_space_free_all(struct rp_vhdx *v);
+
+// ---- blocks.c (under lock)
+
+struct rp_piece {
+    unsigned state;       // as in the table; for a partly present block: FULL or NOT_PRESENT, by its bitmap
+    uint64_t file_offset; // when state is FULL
+    uint64_t length;      // up to where all of that holds, at most what was asked for
+};
+// Where the bytes at `offset` are. Runs on over neighbouring blocks while they are of one kind (and adjacent in the file).
+int rp_blocks_find(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_piece *piece, struct rp_error *err);
+int rp_block_get(struct rp_vhdx *v, uint64_t block, uint64_t *entry, struct rp_error *err);
+int rp_block_put(struct rp_vhdx *v, uint64_t block, unsigned state, uint64_t file_offset, struct rp_error *err);
+// The sector bitmap of a block's chunk: its place, allocated (all zeros) when `allocate` and there is none; else 0.
+int rp_bitmap_find(struct rp_vhdx *v, uint64_t block, bool allocate, uint64_t *file_offset, struct rp_error *err);
+// Sets or clears the bits of a range inside one block.
+int rp_bitmap_fill(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool value, struct rp_error *err);
+// How far from `offset` the bit keeps its value, within `length`.
+int rp_bitmap_run(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool *value, uint64_t *run,
+                  struct rp_error *err);
+static inline uint64_t rp_block_of(const struct rp_vhdx *v, uint64_t offset) { return offset / v->layout.block_size; }
+// Where the block ends in the virtual disk.
+uint64_t rp_block_end(const struct rp_vhdx *v, uint64_t block);
+// Pages that one change of a block can make dirty.
+size_t rp_block_pages(const struct rp_vhdx *v);
+void rp_block_wait(struct rp_vhdx *v, uint64_t block);  // until it is not moving
+void rp_block_move(struct rp_vhdx *v, uint64_t block);  // waits, then registers it
+void rp_block_moved(struct rp_vhdx *v, uint64_t block); // takes it out again
+
+// ---- extents.c
+
+// As rp_vhdx_chain_extents, with the lock of `v` held (the parents' are taken inside). An unknown parent counts as DATA.
+int rp_chain_extents_locked(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent, void *context,
+                            struct rp_error *err);
+int rp_check_range(const struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_error *err);
+
+// ---- io.c
+
+// Reads from the store; what a replayed log says is behind the end of the file reads as zeros.
+int rp_payload_read(struct rp_vhdx *v, void *data, size_t size, uint64_t offset, struct rp_error *err);
+
+// ---- open.c
+
+// Parses region tables and metadata, through the cache.
+int rp_vhdx_load(struct rp_vhdx *v, struct rp_error *err);
+int rp_vhdx_load_locator(struct rp_vhdx *v, const struct rp_vhdx_item *item, struct rp_error *err);
+
+#endif
