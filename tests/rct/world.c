@@ -31,8 +31,16 @@ void fake_disk_written(struct rp_rct_disk *disk, const struct rp_vhdx_session *s
     disk->identity.mtime_ns = disk->identity.ctime_ns = (int64_t)++now;
 }
 
+// An error is right when the file system stopped, and only then.
+static int stopped(struct world *w, const struct rp_error *err)
+{
+    if (!crashfs_stopped(w->fs))
+        fail_msg("%s", err->text);
+    return -1;
+}
+
 // Opens the leaf to write and what is below it to ask.
-static void open_all(struct world *w, enum rp_rct_verdict expected)
+static int open_all(struct world *w, enum rp_rct_verdict expected)
 {
     struct rp_error err = {0};
     for (size_t i = w->depth; i-- > 0;) {
@@ -40,26 +48,29 @@ static void open_all(struct world *w, enum rp_rct_verdict expected)
         struct rp_vhdx_session session = fake_session();
         enum rp_rct_verdict verdict;
         layer->rct = i ? rp_rct_open_read(w->fs, layer->path, &layer->disk, &err) : NULL;
-        if (i && !layer->rct)
+        if (i && !layer->rct && expected != RP_RCT_CLEAN)
             assert_int_equal(err.code, RP_ERR_TRACKING_OFF);
         if (layer->rct)
             continue;
         err.code = RP_OK;
         layer->rct = rp_rct_open_write(w->fs, layer->path, &layer->disk, &session, &verdict, &err);
         if (!layer->rct)
-            fail_msg("%s", err.text);
+            return stopped(w, &err);
         if (expected == RP_RCT_CLEAN || verdict == RP_RCT_FOREIGN)
             assert_int_equal(verdict, expected);
         fake_disk_written(&layer->disk, &session);
         if (i && rp_rct_freeze(layer->rct, &layer->disk, &err))
-            fail_msg("%s", err.text);
+            return stopped(w, &err);
     }
+    return 0;
 }
 
 static void close_all(struct world *w)
 {
-    for (size_t i = 0; i < w->depth; i++)
+    for (size_t i = 0; i < w->depth; i++) {
         rp_rct_abandon(w->layers[i].rct);
+        w->layers[i].rct = NULL;
+    }
 }
 
 void world_start(struct world *w, uint64_t seed, uint64_t size)
@@ -69,7 +80,7 @@ void world_start(struct world *w, uint64_t seed, uint64_t size)
     struct rp_guid disk_id = rp_guid_new();
     fake_disk_new(&w->layers[0].disk, size, &disk_id);
     strcpy(w->layers[0].path, "vm/disk0");
-    open_all(w, RP_RCT_NEW);
+    assert_int_equal(open_all(w, RP_RCT_NEW), 0);
 }
 
 void world_end(struct world *w)
@@ -114,12 +125,13 @@ int world_checkpoint(struct world *w, bool show)
     if (w->depth == WORLD_LAYERS)
         return 0;
     struct layer child = {0};
+    struct rp_error err = {0};
     snprintf(child.path, sizeof child.path, "vm/disk0-%u", ++w->files);
     fake_disk_new(&child.disk, w->size, &w->layers[0].disk.disk_id);
     struct rp_vhdx_session session = fake_session();
-    child.rct = rp_rct_prepare_child(w->layers[0].rct, child.path, &child.disk, &session, NULL);
+    child.rct = rp_rct_prepare_child(w->layers[0].rct, child.path, &child.disk, &session, &err);
     if (!child.rct)
-        return -1;
+        return stopped(w, &err);
     fake_disk_written(&child.disk, &session);
 
     rp_gate_close(w->gate);
@@ -130,8 +142,8 @@ int world_checkpoint(struct world *w, bool show)
     rp_gate_open(w->gate);
 
     fake_disk_written(&w->layers[1].disk, NULL);
-    if (rp_rct_freeze(w->layers[1].rct, &w->layers[1].disk, NULL))
-        return -1;
+    if (rp_rct_freeze(w->layers[1].rct, &w->layers[1].disk, &err))
+        return stopped(w, &err);
     if (show)
         publish(w, id, time);
     return 0;
@@ -139,20 +151,21 @@ int world_checkpoint(struct world *w, bool show)
 
 static int merge_locked(struct world *w, size_t i)
 {
+    struct rp_error err = {0};
     struct layer *child = &w->layers[i], *parent = &w->layers[i + 1];
     struct rp_vhdx_session session = fake_session();
-    if (rp_rct_merge(child->rct, parent->rct, &parent->disk, &session, NULL))
-        return -1;
+    if (rp_rct_merge(child->rct, parent->rct, &parent->disk, &session, &err))
+        return stopped(w, &err);
     fake_disk_written(&parent->disk, &session);
     parent->disk.virtual_size = child->disk.virtual_size;
     if (i > 1) { // a frozen file above gets a new parent locator
         struct layer *above = &w->layers[i - 1];
         struct rp_vhdx_session locator = {rp_guid_new(), above->disk.data_write_guid};
-        if (rp_rct_rebind(above->rct, &above->disk, &locator, NULL))
-            return -1;
+        if (rp_rct_rebind(above->rct, &above->disk, &locator, &err))
+            return stopped(w, &err);
         fake_disk_written(&above->disk, &locator);
-        if (rp_rct_freeze(above->rct, &above->disk, NULL))
-            return -1;
+        if (rp_rct_freeze(above->rct, &above->disk, &err))
+            return stopped(w, &err);
     }
     struct rp_rct *gone = child->rct;
     char *path = rp_rct_path(child->path);
@@ -162,13 +175,13 @@ static int merge_locked(struct world *w, size_t i)
     if (i)
         rp_gate_open(w->gate);
     rp_rct_abandon(gone);
-    int failed = rp_fs_unlink(w->fs, path, NULL);
+    int failed = rp_fs_unlink(w->fs, path, &err);
     free(path);
     if (i)
-        failed |= rp_rct_freeze(w->layers[i].rct, &w->layers[i].disk, NULL);
+        failed |= rp_rct_freeze(w->layers[i].rct, &w->layers[i].disk, &err);
     else
         rp_rct_thaw(w->layers[0].rct);
-    return failed ? -1 : 0;
+    return failed ? stopped(w, &err) : 0;
 }
 
 int world_merge(struct world *w, size_t layer)
@@ -188,26 +201,29 @@ int world_grow(struct world *w, uint64_t size)
     if (size <= w->size || size > (uint64_t)WORLD_UNITS * WORLD_UNIT)
         return 0;
     rp_gate_close(w->gate);
-    int failed = rp_rct_grow(w->layers[0].rct, size, NULL);
+    struct rp_error err = {0};
+    int failed = rp_rct_grow(w->layers[0].rct, size, &err);
     if (!failed) {
         mark_truth(w, w->size, size - w->size);
         w->layers[0].disk.virtual_size = w->size = size;
     }
     rp_gate_open(w->gate);
-    return failed;
+    return failed ? stopped(w, &err) : 0;
 }
 
 int world_reopen(struct world *w)
 {
+    struct rp_error err = {0};
     fake_disk_written(&w->layers[0].disk, NULL);
-    int failed = rp_rct_close(w->layers[0].rct, &w->layers[0].disk, NULL);
+    int failed = rp_rct_close(w->layers[0].rct, &w->layers[0].disk, &err);
     w->layers[0].rct = NULL;
     if (failed)
-        return -1;
-    for (size_t i = 1; i < w->depth; i++)
+        return stopped(w, &err);
+    for (size_t i = 1; i < w->depth; i++) {
         assert_int_equal(rp_rct_close(w->layers[i].rct, NULL, NULL), 0);
-    open_all(w, RP_RCT_CLEAN);
-    return 0;
+        w->layers[i].rct = NULL;
+    }
+    return open_all(w, RP_RCT_CLEAN);
 }
 
 void world_crash(struct world *w, bool power_cut)
@@ -216,7 +232,7 @@ void world_crash(struct world *w, bool power_cut)
     crashfs_restart(w->fs, power_cut, &w->seed);
     for (size_t i = 0; i < w->id_count; i++)
         w->ids[i].exact = false;
-    open_all(w, RP_RCT_UNCLEAN);
+    assert_int_equal(open_all(w, RP_RCT_UNCLEAN), 0);
 }
 
 static void check_id(struct world *w, const struct published *p)

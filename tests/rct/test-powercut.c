@@ -1,0 +1,116 @@
+// The machine stops at every single call that changes something, in every step of a tracker's life.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/num.h"
+#include "world.h"
+
+typedef int step_fn(struct world *w);
+
+static int checkpoint(struct world *w) { return world_checkpoint(w, true); }
+static int grow(struct world *w) { return world_grow(w, w->size + 5 * RP_MIB); }
+static int merge_leaf(struct world *w) { return world_merge(w, 0); }
+static int merge_middle(struct world *w) { return world_merge(w, 2); }
+static int merge_bottom(struct world *w) { return world_merge(w, w->depth - 2); }
+static int reopen(struct world *w) { return world_reopen(w); }
+
+static void some_history(struct world *w)
+{
+    for (int i = 0; i < 4; i++) {
+        world_write_some(w, &w->seed, 6);
+        assert_int_equal(world_checkpoint(w, true), 0);
+        if (i == 1)
+            assert_int_equal(world_reopen(w), 0);
+    }
+    world_write_some(w, &w->seed, 6);
+}
+
+// After a crash the tracker must be as good as new: ids sealed from now on are exact again.
+static void must_recover(struct world *w)
+{
+    world_check(w);
+    world_write_some(w, &w->seed, 3);
+    world_check(w);
+    if (w->depth == WORLD_LAYERS)
+        assert_int_equal(world_merge(w, 0), 0);
+    assert_int_equal(world_checkpoint(w, true), 0);
+    world_write_some(w, &w->seed, 3);
+    assert_int_equal(world_checkpoint(w, false) | world_merge(w, 0), 0);
+    world_write_some(w, &w->seed, 3);
+    assert_int_equal(world_reopen(w), 0);
+    world_check(w);
+}
+
+static void stop_everywhere_in(step_fn *action)
+{
+    static struct world w;
+    uint64_t seed = test_seed();
+    unsigned long stops = 0;
+    for (unsigned long n = 1;; n++) {
+        bool stopped = false;
+        for (int power_cut = 0; power_cut < 4; power_cut++) { // one kill, three ways of losing what was not flushed
+            world_start(&w, seed + n * 4 + (unsigned)power_cut, 100 * RP_MIB);
+            some_history(&w);
+            crashfs_arm(w.fs, n);
+            int failed = action(&w);
+            stopped = crashfs_stopped(w.fs);
+            assert_int_equal(failed != 0, stopped);
+            crashfs_arm(w.fs, 0);
+            if (stopped) {
+                world_crash(&w, power_cut);
+                stops++;
+            }
+            must_recover(&w);
+            world_end(&w);
+        }
+        if (!stopped)
+            break;
+    }
+    printf("# %lu stops\n", stops);
+    assert_true(stops >= 8);
+}
+
+static void a_checkpoint_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(checkpoint); }
+static void a_growth_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(grow); }
+static void a_merge_of_the_leaf_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(merge_leaf); }
+static void a_merge_in_the_middle_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(merge_middle); }
+static void a_merge_into_the_base_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(merge_bottom); }
+static void a_clean_end_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(reopen); }
+
+// Without an error from the file system at all: the power fails between two calls of ours.
+static void the_power_can_fail_after_each_step(void **state)
+{
+    (void)state;
+    static struct world w;
+    step_fn *const steps[] = {checkpoint, grow, merge_leaf, merge_middle, merge_bottom, reopen};
+    uint64_t seed = test_seed();
+    for (size_t i = 0; i < 6 * 8; i++) {
+        world_start(&w, seed + i, 100 * RP_MIB);
+        some_history(&w);
+        assert_int_equal(steps[i % 6](&w), 0);
+        world_write_some(&w, &w.seed, 2);
+        world_crash(&w, true);
+        must_recover(&w);
+        world_end(&w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_checkpoint_can_stop_anywhere),
+        cmocka_unit_test(a_growth_can_stop_anywhere),
+        cmocka_unit_test(a_merge_of_the_leaf_can_stop_anywhere),
+        cmocka_unit_test(a_merge_in_the_middle_can_stop_anywhere),
+        cmocka_unit_test(a_merge_into_the_base_can_stop_anywhere),
+        cmocka_unit_test(a_clean_end_can_stop_anywhere),
+        cmocka_unit_test(the_power_can_fail_after_each_step),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
