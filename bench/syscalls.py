@@ -18,6 +18,12 @@ def server_of(uri):
         return struct.unpack('3i', client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
 
+def switch_tracking_off(disk):
+    """A file that is not ours stands where the tracking file should be: refpoint leaves it alone and tracks nothing."""
+    with open(disk + '.rct', 'w') as file:
+        file.write('somebody else\'s file\n')
+
+
 def steady_writes(uri, service, trace, count=2000):
     """System calls and syncs per write of 4 KiB, one at a time, to blocks that were written before. No flushes."""
     import nbd
