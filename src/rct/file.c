@@ -31,13 +31,6 @@ void rp_rct_floors_add(struct rp_rct_header *h, uint64_t unit, uint32_t epoch)
     size_t end = at;
     while (end < h->floor_count && h->floors[end].epoch <= epoch)
         end++;
-    if (end == at && h->floor_count == RP_RCT_FLOORS_MAX) {
-        // Full: the two oldest growths become one that counts as the later of them. More than the truth, never less.
-        h->floors[1].unit = h->floors[0].unit;
-        memmove(h->floors, h->floors + 1, --h->floor_count * sizeof *h->floors);
-        rp_rct_floors_add(h, unit, epoch);
-        return;
-    }
     memmove(h->floors + at + 1, h->floors + end, (h->floor_count - end) * sizeof *h->floors);
     h->floors[at] = (struct rp_rct_floor){unit, epoch};
     h->floor_count = h->floor_count - (end - at) + 1;

@@ -60,6 +60,7 @@ struct rp_rct_header {
 uint64_t rp_rct_page_count(uint64_t virtual_size, uint32_t unit_size);
 size_t rp_rct_bitmap_size(uint64_t virtual_size, uint32_t unit_size);
 
+// There must be room for one more.
 void rp_rct_floors_add(struct rp_rct_header *header, uint64_t unit, uint32_t epoch);
 void rp_rct_lineage_add(struct rp_rct_header *header, const struct rp_rct_span *span);
 // The id was sealed under the header's GUID or one of its lineage.

@@ -4,16 +4,6 @@
 #include "base/num.h"
 #include "rct/tracker.h"
 
-static void raise_units(struct rp_rct *parent, uint64_t offset, uint64_t length, uint32_t epoch)
-{
-    uint64_t last = (offset + length - 1) >> parent->unit_shift;
-    for (uint64_t unit = offset >> parent->unit_shift; unit <= last; unit++) {
-        struct rp_rct_page *page = rp_rct_pages_make(&parent->pages, unit / RP_RCT_PAGE_UNITS);
-        if (rp_rct_page_raise(page, unit % RP_RCT_PAGE_UNITS, epoch))
-            atomic_store(&page->dirty, true);
-    }
-}
-
 // Both locks are held. The units of the two files may differ in size. The parent's pages are loaded when they are written.
 static int fold_pages(struct rp_rct *child, struct rp_rct *parent, struct rp_error *err)
 {
@@ -26,8 +16,10 @@ static int fold_pages(struct rp_rct *child, struct rp_rct *parent, struct rp_err
         for (uint64_t j = 0; page && j < RP_RCT_PAGE_UNITS; j++) {
             uint32_t since = atomic_load_explicit(&page->since[j], memory_order_relaxed);
             uint64_t offset = (i * RP_RCT_PAGE_UNITS + j) << child->unit_shift;
-            if (since && offset < size)
-                raise_units(parent, offset, rp_min64(child->header.unit_size, size - offset), since);
+            if (!since || offset >= size)
+                continue;
+            uint64_t last = offset + rp_min64(child->header.unit_size, size - offset) - 1;
+            rp_rct_raise(parent, offset >> parent->unit_shift, (last >> parent->unit_shift) + 1, since);
         }
     }
     return 0;
@@ -37,7 +29,7 @@ static void fold_floors(const struct rp_rct *child, struct rp_rct *parent)
 {
     for (size_t i = 0; i < child->header.floor_count; i++) {
         const struct rp_rct_floor *floor = &child->header.floors[i];
-        rp_rct_floors_add(&parent->header, floor->unit << child->unit_shift >> parent->unit_shift, floor->epoch);
+        rp_rct_add_floor(parent, floor->unit << child->unit_shift >> parent->unit_shift, floor->epoch);
     }
 }
 

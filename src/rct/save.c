@@ -148,8 +148,10 @@ int rp_rct_load_page(struct rp_rct *rct, uint64_t index, struct rp_rct_page **ou
         return -1;
     page = *out = rp_rct_pages_make(&rct->pages, index);
     if (rp_rct_page_decode(bytes, index, since)) {
-        rp_log(RP_LOG_WARNING, "%s: page %llu is damaged: its part of the disk counts as changed", rct->path,
-               (unsigned long long)index);
+        if (!rct->warned)
+            rp_log(RP_LOG_WARNING, "%s: page %llu is damaged: its part of the disk counts as changed", rct->path,
+                   (unsigned long long)index);
+        rct->warned = true;
         for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
             since[i] = epoch;
         atomic_store(&page->dirty, true);

@@ -17,7 +17,7 @@ static void resize(struct rp_rct *rct, uint64_t virtual_size)
 {
     uint64_t old = atomic_load(&rct->virtual_size);
     if (virtual_size > old) {
-        rp_rct_floors_add(&rct->header, old >> rct->unit_shift, atomic_load(&rct->epoch));
+        rp_rct_add_floor(rct, old >> rct->unit_shift, atomic_load(&rct->epoch));
         atomic_store(&rct->changed, true);
         atomic_store(&rct->touched, true);
     }

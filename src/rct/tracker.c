@@ -65,6 +65,29 @@ void rp_rct_forget_pages(struct rp_rct *rct)
     rp_rct_fit_bitmap(rct);
 }
 
+void rp_rct_raise(struct rp_rct *rct, uint64_t first, uint64_t end, uint32_t epoch)
+{
+    for (uint64_t unit = first; unit < end; unit++) {
+        struct rp_rct_page *page = rp_rct_pages_make(&rct->pages, unit / RP_RCT_PAGE_UNITS);
+        if (rp_rct_page_raise(page, unit % RP_RCT_PAGE_UNITS, epoch))
+            atomic_store(&page->dirty, true);
+    }
+}
+
+void rp_rct_add_floor(struct rp_rct *rct, uint64_t unit, uint32_t epoch)
+{
+    struct rp_rct_header *h = &rct->header;
+    if (h->floor_count == RP_RCT_FLOORS_MAX) {
+        size_t least = 0;
+        for (size_t i = 1; i + 1 < h->floor_count; i++)
+            if (h->floors[i + 1].unit - h->floors[i].unit < h->floors[least + 1].unit - h->floors[least].unit)
+                least = i;
+        rp_rct_raise(rct, h->floors[least].unit, h->floors[least + 1].unit, h->floors[least].epoch);
+        memmove(h->floors + least, h->floors + least + 1, (--h->floor_count - least) * sizeof *h->floors);
+    }
+    rp_rct_floors_add(h, unit, epoch);
+}
+
 struct rp_guid rp_rct_stem(const struct rp_rct *rct)
 {
     return atomic_load(&rct->touched) ? rct->header.tracking : rct->keep;

@@ -13,6 +13,7 @@ struct rp_rct {
     struct rp_store *store;
     bool writable; // the store is open for writing
     bool failed;   // a write failed: nothing is committed any more
+    bool warned;   // of damaged pages
 
     pthread_mutex_t lock; // everything but `pages` and the atomics
     // header.clean tells what the file says now; virtual_size, changed and stem are filled in when it is written.
@@ -38,6 +39,11 @@ void rp_rct_adopt_header(struct rp_rct *rct);
 // Forgets all pages and makes the bitmap fit the disk's size.
 void rp_rct_forget_pages(struct rp_rct *rct);
 void rp_rct_fit_bitmap(struct rp_rct *rct);
+
+// Units [first, end) changed in `epoch` or later. Marks may run.
+void rp_rct_raise(struct rp_rct *rct, uint64_t first, uint64_t end, uint32_t epoch);
+// rp_rct_floors_add; when the header is full, the floor that covers the fewest units goes into the pages.
+void rp_rct_add_floor(struct rp_rct *rct, uint64_t unit, uint32_t epoch);
 
 // What stands in the file. Reading leaves the store as it is.
 enum rp_rct_found { RP_RCT_FOUND, RP_RCT_FOUND_DAMAGED, RP_RCT_FOUND_NOT_OURS };
