@@ -13,6 +13,18 @@ struct slot {
     bool valid;
 };
 
+// Every page that the bitmap names lies inside the file: one that was cut short is damaged as a whole, and no bitmap makes
+// us hold more pages than the file has.
+static bool pages_inside(const struct slot *slot, size_t bitmap_size, uint64_t size)
+{
+    while (bitmap_size && !slot->bitmap[bitmap_size - 1])
+        bitmap_size--;
+    if (!bitmap_size)
+        return true;
+    uint64_t pages = bitmap_size * 8 - (uint64_t)(__builtin_clz(slot->bitmap[bitmap_size - 1]) - 24);
+    return rp_range_ok(RP_RCT_PAGES_AT, pages * RP_RCT_PAGE_SIZE, size);
+}
+
 // Sets valid; a slot that breaks the format is only invalid. -1: the store failed, or a later version wrote it.
 static int read_slot(struct rp_store *store, uint64_t size, int number, struct slot *slot, bool *ours, struct rp_error *err)
 {
@@ -39,6 +51,7 @@ static int read_slot(struct rp_store *store, uint64_t size, int number, struct s
         (areas.bitmap_size && rp_store_pread(store, slot->bitmap, areas.bitmap_size, at + RP_RCT_BITMAP_AT, err)))
         return -1;
     slot->valid = rp_crc32c(0, slot->bitmap, areas.bitmap_size) == areas.bitmap_crc &&
+                  pages_inside(slot, areas.bitmap_size, size) &&
                   !rp_rct_lineage_decode(lineage, &areas, &slot->header, NULL);
     return 0;
 }

@@ -105,6 +105,15 @@ static int crash_flush(struct rp_store *store, struct rp_error *err)
     return now == GO ? failed : dead(err);
 }
 
+static int crash_truncate(struct rp_store *store, uint64_t size, struct rp_error *err)
+{
+    struct crash_store *s = store_of(store);
+    pthread_mutex_lock(&s->fs->lock);
+    int failed = step(s->fs) == GO ? rp_store_truncate(s->below, size, err) : dead(err);
+    pthread_mutex_unlock(&s->fs->lock);
+    return failed;
+}
+
 static int crash_size(struct rp_store *store, uint64_t *size, struct rp_error *err)
 {
     return rp_store_size(store_of(store)->below, size, err);
@@ -143,6 +152,7 @@ static struct rp_store *crash_open(struct rp_fs *base, const char *path, unsigne
         .pread = crash_pread,
         .pwrite = crash_pwrite,
         .flush = crash_flush,
+        .truncate = crash_truncate,
         .size = crash_size,
         .identity = crash_identity,
         .lock = crash_lock,

@@ -585,9 +585,29 @@ static void a_damaged_page_counts_as_changed(void **state)
     id = seal_disk(&d);
     assert_int_equal(changed(d.rct, &id), 0);
     close_disk(&d);
-    write_file("d.rct", file.data, RP_RCT_PAGES_AT + 100); // cut short
+    rp_buf_clear(&file);
+}
+
+static void a_file_cut_short_never_hides_a_change(void **state)
+{
+    (void)state;
+    struct disk d = new_disk("d");
     open_disk(&d);
+    struct rp_rct_id id = seal_disk(&d);
+    rp_rct_mark(d.rct, 0, 512);
+    rp_rct_mark(d.rct, SIZE - 512, 512);
     close_disk(&d);
+    struct rp_buf file = read_file("d.rct");
+    struct rp_rct_disk facts = d.facts;
+    assert_int_equal(file.size, RP_RCT_PAGES_AT + 2 * RP_RCT_PAGE_SIZE);
+    for (size_t size = 8; size <= file.size; size += size < file.size - 5000 ? 3989 : 1) {
+        write_file("d.rct", file.data, size);
+        d.facts = facts;
+        open_disk(&d);
+        int answer = changed(d.rct, &id);
+        assert_true(answer == (size < file.size ? ALL : 2) || (size < file.size && answer == -RP_ERR_TRACKING_ID));
+        close_disk(&d);
+    }
     rp_buf_clear(&file);
 }
 
@@ -777,6 +797,7 @@ int main(void)
         TEST(a_parent_written_behind_its_child_counts_as_changed),
         TEST(a_parent_opened_and_not_written_stays_exact),
         TEST(a_damaged_page_counts_as_changed),
+        TEST(a_file_cut_short_never_hides_a_change),
         TEST(a_damaged_slot_never_hides_a_change),
         TEST(growth_is_a_change_of_the_new_space),
         TEST(a_huge_disk_costs_what_was_touched),

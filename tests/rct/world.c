@@ -16,8 +16,8 @@ void fake_disk_new(struct rp_rct_disk *disk, uint64_t size, const struct rp_guid
 {
     *disk = (struct rp_rct_disk){.virtual_size = size, .disk_id = *disk_id,
                                  .file_write_guid = rp_guid_new(), .data_write_guid = rp_guid_new()};
-    disk->identity = (struct rp_store_identity){.device = 1, .inode = ++inodes, .size = 4 << 20,
-                                                .mtime_ns = (int64_t)++now, .ctime_ns = (int64_t)now};
+    disk->identity = (struct rp_store_identity){.device = 1, .inode = ++inodes, .size = 4 << 20};
+    fake_disk_written(disk, NULL);
 }
 
 struct rp_vhdx_session fake_session(void) { return (struct rp_vhdx_session){rp_guid_new(), rp_guid_new()}; }
