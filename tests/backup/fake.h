@@ -1,0 +1,76 @@
+// A host of one VM whose disks live in memory, with change tracking, checkpoints and reference points as the real one has
+// them, that can be told to fail or to lie; a reader of its frozen disks; and a backend that fails on purpose.
+#ifndef TESTS_BACKUP_FAKE_H
+#define TESTS_BACKUP_FAKE_H
+
+#include "backup/backup.h"
+
+#define FAKE_MAX 8
+#define FAKE_POINTS 256
+#define FAKE_UNIT 65536u
+
+struct fake_disk {
+    bool present;
+    uint32_t number;
+    char instance[RP_HOST_ID];
+    struct rp_guid disk_id;
+    uint64_t size;
+    uint8_t *data;       // the whole disk
+    bool *allocated;     // per unit
+    uint32_t *since;     // per unit: epoch of the last change
+    struct rp_guid tracking;
+    bool untracked;
+};
+struct fake_point {
+    bool present, snapshot; // snapshot, or reference point
+    char id[RP_HOST_ID];
+    char *name;
+    enum rp_snapshot_type type;
+    uint32_t epoch;
+    int64_t time_ns;
+    struct fake_disk disks[FAKE_MAX]; // frozen; data only in a snapshot
+};
+struct fake_host {
+    struct rp_host_connection host;
+    struct rp_vm vm;
+    uint32_t epoch;              // shared by all disks
+    unsigned next_id;
+    struct fake_disk disks[FAKE_MAX];
+    struct fake_point points[FAKE_POINTS];
+    unsigned merging;            // find_vm says MERGING so many times more
+    // faults
+    unsigned calls;              // verbs called so far (only those that a backup makes; not find_vm)
+    unsigned fail_at;            // this call fails; 0: none
+    bool fail_after;             // ... after having done its work: the answer is lost
+    const char *failed_verb;     // which one it was
+    void (*before)(struct fake_host *fake, const char *verb);
+    void *context;
+    // lies
+    bool reached_crash, unordered_changes, outside_changes, no_progress_changes, refuse_changes, wrong_size, twice_the_number;
+    bool hide_snapshot, hide_reference, other_rct_ids;
+    uint64_t bytes_read;         // by the reader
+    unsigned readers;            // open now
+};
+
+void fake_init(struct fake_host *fake);
+void fake_clear(struct fake_host *fake);
+struct fake_disk *fake_add_disk(struct fake_host *fake, uint64_t size);
+void fake_remove_disk(struct fake_host *fake, unsigned slot);
+void fake_resize(struct fake_host *fake, unsigned slot, uint64_t size);
+void fake_write(struct fake_host *fake, unsigned slot, uint64_t offset, const void *data, size_t size);
+void fake_trim(struct fake_host *fake, unsigned slot, uint64_t offset, uint64_t length); // whole units
+unsigned fake_count(const struct fake_host *fake, bool snapshots); // snapshots, or reference points
+struct fake_point *fake_new_point(struct fake_host *fake, bool snapshot, const char *name);
+
+// For rp_backup_options.open_reader.
+struct rp_reader *fake_reader_open(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_error *err);
+
+// A backend on `inner` whose put number `fail_at` fails (1: the next); taken over.
+struct fake_backend {
+    struct rp_backend backend;
+    struct rp_backend *inner;
+    unsigned puts, fail_at;
+};
+struct rp_backend *fake_backend_new(struct rp_backend *inner, struct fake_backend **out);
+
+#endif

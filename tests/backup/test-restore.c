@@ -1,0 +1,278 @@
+// Restores to files, of a fake host's backups.
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "backup/diff.h"
+#include "backup/restore.h"
+#include "base/buf.h"
+#include "base/num.h"
+#include "disk/chain.h"
+#include "world.h"
+
+static int setup(void **state)
+{
+    struct world *world = malloc(sizeof *world);
+    world_init(world);
+    fake_add_disk(&world->fake, 5 * RP_MIB + 512 * 3);
+    world_write(world, 0, RP_MIB - 100, 70000);
+    world_write(world, 0, 5 * RP_MIB, 512 * 3);
+    fake_add_disk(&world->fake, 64 * RP_MIB);
+    world_write(world, 1, 40 * RP_MIB, 1);
+    world_must_backup(world);
+    *state = world;
+    return 0;
+}
+static int teardown(void **state)
+{
+    world_clear(*state);
+    free(*state);
+    return 0;
+}
+
+static unsigned files_in(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    unsigned count = 0;
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        count += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+static char *target(struct world *world) { return rp_xasprintf("%s/restored", world->folder); }
+
+static void check_raw(const char *path, const struct image *image)
+{
+    struct rp_buf got = {0};
+    struct rp_error err = {0};
+    if (rp_fs_read_file(rp_fs_posix(), path, 1 << 30, &got, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(got.size, image->size);
+    assert_memory_equal(got.data, image->data, image->size);
+    rp_buf_clear(&got);
+}
+
+static void a_raw_restore_is_exact_and_sparse(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world), *path = rp_xasprintf("%s/web1-disk1.raw", folder);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(result.count, 2);
+    for (size_t i = 0; i < 2; i++)
+        check_raw(result.files[i].path, &world->expected[0].disks[result.files[i].number]);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_true((uint64_t)st.st_blocks * 512 < RP_MIB);
+    assert_int_equal(files_in(folder), 2);
+    rp_restore_result_clear(&result);
+}
+
+static void a_vhdx_restore_is_exact_and_keeps_the_disks_identity(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_VHDX, .disk = -1, .threads = 2};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < result.count; i++) {
+        const struct image *image = &world->expected[0].disks[result.files[i].number];
+        struct rp_chain chain;
+        if (rp_chain_open(rp_fs_posix(), result.files[i].path, &chain, &err))
+            fail_msg("%s", err.text);
+        const struct rp_vhdx_info *info = rp_vhdx_info(chain.layers[0]);
+        assert_int_equal(info->size, image->size);
+        assert_int_equal(info->logical_sector, 512);
+        assert_int_equal(info->physical_sector, 4096);
+        assert_true(rp_guid_equal(&info->disk_id, &world->fake.disks[result.files[i].number].disk_id));
+        RP_AUTO_FREE uint8_t *data = rp_xmalloc(image->size);
+        assert_int_equal(rp_vhdx_read(chain.layers[0], data, (uint32_t)image->size, 0, &err), 0);
+        assert_memory_equal(data, image->data, image->size);
+        rp_chain_close(&chain);
+    }
+    rp_restore_result_clear(&result);
+}
+
+static void another_program_finds_the_same_in_a_restored_vhdx(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_VHDX, .disk = -1};
+    struct rp_restore_result result;
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, NULL), 0);
+    rp_restore_result_clear(&result);
+    options.format = RP_IMAGE_RAW;
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, NULL), 0);
+    rp_restore_result_clear(&result);
+    for (unsigned i = 0; i < 2; i++) {
+        RP_AUTO_FREE char *command = rp_xasprintf("qemu-img compare -f raw -F vhdx %s/web1-disk%u.raw %s/web1-disk%u.vhdx >/dev/null",
+                                                  folder, i, folder, i);
+        assert_int_equal(system(command), 0);
+    }
+}
+
+static void one_disk_can_be_restored_alone(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = 1};
+    struct rp_restore_result result;
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, NULL), 0);
+    assert_int_equal(files_in(folder), 1);
+    rp_restore_result_clear(&result);
+    options.disk = 7;
+    struct rp_error err = {0};
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+    assert_int_equal(err.code, RP_ERR_NOT_FOUND);
+}
+
+static void a_file_that_exists_is_never_overwritten(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world), *path = rp_xasprintf("%s/web1-disk1.raw", folder);
+    mkdir(folder, 0700);
+    assert_int_equal(rp_fs_replace_file(rp_fs_posix(), path, "precious", 8, NULL), 0);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+    assert_int_equal(err.code, RP_ERR_EXISTS);
+    assert_non_null(strstr(err.text, path));
+    assert_int_equal(files_in(folder), 1);
+    RP_CLEANUP(rp_buf_clear) struct rp_buf got = {0};
+    assert_int_equal(rp_fs_read_file(rp_fs_posix(), path, 100, &got, NULL), 0);
+    assert_int_equal(got.size, 8);
+}
+
+static int stop_after_a_while(void *context, uint64_t done, uint64_t total)
+{
+    // The second file's name is taken while the first is written: found out only at the very end.
+    const char *path = context;
+    (void)total;
+    if (path && done)
+        assert_int_equal(rp_fs_replace_file(rp_fs_posix(), path, "precious", 8, NULL), 0);
+    return !path;
+}
+
+static void an_interrupted_restore_leaves_nothing(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    for (int format = RP_IMAGE_RAW; format <= RP_IMAGE_VHDX; format++) {
+        struct rp_restore_options options = {
+            .directory = folder, .format = (enum rp_image_format)format, .disk = -1, .progress = stop_after_a_while};
+        struct rp_restore_result result;
+        struct rp_error err = {0};
+        assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+        assert_int_equal(err.code, RP_ERR_CANCELLED);
+        assert_int_equal(access(folder, F_OK), -1); // made by us, so gone with us
+    }
+}
+
+static void a_name_taken_meanwhile_is_not_overwritten_and_nothing_else_stays(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world), *path = rp_xasprintf("%s/web1-disk1.raw", folder);
+    struct rp_restore_options options = {
+        .directory = folder, .format = RP_IMAGE_RAW, .disk = -1, .progress = stop_after_a_while, .context = path};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+    assert_int_equal(err.code, RP_ERR_EXISTS);
+    assert_int_equal(files_in(folder), 1);
+    RP_CLEANUP(rp_buf_clear) struct rp_buf got = {0};
+    assert_int_equal(rp_fs_read_file(rp_fs_posix(), path, 100, &got, NULL), 0);
+    assert_int_equal(got.size, 8);
+}
+
+static void damaged_data_is_an_error_and_leaves_no_file(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    RP_AUTO_FREE char *command = rp_xasprintf(
+        "for f in $(find %s/repo -type f -size +60k); do printf X | dd of=$f bs=1 seek=50000 conv=notrunc 2>/dev/null; done", world->folder);
+    assert_int_equal(system(command), 0);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+    assert_true(err.code == RP_ERR_CORRUPT || err.code == RP_ERR_AUTH);
+    assert_int_equal(access(folder, F_OK), -1);
+}
+
+static void names_of_vms_become_harmless_file_names(void **state)
+{
+    (void)state;
+    static const char *const names[][2] = {
+        {"web1", "web1"},           {"a/../../etc/passwd", "a_.._.._etc_passwd"}, {"../x", "_._x"}, {".hidden", "_hidden"},
+        {"-rf", "_rf"},             {"", "vm"},                                   {"a b\n\x1b[2J", "a_b___2J"},
+        {"Größe", "Gr__e"},         {"\xff\xfe", "__"},                           {"..", "_."},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        RP_AUTO_FREE char *safe = rp_restore_safe_name(names[i][0]);
+        assert_string_equal(safe, names[i][1]);
+    }
+    char longest[5000];
+    memset(longest, 'x', sizeof longest - 1);
+    longest[sizeof longest - 1] = 0;
+    RP_AUTO_FREE char *safe = rp_restore_safe_name(longest), *none = rp_restore_safe_name(NULL);
+    assert_int_equal(strlen(safe), 100);
+    assert_string_equal(none, "vm");
+}
+
+static void a_diff_names_exactly_the_changed_blocks(void **state)
+{
+    struct world *world = *state;
+    RP_CLEANUP(rp_points_clear) struct rp_points points = {0};
+    world_write(world, 1, 10 * RP_MIB + 5, 3);
+    fake_trim(&world->fake, 1, 40 * RP_MIB, FAKE_UNIT);
+    fake_remove_disk(&world->fake, 0);
+    world_must_backup(world);
+    world_small_disk(world, RP_MIB); // takes the removed one's place
+    world_must_backup(world);
+    assert_int_equal(rp_repo_points(world->repo, &points, NULL), 0);
+    struct rp_diff diff;
+    assert_int_equal(rp_diff_points(world->repo, &points.items[0], &points.items[1], &diff, NULL), 0);
+    assert_int_equal(diff.count, 2);
+    assert_int_equal(diff.disks[0].ranges.count, 2);
+    assert_int_equal(diff.disks[0].ranges.items[0].offset, 10 * RP_MIB);
+    assert_int_equal(diff.disks[0].ranges.items[0].length, FAKE_UNIT);
+    assert_int_equal(diff.disks[0].ranges.items[1].offset, 40 * RP_MIB);
+    assert_null(diff.disks[1].to);
+    rp_diff_clear(&diff);
+    assert_int_equal(rp_diff_points(world->repo, &points.items[0], &points.items[2], &diff, NULL), 0);
+    assert_int_equal(diff.count, 3); // disk 0 is another one now: added, and the old one removed
+    assert_null(diff.disks[0].from);
+    assert_true(diff.disks[0].ranges.count > 0);
+    assert_null(diff.disks[2].to);
+    rp_diff_clear(&diff);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_raw_restore_is_exact_and_sparse),
+        TEST(a_vhdx_restore_is_exact_and_keeps_the_disks_identity),
+        TEST(another_program_finds_the_same_in_a_restored_vhdx),
+        TEST(one_disk_can_be_restored_alone),
+        TEST(a_file_that_exists_is_never_overwritten),
+        TEST(an_interrupted_restore_leaves_nothing),
+        TEST(a_name_taken_meanwhile_is_not_overwritten_and_nothing_else_stays),
+        TEST(damaged_data_is_an_error_and_leaves_no_file),
+        cmocka_unit_test(names_of_vms_become_harmless_file_names),
+        TEST(a_diff_names_exactly_the_changed_blocks),
+    };
+    return cmocka_run_group_tests_name("restore", tests, NULL, NULL);
+}
