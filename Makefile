@@ -27,7 +27,7 @@ $(BUILD)/build.ninja:
 	@meson setup $(BUILD) --prefix $(PREFIX) $(MESON_ARGS) >/dev/null || { meson setup $(BUILD) --prefix $(PREFIX) $(MESON_ARGS); exit 1; }
 
 build: $(BUILD)/build.ninja
-	@ninja -C $(BUILD) --quiet
+	@ninja -C $(BUILD)
 
 check: need-check
 	@$(MAKE) --no-print-directory build
