@@ -73,17 +73,35 @@ static void wait_settled(struct rp_engine *engine, unsigned long announced)
     pthread_mutex_unlock(&engine->state);
 }
 
+// Holds the leaf as it is now, and tells which switches it stands behind.
+static struct rp_layer *hold_leaf(struct rp_engine *engine, size_t disk, unsigned long *announced)
+{
+    unsigned token = rp_gate_enter(engine->gate);
+    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
+    rp_layer_hold(leaf);
+    *announced = atomic_load(&engine->announced);
+    rp_gate_leave(engine->gate, token);
+    return leaf;
+}
+
 int rp_engine_flush(struct rp_engine *engine, size_t disk, struct rp_error *err)
 {
     // The sync itself runs outside the gate, or every checkpoint would have to wait for it. Writes acknowledged before
     // this call went to the leaf seen here, or to a file below it that was frozen, durably, before the switch settled.
-    unsigned token = rp_gate_enter(engine->gate);
-    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
-    rp_layer_hold(leaf);
-    unsigned long announced = atomic_load(&engine->announced);
-    rp_gate_leave(engine->gate, token);
+    unsigned long announced, later;
+    struct rp_layer *leaf = hold_leaf(engine, disk, &announced);
     wait_settled(engine, announced);
-    int failed = rp_engine_check(engine, err) || rp_vhdx_flush(leaf->vhdx, err);
+    struct rp_error why = {0};
+    int failed = rp_engine_check(engine, &why) || rp_vhdx_flush(leaf->vhdx, &why);
     rp_layer_release(leaf);
+    if (why.code == RP_ERR_STATE) {
+        // A checkpoint froze the file meanwhile, and with that makes it durable.
+        rp_layer_release(hold_leaf(engine, disk, &later));
+        wait_settled(engine, later);
+        why = (struct rp_error){0};
+        failed = later == announced ? rp_fail(&why, RP_ERR_STATE, "the disk is not open for writing") : rp_engine_check(engine, &why);
+    }
+    if (failed && err && !err->code)
+        *err = why;
     return failed ? -1 : 0;
 }

@@ -1,0 +1,43 @@
+// A VM's folder with disks, and what its disks must hold, for the tests of the engine.
+#ifndef RP_TESTS_VM_H
+#define RP_TESTS_VM_H
+
+#include "diskservice/engine.h"
+#include "diskservice/record.h"
+
+#define VM_DIRECTORY "/vm"
+#define VM_UNIT (64 << 10)
+
+// Creates disks of `size` in `directory` ("disk0.vhdx", …; blocks of 1 MiB) and the chain record.
+void vm_create(struct rp_fs *fs, const char *directory, size_t disks, uint64_t size);
+// As rp_engine_open, but fails the test when it fails.
+struct rp_engine *vm_open(struct rp_fs *fs, const char *directory);
+char *vm_leaf(struct rp_engine *engine, size_t disk); // path; free it
+
+// Every sector is filled with a value of its own: the disk's model is an array of one number per 4 KiB.
+#define VM_CELL 4096
+struct model {
+    uint64_t size;
+    uint32_t *cells; // 0: zeros
+};
+void model_new(struct model *model, uint64_t size);
+void model_copy(struct model *to, const struct model *from);
+void model_free(struct model *model);
+// Writes through the engine and notes it. `cell` and `count` in units of VM_CELL. 0, or -1 as the engine says.
+int model_write(struct model *model, struct rp_engine *engine, size_t disk, uint64_t cell, uint64_t count, uint32_t value);
+int model_zero(struct model *model, struct rp_engine *engine, size_t disk, uint64_t cell, uint64_t count);
+// Some random writes and zeros.
+int model_change_some(struct model *model, struct rp_engine *engine, size_t disk, unsigned count, uint64_t *seed);
+// The whole disk reads as the model says.
+void model_check(const struct model *model, struct rp_engine *engine, size_t disk);
+// The same for a chain at rest (or frozen), read without an engine.
+void model_check_file(const struct model *model, struct rp_fs *fs, const char *path);
+// Units that differ between two moments of a disk are all among the ranges (which must be ascending); `exact`: no others.
+void model_check_changes(const struct model *before, const struct model *after, const struct rp_ranges *changed, bool exact);
+
+// An operation id.
+struct rp_guid vm_operation(void);
+// Merges and waits; 0 or -1.
+int vm_merge(struct rp_engine *engine, const char *path, struct rp_error *err);
+
+#endif
