@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "base/log.h"
 #include "base/num.h"
 #include "io/memory.h"
 #include "rct/file.h"
@@ -28,7 +29,11 @@ static void build(const uint8_t *data, size_t size, struct rp_buf *image)
 
 static void repair(struct rp_buf *image)
 {
-    for (size_t at = 0; at + RP_RCT_SLOT_SIZE <= image->size && at <= RP_RCT_SLOT_SIZE; at += RP_RCT_SLOT_SIZE) {
+    if (image->size < RP_RCT_PAGES_AT) {
+        size_t missing = RP_RCT_PAGES_AT - image->size;
+        memset(rp_buf_extend(image, missing), 0, missing);
+    }
+    for (size_t at = 0; at <= RP_RCT_SLOT_SIZE; at += RP_RCT_SLOT_SIZE) {
         uint8_t *slot = image->data + at;
         size_t lineage = rp_min64(rp_get_le32(slot + 224), RP_RCT_LINEAGE_MAX) * RP_RCT_SPAN_SIZE;
         size_t bitmap = rp_min64(rp_get_le32(slot + 232), RP_RCT_SLOT_SIZE - RP_RCT_BITMAP_AT);
@@ -108,6 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!size)
         return 0;
+    rp_log_set_level(RP_LOG_ERROR);
     struct rp_buf text = {0}, image = {0};
     struct rp_rct_id id;
     rp_buf_append(&text, data, size);
