@@ -198,10 +198,8 @@ int rp_locator_set_paths(struct rp_locator *locator, const char *child, const ch
     rp_locator_set(locator, "relative_path", rp_buf_text(&relative));
     rp_locator_set(locator, "volume_path", NULL);
     rp_locator_set(locator, "absolute_win32_path", NULL);
-    if (strncmp(rp_buf_text(&relative), "..\\", 3) || parent[0] != '/')
-        return 0;
-    // Another folder: the pair may be moved apart, or a folder on the way may be a link; remember the whole path too.
-    RP_AUTO_FREE char *absolute = rp_xstrdup(parent);
+    // For a folder on the way that is a link, and for libvhdi, which finds the parent's name only here.
+    RP_AUTO_FREE char *absolute = comparable(parent, "/");
     for (char *p = absolute; *p; p++)
         if (*p == '/')
             *p = '\\';
