@@ -1,0 +1,296 @@
+// A repository in a directory. An object appears under its name whole and durable, or not at all: it is written under a
+// temporary name in tmp/, synced, renamed without replacing, and the folder is synced.
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/guid.h"
+#include "repo/backend.h"
+
+#define OBJECT_PATH 512
+#define STALE_TEMPORARY_S (24 * 3600)
+
+struct directory {
+    struct rp_backend backend;
+    int fd;
+};
+
+static int fd_of(struct rp_backend *backend) { return ((struct directory *)backend)->fd; }
+
+static int sync_folder(struct rp_backend *backend, const char *folder, struct rp_error *err)
+{
+    RP_AUTO_FD int fd = openat(fd_of(backend), *folder ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd))
+        return rp_fail_sys(err, errno, "%s/%s: sync", backend->location, folder);
+    return 0;
+}
+
+// The part before the last slash; "" when there is none.
+static void folder_of(const char *name, char folder[OBJECT_PATH])
+{
+    const char *slash = strrchr(name, '/');
+    size_t length = slash ? (size_t)(slash - name) : 0;
+    memcpy(folder, name, length);
+    folder[length] = 0;
+}
+
+static int make_folder(struct rp_backend *backend, const char *folder, struct rp_error *err)
+{
+    if (!*folder)
+        return 0;
+    if (mkdirat(fd_of(backend), folder, 0700) == 0) {
+        char above[OBJECT_PATH];
+        folder_of(folder, above);
+        return sync_folder(backend, above, err);
+    }
+    if (errno == EEXIST)
+        return 0;
+    if (errno != ENOENT)
+        return rp_fail_sys(err, errno, "%s/%s: make the folder", backend->location, folder);
+    char above[OBJECT_PATH];
+    folder_of(folder, above);
+    if (!*above)
+        return rp_fail_sys(err, ENOENT, "%s/%s: make the folder", backend->location, folder);
+    return make_folder(backend, above, err) ? -1 : make_folder(backend, folder, err);
+}
+
+static int write_all(int fd, const char *data, size_t size)
+{
+    while (size) {
+        ssize_t n = write(fd, data, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            if (n == 0)
+                errno = ENOSPC;
+            return -1;
+        }
+        data += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+// Gives the temporary file its name unless that is taken. File systems without RENAME_NOREPLACE have link().
+static int take_name(int directory, const char *temporary, const char *name)
+{
+    if (renameat2(directory, temporary, directory, name, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    if (linkat(directory, temporary, directory, name, 0))
+        return -1;
+    unlinkat(directory, temporary, 0);
+    return 0;
+}
+
+static int directory_put(struct rp_backend *backend, const char *name, const void *data, size_t size,
+                         struct rp_error *err)
+{
+    char folder[OBJECT_PATH], temporary[64], guid[RP_GUID_TEXT];
+    if (strlen(name) >= OBJECT_PATH)
+        return rp_fail(err, RP_ERR_INVALID, "%s: object name too long", backend->location);
+    folder_of(name, folder);
+    if (make_folder(backend, folder, err))
+        return -1;
+    struct stat taken;
+    if (fstatat(fd_of(backend), name, &taken, AT_SYMLINK_NOFOLLOW) == 0) // the usual case, found cheaply
+        return rp_fail_sys(err, EEXIST, "%s/%s: write", backend->location, name);
+    struct rp_guid random = rp_guid_new();
+    snprintf(temporary, sizeof temporary, "tmp/%s", rp_guid_format(&random, guid));
+    int fd = openat(fd_of(backend), temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == ENOENT) {
+        if (make_folder(backend, "tmp", err))
+            return -1;
+        fd = openat(fd_of(backend), temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    }
+    if (fd < 0)
+        return rp_fail_sys(err, errno, "%s/%s: create", backend->location, temporary);
+    int failed = write_all(fd, data, size) || fsync(fd) ? errno : 0;
+    if (size >= 1 << 20) // a pack is not read again soon; the memory belongs to the VMs
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (close(fd) && !failed)
+        failed = errno;
+    if (!failed && take_name(fd_of(backend), temporary, name))
+        failed = errno;
+    if (failed) {
+        unlinkat(fd_of(backend), temporary, 0);
+        return rp_fail_sys(err, failed, "%s/%s: write", backend->location, name);
+    }
+    return sync_folder(backend, folder, err);
+}
+
+static int directory_get(struct rp_backend *backend, const char *name, uint64_t offset, void *data, size_t size,
+                         struct rp_error *err)
+{
+    RP_AUTO_FD int fd = openat(fd_of(backend), name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return rp_fail_sys(err, errno, "%s/%s: open", backend->location, name);
+    char *p = data;
+    while (size) {
+        ssize_t n = pread(fd, p, size, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return rp_fail_sys(err, errno, "%s/%s: read at %llu", backend->location, name, (unsigned long long)offset);
+        if (n == 0)
+            return rp_fail(err, RP_ERR_CORRUPT, "%s/%s: ends at %llu, %zu more bytes expected", backend->location, name,
+                           (unsigned long long)offset, size);
+        p += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static int directory_size(struct rp_backend *backend, const char *name, uint64_t *size, struct rp_error *err)
+{
+    struct stat st;
+    if (fstatat(fd_of(backend), name, &st, 0))
+        return rp_fail_sys(err, errno, "%s/%s: look up", backend->location, name);
+    if (!S_ISREG(st.st_mode))
+        return rp_fail(err, RP_ERR_CORRUPT, "%s/%s: not a file", backend->location, name);
+    *size = (uint64_t)st.st_size;
+    return 0;
+}
+
+// Returns -1 failed, 1 stopped by `each`.
+static int list_folder(struct rp_backend *backend, const char *folder, unsigned depth, rp_backend_list_fn *each,
+                       void *context, struct rp_error *err)
+{
+    int fd = openat(fd_of(backend), *folder ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        int sys = errno;
+        if (fd >= 0)
+            close(fd);
+        return rp_fail_sys(err, sys, "%s/%s: list", backend->location, folder);
+    }
+    int result = 0;
+    while (result == 0) {
+        errno = 0;
+        struct dirent *entry = readdir(dir);
+        if (!entry) {
+            if (errno)
+                result = rp_fail_sys(err, errno, "%s/%s: list", backend->location, folder);
+            break;
+        }
+        if (entry->d_name[0] == '.' || (!*folder && !strcmp(entry->d_name, "tmp")))
+            continue;
+        char name[OBJECT_PATH];
+        int length = snprintf(name, sizeof name, "%s%s%s", folder, *folder ? "/" : "", entry->d_name);
+        if (length < 0 || length >= OBJECT_PATH)
+            continue; // no object of ours has such a name
+        struct stat st;
+        if (fstatat(fd_of(backend), name, &st, 0)) {
+            if (errno != ENOENT) // removed meanwhile is fine
+                result = rp_fail_sys(err, errno, "%s/%s: look up", backend->location, name);
+        } else if (S_ISDIR(st.st_mode) && depth < 4) {
+            result = list_folder(backend, name, depth + 1, each, context, err);
+        } else if (S_ISREG(st.st_mode)) {
+            result = each(context, name, (uint64_t)st.st_size) ? 1 : 0;
+        }
+    }
+    closedir(dir);
+    return result;
+}
+
+static int directory_list(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context,
+                          struct rp_error *err)
+{
+    char folder[OBJECT_PATH];
+    if (strlen(prefix) >= OBJECT_PATH)
+        return rp_fail(err, RP_ERR_INVALID, "%s: object name too long", backend->location);
+    folder_of(prefix, folder);
+    return list_folder(backend, folder, 0, each, context, err) < 0 ? -1 : 0;
+}
+
+static int directory_remove(struct rp_backend *backend, const char *name, struct rp_error *err)
+{
+    if (unlinkat(fd_of(backend), name, 0) && errno != ENOENT)
+        return rp_fail_sys(err, errno, "%s/%s: remove", backend->location, name);
+    return 0;
+}
+
+static void directory_close(struct rp_backend *backend)
+{
+    close(fd_of(backend));
+    free(backend->location);
+    free(backend);
+}
+
+static const struct rp_backend_ops directory_ops = {
+    .put = directory_put,
+    .get = directory_get,
+    .size = directory_size,
+    .list = directory_list,
+    .remove = directory_remove,
+    .close = directory_close,
+};
+
+// What killed writers left in tmp/. A day is longer than any write of one object takes.
+static void remove_stale_temporaries(int directory)
+{
+    int fd = openat(directory, "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    time_t now = time(NULL);
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        struct stat st;
+        if (entry->d_name[0] != '.' && fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(st.st_mode) && st.st_mtime < now - STALE_TEMPORARY_S)
+            unlinkat(fd, entry->d_name, 0);
+    }
+    closedir(dir);
+}
+
+static int make_parents(const char *path, struct rp_error *err)
+{
+    RP_AUTO_FREE char *copy = rp_xstrdup(path);
+    for (char *p = copy + 1; *copy; p++) {
+        char c = *p;
+        if (c && c != '/')
+            continue;
+        *p = 0;
+        if (mkdir(copy, 0700) && errno != EEXIST)
+            return rp_fail_sys(err, errno, "%s: make the directory", copy);
+        if (!c)
+            break;
+        *p = c;
+    }
+    return 0;
+}
+
+struct rp_backend *rp_backend_directory_open(const char *path, bool create, struct rp_error *err)
+{
+    if (!*path) {
+        rp_fail(err, RP_ERR_INVALID, "the path of the repository is empty");
+        return NULL;
+    }
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT && create) {
+        if (make_parents(path, err))
+            return NULL;
+        fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    if (fd < 0) {
+        rp_fail_sys(err, errno, "%s: open the directory", path);
+        return NULL;
+    }
+    remove_stale_temporaries(fd);
+    struct directory *directory = rp_xcalloc(1, sizeof *directory);
+    directory->backend = (struct rp_backend){&directory_ops, rp_xstrdup(path)};
+    directory->fd = fd;
+    return &directory->backend;
+}

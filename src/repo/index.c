@@ -1,0 +1,384 @@
+#include "repo/index.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "repo/index_segments.h"
+#include "repo/pack_table.h"
+
+#define TABLE_FIRST 4096u
+#define TAIL_READ 65536u
+#define TABLE_SPILL (512u << 10) // entries: 24 MiB at most
+
+// Entries of packs that this process wrote and no segment has yet: open addressing by prefix.
+struct table {
+    struct rp_entry *slots;
+    size_t capacity, count; // capacity is a power of two
+};
+
+struct rp_index {
+    struct rp_index_setup setup;
+    pthread_rwlock_t lock;       // everything below
+    struct rp_pack_table packs;
+    struct rp_index_segments segments;
+    struct table table;
+    bool damaged;                // a segment lost entries
+    pthread_mutex_t maintenance; // one refresh or merge at a time; taken before `lock`
+    uint32_t looks;              // at the repository, so far
+};
+
+static bool empty(const struct rp_entry *entry) { return entry->at.stored == 0; }
+
+static void table_insert(struct table *table, const struct rp_entry *entry)
+{
+    size_t mask = table->capacity - 1, i = (size_t)rp_get_le64(entry->prefix) & mask;
+    while (!empty(&table->slots[i]))
+        i = (i + 1) & mask;
+    table->slots[i] = *entry;
+    table->count++;
+}
+
+static void table_add(struct table *table, const struct rp_entry *entry)
+{
+    if (table->capacity < 2 * (table->count + 1)) {
+        struct table larger = {NULL, table->capacity ? 2 * table->capacity : TABLE_FIRST, 0};
+        larger.slots = rp_xcalloc(larger.capacity, sizeof *larger.slots);
+        for (size_t i = 0; i < table->capacity; i++)
+            if (!empty(&table->slots[i]))
+                table_insert(&larger, &table->slots[i]);
+        free(table->slots);
+        *table = larger;
+    }
+    table_insert(table, entry);
+}
+
+static unsigned table_find(const struct table *table, const uint8_t *id, struct rp_location *out, unsigned max)
+{
+    unsigned found = 0;
+    if (!table->capacity)
+        return 0;
+    size_t mask = table->capacity - 1;
+    for (size_t i = (size_t)rp_get_le64(id) & mask; !empty(&table->slots[i]) && found < max; i = (i + 1) & mask)
+        if (!memcmp(table->slots[i].prefix, id, RP_PREFIX_BYTES))
+            out[found++] = table->slots[i].at;
+    return found;
+}
+
+static void table_clear(struct table *table)
+{
+    free(table->slots);
+    *table = (struct table){0};
+}
+
+// Under the write lock.
+static int spill(struct rp_index *index, struct rp_error *err)
+{
+    struct table *table = &index->table;
+    if (!table->count)
+        return 0;
+    size_t count = 0;
+    for (size_t i = 0; i < table->capacity; i++)
+        if (!empty(&table->slots[i]))
+            table->slots[count++] = table->slots[i];
+    int result = rp_index_segments_add(&index->segments, &index->packs, table->slots, count, err);
+    if (result == 0) {
+        table_clear(table);
+        return 0;
+    }
+    // The order of the slots is lost: put the entries back.
+    struct table again = {0};
+    for (size_t i = 0; i < count; i++)
+        table_add(&again, &table->slots[i]);
+    table_clear(table);
+    *table = again;
+    return result;
+}
+
+unsigned rp_index_find(struct rp_index *index, const uint8_t id[RP_ID_BYTES], enum rp_index_use use,
+                       struct rp_location out[RP_INDEX_MAX_COPIES])
+{
+    struct rp_location all[64]; // copies in packs that are gone must not hide the one that is there
+    bool damaged = false;
+    pthread_rwlock_rdlock(&index->lock);
+    unsigned found = table_find(&index->table, id, all, 64);
+    found += rp_index_segments_find(&index->segments, id, all + found, 64 - found, &damaged);
+    unsigned kept = 0;
+    for (unsigned i = 0; i < found && kept < RP_INDEX_MAX_COPIES; i++) {
+        const struct rp_pack_state *pack = &index->packs.items[all[i].pack];
+        if (pack->present != (use == RP_INDEX_GONE) && !(use == RP_INDEX_WRITE && pack->tombstoned))
+            out[kept++] = all[i];
+    }
+    pthread_rwlock_unlock(&index->lock);
+    if (damaged)
+        __atomic_store_n(&index->damaged, true, __ATOMIC_RELAXED);
+    return kept;
+}
+
+// Keeps the segments few. Merging runs without the lock: segments do not change, and only we replace them.
+static void merge_segments(struct rp_index *index)
+{
+    struct rp_index_segments *set = &index->segments;
+    pthread_mutex_lock(&index->maintenance);
+    for (;;) {
+        uint32_t at[2];
+        bool *gone[2] = {NULL, NULL}, damaged = false;
+        struct rp_segment *segments[2], *merged = NULL;
+        pthread_rwlock_rdlock(&index->lock);
+        bool needed = rp_index_segments_candidates(set, &at[0], &at[1]);
+        for (int i = 0; needed && i < 2; i++) {
+            segments[i] = set->items[at[i]].segment;
+            gone[i] = rp_xcalloc(rp_segment_pack_count(segments[i]) + 1, sizeof(bool));
+            for (uint32_t p = 0; p < rp_segment_pack_count(segments[i]); p++)
+                gone[i][p] = !index->packs.items[set->items[at[i]].numbers[p]].present;
+        }
+        pthread_rwlock_unlock(&index->lock);
+        if (!needed)
+            break;
+        int result = rp_index_segments_merge(set->directory, &set->repository, segments[0], segments[1], gone[0],
+                                             gone[1], &merged, &damaged, NULL);
+        free(gone[0]);
+        free(gone[1]);
+        pthread_rwlock_wrlock(&index->lock);
+        if (result == 0)
+            rp_index_segments_replace(set, &index->packs, at[0], at[1], merged);
+        index->damaged |= damaged;
+        pthread_rwlock_unlock(&index->lock);
+        if (result)
+            break; // no space or damage: the segments stay as they are
+    }
+    pthread_mutex_unlock(&index->maintenance);
+}
+
+// Appending to the set while a merge runs is fine: positions of older segments stay.
+static void spill_if(struct rp_index *index, size_t at_least)
+{
+    struct rp_error err = {0};
+    pthread_rwlock_wrlock(&index->lock);
+    bool full = index->table.count >= at_least;
+    int result = full ? spill(index, &err) : 0;
+    pthread_rwlock_unlock(&index->lock);
+    if (result)
+        rp_log(RP_LOG_WARNING, "the index cache could not be written: %s", err.text);
+    else if (full)
+        merge_segments(index);
+}
+
+void rp_index_spill(struct rp_index *index) { spill_if(index, 1); }
+
+static uint32_t add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], uint64_t size,
+                         const struct rp_pack_index *content)
+{
+    pthread_rwlock_wrlock(&index->lock);
+    uint32_t number = rp_pack_table_number(&index->packs, id);
+    struct rp_pack_state *pack = &index->packs.items[number];
+    pack->size = size;
+    pack->present = true;
+    pack->seen = index->looks;
+    for (uint32_t f = 0; f < content->frame_count && !pack->indexed; f++) {
+        const struct rp_pack_frame *frame = &content->frames[f];
+        for (uint32_t slot = 0; slot < frame->count; slot++) {
+            struct rp_entry entry = {.at = {.pack = number, .offset = frame->offset, .stored = frame->stored,
+                                            .level = frame->level, .compression = frame->compression,
+                                            .frame = (uint16_t)f, .slot = (uint8_t)slot,
+                                            .last = (uint8_t)(frame->count - 1)}};
+            memcpy(entry.prefix, content->ids + (size_t)(frame->first + slot) * RP_ID_BYTES, RP_PREFIX_BYTES);
+            table_add(&index->table, &entry);
+        }
+    }
+    pack->indexed = true;
+    pthread_rwlock_unlock(&index->lock);
+    return number;
+}
+
+uint32_t rp_index_add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], uint64_t size,
+                           const struct rp_pack_index *content)
+{
+    uint32_t number = add_pack(index, id, size, content);
+    spill_if(index, TABLE_SPILL);
+    return number;
+}
+
+uint32_t rp_index_pack_count(struct rp_index *index)
+{
+    pthread_rwlock_rdlock(&index->lock);
+    uint32_t count = index->packs.count;
+    pthread_rwlock_unlock(&index->lock);
+    return count;
+}
+
+void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack *out)
+{
+    pthread_rwlock_rdlock(&index->lock);
+    const struct rp_pack_state *pack = &index->packs.items[number];
+    memcpy(out->id, pack->id, RP_PACK_ID);
+    out->size = pack->size;
+    out->present = pack->present;
+    out->tombstoned = pack->tombstoned;
+    pthread_rwlock_unlock(&index->lock);
+}
+
+uint64_t rp_index_entries(struct rp_index *index)
+{
+    pthread_rwlock_rdlock(&index->lock);
+    uint64_t entries = index->table.count + rp_index_segments_entries(&index->segments);
+    pthread_rwlock_unlock(&index->lock);
+    return entries;
+}
+
+// ---- refresh --------------------------------------------------------------------------------------------------------
+
+int rp_index_read_pack(struct rp_backend *backend, const struct rp_crypto *crypto, const uint8_t id[RP_PACK_ID],
+                       uint64_t size, struct rp_pack_index *out, struct rp_error *err)
+{
+    char name[RP_PACK_NAME];
+    uint8_t header[RP_PACK_HEADER], key[RP_KEY_BYTES];
+    struct rp_pack_footer footer;
+    rp_pack_name(id, name);
+    if (size < RP_PACK_HEADER + RP_TAG_BYTES + RP_PACK_FOOTER || size > RP_PACK_MAX_SIZE)
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: %llu bytes are not a pack", name, (unsigned long long)size);
+    // Most indexes come with the footer in one read.
+    size_t tail_size = (size_t)rp_min64(size, TAIL_READ);
+    RP_AUTO_FREE uint8_t *tail = rp_xmalloc(tail_size), *index = NULL;
+    if (backend->ops->get(backend, name, size - tail_size, tail, tail_size, err))
+        return -1;
+    const uint8_t *end = tail + tail_size - RP_PACK_FOOTER, *sealed;
+    if (rp_pack_parse_footer(end, size, &footer, err))
+        return rp_context(err, "%s", name);
+    if (footer.index_size + RP_PACK_FOOTER <= tail_size) {
+        sealed = end - footer.index_size;
+    } else {
+        sealed = index = rp_xmalloc(footer.index_size);
+        if (backend->ops->get(backend, name, footer.index_offset, index, footer.index_size, err))
+            return -1;
+    }
+    rp_pack_header(id, rp_crypto_encrypted(crypto), header); // what it must be; a check compares it with what is there
+    rp_crypto_derive(crypto, "refpoint 1 pack", id, RP_PACK_ID, key);
+    RP_CLEANUP(rp_cipher_free_p) struct rp_cipher *cipher = rp_cipher_new(crypto);
+    int result = rp_pack_open_index(cipher, key, header, end, &footer, sealed, out, err);
+    rp_crypto_wipe(key, sizeof key);
+    return result ? rp_context(err, "%s", name) : 0;
+}
+
+static int see_pack(void *context, const char *name, uint64_t size)
+{
+    struct rp_index *index = context;
+    uint8_t id[RP_PACK_ID];
+    if (!rp_pack_parse_name(name, id))
+        return 0;
+    struct rp_pack_state *pack = &index->packs.items[rp_pack_table_number(&index->packs, id)];
+    if (pack->size != size)
+        pack->unreadable = false;
+    pack->size = size;
+    pack->seen = index->looks;
+    return 0;
+}
+
+static int see_tombstone(void *context, const char *name, uint64_t size)
+{
+    (void)size;
+    struct rp_index *index = context;
+    uint8_t id[RP_PACK_ID];
+    const char *prefix = "tombstones/";
+    if (!strncmp(name, prefix, strlen(prefix)) && strlen(name) == strlen(prefix) + 2 * RP_PACK_ID &&
+        rp_unhex(name + strlen(prefix), id, RP_PACK_ID))
+        index->packs.items[rp_pack_table_number(&index->packs, id)].tombstoned = true;
+    return 0;
+}
+
+static int look(struct rp_index *index, struct rp_error *err)
+{
+    const struct rp_backend *backend = index->setup.backend;
+    index->looks++;
+    if (backend->ops->list(index->setup.backend, "packs/", see_pack, index, err))
+        return -1;
+    for (uint32_t i = 0; i < index->packs.count; i++) {
+        index->packs.items[i].present = index->packs.items[i].seen == index->looks;
+        index->packs.items[i].tombstoned = false;
+    }
+    return backend->ops->list(index->setup.backend, "tombstones/", see_tombstone, index, err);
+}
+
+static void bad_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], const struct rp_error *why)
+{
+    char name[RP_PACK_NAME];
+    if (index->setup.bad_pack)
+        index->setup.bad_pack(index->setup.context, rp_pack_name(id, name), why);
+    else
+        rp_log(RP_LOG_WARNING, "%s; run refpoint check", why->text);
+}
+
+int rp_index_refresh(struct rp_index *index, struct rp_error *err)
+{
+    pthread_mutex_lock(&index->maintenance);
+    pthread_rwlock_wrlock(&index->lock);
+    if (index->damaged) { // start again from the packs
+        rp_index_segments_drop(&index->segments);
+        table_clear(&index->table);
+        for (uint32_t i = 0; i < index->packs.count; i++)
+            index->packs.items[i].indexed = false;
+        index->damaged = false;
+    }
+    int result = look(index, err);
+    uint32_t count = index->packs.count;
+    pthread_rwlock_unlock(&index->lock);
+    pthread_mutex_unlock(&index->maintenance);
+
+    for (uint32_t i = 0; i < count && result == 0; i++) {
+        pthread_rwlock_rdlock(&index->lock);
+        struct rp_pack_state pack = index->packs.items[i];
+        pthread_rwlock_unlock(&index->lock);
+        if (!pack.present || pack.indexed || pack.unreadable)
+            continue;
+        struct rp_pack_index content;
+        struct rp_error why = {0};
+        bool readable = rp_index_read_pack(index->setup.backend, index->setup.crypto, pack.id, pack.size, &content, &why) == 0;
+        if (readable) {
+            rp_index_add_pack(index, pack.id, pack.size, &content);
+            rp_pack_index_clear(&content);
+            continue;
+        }
+        pthread_rwlock_wrlock(&index->lock);
+        if (why.code == RP_ERR_NOT_FOUND) // collected meanwhile
+            index->packs.items[i].present = false;
+        else
+            index->packs.items[i].unreadable = true;
+        pthread_rwlock_unlock(&index->lock);
+        if (why.code != RP_ERR_NOT_FOUND) // one damaged pack must not keep the others from being read
+            bad_pack(index, pack.id, &why);
+    }
+    return result;
+}
+
+struct rp_index *rp_index_open(const struct rp_index_setup *setup, struct rp_error *err)
+{
+    struct rp_index *index = rp_xcalloc(1, sizeof *index);
+    index->setup = *setup;
+    index->setup.directory = NULL; // borrowed by the caller for this call only
+    pthread_rwlock_init(&index->lock, NULL);
+    pthread_mutex_init(&index->maintenance, NULL);
+    if (rp_index_segments_load(&index->segments, setup->directory, &setup->repository, &index->packs, err) ||
+        rp_index_refresh(index, err)) {
+        rp_index_close(index);
+        return NULL;
+    }
+    return index;
+}
+
+void rp_index_close(struct rp_index *index)
+{
+    if (!index)
+        return;
+    if (index->segments.directory)
+        rp_index_spill(index);
+    table_clear(&index->table);
+    rp_index_segments_clear(&index->segments);
+    rp_pack_table_clear(&index->packs);
+    pthread_rwlock_destroy(&index->lock);
+    pthread_mutex_destroy(&index->maintenance);
+    free(index);
+}

@@ -1,0 +1,65 @@
+// The index: which pack holds a block. Segments in the cache directory, and a small table of what this process wrote.
+// Thread safe. Memory stays small whatever the size of the repository: 40 bytes a pack, and a bounded table.
+#ifndef RP_REPO_INDEX_H
+#define RP_REPO_INDEX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/guid.h"
+#include "repo/backend.h"
+#include "repo/crypto.h"
+#include "repo/pack.h"
+#include "repo/segment.h"
+
+#define RP_INDEX_MAX_COPIES 8
+
+struct rp_index;
+
+// Told about a pack whose index cannot be read; it counts as absent.
+typedef void rp_index_bad_pack_fn(void *context, const char *name, const struct rp_error *why);
+
+struct rp_index_setup {
+    struct rp_backend *backend;
+    const struct rp_crypto *crypto;
+    struct rp_guid repository;
+    const char *directory; // for the segments; made when missing
+    rp_index_bad_pack_fn *bad_pack; // NULL: a warning in the log
+    void *context;
+};
+struct rp_index *rp_index_open(const struct rp_index_setup *setup, struct rp_error *err);
+void rp_index_close(struct rp_index *index); // NULL is fine; writes what is only in memory to a segment
+
+// Looks at the packs and tombstones that are there now: new packs are read in, missing ones forgotten.
+int rp_index_refresh(struct rp_index *index, struct rp_error *err);
+
+enum rp_index_use {
+    RP_INDEX_READ,  // any pack that is there
+    RP_INDEX_WRITE, // not a tombstoned one: the block must be stored again
+    RP_INDEX_GONE,  // only packs that are not there any more (to name what is missing)
+};
+// The places of a block (at most RP_INDEX_MAX_COPIES), `pack` being an index-wide number.
+unsigned rp_index_find(struct rp_index *index, const uint8_t id[RP_ID_BYTES], enum rp_index_use use,
+                       struct rp_location out[RP_INDEX_MAX_COPIES]);
+
+// Adds a pack that was just written and is durable. Returns its number.
+uint32_t rp_index_add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], uint64_t size,
+                           const struct rp_pack_index *content);
+// Writes what is only in memory to a segment, so that the next open need not read the packs again. Failure is harmless.
+void rp_index_spill(struct rp_index *index);
+
+struct rp_index_pack {
+    uint8_t id[RP_PACK_ID];
+    uint64_t size;
+    bool present, tombstoned;
+};
+uint32_t rp_index_pack_count(struct rp_index *index); // numbers are below this; some packs may be gone
+void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack *out);
+// Entries in all packs: blocks, nodes and duplicates.
+uint64_t rp_index_entries(struct rp_index *index);
+
+// Reads and authenticates one pack's index with its footer.
+int rp_index_read_pack(struct rp_backend *backend, const struct rp_crypto *crypto, const uint8_t id[RP_PACK_ID],
+                       uint64_t size, struct rp_pack_index *out, struct rp_error *err);
+
+#endif

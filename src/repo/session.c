@@ -1,0 +1,193 @@
+#include "repo/session.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "repo/json.h"
+#include "repo/lease.h"
+#include "repo/points.h"
+
+#define LOOK_UP_SINGLY 64 // more packs than this are checked with one listing
+
+struct rp_repo_session {
+    struct rp_repo *repo;
+    struct rp_lease *lease;
+    struct rp_packer *packer;
+    struct rp_repo_root *pinned;
+    size_t pinned_count;
+    uint64_t zero_blocks;
+};
+
+static json_t *describe(const char *what, const struct rp_repo_root *pinned, size_t count)
+{
+    json_t *fields = json_object(), *roots = json_array();
+    rp_json_set_text(fields, "what", what);
+    json_object_set_new(fields, "roots", roots);
+    for (size_t i = 0; i < count; i++) {
+        json_t *root = json_object();
+        rp_json_set_hex(root, "root", pinned[i].id, RP_REPO_ID_BYTES);
+        rp_json_set_number(root, "size", pinned[i].size);
+        json_array_append_new(roots, root);
+    }
+    return fields;
+}
+
+struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *what, const struct rp_repo_root *pinned,
+                                              size_t pinned_count, struct rp_error *err)
+{
+    RP_AUTO_JSON json_t *fields = describe(what, pinned, pinned_count);
+    char folder[64], hex[RP_HEX(16)];
+    struct rp_guid id = rp_guid_new();
+    snprintf(folder, sizeof folder, "sessions/%s", rp_hex(id.bytes, 16, hex));
+    struct rp_lease *lease = rp_lease_take(repo, folder, what, fields, err);
+    if (!lease) {
+        rp_context(err, "%s: begin a session", repo->backend->location);
+        return NULL;
+    }
+    // The order matters: first the session is there for a collector to see, then we look at its tombstones. A tombstone
+    // that we do not see is younger than the session, and waits for it.
+    if (rp_index_refresh(repo->index, err)) {
+        rp_lease_release(lease, true);
+        return NULL;
+    }
+    struct rp_repo_session *session = rp_xcalloc(1, sizeof *session);
+    session->repo = repo;
+    session->lease = lease;
+    session->packer = rp_packer_new(repo);
+    session->pinned = rp_xcalloc(pinned_count + 1, sizeof *pinned);
+    if (pinned_count)
+        memcpy(session->pinned, pinned, pinned_count * sizeof *pinned);
+    session->pinned_count = pinned_count;
+    return session;
+}
+
+struct rp_repo *rp_session_repo(struct rp_repo_session *session) { return session->repo; }
+struct rp_packer *rp_session_packer(struct rp_repo_session *session) { return session->packer; }
+
+bool rp_session_pins(const struct rp_repo_session *session, const struct rp_repo_root *root)
+{
+    for (size_t i = 0; i < session->pinned_count; i++)
+        if (!memcmp(session->pinned[i].id, root->id, RP_REPO_ID_BYTES) && session->pinned[i].size == root->size)
+            return true;
+    return rp_id_is_zero(root->id); // an empty disk needs nothing
+}
+
+void rp_session_count_zeros(struct rp_repo_session *session, uint64_t blocks)
+{
+    __atomic_add_fetch(&session->zero_blocks, blocks, __ATOMIC_RELAXED);
+}
+
+int rp_repo_session_flush(struct rp_repo_session *session, struct rp_error *err)
+{
+    return rp_packer_flush(session->packer, err);
+}
+
+// ---- commit ---------------------------------------------------------------------------------------------------------
+
+static int count_pack(void *context, uint32_t number)
+{
+    (void)number;
+    ++*(uint64_t *)context;
+    return 0;
+}
+
+struct presence {
+    struct rp_repo *repo;
+    bool singly;
+    struct rp_error *err;
+};
+
+static int check_pack(void *context, uint32_t number)
+{
+    struct presence *presence = context;
+    struct rp_repo *repo = presence->repo;
+    struct rp_index_pack pack;
+    char name[RP_PACK_NAME];
+    uint64_t size = 0;
+    struct rp_error why = {0};
+    rp_index_pack(repo->index, number, &pack);
+    rp_pack_name(pack.id, name);
+    if (presence->singly && repo->backend->ops->size(repo->backend, name, &size, &why) && why.code != RP_ERR_NOT_FOUND)
+        return rp_repo_fail_again(presence->err, &why);
+    bool there = presence->singly ? !why.code && size == pack.size : pack.present;
+    return there ? 0
+                 : rp_fail(presence->err, RP_ERR_STATE, "%s/%s: this pack, which the new restore point needs, has "
+                           "disappeared; run the backup again", repo->backend->location, name);
+}
+
+static int check_packs(struct rp_repo_session *session, struct rp_error *err)
+{
+    uint64_t count = 0;
+    rp_packer_used(session->packer, count_pack, &count);
+    struct presence presence = {session->repo, count <= LOOK_UP_SINGLY, err};
+    if (!presence.singly && rp_index_refresh(session->repo->index, err))
+        return -1;
+    return rp_packer_used(session->packer, check_pack, &presence);
+}
+
+int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, struct rp_error *err)
+{
+    if (rp_packer_flush(session->packer, err) || check_packs(session, err))
+        return -1;
+    // The renewal is the proof that no collector has declared this session dead: what it pinned is still there. A collector
+    // that puts the next generation after this one must wait, so the point is written in time.
+    if (rp_lease_renew(session->lease, err))
+        return rp_context(err, "the session has ended; run the backup again");
+    if (rp_points_put(session->repo, point, err))
+        return -1;
+    rp_index_spill(session->repo->index);
+    return 0;
+}
+
+void rp_repo_session_end(struct rp_repo_session *session)
+{
+    if (!session)
+        return;
+    rp_packer_free(session->packer);
+    rp_lease_release(session->lease, true);
+    free(session->pinned);
+    free(session);
+}
+
+void rp_repo_session_stats(struct rp_repo_session *session, struct rp_repo_stats *stats)
+{
+    *stats = (struct rp_repo_stats){0};
+    rp_packer_stats(session->packer, stats);
+    stats->zero_blocks = __atomic_load_n(&session->zero_blocks, __ATOMIC_RELAXED);
+}
+
+// ---- locks ----------------------------------------------------------------------------------------------------------
+
+struct rp_repo_lock {
+    struct rp_lease *lease;
+};
+
+struct rp_repo_lock *rp_repo_lock_take(struct rp_repo *repo, const char *name, const char *owner, struct rp_error *err)
+{
+    // The name is hashed: it may be any text, and an encrypted repository does not tell which VMs it holds.
+    uint8_t id[RP_ID_BYTES];
+    char folder[64], hex[RP_HEX(16)];
+    struct rp_scratch *scratch = rp_scratch_take(repo);
+    rp_cipher_id(scratch->cipher, 'L', name, strlen(name), id);
+    rp_scratch_give(repo, scratch);
+    snprintf(folder, sizeof folder, "locks/%s", rp_hex(id, 16, hex));
+    struct rp_lease *lease = rp_lease_take(repo, folder, owner, NULL, err);
+    if (!lease) {
+        rp_context(err, "%s", name);
+        return NULL;
+    }
+    struct rp_repo_lock *lock = rp_xcalloc(1, sizeof *lock);
+    lock->lease = lease;
+    return lock;
+}
+
+bool rp_repo_lock_held(struct rp_repo_lock *lock) { return rp_lease_held(lock->lease); }
+
+void rp_repo_lock_release(struct rp_repo_lock *lock)
+{
+    if (!lock)
+        return;
+    rp_lease_release(lock->lease, false);
+    free(lock);
+}

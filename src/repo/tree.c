@@ -1,0 +1,152 @@
+#include "repo/tree.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "repo/blocks.h"
+#include "repo/core.h"
+
+static const uint8_t zero_id[RP_ID_BYTES];
+
+int rp_tree_check_root(const struct rp_repo_root *root, struct rp_error *err)
+{
+    if (root->size > RP_DISK_MAX_SIZE)
+        return rp_fail(err, RP_ERR_INVALID, "a disk of %llu bytes is too large", (unsigned long long)root->size);
+    return 0;
+}
+
+// ---- read -----------------------------------------------------------------------------------------------------------
+
+struct read {
+    struct rp_repo *repo;
+    uint64_t offset, end;
+    uint8_t *data;
+};
+
+static int read_block(const struct read *read, const uint8_t *id, uint64_t start, struct rp_error *err)
+{
+    uint64_t from = rp_max64(start, read->offset), to = rp_min64(start + RP_REPO_BLOCK, read->end);
+    uint8_t *out = read->data + (from - read->offset);
+    if (rp_id_is_zero(id)) {
+        memset(out, 0, to - from);
+        return 0;
+    }
+    if (to - from == RP_REPO_BLOCK)
+        return rp_blocks_get(read->repo->blocks, read->repo->index, id, 0, out, err);
+    RP_AUTO_FREE uint8_t *block = rp_xmalloc(RP_REPO_BLOCK);
+    if (rp_blocks_get(read->repo->blocks, read->repo->index, id, 0, block, err))
+        return -1;
+    memcpy(out, block + (from - start), to - from);
+    return 0;
+}
+
+// The part of the read below one id that covers `level` and starts at byte `start`.
+static int read_below(const struct read *read, const uint8_t *id, unsigned level, uint64_t start, struct rp_error *err)
+{
+    if (!level)
+        return read_block(read, id, start, err);
+    uint64_t child = rp_tree_span(level - 1) * RP_REPO_BLOCK;
+    RP_AUTO_FREE uint8_t *node = NULL;
+    if (!rp_id_is_zero(id)) {
+        node = rp_xmalloc(RP_NODE_BYTES);
+        if (rp_blocks_get(read->repo->blocks, read->repo->index, id, level, node, err))
+            return -1;
+    }
+    for (uint64_t i = read->offset > start ? (read->offset - start) / child : 0;
+         i < RP_NODE_IDS && start + i * child < read->end; i++) {
+        const uint8_t *child_id = node ? node + i * RP_ID_BYTES : zero_id;
+        uint64_t from = rp_max64(start + i * child, read->offset), to = rp_min64(start + (i + 1) * child, read->end);
+        if (rp_id_is_zero(child_id))
+            memset(read->data + (from - read->offset), 0, to - from);
+        else if (read_below(read, child_id, level - 1, start + i * child, err))
+            return -1;
+    }
+    return 0;
+}
+
+int rp_repo_read(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t offset, void *data, size_t size,
+                 struct rp_error *err)
+{
+    if (rp_tree_check_root(root, err))
+        return -1;
+    if (!rp_range_ok(offset, size, root->size))
+        return rp_fail(err, RP_ERR_INVALID, "read of %zu bytes at %llu of a disk of %llu", size,
+                       (unsigned long long)offset, (unsigned long long)root->size);
+    struct read read = {repo, offset, offset + size, data};
+    if (!size)
+        return 0;
+    if (read_below(&read, root->id, rp_tree_levels(root->size), 0, err))
+        return rp_context(err, "%s: disk bytes %llu to %llu", repo->backend->location, (unsigned long long)offset,
+                          (unsigned long long)(offset + size - 1));
+    return 0;
+}
+
+// ---- allocated and diff ---------------------------------------------------------------------------------------------
+
+struct diff {
+    struct rp_repo *repo;
+    uint64_t blocks; // of the larger disk
+    uint64_t size;
+    struct rp_ranges *ranges;
+};
+
+static int node_or_zeros(struct rp_repo *repo, const uint8_t *id, unsigned level, uint8_t *node, struct rp_error *err)
+{
+    memset(node, 0, RP_NODE_BYTES);
+    return rp_id_is_zero(id) ? 0 : rp_blocks_get(repo->blocks, repo->index, id, level, node, err);
+}
+
+// The ranges that differ below two ids at the same place.
+static int diff_below(const struct diff *diff, const uint8_t *a, const uint8_t *b, unsigned level, uint64_t block,
+                      struct rp_error *err)
+{
+    if (block >= diff->blocks || !memcmp(a, b, RP_ID_BYTES))
+        return 0;
+    if (!level) {
+        uint64_t offset = block * RP_REPO_BLOCK;
+        rp_ranges_add(diff->ranges, offset, rp_min64(RP_REPO_BLOCK, diff->size - offset));
+        return 0;
+    }
+    RP_AUTO_FREE uint8_t *nodes = rp_xmalloc(2 * RP_NODE_BYTES);
+    if (node_or_zeros(diff->repo, a, level, nodes, err) || node_or_zeros(diff->repo, b, level, nodes + RP_NODE_BYTES, err))
+        return -1;
+    for (uint64_t i = 0; i < RP_NODE_IDS; i++)
+        if (diff_below(diff, nodes + i * RP_ID_BYTES, nodes + RP_NODE_BYTES + i * RP_ID_BYTES, level - 1,
+                       block + i * rp_tree_span(level - 1), err))
+            return -1;
+    return 0;
+}
+
+// As diff_below, where the tree of `small` has `small_levels` and the other more: it is the first child all the way up.
+static int diff_uneven(const struct diff *diff, const uint8_t *small, unsigned small_levels, const uint8_t *large,
+                       unsigned level, struct rp_error *err)
+{
+    if (level == small_levels)
+        return diff_below(diff, small, large, level, 0, err);
+    RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
+    if (node_or_zeros(diff->repo, large, level, node, err) ||
+        diff_uneven(diff, small, small_levels, node, level - 1, err))
+        return -1;
+    for (uint64_t i = 1; i < RP_NODE_IDS; i++)
+        if (diff_below(diff, zero_id, node + i * RP_ID_BYTES, level - 1, i * rp_tree_span(level - 1), err))
+            return -1;
+    return 0;
+}
+
+int rp_repo_diff(struct rp_repo *repo, const struct rp_repo_root *a, const struct rp_repo_root *b, struct rp_ranges *ranges,
+                 struct rp_error *err)
+{
+    if (rp_tree_check_root(a, err) || rp_tree_check_root(b, err))
+        return -1;
+    const struct rp_repo_root *small = a->size <= b->size ? a : b, *large = small == a ? b : a;
+    struct diff diff = {repo, rp_tree_blocks(large->size), large->size, ranges};
+    return diff_uneven(&diff, small->id, rp_tree_levels(small->size), large->id, rp_tree_levels(large->size), err);
+}
+
+int rp_repo_allocated(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *ranges, struct rp_error *err)
+{
+    if (rp_tree_check_root(root, err))
+        return -1;
+    struct diff diff = {repo, rp_tree_blocks(root->size), root->size, ranges};
+    return diff_below(&diff, zero_id, root->id, rp_tree_levels(root->size), 0, err);
+}

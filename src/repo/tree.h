@@ -1,0 +1,26 @@
+// The shape of a disk's tree, and walks over it. docs/formats/repository.md, "Trees".
+#ifndef RP_REPO_TREE_H
+#define RP_REPO_TREE_H
+
+#include <stdint.h>
+
+#include "base/num.h"
+#include "repo/pack.h"
+#include "repo/repo.h"
+
+#define RP_DISK_MAX_SIZE ((uint64_t)1 << 50)
+
+static inline uint64_t rp_tree_blocks(uint64_t size) { return rp_div_up(size, RP_REPO_BLOCK); }
+// Blocks below a node of this level.
+static inline uint64_t rp_tree_span(unsigned level) { return (uint64_t)1 << (8 * level); }
+// The level of the top node: the smallest, at least 1, whose span holds the disk.
+static inline unsigned rp_tree_levels(uint64_t size)
+{
+    unsigned level = 1;
+    while (rp_tree_span(level) < rp_tree_blocks(size))
+        level++;
+    return level;
+}
+int rp_tree_check_root(const struct rp_repo_root *root, struct rp_error *err);
+
+#endif
