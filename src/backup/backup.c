@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "backup/disk.h"
 #include "backup/document.h"
@@ -81,9 +80,7 @@ static int wait_merge(struct job *job, struct rp_error *err)
 
 static int lock_vm(struct job *job, struct rp_error *err)
 {
-    char machine[65] = "";
-    gethostname(machine, sizeof machine - 1);
-    RP_AUTO_FREE char *owner = rp_xasprintf("backup of VM %s by pid %ld on host %s", job->vm->name, (long)getpid(), machine);
+    RP_AUTO_FREE char *owner = rp_xasprintf("a backup of VM %s", job->vm->name); // the lock adds machine and process
     job->lock = rp_repo_lock_take(job->repo, job->vm->id, owner, err);
     return job->lock ? 0 : -1;
 }

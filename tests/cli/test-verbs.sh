@@ -1,0 +1,268 @@
+#!/usr/bin/env bash
+# The program as a person uses it: help, misuse, passphrases, JSON, names that are meant to hurt.
+. "$(dirname "$0")/../lib.sh"
+refpoint=$1
+export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOST=local:$scratch/host REFPOINT_REPOSITORY=$scratch/repo LC_ALL=C.UTF-8
+unset REFPOINT_PASSWORD REFPOINT_PASSWORD_FILE
+mkdir "$XDG_CACHE_HOME"
+cd "$scratch" || exit 1
+export -f equal fails
+rp() { "$refpoint" "$@"; }
+# status N COMMAND…: it must end with exactly this exit status.
+status() { local want=$1 got=0; shift; "$@" || got=$?; equal "$got" "$want"; }
+# says PATTERN N COMMAND…: one line on standard error, matching, with exit status N.
+says()
+{
+    local pattern=$1 want=$2 got=0
+    shift 2
+    "$@" 2>message || got=$?
+    cat message
+    equal "$got" "$want"
+    equal "$(wc -l <message)" 1
+    grep -q -- "$pattern" message
+}
+verbs() { rp --help | sed -n '/^Global/q; s/^  \([a-z]\+\( [a-z]\+\)\?\)   *[^ ].*/\1/p'; }
+
+every_verb_has_help()
+{
+    local verb count=0
+    while read -r verb; do
+        # shellcheck disable=SC2086
+        rp $verb --help >help
+        grep -q "^Usage: refpoint $verb" help
+        grep -q "^Examples:" help
+        grep -q "^  refpoint $verb" help
+        grep -q "^Exit status" help
+        awk 'length($0) > 120 { print; bad = 1 } END { exit bad }' help
+        count=$((count + 1))
+    done < <(verbs)
+    [ $count -ge 18 ]
+}
+behaviour "every verb has a help text with usage and examples" every_verb_has_help
+behaviour "a noun alone shows its commands" eval 'rp vm --help | grep -q "vm create" && rp repo --help | grep -q "repo init"'
+behaviour "the version is printed" eval 'rp --version | grep -q "^refpoint [0-9]"'
+
+misuse()
+{
+    says "no command" 3 rp
+    says "unknown command" 3 rp frobnicate
+    says "unknown option --frob" 3 rp list --frob
+    says "which VM" 3 rp backup -r x
+    says "to DIR" 3 rp restore web1
+    says "neither vhdx nor raw" 3 rp restore web1 --to x -O qcow2
+    says "not a size" 3 rp backup web1 --limit-rate fast
+    says "is not a number" 3 rp backup web1 --threads 0
+    says "neither crash nor application" 3 rp backup web1 --consistency always
+    says "too many arguments" 3 rp check now
+    says "no dry run" 3 rp repo init --dry-run
+    says "not an address" 3 rp vm list -H ssh://somewhere
+    ( unset REFPOINT_REPOSITORY; says "no repository named" 3 rp list )
+}
+behaviour "wrong usage is told in one line, with exit status 3" misuse
+
+no_repository()
+{
+    says "repo" 2 rp list
+    [ ! -e repo ]
+    says "repo" 2 rp check
+}
+behaviour "a repository that is not there is an error, and is not made" no_repository
+
+passphrases()
+{
+    printf 'secret\nsecond line\n' >pass
+    printf '\n' >empty
+    says "passphrase is empty" 2 rp repo init --password-file empty
+    says "passphrase is empty" 2 env REFPOINT_PASSWORD= "$refpoint" repo init
+    says "No such file" 2 rp repo init --password-file nosuch
+    says "passphrase" 3 setsid -w "$refpoint" repo init </dev/null
+    [ ! -e repo/config ]
+    rp repo init --password-file pass >out
+    grep -q encrypted out
+    says "exist" 2 rp repo init --password-file pass
+    rp repo info --password-file pass >/dev/null
+    REFPOINT_PASSWORD_FILE=pass rp repo info >/dev/null
+    REFPOINT_PASSWORD=secret rp repo info >/dev/null
+    says "assphrase" 2 env REFPOINT_PASSWORD=wrong "$refpoint" repo info
+    # the file on the command line wins over the environment
+    REFPOINT_PASSWORD=wrong REFPOINT_PASSWORD_FILE=nosuch rp repo info --password-file pass >/dev/null
+    ! grep -rq secret repo cache
+}
+behaviour "a passphrase comes from a file or the environment, never empty, and is stored nowhere" passphrases
+
+prompt()
+{
+    # script gives the program a terminal of its own; what is typed must not come back
+    (sleep 0.5; printf 'secret\n'; sleep 1) | script -qec "$refpoint repo info --json" /dev/null >typed
+    grep -q '"encrypted": true' typed
+    grep -q 'Passphrase:' typed
+    ! grep -q secret typed
+}
+if command -v script >/dev/null; then
+    behaviour "a passphrase that is typed is not shown" prompt
+else
+    skip "a passphrase that is typed is not shown" "script is not installed"
+fi
+
+plain()
+{
+    rp repo init -r plain --no-encryption --json | jq -e '.encrypted == false and (.id | length == 36)'
+    rp repo info -r plain --json | jq -e '.encrypted == false and .points == 0'
+    rp list -r plain --json | jq -e '. == []'
+    rp check -r plain
+    rp check -r plain --json | tail -1 | jq -e '.type == "summary" and .problems == 0'
+}
+behaviour "an unencrypted repository is an explicit choice" plain
+export REFPOINT_PASSWORD=secret
+
+# ---- a VM whose name is meant to hurt, and a day of backups ----------------------------------------------------------
+hostile=$(printf '../../x\033[2J@1:2 "q"\xe2\x80\xae')
+make_vms()
+{
+    truncate -s 8M a.raw
+    seq 1 200000 | dd of=a.raw conv=notrunc bs=64k seek=16 2>/dev/null
+    rp vm create web1 --disk a.raw --disk a.raw
+    rp vm create "$hostile" --disk a.raw
+}
+behaviour "VMs are made for the tests that follow" make_vms
+
+day()
+{
+    says "no VM\|not found\|nosuch" 2 rp backup nosuch
+    rp backup web1 --dry-run | grep -q "disk 1 .* in full: first backup"
+    rp list --json | jq -e '. == []'
+    rp backup web1 >out
+    cat out
+    grep -q "^web1: full backup .* read" out
+    rp backup web1 --json >out
+    tail -1 out | jq -e '.type == "summary" and .kind == "incremental" and .bytes_read == 0 and .reason == null and .merge_pending == false'
+    rp backup web1 -q >out
+    [ ! -s out ]
+    rp backup --vm web1 --full >/dev/null
+    rp backup web1 "$hostile" >out
+    equal "$(grep -c backup out)" 2
+    ! grep -q $'\033' out
+}
+behaviour "backups are full, then incremental, say so, and are quiet when asked" day
+
+listing()
+{
+    rp list --json | jq -e 'length == 6 and all(.[]; has("id") and has("vm") and has("time") and has("kind") and has("reason"))
+        and .[0].kind == "full" and .[0].reason == "first backup of this VM" and .[1].kind == "incremental" and .[1].reason == null'
+    rp list web1 --json | jq -e 'length == 5 and all(.[]; .vm == "web1")'
+    rp list --vm "$hostile" --json | jq -e --arg name "$hostile" 'length == 1 and .[0].vm == $name'
+    rp list >out
+    equal "$(wc -l <out)" 7
+    ! grep -q $'\033' out
+    grep -q '\\x1b\[2J' out
+    says "nosuch" 2 rp list nosuch
+    rp show web1 | grep -q "reference point"
+    rp show web1@-1 --json | jq -e '.disks | length == 2'
+    rp show web1@-1 --json | jq -e '.notes == [] and has("settings") and .consistency_reached == "crash"'
+    id=$(rp list --json | jq -r '.[0].id')
+    equal "$(rp show "@$id" --json | jq -r .id)" "$id"
+    equal "$(rp show "web1@${id:0:8}" --json | jq -r .id)" "$id"
+}
+behaviour "list and show have the fields that scripts need, and no control characters" listing
+
+differences()
+{
+    rp diff web1 --json | jq -e '.disks | length == 2 and all(.[]; .state == "unchanged" and .ranges == [])'
+    rp diff web1@-4 "web1@latest" | grep -q "disk 1, 8.0 MiB: unchanged"
+    says "one restore point only" 2 rp diff --vm "$hostile"
+    says "no restore point" 2 rp diff web1@ffffffffffffffffffffffffffffffffffffffff
+}
+behaviour "diff compares two points, since one, and the last two" differences
+
+restores()
+{
+    rp restore web1 --to out1 --dry-run | grep -q "would write out1/web1-disk1.vhdx"
+    [ ! -e out1 ]
+    rp restore web1@-1 --to out1 >/dev/null
+    equal "$(cd out1 && echo *)" "web1-disk0.vhdx web1-disk1.vhdx"
+    qemu-img compare -f raw -F vhdx a.raw out1/web1-disk1.vhdx
+    says "never overwritten" 2 rp restore web1 --to out1
+    rp restore web1:1 --to out1 -O raw --json | tail -1 | jq -e '.type == "summary" and (.files | length) == 1 and .files[0].disk == 1'
+    cmp a.raw out1/web1-disk1.raw
+    says "no disk 9" 2 rp restore web1 --disk 9 --to out1
+    rp restore --vm "$hostile" --to out2 -O raw >/dev/null
+    equal "$(ls out2)" "_._.._x__2J_1_2__q__-disk0.raw"
+    cmp a.raw out2/*
+}
+behaviour "restores write safe names, never over anything, and the very same bytes" restores
+
+errors_as_json()
+{
+    status 2 rp list nosuch --json 2>message
+    jq -e '.type == "error" and .code == "not-found" and .exit == 2' message
+    status 3 rp list --frob --json 2>message
+    jq -e '.code == "usage" and .exit == 3' message
+    status 2 rp list >/dev/full 2>message
+    grep -q "standard output" message
+}
+behaviour "errors are JSON when asked, and output that is lost is an error" errors_as_json
+
+damage()
+{
+    rp check --read-data
+    cp -a repo damaged
+    pack=$(find damaged -type f -size +40k -printf '%s %p\n' | sort -n | tail -1 | cut -d ' ' -f 2)
+    chmod u+w "$pack"
+    printf '\377' | dd of="$pack" bs=1 seek=30000 conv=notrunc 2>/dev/null
+    status 2 rp check -r damaged --read-data >out 2>message
+    cat out message
+    grep -q "VM web1, restore point .*, disk 0, bytes" out
+    grep -q "problems\? found" message
+    status 2 rp check -r damaged --read-data --json >out 2>message
+    jq -s -e 'map(select(.type == "problem" and .vm == "web1")) | length > 0 and (.[0].ranges | length > 0)' out
+}
+behaviour "check names the VM, the point, the disk and the ranges that a flipped bit damages" damage
+
+two_at_once()
+{
+    rp backup web1 --full --limit-rate 1M >out &
+    local first=$!
+    wait_for 10 eval 'ls repo/locks/* >/dev/null 2>&1 || find repo -newer message | grep -q lock'
+    sleep 0.3
+    says "in use by a backup of VM web1 on .* (process $first) since" 2 rp backup web1
+    wait $first
+}
+behaviour "a second backup of the same VM names the first and stops" two_at_once
+
+interrupted()
+{
+    local points
+    points=$(rp list --json | jq length)
+    rp backup web1 --full --limit-rate 500K >out 2>message &
+    local job=$!
+    sleep 0.7
+    kill -INT $job || kill -TERM $job
+    status 2 wait $job
+    cat message
+    equal "$(rp list --json | jq length)" "$points"
+    rp checkpoint list web1 --json | jq -e '. == []'
+    rp refpoint list web1 --json | jq -e 'length == 1'
+    equal "$(rp backup web1 --json | tail -1 | jq -r .kind)" incremental
+}
+set -m # jobs in the background must not ignore SIGINT
+behaviour "an interrupted backup ends with status 2 and leaves nothing" interrupted
+
+killed()
+{
+    local job n
+    for n in 1 2 3 4; do
+        rp backup web1 --full --limit-rate 1M >/dev/null 2>&1 &
+        job=$!
+        sleep 0.$((n * 2))
+        kill -9 $job
+        wait $job || true
+    done
+    rp backup web1 --json >out
+    tail -1 out | jq -e '.kind == "incremental"'
+    rp checkpoint list web1 --json | jq -e '. == []'
+    rp refpoint list web1 --json | jq -e 'length == 1'
+    rp check --read-data
+    rp restore web1@-2 --to out3 -O raw >/dev/null
+    cmp a.raw out3/web1-disk0.raw
+}
+behaviour "after killed backups the next one cleans up and every point is intact" killed
