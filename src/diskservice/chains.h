@@ -78,7 +78,7 @@ void rp_layer_release(struct rp_layer *layer); // the last one closes it without
 // What is bound to a tracking file, of a layer that is open / of a file whose lock we hold.
 int rp_layer_state(struct rp_layer *layer, struct rp_rct_disk *disk, struct rp_error *err);
 int rp_layer_state_at_rest(struct rp_fs *fs, const char *path, struct rp_rct_disk *disk, struct rp_error *err);
-// The tracker of a frozen layer, opened when needed; NULL when there is none to trust. Under `chains`.
+// The tracker of a frozen layer, opened (after a crash: repaired) when needed; NULL when there is none. Under `chains`.
 struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer);
 // Freezes the VHDX, then binds its tracker (if any) to the frozen file.
 int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err);

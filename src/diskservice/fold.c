@@ -120,7 +120,7 @@ static int merge_tracking(struct fold *f, struct rp_error *err)
         return -1;
     rp_layer_tracker(fs, parent);
     if (rp_layer_tracker(fs, child) && !parent->rct) {
-        // None, or one that a crash left open: it starts by calling everything changed, and the child's ids live on.
+        // There is none yet: it starts by calling everything changed, and so the child's ids can live on in it.
         struct rp_error why = {0};
         parent->rct = rp_rct_open_write(fs, parent->path, &state, &f->session, NULL, &why);
         if (!parent->rct && why.code != RP_ERR_TRACKING_OFF) {
