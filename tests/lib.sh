@@ -13,7 +13,12 @@ behaviour()
     local name=$1
     shift
     tap_count=$((tap_count + 1))
-    if ( set -e; "$@" ) >"$scratch/.output" 2>&1 </dev/null; then
+    local status=0
+    # Not as the condition of an if or an ||: there, bash ignores set -e in all that is called.
+    set +e
+    ( set -e; "$@" ) >"$scratch/.output" 2>&1 </dev/null
+    status=$?
+    if [ $status -eq 0 ]; then
         echo "ok $tap_count - $name"
     else
         echo "not ok $tap_count - $name"
@@ -39,6 +44,15 @@ fails()
         echo "expected an orderly failure, got exit status $status: $*"
         return 1
     fi
+}
+
+# absent PATTERN FILE…: no line matches. (set -e does not see a failing `! grep`.)
+absent()
+{
+    local pattern=$1 status=0
+    shift
+    grep -e "$pattern" -- "$@" || status=$?
+    [ $status -eq 1 ]
 }
 
 # equal A B: texts
