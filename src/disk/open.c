@@ -107,9 +107,13 @@ int rp_vhdx_freeze(struct rp_vhdx *v, struct rp_error *err)
         return 0;
     if (rp_session_end(v, err))
         return -1;
-    atomic_store(&v->writable, false);
-    if (rp_store_size(v->store, &v->file_size, err))
+    uint64_t size;
+    if (rp_store_size(v->store, &size, err))
         return -1;
+    rp_lock(v);
+    v->file_size = size;
+    rp_unlock(v);
+    atomic_store(&v->writable, false);
     return v->flags & RP_VHDX_NO_LOCK ? 0 : rp_store_lock(v->store, false, err);
 }
 

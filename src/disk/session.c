@@ -105,8 +105,10 @@ int rp_session_end(struct rp_vhdx *v, struct rp_error *err)
         failed = rp_header_update(v, 2, &why);
     }
     if (!failed) {
+        rp_lock(v); // readers of a file being frozen look at both
         v->log.guid = (struct rp_guid){0};
         v->file_size = v->space.end;
+        rp_unlock(v);
         atomic_store(&v->begun, RP_SESSION_NONE);
     }
     pthread_mutex_unlock(&v->session_lock);
