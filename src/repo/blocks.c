@@ -13,7 +13,6 @@
 enum frame_state { FREE, LOADING, READY };
 struct frame {
     enum frame_state state;
-    const struct rp_index *index; // pack numbers mean something only there
     uint32_t pack;
     uint16_t number;
     unsigned users;
@@ -29,6 +28,8 @@ struct node {
 
 struct rp_blocks {
     struct rp_repo *repo;
+    struct rp_index *index;
+    bool refresh;
     pthread_mutex_t lock;
     pthread_cond_t loaded;
     uint64_t clock;
@@ -38,10 +39,12 @@ struct rp_blocks {
     struct node nodes[NODES]; // by id: a newer one takes the place
 };
 
-struct rp_blocks *rp_blocks_new(struct rp_repo *repo)
+struct rp_blocks *rp_blocks_new(struct rp_repo *repo, struct rp_index *index, bool refresh)
 {
     struct rp_blocks *blocks = rp_xcalloc(1, sizeof *blocks);
     blocks->repo = repo;
+    blocks->index = index;
+    blocks->refresh = refresh;
     pthread_mutex_init(&blocks->lock, NULL);
     pthread_cond_init(&blocks->loaded, NULL);
     pthread_mutex_init(&blocks->node_lock, NULL);
@@ -60,13 +63,13 @@ void rp_blocks_free(struct rp_blocks *blocks)
     free(blocks);
 }
 
-static int load(struct rp_repo *repo, struct rp_index *index, const struct rp_location *at, uint8_t *raw,
-                struct rp_error *err)
+static int load(struct rp_blocks *blocks, const struct rp_location *at, uint8_t *raw, struct rp_error *err)
 {
+    struct rp_repo *repo = blocks->repo;
     struct rp_index_pack pack;
     char name[RP_PACK_NAME];
     uint8_t key[RP_KEY_BYTES];
-    rp_index_pack(index, at->pack, &pack);
+    rp_index_pack(blocks->index, at->pack, &pack);
     rp_pack_name(pack.id, name);
     struct rp_scratch *scratch = rp_scratch_take(repo);
     int result = repo->backend->ops->get(repo->backend, name, at->offset, scratch->sealed, at->stored, err);
@@ -81,11 +84,11 @@ static int load(struct rp_repo *repo, struct rp_index *index, const struct rp_lo
     return result;
 }
 
-static struct frame *find_frame(struct rp_blocks *blocks, const struct rp_index *index, const struct rp_location *at)
+static struct frame *find_frame(struct rp_blocks *blocks, const struct rp_location *at)
 {
     for (unsigned i = 0; i < FRAMES; i++) {
         struct frame *frame = &blocks->frames[i];
-        if (frame->state != FREE && frame->pack == at->pack && frame->number == at->frame && frame->index == index)
+        if (frame->state != FREE && frame->pack == at->pack && frame->number == at->frame)
             return frame;
     }
     return NULL;
@@ -114,26 +117,25 @@ static struct frame *make_room(struct rp_blocks *blocks, size_t size)
 }
 
 // Copies one block out of its frame, which is decoded once however many threads want it.
-static int copy_from_frame(struct rp_blocks *blocks, struct rp_index *index, const struct rp_location *at, uint8_t *out,
-                           struct rp_error *err)
+static int copy_from_frame(struct rp_blocks *blocks, const struct rp_location *at, uint8_t *out, struct rp_error *err)
 {
     size_t unit = rp_unit_bytes(at->level), size = rp_frame_raw_size(at);
     struct frame *frame;
     if (size > RP_FRAME_MAX_RAW)
         return rp_fail(err, RP_ERR_CORRUPT, "frame %u: impossible sizes", at->frame);
     pthread_mutex_lock(&blocks->lock);
-    while ((frame = find_frame(blocks, index, at)) && frame->state == LOADING)
+    while ((frame = find_frame(blocks, at)) && frame->state == LOADING)
         pthread_cond_wait(&blocks->loaded, &blocks->lock);
     int result = 0;
     if (!frame) {
         uint8_t *data = rp_xmalloc(size);
         frame = make_room(blocks, size);
         if (frame) {
-            *frame = (struct frame){LOADING, index, at->pack, at->frame, 1, 0, size, data};
+            *frame = (struct frame){LOADING, at->pack, at->frame, 1, 0, size, data};
             blocks->bytes += size;
         }
         pthread_mutex_unlock(&blocks->lock);
-        result = load(blocks->repo, index, at, data, err);
+        result = load(blocks, at, data, err);
         if (!frame) { // every place is being read into: go without
             if (result == 0)
                 memcpy(out, data + at->slot * unit, unit);
@@ -191,13 +193,13 @@ static void node_keep(struct rp_blocks *blocks, const uint8_t *id, unsigned leve
     pthread_mutex_unlock(&blocks->node_lock);
 }
 
-static int get_from(struct rp_blocks *blocks, struct rp_index *index, const struct rp_location *at, const uint8_t *id,
-                    unsigned level, uint8_t *out, struct rp_error *err)
+static int get_from(struct rp_blocks *blocks, const struct rp_location *at, const uint8_t *id, unsigned level,
+                    uint8_t *out, struct rp_error *err)
 {
     uint8_t hash[RP_ID_BYTES];
     if (at->level != level)
         return rp_fail(err, RP_ERR_CORRUPT, "frame %u: holds no %s", at->frame, level ? "nodes of this level" : "blocks");
-    if (copy_from_frame(blocks, index, at, out, err))
+    if (copy_from_frame(blocks, at, out, err))
         return -1;
     struct rp_scratch *scratch = rp_scratch_take(blocks->repo);
     rp_cipher_id(scratch->cipher, (uint8_t)level, out, rp_unit_bytes(level), hash);
@@ -207,32 +209,31 @@ static int get_from(struct rp_blocks *blocks, struct rp_index *index, const stru
     return 0;
 }
 
-int rp_blocks_get(struct rp_blocks *blocks, struct rp_index *index, const uint8_t id[RP_ID_BYTES], unsigned level,
-                  uint8_t *out, struct rp_error *err)
+int rp_blocks_get(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *out,
+                  struct rp_error *err)
 {
     struct rp_location places[RP_INDEX_MAX_COPIES];
     char hex[RP_HEX(8)];
-    bool cached = level && index == blocks->repo->index; // a check wants to see the packs
-    if (cached && node_cached(blocks, id, level, out))
+    if (level && node_cached(blocks, id, level, out))
         return 0;
-    unsigned count = rp_index_find(index, id, RP_INDEX_READ, places);
-    if (!count && index == blocks->repo->index) { // written by somebody else since we looked?
-        if (rp_index_refresh(index, err))
+    unsigned count = rp_index_find(blocks->index, id, RP_INDEX_READ, places);
+    if (!count && blocks->refresh) { // written by somebody else since we looked?
+        if (rp_index_refresh(blocks->index, err))
             return -1;
-        count = rp_index_find(index, id, RP_INDEX_READ, places);
+        count = rp_index_find(blocks->index, id, RP_INDEX_READ, places);
     }
     struct rp_error first = {0};
     for (unsigned i = 0; i < count; i++) {
         struct rp_error one = {0};
-        if (get_from(blocks, index, &places[i], id, level, out, &one) == 0) {
-            if (cached)
+        if (get_from(blocks, &places[i], id, level, out, &one) == 0) {
+            if (level)
                 node_keep(blocks, id, level, out);
             return 0;
         }
         if (!first.code) {
             struct rp_index_pack pack;
             char name[RP_PACK_NAME];
-            rp_index_pack(index, places[i].pack, &pack);
+            rp_index_pack(blocks->index, places[i].pack, &pack);
             first = one;
             if (!strstr(first.text, rp_pack_name(pack.id, name)))
                 rp_context(&first, "%s", name);
@@ -241,7 +242,8 @@ int rp_blocks_get(struct rp_blocks *blocks, struct rp_index *index, const uint8_
     const char *what = level ? "node" : "block";
     rp_hex(id, 8, hex);
     if (!count)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no pack: a pack is missing or damaged; run refpoint check", what, hex);
+        return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no pack: a pack is missing or damaged; run refpoint check", what,
+                       hex);
     rp_repo_fail_again(err, &first);
     return rp_context(err, "%s %s", what, hex);
 }

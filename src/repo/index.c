@@ -270,7 +270,8 @@ static int see_pack(void *context, const char *name, uint64_t size)
     uint8_t id[RP_PACK_ID];
     if (!rp_pack_parse_name(name, id))
         return 0;
-    struct rp_pack_state *pack = &index->packs.items[rp_pack_table_number(&index->packs, id)];
+    uint32_t number = rp_pack_table_number(&index->packs, id); // may move the items
+    struct rp_pack_state *pack = &index->packs.items[number];
     if (pack->size != size)
         pack->unreadable = false;
     pack->size = size;
@@ -285,8 +286,10 @@ static int see_tombstone(void *context, const char *name, uint64_t size)
     uint8_t id[RP_PACK_ID];
     const char *prefix = "tombstones/";
     if (!strncmp(name, prefix, strlen(prefix)) && strlen(name) == strlen(prefix) + 2 * RP_PACK_ID &&
-        rp_unhex(name + strlen(prefix), id, RP_PACK_ID))
-        index->packs.items[rp_pack_table_number(&index->packs, id)].tombstoned = true;
+        rp_unhex(name + strlen(prefix), id, RP_PACK_ID)) {
+        uint32_t number = rp_pack_table_number(&index->packs, id); // may move the items
+        index->packs.items[number].tombstoned = true;
+    }
     return 0;
 }
 
@@ -369,12 +372,20 @@ struct rp_index *rp_index_open(const struct rp_index_setup *setup, struct rp_err
     return index;
 }
 
+void rp_index_discard(struct rp_index *index)
+{
+    if (!index)
+        return;
+    rp_index_segments_drop(&index->segments);
+    table_clear(&index->table);
+    rp_index_close(index);
+}
+
 void rp_index_close(struct rp_index *index)
 {
     if (!index)
         return;
-    if (index->segments.directory)
-        rp_index_spill(index);
+    rp_index_spill(index);
     table_clear(&index->table);
     rp_index_segments_clear(&index->segments);
     rp_pack_table_clear(&index->packs);

@@ -30,6 +30,8 @@ struct rp_index_setup {
 struct rp_index *rp_index_open(const struct rp_index_setup *setup, struct rp_error *err);
 void rp_index_close(struct rp_index *index); // NULL is fine; writes what is only in memory to a segment
 
+void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and deletes its segments
+
 // Looks at the packs and tombstones that are there now: new packs are read in, missing ones forgotten.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 

@@ -52,7 +52,7 @@ static int larger_first(const void *a, const void *b)
 static bool repeats_others(const struct rp_segment *segment, struct rp_pack_table *packs)
 {
     for (uint32_t i = 0; i < rp_segment_pack_count(segment); i++)
-        if (!packs->items[rp_pack_table_number(packs, rp_segment_pack(segment, i))].indexed)
+        if (!rp_pack_table_get(packs, rp_segment_pack(segment, i))->indexed)
             return false;
     return true;
 }

@@ -36,6 +36,12 @@ uint32_t rp_pack_table_number(struct rp_pack_table *table, const uint8_t id[RP_P
     return *bucket - 1;
 }
 
+struct rp_pack_state *rp_pack_table_get(struct rp_pack_table *table, const uint8_t id[RP_PACK_ID])
+{
+    uint32_t number = rp_pack_table_number(table, id); // may move the items
+    return &table->items[number];
+}
+
 void rp_pack_table_clear(struct rp_pack_table *table)
 {
     free(table->items);

@@ -24,6 +24,8 @@ struct rp_pack_table {
 };
 // The number of the pack, which is added (absent, not indexed) if it is new.
 uint32_t rp_pack_table_number(struct rp_pack_table *table, const uint8_t id[RP_PACK_ID]);
+// Its state, likewise; valid until the next call that may add one.
+struct rp_pack_state *rp_pack_table_get(struct rp_pack_table *table, const uint8_t id[RP_PACK_ID]);
 void rp_pack_table_clear(struct rp_pack_table *table);
 
 #endif

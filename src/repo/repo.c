@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 #include "base/clock.h"
 #include "repo/blocks.h"
 #include "repo/core.h"
@@ -152,14 +151,16 @@ static int open_parts(struct rp_repo *repo, const char *passphrase, const char *
         return -1;
     repo->crypto = rp_crypto_new(master, repo->config.encrypted);
     rp_crypto_wipe(master, sizeof master);
-    repo->blocks = rp_blocks_new(repo);
     repo->cache = cache_folder(cache_directory, &repo->config.id, err);
     if (!repo->cache)
         return -1;
     RP_AUTO_FREE char *segments = rp_repo_cache_path(repo, "index");
     struct rp_index_setup setup = {repo->backend, repo->crypto, repo->config.id, segments, NULL, NULL};
     repo->index = rp_index_open(&setup, err);
-    return repo->index ? 0 : -1;
+    if (!repo->index)
+        return -1;
+    repo->blocks = rp_blocks_new(repo, repo->index, true);
+    return 0;
 }
 
 struct rp_repo *rp_repo_open(struct rp_backend *backend, const char *passphrase, const char *cache_directory,

@@ -32,9 +32,9 @@ static int read_block(const struct read *read, const uint8_t *id, uint64_t start
         return 0;
     }
     if (to - from == RP_REPO_BLOCK)
-        return rp_blocks_get(read->repo->blocks, read->repo->index, id, 0, out, err);
+        return rp_blocks_get(read->repo->blocks, id, 0, out, err);
     RP_AUTO_FREE uint8_t *block = rp_xmalloc(RP_REPO_BLOCK);
-    if (rp_blocks_get(read->repo->blocks, read->repo->index, id, 0, block, err))
+    if (rp_blocks_get(read->repo->blocks, id, 0, block, err))
         return -1;
     memcpy(out, block + (from - start), to - from);
     return 0;
@@ -49,7 +49,7 @@ static int read_below(const struct read *read, const uint8_t *id, unsigned level
     RP_AUTO_FREE uint8_t *node = NULL;
     if (!rp_id_is_zero(id)) {
         node = rp_xmalloc(RP_NODE_BYTES);
-        if (rp_blocks_get(read->repo->blocks, read->repo->index, id, level, node, err))
+        if (rp_blocks_get(read->repo->blocks, id, level, node, err))
             return -1;
     }
     for (uint64_t i = read->offset > start ? (read->offset - start) / child : 0;
@@ -93,7 +93,7 @@ struct diff {
 static int node_or_zeros(struct rp_repo *repo, const uint8_t *id, unsigned level, uint8_t *node, struct rp_error *err)
 {
     memset(node, 0, RP_NODE_BYTES);
-    return rp_id_is_zero(id) ? 0 : rp_blocks_get(repo->blocks, repo->index, id, level, node, err);
+    return rp_id_is_zero(id) ? 0 : rp_blocks_get(repo->blocks, id, level, node, err);
 }
 
 // The ranges that differ below two ids at the same place.

@@ -1,0 +1,134 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "base/pool.h"
+#include "repo/check.h"
+#include "repo/frame.h"
+
+#define THREADS 2 // each holds one pack in memory
+
+struct job {
+    struct rp_check *check;
+    uint32_t number;
+    uint64_t *read; // bytes, of all jobs
+};
+
+static void damage_frame(struct rp_check *check, const char *name, uint32_t pack, const struct rp_pack_index *index,
+                         const struct rp_pack_frame *frame, const struct rp_error *why)
+{
+    struct rp_error text = *why;
+    rp_context(&text, "%s: %u %s", name, frame->count, frame->level ? "nodes" : "blocks");
+    uint32_t number = rp_damages_add(check->damages, name, text.text);
+    for (uint32_t i = 0; i < frame->count; i++)
+        rp_damages_block(check->damages, index->ids + (size_t)(frame->first + i) * RP_ID_BYTES, pack, number);
+}
+
+static void check_frame(struct rp_check *check, struct rp_scratch *scratch, const char *name, uint32_t pack,
+                        const uint8_t *pack_id, const uint8_t *key, const struct rp_pack_index *index, uint32_t f,
+                        const uint8_t *data, uint8_t *raw)
+{
+    const struct rp_pack_frame *frame = &index->frames[f];
+    struct rp_location at = {.pack = pack, .offset = frame->offset, .stored = frame->stored, .level = frame->level,
+                             .compression = frame->compression, .frame = (uint16_t)f,
+                             .last = (uint8_t)(frame->count - 1)};
+    struct rp_error err = {0};
+    if (rp_frame_decode(scratch, pack_id, key, &at, data + frame->offset, raw, &err)) {
+        damage_frame(check, name, pack, index, frame, &err);
+        return;
+    }
+    for (uint32_t i = 0; i < frame->count; i++) {
+        const uint8_t *id = index->ids + (size_t)(frame->first + i) * RP_ID_BYTES;
+        uint8_t hash[RP_ID_BYTES];
+        char hex[RP_HEX(8)], text[256];
+        rp_cipher_id(scratch->cipher, frame->level, raw + (size_t)i * rp_unit_bytes(frame->level),
+                     rp_unit_bytes(frame->level), hash);
+        if (!memcmp(hash, id, RP_ID_BYTES))
+            continue;
+        snprintf(text, sizeof text, "%s: frame %u, slot %u: the content is not what its id, %s, says", name, f, i,
+                 rp_hex(id, 8, hex));
+        rp_damages_block(check->damages, id, pack, rp_damages_add(check->damages, name, text));
+    }
+}
+
+static int check_content(struct rp_check *check, struct rp_scratch *scratch, const char *name, uint32_t number,
+                         const struct rp_index_pack *pack, struct rp_error *err)
+{
+    struct rp_repo *repo = check->repo;
+    RP_AUTO_FREE uint8_t *data = rp_xmalloc(pack->size), *raw = rp_xmalloc(RP_FRAME_MAX_RAW);
+    struct rp_pack_footer footer;
+    uint8_t key[RP_KEY_BYTES];
+    const uint8_t *end = data + pack->size - RP_PACK_FOOTER;
+    if (repo->backend->ops->get(repo->backend, name, 0, data, pack->size, err))
+        return -1;
+    if (rp_pack_check_header(data, pack->id, repo->config.encrypted, err) ||
+        rp_pack_parse_footer(end, pack->size, &footer, err))
+        return rp_context(err, "%s", name);
+    rp_crypto_derive(repo->crypto, "refpoint 1 pack", pack->id, RP_PACK_ID, key);
+    RP_CLEANUP(rp_pack_index_clear) struct rp_pack_index index = {0};
+    int result = rp_pack_open_index(scratch->cipher, key, data, end, &footer, end - footer.index_size, &index, err);
+    for (uint32_t f = 0; result == 0 && f < index.frame_count; f++)
+        check_frame(check, scratch, name, number, pack->id, key, &index, f, data, raw);
+    rp_crypto_wipe(key, sizeof key);
+    return result ? rp_context(err, "%s", name) : 0;
+}
+
+static int check_header(struct rp_check *check, const char *name, const struct rp_index_pack *pack, struct rp_error *err)
+{
+    uint8_t header[RP_PACK_HEADER];
+    struct rp_repo *repo = check->repo;
+    if (repo->backend->ops->get(repo->backend, name, 0, header, sizeof header, err))
+        return -1;
+    return rp_pack_check_header(header, pack->id, repo->config.encrypted, err) ? rp_context(err, "%s", name) : 0;
+}
+
+static void check_pack(struct rp_check *check, uint32_t number, bool read_data)
+{
+    struct rp_index_pack pack;
+    char name[RP_PACK_NAME];
+    struct rp_error err = {0};
+    rp_index_pack(check->index, number, &pack);
+    rp_pack_name(pack.id, name);
+    struct rp_scratch *scratch = rp_scratch_take(check->repo);
+    int result = read_data ? check_content(check, scratch, name, number, &pack, &err)
+                           : check_header(check, name, &pack, &err);
+    rp_scratch_give(check->repo, scratch);
+    if (result)
+        rp_damages_pack(check->damages, number, rp_damages_add(check->damages, name, err.text));
+}
+
+static void read_pack(void *argument)
+{
+    struct job *job = argument;
+    struct rp_index_pack pack;
+    rp_index_pack(job->check->index, job->number, &pack);
+    check_pack(job->check, job->number, true);
+    __atomic_add_fetch(job->read, pack.size, __ATOMIC_RELAXED);
+    free(job);
+}
+
+int rp_check_packs(struct rp_check *check, bool read_data, struct rp_error *err)
+{
+    uint64_t read = 0;
+    int result = 0;
+    struct rp_pool *pool = read_data ? rp_pool_new(THREADS, 1) : NULL;
+    for (uint32_t i = 0, count = rp_index_pack_count(check->index); i < count && result == 0; i++) {
+        struct rp_index_pack pack;
+        rp_index_pack(check->index, i, &pack);
+        if (!pack.present || rp_damages_of(check->damages, (const uint8_t[RP_ID_BYTES]){0}, i) != RP_NO_DAMAGE)
+            continue;
+        if (!read_data) {
+            check_pack(check, i, false);
+            continue;
+        }
+        struct job *job = rp_xmalloc(sizeof *job);
+        *job = (struct job){check, i, &read};
+        rp_pool_run(pool, read_pack, job); // waits while both threads are busy: that paces the progress
+        check->done = __atomic_load_n(&read, __ATOMIC_RELAXED);
+        result = rp_check_progress(check, err);
+    }
+    rp_pool_free(pool);
+    check->done = read;
+    return result;
+}
