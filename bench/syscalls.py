@@ -2,6 +2,8 @@
 
 import collections, os, re, shutil, signal, socket, struct, subprocess, sys, time, urllib.parse
 
+import nbd
+
 SYNCS = {'fsync', 'fdatasync', 'sync', 'syncfs', 'sync_file_range', 'msync'}
 # waiting for the next request and handing it to a thread: depends on the moment, not on the work
 WAITING = {'futex', 'poll', 'ppoll', 'epoll_wait', 'select', 'pselect6', 'restart_syscall', 'sched_yield'}
@@ -26,7 +28,6 @@ def switch_tracking_off(disk):
 
 def steady_writes(uri, service, trace, count=2000):
     """System calls and syncs per write of 4 KiB, one at a time, to blocks that were written before. No flushes."""
-    import nbd
     client = nbd.NBD()
     client.connect_uri(uri)
     block = os.urandom(4096)

@@ -25,19 +25,17 @@ static int64_t now(void)
     return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-// Data writes cluster as those of real machines do: three of four fill parts of one 32 MiB window after the other, the
-// fourth goes anywhere. No unit comes twice (until all have been used).
+// Data writes cluster as those of real machines do: most fill one stretch of 8 MiB, then another, and one of sixteen goes
+// anywhere. No unit comes twice (until all have been used).
 static uint64_t unit_of(uint64_t step, uint64_t units)
 {
-    enum { WINDOW = 512, SHARE = WINDOW * 3 / 4, AT_ONCE = 96 };
-    uint64_t windows = units / WINDOW;
-    if (step % 4 == 3) { // the last quarter of the windows' units, in an order that jumps about: 7919 is prime
-        uint64_t k = step / 4 * 7919 % (windows * (WINDOW - SHARE));
-        return k / (WINDOW - SHARE) * WINDOW + SHARE + k % (WINDOW - SHARE);
-    }
-    uint64_t k = (step - step / 4) % (windows * SHARE);
-    uint64_t turn = k / AT_ONCE, inside = turn / windows * AT_ONCE + k % AT_ONCE;
-    return turn * 37 % windows * WINDOW + inside * 5 % SHARE;
+    enum { GROUP = 16, STRETCH = 128, FILL = STRETCH / GROUP * (GROUP - 1) };
+    uint64_t stretches = units / STRETCH, scattered = stretches * (STRETCH / GROUP);
+    if (step % GROUP == GROUP - 1) // the last unit of each group, in an order that jumps about: 7919 is prime
+        return step / GROUP * 7919 % scattered * GROUP + GROUP - 1;
+    uint64_t k = (step - step / GROUP) % (stretches * FILL);
+    uint64_t stretch = k / FILL * 97 % stretches, inside = k % FILL * 7 % FILL;
+    return stretch * STRETCH + inside / (GROUP - 1) * GROUP + inside % (GROUP - 1);
 }
 
 int main(int argc, char **argv)
