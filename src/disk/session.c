@@ -99,13 +99,16 @@ int rp_session_end(struct rp_vhdx *v, struct rp_error *err)
     struct rp_error why = {0};
     pthread_mutex_lock(&v->session_lock);
     // No entry of the log ever asked for more than `end`: the file may shrink to it.
-    int failed = rp_space_start(v, &why) || rp_store_flush(v->store, &why);
+    rp_lock(v); // also against readers of a file that is being frozen
+    int failed = rp_space_start(v, &why);
+    rp_unlock(v);
+    failed = failed || rp_store_flush(v->store, &why);
     if (!failed) {
         v->header.log_guid = (struct rp_guid){0};
         failed = rp_header_update(v, 2, &why);
     }
     if (!failed) {
-        rp_lock(v); // readers of a file being frozen look at both
+        rp_lock(v);
         v->log.guid = (struct rp_guid){0};
         v->file_size = v->space.end;
         rp_unlock(v);
