@@ -85,6 +85,12 @@ static void plugin_cleanup(void)
 
 static void plugin_unload(void) { free(vm_directory); }
 
+static const char *describe(const struct rp_engine_disk *disk)
+{
+    char id[RP_GUID_TEXT];
+    return nbdkit_printf_intern("%s, disk id %s", rp_path_name(disk->leaf_path), rp_guid_format(&disk->disk_id, id));
+}
+
 static int plugin_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
 {
     (void)readonly;
@@ -92,7 +98,7 @@ static int plugin_list_exports(int readonly, int is_tls, struct nbdkit_exports *
     for (size_t i = 0; i < rp_engine_disk_count(engine); i++) {
         struct rp_engine_disk disk;
         rp_engine_disk(engine, i, &disk);
-        int added = nbdkit_add_export(exports, disk.name, disk.leaf_path);
+        int added = nbdkit_add_export(exports, disk.name, describe(&disk));
         free(disk.leaf_path);
         if (added)
             return -1;
@@ -146,12 +152,7 @@ static void plugin_close(void *opaque)
 
 static int64_t plugin_get_size(void *opaque) { return (int64_t)((struct handle *)opaque)->facts.size; }
 
-static const char *plugin_export_description(void *opaque)
-{
-    const struct rp_engine_disk *disk = &((struct handle *)opaque)->facts;
-    char id[RP_GUID_TEXT];
-    return nbdkit_printf_intern("%s, disk id %s", rp_path_name(disk->leaf_path), rp_guid_format(&disk->disk_id, id));
-}
+static const char *plugin_export_description(void *opaque) { return describe(&((struct handle *)opaque)->facts); }
 
 static int plugin_block_size(void *opaque, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
 {
