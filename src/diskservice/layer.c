@@ -89,6 +89,8 @@ struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer)
     struct rp_error why = {0}, why_not = {0};
     if (!rp_layer_state(layer, &disk, &why))
         layer->rct = rp_rct_open_read(fs, layer->path, &disk, &why);
+    if (!layer->rct && why.code == RP_ERR_TRACKING_OFF) // a crash may have cut a merge short
+        layer->rct = rp_rct_recover(fs, layer->path, &disk, NULL);
     if (!layer->rct && why.code == RP_ERR_TRACKING_OFF)
         layer->rct = recover_tracker(fs, layer->path, &disk, &why_not);
     if (!layer->rct) {
