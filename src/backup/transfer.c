@@ -13,10 +13,11 @@
 
 #define TICK_NS 100000000u
 #define MAX_THREADS 16
+#define LEAST_PIECE (64 * RP_KIB) // a block of the repository: pieces start where blocks do
 
 struct run {
     const struct rp_transfer *transfer;
-    uint64_t total, started_ns;
+    uint64_t total, started_ns, piece;
     pthread_mutex_t lock;
     pthread_cond_t ended;
     // under the lock: where the next piece starts, who still works, the first failure
@@ -49,7 +50,7 @@ static bool take(struct run *run, struct piece *piece)
             continue;
         }
         struct rp_range range = part->ranges->items[run->range];
-        uint64_t length = rp_min64(range.length - run->in_range, RP_TRANSFER_PIECE);
+        uint64_t length = rp_min64(range.length - run->in_range, run->piece);
         *piece = (struct piece){part->disk, range.offset + run->in_range, (uint32_t)length, run->taken};
         run->taken += length;
         run->in_range += length;
@@ -63,6 +64,13 @@ static bool take(struct run *run, struct piece *piece)
     }
     pthread_mutex_unlock(&run->lock);
     return found;
+}
+
+// Slow transfers go in small pieces: a VM must not wait behind a large one.
+static uint64_t piece_size(uint64_t rate)
+{
+    uint64_t eighth = rp_align_down(rate / 8, LEAST_PIECE);
+    return !rate ? RP_TRANSFER_PIECE : rp_max64(rp_min64(eighth, RP_TRANSFER_PIECE), LEAST_PIECE);
 }
 
 // A piece may start when everything before it fits the rate.
@@ -168,7 +176,7 @@ static void wait_for_threads(struct run *run)
 
 int rp_transfer_run(const struct rp_transfer *transfer, struct rp_error *err)
 {
-    struct run run = {.transfer = transfer, .started_ns = rp_clock_monotonic_ns()};
+    struct run run = {.transfer = transfer, .started_ns = rp_clock_monotonic_ns(), .piece = piece_size(transfer->rate)};
     for (size_t i = 0; i < transfer->part_count; i++)
         run.total += rp_ranges_total(transfer->parts[i].ranges);
     pthread_mutex_init(&run.lock, NULL);

@@ -12,7 +12,7 @@
 #define RP_TRANSFER_PIECE (1u << 20) // the largest piece, and the size of each thread's buffer
 
 struct rp_transfer_part {
-    const struct rp_ranges *ranges; // ascending; borrowed
+    const struct rp_ranges *ranges; // ascending; borrowed. Cut at multiples of 64 KiB from the start of each
     void *disk;                     // passed to `move`
 };
 struct rp_transfer {

@@ -135,14 +135,14 @@ void rp_cli_print_error(const struct rp_cli *cli, const struct rp_error *err)
 
 void rp_cli_print_json(json_t *value)
 {
-    json_dumpf(value, stdout, JSON_INDENT(2));
+    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     fputc('\n', stdout);
     json_decref(value);
 }
 
 void rp_cli_print_json_line(json_t *value)
 {
-    json_dumpf(value, stdout, JSON_COMPACT);
+    json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     fputc('\n', stdout);
     fflush(stdout);
     json_decref(value);

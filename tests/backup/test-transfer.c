@@ -121,7 +121,7 @@ static void a_progress_function_can_stop_it_and_a_rate_slows_it(void **state)
     struct rp_error err = {0};
     assert_int_equal(rp_transfer_run(&transfer, &err), -1);
     assert_int_equal(err.code, RP_ERR_CANCELLED);
-    assert_true(target->pieces < 20);
+    assert_true(target->pieces < 30);
     free(target);
 
     target = part.disk = target_new();
@@ -130,7 +130,9 @@ static void a_progress_function_can_stop_it_and_a_rate_slows_it(void **state)
     uint64_t start = rp_clock_monotonic_ns();
     assert_int_equal(rp_transfer_run(&transfer, NULL), 0);
     uint64_t took = rp_clock_monotonic_ns() - start;
-    assert_true(took > 200000000); // the last piece may start after 5 MiB: 0.25 s
+    assert_true(took > 250000000); // the last piece starts after 5.9 MiB: 0.29 s
+    for (uint64_t unit = 0; unit < 6 * RP_MIB / UNIT; unit++)
+        assert_int_equal(target->moved[unit], 1);
     free(target);
 }
 
