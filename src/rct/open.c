@@ -101,7 +101,8 @@ static int open_existing(struct rp_rct *rct, enum rp_rct_found *found, struct rp
     return *found == RP_RCT_FOUND_NOT_OURS ? not_ours(rct, err) : 0;
 }
 
-static int begin(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session,
+// `anew`: where the file is of no use, another one takes its place.
+static int begin(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session, bool anew,
                  enum rp_rct_verdict *verdict, struct rp_error *err)
 {
     enum rp_rct_found found;
@@ -119,6 +120,9 @@ static int begin(struct rp_rct *rct, const struct rp_rct_disk *disk, const struc
         bind(rct, disk, session);
         return rp_rct_write_header(rct, false, err);
     }
+    if (!anew)
+        return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: %s", rct->path,
+                       !rct->store ? "no tracking file" : usable ? "of another disk" : "damaged");
     if (usable)
         *verdict = RP_RCT_FOREIGN;
     start_anew(rct, disk);
@@ -131,7 +135,18 @@ struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const 
 {
     struct rp_rct *rct = rp_rct_new(fs, disk_path);
     enum rp_rct_verdict ignored;
-    if (!begin(rct, disk, session, verdict ? verdict : &ignored, err))
+    if (!begin(rct, disk, session, true, verdict ? verdict : &ignored, err))
+        return rct;
+    rp_rct_abandon(rct);
+    return NULL;
+}
+
+struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err)
+{
+    struct rp_rct *rct = rp_rct_new(fs, disk_path);
+    struct rp_vhdx_session nothing_changes = {disk->file_write_guid, disk->data_write_guid};
+    enum rp_rct_verdict verdict;
+    if (!begin(rct, disk, &nothing_changes, false, &verdict, err) && !rp_rct_freeze(rct, disk, err))
         return rct;
     rp_rct_abandon(rct);
     return NULL;

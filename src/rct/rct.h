@@ -57,13 +57,18 @@ char *rp_rct_path(const char *disk_path);
 // Opens the tracking file of a disk about to be opened for writing, or creates it, and durably records that a session
 // with these GUIDs began, before the disk file is touched. A file there that is not ours (no valid signature) is left
 // alone: RP_ERR_TRACKING_OFF. `disk` is the state before the session. RP_ERR_BUSY while anybody has the tracking file open.
-// `verdict` may be NULL. Also for a parent that rp_rct_open_read refuses after a crash: open it so, then rp_rct_freeze.
+// `verdict` may be NULL.
 struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
                                  const struct rp_vhdx_session *session, enum rp_rct_verdict *verdict,
                                  struct rp_error *err);
 // Opens it to ask only; writes nothing, holds a shared lock. Without a usable, clean, matching file: RP_ERR_TRACKING_OFF;
 // during a session: RP_ERR_BUSY.
 struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err);
+
+// For a file at rest that rp_rct_open_read refuses because a crash left its tracking open: what it may miss counts as
+// changed, as rp_rct_open_write has it, and it is a frozen file again, durably, at return. RP_ERR_TRACKING_OFF where there
+// is nothing to go on with: no file, not ours, damaged, of another disk.
+struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err);
 
 // Prepares, durably and before the pause, the tracking file of a child disk that will take over when `parent` is sealed:
 // same tracking GUID and lineage, empty since[], epoch = parent's + 1. `child_disk` is the child file's state. Above a
