@@ -67,7 +67,8 @@ int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
     uint64_t ticket = ++v->flush_asked;
     while (v->flushing && v->flush_done < ticket)
         pthread_cond_wait(&v->changed, &v->lock);
-    if (v->flush_done >= ticket || atomic_load(&v->failed)) { // a flush that began after us did our work too
+    // A flush that began after us did our work too, or the end of the session did.
+    if (v->flush_done >= ticket || atomic_load(&v->failed) || atomic_load(&v->begun) == RP_SESSION_NONE) {
         rp_unlock(v);
         return rp_session_check(v, err);
     }

@@ -100,6 +100,8 @@ struct rp_vhdx {
     atomic_uint_fast64_t size; // = layout.size, for bounds checks without the lock
     struct rp_vhdx_region *regions;
     size_t region_count;
+    int good_regions;          // the copy of the region table that we used
+    bool repair_regions;       // the other one is damaged or different
     uint64_t bat_offset, metadata_offset;
     uint32_t bat_length, metadata_length;
     uint64_t file_size;        // of a reader's file, as it was at open
@@ -230,10 +232,12 @@ int rp_check_range(const struct rp_vhdx *v, uint64_t offset, uint64_t length, st
 // Reads from the store; what a replayed log says is behind the end of the file reads as zeros.
 int rp_payload_read(struct rp_vhdx *v, void *data, size_t size, uint64_t offset, struct rp_error *err);
 
-// ---- open.c
+// ---- load.c
 
 // Parses region tables and metadata, through the cache.
 int rp_vhdx_load(struct rp_vhdx *v, struct rp_error *err);
+// Under lock, when a session begins: makes both copies of the region table the same again, through the log.
+int rp_vhdx_repair_regions(struct rp_vhdx *v, struct rp_error *err);
 int rp_vhdx_load_locator(struct rp_vhdx *v, const struct rp_vhdx_item *item, struct rp_error *err);
 
 #endif

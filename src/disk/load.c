@@ -14,20 +14,39 @@ static int read_table(struct rp_vhdx *v, uint64_t offset, uint8_t *table, struct
 
 static int load_regions(struct rp_vhdx *v, struct rp_error *err)
 {
-    RP_AUTO_FREE uint8_t *table = rp_xmalloc(RP_VHDX_TABLE);
+    RP_AUTO_FREE uint8_t *tables = rp_xcalloc(2, RP_VHDX_TABLE);
     v->regions = rp_xcalloc(RP_VHDX_MAX_ENTRIES, sizeof *v->regions);
     struct rp_error why[2] = {0};
+    int good = -1;
     for (int copy = 0; copy < 2; copy++) {
+        uint8_t *table = tables + copy * RP_VHDX_TABLE;
         if (read_table(v, RP_VHDX_REGIONS_OFFSET(copy), table, &why[copy]))
             continue;
-        if (!rp_vhdx_regions_decode(table, v->regions, &v->region_count, &why[copy]))
-            return 0;
+        if (good < 0 && !rp_vhdx_regions_decode(table, v->regions, &v->region_count, &why[copy]))
+            good = copy;
         if (why[copy].code == RP_ERR_UNSUPPORTED) // well formed: the other copy says the same
             break;
+    }
+    if (good >= 0) {
+        v->repair_regions = memcmp(tables, tables + RP_VHDX_TABLE, RP_VHDX_TABLE) != 0;
+        v->good_regions = good;
+        return 0;
     }
     if (err && err->code == RP_OK)
         *err = why[0];
     return rp_context(err, "%s", v->path);
+}
+
+int rp_vhdx_repair_regions(struct rp_vhdx *v, struct rp_error *err)
+{
+    if (!v->repair_regions)
+        return 0;
+    RP_AUTO_FREE uint8_t *table = rp_xmalloc(RP_VHDX_TABLE);
+    v->repair_regions = false;
+    return rp_cache_read(v, RP_VHDX_REGIONS_OFFSET(v->good_regions), table, RP_VHDX_TABLE, err) ||
+                   rp_cache_write(v, RP_VHDX_REGIONS_OFFSET(!v->good_regions), table, RP_VHDX_TABLE, err)
+               ? -1
+               : 0;
 }
 
 static int place_regions(struct rp_vhdx *v, struct rp_error *err)

@@ -58,7 +58,12 @@ static int start(struct rp_vhdx *v, enum rp_session level, struct rp_error *err)
     if (failed || rp_store_flush(v->store, err))
         return -1;
     v->header.log_guid = v->log.guid;
-    return rp_header_update(v, 2, err);
+    if (rp_header_update(v, 2, err))
+        return -1;
+    rp_lock(v);
+    failed = rp_vhdx_repair_regions(v, err);
+    rp_unlock(v);
+    return failed;
 }
 
 static int raise_level(struct rp_vhdx *v, struct rp_error *err)
@@ -88,6 +93,16 @@ int rp_session_begin(struct rp_vhdx *v, enum rp_session level, struct rp_error *
     return rp_session_check(v, err);
 }
 
+static void set_flushing(struct rp_vhdx *v, bool flushing)
+{
+    rp_lock(v);
+    while (flushing && v->flushing)
+        pthread_cond_wait(&v->changed, &v->lock);
+    v->flushing = flushing;
+    pthread_cond_broadcast(&v->changed);
+    rp_unlock(v);
+}
+
 int rp_session_end(struct rp_vhdx *v, struct rp_error *err)
 {
     if (atomic_load(&v->failed))
@@ -97,6 +112,9 @@ int rp_session_end(struct rp_vhdx *v, struct rp_error *err)
     if (rp_flush(v, RP_FLUSH_ALL, err))
         return -1;
     struct rp_error why = {0};
+    // A flush that comes late must not touch the file any more, not even free space: who binds the file to its times as
+    // they are after a freeze would find them changed.
+    set_flushing(v, true);
     pthread_mutex_lock(&v->session_lock);
     // No entry of the log ever asked for more than `end`: the file may shrink to it.
     rp_lock(v); // also against readers of a file that is being frozen
@@ -115,6 +133,7 @@ int rp_session_end(struct rp_vhdx *v, struct rp_error *err)
         atomic_store(&v->begun, RP_SESSION_NONE);
     }
     pthread_mutex_unlock(&v->session_lock);
+    set_flushing(v, false);
     if (failed && err && err->code == RP_OK)
         *err = why;
     return failed ? rp_session_fail(v, &why) : 0;

@@ -25,7 +25,10 @@ struct model {
     struct rp_fs *fs;
     struct rp_vhdx *parent, *disk;
     const char *path;
-    uint64_t stride; // every how many blocks of the disk one is used: far apart, each has metadata pages of its own
+    // Which part of the disk is used: so many sectors at the start of every stride-th block. With a stride, neighbours
+    // have metadata pages of their own.
+    uint32_t window;
+    uint64_t stride;
     uint64_t flushed[SECTORS];
     uint64_t newest[SECTORS];
     uint32_t recent_of[SECTORS]; // index + 1 of the newest write since the last flush
@@ -43,16 +46,9 @@ static void must(int failed)
         fail_msg("%s", err.text);
 }
 
-enum { PER_BLOCK = BLOCK / SECTOR };
-
 static uint64_t place(const struct model *m, uint32_t sector)
 {
-    return sector / PER_BLOCK * m->stride * BLOCK + (uint64_t)(sector % PER_BLOCK) * SECTOR;
-}
-
-static uint32_t sector_at(const struct model *m, uint64_t offset)
-{
-    return (uint32_t)(offset / BLOCK / m->stride * PER_BLOCK + offset % BLOCK / SECTOR);
+    return sector / m->window * m->stride * BLOCK + (uint64_t)(sector % m->window) * SECTOR;
 }
 
 static void note(struct model *m, uint32_t sector, uint64_t stamp)
@@ -94,8 +90,8 @@ static void open_disk(struct model *m, unsigned flags)
 // Reads everything. `exact`: as last written, else as a crash may leave it; what is found then counts as flushed.
 static void verify(struct model *m, bool exact)
 {
-    for (uint32_t s = 0; s < SECTORS; s += PER_BLOCK)
-        must(rp_vhdx_read(m->disk, m->buffer + (size_t)s * SECTOR, BLOCK, place(m, s), &err));
+    for (uint32_t s = 0; s < SECTORS; s += m->window)
+        must(rp_vhdx_read(m->disk, m->buffer + (size_t)s * SECTOR, m->window * SECTOR, place(m, s), &err));
     for (uint32_t s = 0; s < SECTORS; s++) {
         const uint64_t *words = (const uint64_t *)(m->buffer + (size_t)s * SECTOR);
         for (unsigned i = 1; i < SECTOR / 8; i++)
@@ -123,7 +119,8 @@ static int write_stamps(struct model *m, uint32_t sector, uint32_t count)
 static void note_zeros(struct model *m, uint64_t offset, uint64_t length)
 {
     for (uint64_t at = offset; at < offset + length; at += SECTOR)
-        note(m, sector_at(m, at), 0);
+        if (at / BLOCK % m->stride == 0 && at % BLOCK / SECTOR < m->window)
+            note(m, (uint32_t)(at / BLOCK / m->stride * m->window + at % BLOCK / SECTOR), 0);
 }
 
 static int zero_or_trim(struct model *m, bool trim, uint64_t offset, uint64_t length)
@@ -144,15 +141,15 @@ static int random_change(struct model *m)
     uint32_t sector = (uint32_t)random_below(&m->random, SECTORS), count = 1 + (uint32_t)random_below(&m->random, 64);
     unsigned kind = (unsigned)random_below(&m->random, 20);
     if (kind > 16) // whole blocks
-        sector = sector / PER_BLOCK * PER_BLOCK, count = PER_BLOCK;
+        sector = sector / m->window * m->window, count = m->window;
     else if (kind == 16)
         count = 1 + (uint32_t)random_below(&m->random, MAX_WRITE / SECTOR);
-    uint32_t end = m->stride > 1 ? (sector / PER_BLOCK + 1) * PER_BLOCK : SECTORS;
+    uint32_t end = m->stride > 1 ? (sector / m->window + 1) * m->window : SECTORS;
     count = count > end - sector ? end - sector : count;
     unsigned verb = (unsigned)random_below(&m->random, 6);
     if (verb > 1)
         return write_stamps(m, sector, count);
-    return zero_or_trim(m, verb == 1, place(m, sector), (uint64_t)count * SECTOR);
+    return zero_or_trim(m, verb == 1, place(m, sector), kind > 16 ? BLOCK : (uint64_t)count * SECTOR);
 }
 
 static int flush(struct model *m)
@@ -211,9 +208,10 @@ static struct model *new_model(bool child, uint64_t stride)
     struct model *m = calloc(1, sizeof *m);
     m->random = test_seed();
     m->stride = stride;
+    m->window = stride > 1 ? 32 : BLOCK / SECTOR;
     m->fs = torn_fs_new();
     m->buffer = malloc(DISK);
-    struct rp_vhdx_create create = {.size = DISK * stride, .block_size = BLOCK, .disk_id = rp_guid_new()};
+    struct rp_vhdx_create create = {.size = SECTORS / m->window * stride * BLOCK, .block_size = BLOCK, .disk_id = rp_guid_new()};
     m->path = child ? "parent.vhdx" : "disk.vhdx";
     must(rp_vhdx_create(m->fs, m->path, &create, &err));
     if (!child)
