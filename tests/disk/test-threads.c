@@ -1,0 +1,161 @@
+// Several threads on one disk: writes, zeros, trims, reads and flushes side by side.
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/num.h"
+#include "disk/vhdx.h"
+#include "io/memory.h"
+#include "torn.h"
+
+enum { THREADS = 4, DISK = 16 << 20, BLOCK = 1 << 20, SECTOR = 512, SECTORS = DISK / SECTOR };
+
+static struct rp_vhdx *disk;
+static atomic_bool done;
+static atomic_int failures;
+
+struct worker {
+    pthread_t thread;
+    unsigned number;
+    uint64_t random;
+    uint64_t stamps[SECTORS]; // of its own sectors: those whose number modulo THREADS is the worker's
+};
+
+static void check(int failed, struct rp_error *err)
+{
+    if (failed) {
+        fprintf(stderr, "%s\n", err->text);
+        failures++;
+    }
+}
+
+// Each worker has every fourth sector for itself, so all of them meet in every block; only worker 0 trims and zeroes, in
+// the upper half that only it writes to.
+static bool mine(const struct worker *w, unsigned sector)
+{
+    return sector >= SECTORS / 2 ? w->number == 0 : sector % THREADS == w->number;
+}
+
+static void *run(void *argument)
+{
+    struct worker *w = argument;
+    struct rp_error err = {0};
+    for (int i = 0; i < 1500; i++) {
+        unsigned sector = (unsigned)random_below(&w->random, SECTORS);
+        while (!mine(w, sector))
+            sector = (sector + 1) % SECTORS;
+        uint64_t words[SECTOR / 8], stamp = next_random(&w->random) | 1;
+        unsigned verb = (unsigned)random_below(&w->random, 16);
+        if (verb == 0) {
+            check(rp_vhdx_flush(disk, &err), &err);
+        } else if (verb < 4) {
+            check(rp_vhdx_read(disk, words, SECTOR, (uint64_t)sector * SECTOR, &err), &err);
+            if (words[0] != w->stamps[sector] || words[SECTOR / 8 - 1] != w->stamps[sector])
+                check(rp_fail(&err, RP_ERR_CORRUPT, "sector %u: not what this thread wrote", sector), &err);
+        } else if (verb < 6 && w->number == 0) {
+            unsigned first = SECTORS / 2 + (unsigned)random_below(&w->random, 8) * (BLOCK / SECTOR);
+            check((verb == 4 ? rp_vhdx_trim : rp_vhdx_zero)(disk, (uint64_t)first * SECTOR, BLOCK, NULL, &err), &err);
+            memset(w->stamps + first, 0, BLOCK / SECTOR * sizeof *w->stamps);
+        } else {
+            for (unsigned k = 0; k < SECTOR / 8; k++)
+                words[k] = stamp;
+            check(rp_vhdx_write(disk, words, SECTOR, (uint64_t)sector * SECTOR, &err), &err);
+            w->stamps[sector] = stamp;
+        }
+    }
+    return NULL;
+}
+
+static void *read_everything(void *argument)
+{
+    (void)argument;
+    uint8_t *buffer = malloc(BLOCK);
+    struct rp_error err = {0};
+    while (!atomic_load(&done))
+        for (uint64_t at = 0; at < DISK; at += BLOCK)
+            check(rp_vhdx_read(disk, buffer, BLOCK, at, &err), &err);
+    free(buffer);
+    return NULL;
+}
+
+static void run_threads(struct rp_fs *fs, struct rp_vhdx *parent, const char *path)
+{
+    struct rp_error err = {0};
+    uint64_t seed = test_seed();
+    disk = rp_vhdx_open(fs, path, RP_VHDX_WRITE, NULL, &err);
+    check(!disk || (parent && rp_vhdx_set_parent(disk, parent, &err)), &err);
+    struct worker *workers = calloc(THREADS, sizeof *workers);
+    pthread_t reader;
+    atomic_store(&done, false);
+    pthread_create(&reader, NULL, read_everything, NULL);
+    for (unsigned i = 0; i < THREADS; i++) {
+        workers[i].number = i;
+        workers[i].random = seed + i;
+        for (unsigned s = 0; parent && s < SECTORS; s++)
+            workers[i].stamps[s] = 0x7777777777777777;
+        pthread_create(&workers[i].thread, NULL, run, &workers[i]);
+    }
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(workers[i].thread, NULL);
+    atomic_store(&done, true);
+    pthread_join(reader, NULL);
+    check(rp_vhdx_close(disk, &err), &err);
+    disk = rp_vhdx_open(fs, path, RP_VHDX_READ, NULL, &err);
+    check(!disk || (parent && rp_vhdx_set_parent(disk, parent, &err)), &err);
+    for (unsigned s = 0; s < SECTORS; s++) {
+        uint64_t words[SECTOR / 8];
+        check(rp_vhdx_read(disk, words, SECTOR, (uint64_t)s * SECTOR, &err), &err);
+        for (unsigned i = 0; i < THREADS; i++)
+            if (mine(&workers[i], s))
+                assert_int_equal(words[0], workers[i].stamps[s]);
+    }
+    rp_vhdx_abandon(disk);
+    free(workers);
+    assert_int_equal(atomic_load(&failures), 0);
+}
+
+static void threads_share_a_dynamic_disk(void **state)
+{
+    (void)state;
+    struct rp_fs *fs = rp_fs_memory_new();
+    struct rp_error err = {0};
+    check(rp_vhdx_create(fs, "d", &(struct rp_vhdx_create){.size = DISK, .block_size = BLOCK}, &err), &err);
+    run_threads(fs, NULL, "d");
+    rp_fs_memory_free(fs);
+}
+
+static void threads_share_a_differencing_disk(void **state)
+{
+    (void)state;
+    struct rp_fs *fs = rp_fs_memory_new();
+    struct rp_error err = {0};
+    struct rp_vhdx_create create = {.size = DISK, .block_size = BLOCK, .disk_id = rp_guid_new()};
+    check(rp_vhdx_create(fs, "p", &create, &err), &err);
+    struct rp_vhdx *parent = rp_vhdx_open(fs, "p", RP_VHDX_WRITE, NULL, &err);
+    uint8_t *data = malloc(DISK);
+    memset(data, 0x77, DISK);
+    check(rp_vhdx_write(parent, data, DISK, 0, &err) || rp_vhdx_freeze(parent, &err), &err);
+    free(data);
+    create.parent_path = "p";
+    create.parent_data_write_guid = rp_vhdx_info(parent)->data_write_guid;
+    check(rp_vhdx_create(fs, "c", &create, &err), &err);
+    run_threads(fs, parent, "c");
+    rp_vhdx_abandon(parent);
+    rp_fs_memory_free(fs);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_share_a_dynamic_disk),
+        cmocka_unit_test(threads_share_a_differencing_disk),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
