@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 void assert_ok_(int result, const struct rp_error *err, const char *call, const char *file, int line)
 {
     if (result == 0)
@@ -63,6 +65,14 @@ struct rp_repo *place_open(const struct place *place)
 }
 
 void place_remove_cache(const struct place *place) { remove_tree(place->cache); }
+
+static void drop(enum rp_log_level level, const char *text)
+{
+    (void)level;
+    (void)text;
+}
+
+void log_off(void) { rp_log_set_sink(drop); }
 
 uint32_t test_seed(void)
 {

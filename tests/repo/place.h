@@ -28,6 +28,8 @@ void place_remove_cache(const struct place *place);
 #define assert_ok(call, err) assert_ok_((call), &(err), #call, __FILE__, __LINE__)
 void assert_ok_(int result, const struct rp_error *err, const char *call, const char *file, int line);
 
+void log_off(void); // warnings are expected
+
 uint32_t test_seed(void); // RP_TEST_SEED, or a new one; printed once
 uint32_t next_random(uint32_t *state);
 // One block: a mix of random, text-like and repeated content that follows from `seed`; never all zeros.

@@ -1,0 +1,312 @@
+// Damage of any kind is found, told as points and disk ranges, and never read as data.
+#include "place.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "repo/pack.h"
+
+#define BLOCKS 40
+#define SIZE ((uint64_t)BLOCKS * RP_REPO_BLOCK)
+
+struct stored {
+    uint8_t *data;
+    struct rp_repo_root root;
+    char pack[256];
+    char point_id[RP_POINT_ID];
+};
+
+// One disk, every third block zero, in one pack.
+static void store(struct place *place, struct stored *stored)
+{
+    stored->data = calloc(1, SIZE);
+    for (uint32_t block = 0; block < BLOCKS; block++)
+        if (block % 3)
+            fill_block(stored->data + (uint64_t)block * RP_REPO_BLOCK, block + 1);
+    struct rp_repo *repo = place_open(place);
+    stored->root = store_disk(repo, NULL, stored->data, SIZE, "the vm", stored->point_id);
+    rp_repo_close(repo);
+    first_pack(place, stored->pack);
+}
+
+struct findings {
+    unsigned count, with_ranges;
+    struct rp_ranges ranges; // all, of disk 0
+    char texts[8192];
+    char object[128];
+    char point_id[RP_POINT_ID], vm_name[64];
+};
+
+static void find(void *context, const struct rp_repo_problem *problem)
+{
+    struct findings *findings = context;
+    findings->count++;
+    if (strlen(findings->texts) + strlen(problem->text) + 2 < sizeof findings->texts)
+        strcat(strcat(findings->texts, problem->text), "\n");
+    if (problem->object)
+        snprintf(findings->object, sizeof findings->object, "%s", problem->object);
+    if (!problem->ranges)
+        return;
+    findings->with_ranges++;
+    snprintf(findings->point_id, sizeof findings->point_id, "%s", problem->point_id);
+    snprintf(findings->vm_name, sizeof findings->vm_name, "%s", problem->vm_name);
+    for (size_t i = 0; i < problem->ranges->count; i++)
+        rp_ranges_push(&findings->ranges, problem->ranges->items[i].offset, problem->ranges->items[i].length);
+}
+
+static void check(struct place *place, bool read_data, struct findings *findings)
+{
+    struct rp_error err = {0};
+    uint64_t problems = 0;
+    memset(findings, 0, sizeof *findings);
+    struct rp_repo *repo = place_open(place);
+    assert_ok(rp_repo_check(repo, read_data, find, findings, NULL, NULL, &problems, &err), err);
+    assert_int_equal(problems, findings->count);
+    rp_ranges_normalize(&findings->ranges);
+    rp_repo_close(repo);
+}
+
+static bool covers(const struct rp_ranges *ranges, uint64_t offset)
+{
+    for (size_t i = 0; i < ranges->count; i++)
+        if (offset >= ranges->items[i].offset && offset < ranges->items[i].offset + ranges->items[i].length)
+            return true;
+    return false;
+}
+
+// What the findings name cannot be read, and everything else reads right.
+static void assert_ranges_are_exact(struct place *place, const struct stored *stored, const struct findings *findings)
+{
+    struct rp_repo *repo = place_open(place);
+    uint8_t *block = malloc(RP_REPO_BLOCK);
+    for (uint64_t offset = 0; offset < SIZE; offset += RP_REPO_BLOCK) {
+        struct rp_error err = {0};
+        int result = rp_repo_read(repo, &stored->root, offset, block, RP_REPO_BLOCK, &err);
+        bool zero = offset / RP_REPO_BLOCK % 3 == 0;
+        if (covers(&findings->ranges, offset)) {
+            assert_true(result == -1 || zero);
+            if (result)
+                assert_true(err.code == RP_ERR_CORRUPT || err.code == RP_ERR_AUTH);
+        } else {
+            assert_ok(result, err);
+            assert_memory_equal(block, stored->data + offset, RP_REPO_BLOCK);
+        }
+    }
+    free(block);
+    rp_repo_close(repo);
+}
+
+static void every_flipped_bit_in_a_pack_is_found_and_named(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings;
+    store(place, &stored);
+    uint64_t size = file_size(stored.pack);
+    uint8_t footer[RP_PACK_FOOTER];
+    int fd = open(stored.pack, O_RDONLY);
+    assert_int_equal(pread(fd, footer, sizeof footer, (off_t)(size - sizeof footer)), sizeof footer);
+    close(fd);
+    struct rp_pack_footer parsed;
+    struct rp_error err = {0};
+    assert_ok(rp_pack_parse_footer(footer, size, &parsed, &err), err);
+    uint32_t random = test_seed();
+    for (int i = 0; i < 160; i++) {
+        // header, footer, index, frames in turn
+        uint64_t from[] = {0, size - RP_PACK_FOOTER, parsed.index_offset, RP_PACK_HEADER};
+        uint64_t to[] = {RP_PACK_HEADER, size, size - RP_PACK_FOOTER, parsed.index_offset};
+        uint64_t bit = 8 * from[i % 4] + next_random(&random) % (8 * (to[i % 4] - from[i % 4]));
+        bool structure = i % 4 < 3;
+        flip_bit(stored.pack, bit);
+        if (i % 8 < 4)
+            place_remove_cache(place); // with a cache that knows the pack, and without
+        if (structure) {
+            check(place, false, &findings);
+            if (!findings.count)
+                print_error("bit %llu not found by the plain check\n", (unsigned long long)bit);
+            assert_true(findings.count > 0);
+            rp_ranges_clear(&findings.ranges);
+        }
+        check(place, true, &findings);
+        if (!findings.count || !findings.with_ranges)
+            print_error("bit %llu: %u problems\n%s", (unsigned long long)bit, findings.count, findings.texts);
+        assert_true(findings.with_ranges > 0);
+        assert_string_equal(findings.point_id, stored.point_id);
+        assert_string_equal(findings.vm_name, "the vm");
+        if (!structure)
+            assert_ranges_are_exact(place, &stored, &findings);
+        rp_ranges_clear(&findings.ranges);
+        flip_bit(stored.pack, bit);
+        place_remove_cache(place);
+    }
+    check(place, true, &findings);
+    assert_int_equal(findings.count, 0);
+    free(stored.data);
+}
+
+static void a_damaged_block_is_an_error_that_names_pack_and_block(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct rp_error err = {0};
+    uint8_t block[RP_REPO_BLOCK];
+    store(place, &stored);
+    flip_bit(stored.pack, 8 * (RP_PACK_HEADER + 10)); // in the first frame
+    struct rp_repo *repo = place_open(place);
+    int failed = 0;
+    for (uint64_t offset = 0; offset < SIZE; offset += RP_REPO_BLOCK)
+        if (rp_repo_read(repo, &stored.root, offset, block, sizeof block, failed ? NULL : &err))
+            failed++;
+    assert_true(failed > 0);
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    assert_non_null(strstr(err.text, strrchr(stored.pack, '/') + 1));
+    assert_non_null(strstr(err.text, "frame 0"));
+    assert_non_null(strstr(err.text, "block "));
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
+static void a_missing_pack_is_named_with_all_it_held(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings;
+    store(place, &stored);
+    for (int cached = 1; cached >= 0; cached--) {
+        char away[300];
+        snprintf(away, sizeof away, "%s/away", place->folder);
+        assert_int_equal(rename(stored.pack, away), 0);
+        if (!cached)
+            place_remove_cache(place);
+        check(place, false, &findings);
+        assert_int_equal(findings.with_ranges, 1);
+        assert_int_equal(rp_ranges_total(&findings.ranges), SIZE); // the top of the tree was in it
+        if (cached)
+            assert_non_null(strstr(findings.object, strrchr(stored.pack, '/')));
+        assert_non_null(strstr(findings.texts, "missing"));
+        assert_ranges_are_exact(place, &stored, &findings);
+        rp_ranges_clear(&findings.ranges);
+        assert_int_equal(rename(away, stored.pack), 0);
+    }
+    free(stored.data);
+}
+
+static void a_truncated_or_longer_pack_is_found_by_the_plain_check(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings;
+    store(place, &stored);
+    uint64_t size = file_size(stored.pack);
+    char copy[256], command[800];
+    snprintf(copy, sizeof copy, "%s/copy", place->folder);
+    snprintf(command, sizeof command, "cp '%s' '%s'", stored.pack, copy);
+    assert_int_equal(system(command), 0);
+    int64_t changes[] = {-1, -32, -33, -100000, -(int64_t)size, 1, 32};
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        assert_int_equal(truncate(stored.pack, (off_t)((int64_t)size + changes[i])), 0);
+        check(place, false, &findings);
+        assert_true(findings.with_ranges > 0);
+        assert_non_null(strstr(findings.object, strrchr(stored.pack, '/')));
+        rp_ranges_clear(&findings.ranges);
+        snprintf(command, sizeof command, "cp '%s' '%s'", copy, stored.pack);
+        assert_int_equal(system(command), 0);
+    }
+    check(place, true, &findings);
+    assert_int_equal(findings.count, 0);
+    free(stored.data);
+}
+
+static void an_unreadable_point_is_a_problem_and_hides_no_other(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings;
+    struct rp_error err = {0};
+    char path[300];
+    store(place, &stored);
+    struct rp_repo *repo = place_open(place);
+    char other[RP_POINT_ID];
+    store_disk(repo, NULL, stored.data, RP_REPO_BLOCK, "other", other);
+    snprintf(path, sizeof path, "%s/points/%s", place->repository, stored.point_id);
+    flip_bit(path, 8 * 100);
+    struct rp_points points;
+    log_off();
+    assert_ok(rp_repo_points(repo, &points, &err), err);
+    assert_int_equal(points.count, 1);
+    assert_string_equal(points.items[0].id, other);
+    rp_points_clear(&points);
+    rp_repo_close(repo);
+    check(place, false, &findings);
+    assert_int_equal(findings.count, 1);
+    assert_non_null(strstr(findings.object, stored.point_id));
+    free(stored.data);
+}
+
+static void objects_under_another_name_are_refused(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings;
+    store(place, &stored);
+    // a point under another id
+    char from[300], to[300];
+    snprintf(from, sizeof from, "%s/points/%s", place->repository, stored.point_id);
+    snprintf(to, sizeof to, "%s/points/%064d", place->repository, 1);
+    assert_int_equal(rename(from, to), 0);
+    check(place, false, &findings);
+    assert_int_equal(findings.count, 1);
+    assert_int_equal(rename(to, from), 0);
+    // a pack under another id
+    snprintf(to, sizeof to, "%s", stored.pack);
+    char *last = to + strlen(to) - 1;
+    *last = *last == '0' ? '1' : '0';
+    assert_int_equal(rename(stored.pack, to), 0);
+    check(place, true, &findings);
+    assert_true(findings.count > 0);
+    assert_int_equal(rp_ranges_total(&findings.ranges), SIZE);
+    rp_ranges_clear(&findings.ranges);
+    free(stored.data);
+}
+
+static int stop(void *context, uint64_t done, uint64_t total)
+{
+    (void)context;
+    assert_true(done <= total);
+    return 1;
+}
+
+static void a_check_can_be_cancelled(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct rp_error err = {0};
+    uint64_t problems;
+    store(place, &stored);
+    struct rp_repo *repo = place_open(place);
+    assert_int_equal(rp_repo_check(repo, true, NULL, NULL, stop, NULL, &problems, &err), -1);
+    assert_int_equal(err.code, RP_ERR_CANCELLED);
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
+int main(void)
+{
+    log_off();
+#define WITH(test) cmocka_unit_test_setup_teardown(test, place_setup, place_teardown)
+    const struct CMUnitTest tests[] = {
+        WITH(every_flipped_bit_in_a_pack_is_found_and_named),
+        {"every flipped bit in an unencrypted pack is found and named", every_flipped_bit_in_a_pack_is_found_and_named,
+         place_setup_unencrypted, place_teardown, NULL},
+        WITH(a_damaged_block_is_an_error_that_names_pack_and_block),
+        WITH(a_missing_pack_is_named_with_all_it_held),
+        WITH(a_truncated_or_longer_pack_is_found_by_the_plain_check),
+        WITH(an_unreadable_point_is_a_problem_and_hides_no_other),
+        WITH(objects_under_another_name_are_refused),
+        WITH(a_check_can_be_cancelled),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
