@@ -204,7 +204,8 @@ static int write_slot(struct rp_fs *fs, const char *path, const struct rp_buf *s
         return -1;
     if (!exists) {
         RP_CLEANUP(rp_buf_clear) struct rp_buf file = {0};
-        memset(rp_buf_extend(&file, offset), 0, offset);
+        if (offset)
+            memset(rp_buf_extend(&file, offset), 0, offset);
         rp_buf_append(&file, slot->data, slot->size);
         return rp_fs_replace_file(fs, path, file.data, file.size, err);
     }
