@@ -120,7 +120,8 @@ int main(int argc, char **argv)
     }
     uint64_t size = (uint64_t)ours.st_size;
     size_t count;
-    struct entry *log = read_log(argv[2], &count);
+    static struct entry *log; // needed to the end
+    log = read_log(argv[2], &count);
 
     uint8_t block[ENTRY_BLOCK];
     read_at(restored, block, sizeof block, entry_counter_offset(size), argv[3]);
