@@ -1,0 +1,62 @@
+#include "faulty.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+static struct faulty *of(struct rp_backend *backend) { return (struct faulty *)backend; }
+
+static int put(struct rp_backend *backend, const char *name, const void *data, size_t size, struct rp_error *err)
+{
+    struct faulty *faulty = of(backend);
+    if (faulty->before_put)
+        faulty->before_put(faulty->context, name);
+    __atomic_add_fetch(&faulty->puts, 1, __ATOMIC_RELAXED);
+    bool ours = !faulty->prefix || !strncmp(name, faulty->prefix, strlen(faulty->prefix));
+    if (ours && faulty->fault != FAULT_NONE && __atomic_sub_fetch(&faulty->puts_left, 1, __ATOMIC_RELAXED) < 0) {
+        if (faulty->fault == FAULT_NO_SPACE)
+            return rp_fail(err, RP_ERR_NO_SPACE, "%s: no space left (on purpose)", name);
+        if (faulty->fault == FAULT_AFTER)
+            faulty->inner->ops->put(faulty->inner, name, data, size, NULL);
+        return rp_fail(err, RP_ERR_IO, "%s: failed (on purpose)", name);
+    }
+    return faulty->inner->ops->put(faulty->inner, name, data, size, err);
+}
+
+static int get(struct rp_backend *backend, const char *name, uint64_t offset, void *data, size_t size, struct rp_error *err)
+{
+    return of(backend)->inner->ops->get(of(backend)->inner, name, offset, data, size, err);
+}
+
+static int size_of(struct rp_backend *backend, const char *name, uint64_t *size, struct rp_error *err)
+{
+    return of(backend)->inner->ops->size(of(backend)->inner, name, size, err);
+}
+
+static int list(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context, struct rp_error *err)
+{
+    return of(backend)->inner->ops->list(of(backend)->inner, prefix, each, context, err);
+}
+
+static int remove_object(struct rp_backend *backend, const char *name, struct rp_error *err)
+{
+    return of(backend)->inner->ops->remove(of(backend)->inner, name, err);
+}
+
+static void close_both(struct rp_backend *backend)
+{
+    rp_backend_close(of(backend)->inner);
+    free(backend->location);
+    free(backend);
+}
+
+static const struct rp_backend_ops ops = {put, get, size_of, list, remove_object, close_both};
+
+struct faulty *faulty_new(struct rp_backend *inner)
+{
+    struct faulty *faulty = rp_xcalloc(1, sizeof *faulty);
+    faulty->backend = (struct rp_backend){&ops, rp_xstrdup(inner->location)};
+    faulty->inner = inner;
+    return faulty;
+}

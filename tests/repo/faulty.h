@@ -1,0 +1,26 @@
+// A backend that fails on purpose, around another one.
+#ifndef TESTS_REPO_FAULTY_H
+#define TESTS_REPO_FAULTY_H
+
+#include "repo/backend.h"
+
+enum fault {
+    FAULT_NONE,
+    FAULT_BEFORE,   // the put does nothing and fails
+    FAULT_AFTER,    // the put is done and fails all the same (a lost answer)
+    FAULT_NO_SPACE,
+};
+struct faulty {
+    struct rp_backend backend;
+    struct rp_backend *inner;
+    enum fault fault;
+    const char *prefix;   // only puts of names that begin so; NULL: all
+    int puts_left;        // the fault comes at this put and stays, until `fault` is reset
+    int puts;             // so far
+    void (*before_put)(void *context, const char *name); // NULL: nothing
+    void *context;
+};
+// Takes `inner` over. Both are closed with the returned backend's close.
+struct faulty *faulty_new(struct rp_backend *inner);
+
+#endif

@@ -1,0 +1,381 @@
+// Locks, leases, sessions, tombstones; opening with the right and the wrong key.
+#include "place.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "faulty.h"
+#include "repo/json.h"
+#include "repo/lease.h"
+#include "repo/object.h"
+
+static void a_lock_has_one_holder_and_names_it(void **state)
+{
+    struct rp_error err = {0};
+    struct rp_repo *repo = place_open(*state), *other = place_open(*state);
+    struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm-1", "backup of alpha", &err);
+    assert_ok(lock ? 0 : -1, err);
+    assert_true(rp_repo_lock_held(lock));
+    assert_null(rp_repo_lock_take(other, "vm-1", "second", &err));
+    assert_int_equal(err.code, RP_ERR_BUSY);
+    assert_non_null(strstr(err.text, "backup of alpha"));
+    assert_non_null(strstr(err.text, "since 20"));
+    rp_error_clear(&err);
+    struct rp_repo_lock *elsewhere = rp_repo_lock_take(other, "vm-2", "second", &err);
+    assert_ok(elsewhere ? 0 : -1, err);
+    rp_repo_lock_release(elsewhere);
+    rp_repo_lock_release(lock);
+    for (int i = 0; i < 5; i++) { // again and again; little is left behind
+        lock = rp_repo_lock_take(other, "vm-1", "second", &err);
+        assert_ok(lock ? 0 : -1, err);
+        rp_repo_lock_release(lock);
+    }
+    char folder[200];
+    snprintf(folder, sizeof folder, "%s/locks", ((struct place *)*state)->repository);
+    assert_true(count_files(folder) <= 2 * 3);
+    assert_clean(repo, false);
+    rp_repo_close(repo);
+    rp_repo_close(other);
+}
+
+static void the_lock_of_a_dead_process_is_taken_over_at_once(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    pid_t child = fork();
+    if (child == 0) {
+        struct rp_repo *repo = rp_repo_open(rp_backend_directory_open(place->repository, false, NULL), PASSPHRASE, place->cache, NULL);
+        _exit(repo && rp_repo_lock_take(repo, "vm", "the dead one", NULL) ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm", "the heir", &err);
+    assert_ok(lock ? 0 : -1, err);
+    rp_repo_lock_release(lock);
+    rp_repo_close(repo);
+}
+
+static void of_many_takers_of_a_stale_lock_one_wins(void **state)
+{
+    struct place *place = *state;
+    for (int round = 0; round < 5; round++) {
+        int results[2];
+        assert_int_equal(pipe(results), 0);
+        pid_t children[6];
+        for (int i = 0; i < 6; i++) {
+            children[i] = fork();
+            if (children[i])
+                continue;
+            struct rp_repo *repo = rp_repo_open(rp_backend_directory_open(place->repository, false, NULL), PASSPHRASE, place->cache, NULL);
+            struct rp_error err = {0};
+            struct rp_repo_lock *lock = repo ? rp_repo_lock_take(repo, "vm", "taker", &err) : NULL;
+            char answer = lock ? 'w' : err.code == RP_ERR_BUSY ? 'b' : 'e';
+            if (write(results[1], &answer, 1) != 1)
+                _exit(1);
+            pause(); // holds it until killed: then it is stale for the next round
+        }
+        int winners = 0;
+        for (int i = 0; i < 6; i++) {
+            char answer;
+            assert_int_equal(read(results[0], &answer, 1), 1);
+            assert_true(answer == 'w' || answer == 'b');
+            winners += answer == 'w';
+        }
+        assert_int_equal(winners, 1);
+        for (int i = 0; i < 6; i++) {
+            kill(children[i], SIGKILL);
+            waitpid(children[i], NULL, 0);
+        }
+        close(results[0]);
+        close(results[1]);
+    }
+}
+
+// What a lease of another machine looks like, renewed `age` seconds ago.
+static void put_foreign_lease(struct rp_repo *repo, const char *folder, const char *generation, const char *status, int age)
+{
+    struct rp_error err = {0};
+    char name[128];
+    RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
+    snprintf(name, sizeof name, "%s/%s", folder, generation);
+    long long now = rp_clock_wall_ns() - age * 1000000000ll;
+    rp_buf_printf(&json, "{\"version\":1,\"state\":\"%s\",\"owner\":\"stranger\",\"host\":\"far\",\"machine\":\"m\",\"pid\":1,"
+                  "\"pid_started\":1,\"token\":\"00000000000000000000000000000000\",\"since_ns\":%lld,\"renewed_ns\":%lld,\"seconds\":120}",
+                  status, now, now);
+    assert_ok(rp_object_put(repo->backend, repo->crypto, name, json.data, json.size, &err), err);
+}
+
+static void a_lease_of_another_machine_holds_until_it_runs_out(void **state)
+{
+    struct rp_error err = {0};
+    struct rp_repo *repo = place_open(*state);
+    put_foreign_lease(repo, "locks/a", "0000000000000005", "held", 100);
+    assert_null(rp_lease_take(repo, "locks/a", "we", NULL, &err));
+    assert_int_equal(err.code, RP_ERR_BUSY);
+    rp_error_clear(&err);
+    put_foreign_lease(repo, "locks/b", "0000000000000005", "held", 200);
+    struct rp_lease *lease = rp_lease_take(repo, "locks/b", "we", NULL, &err);
+    assert_ok(lease ? 0 : -1, err);
+    assert_true(rp_lease_held(lease));
+    // somebody else puts the next generation: it is lost
+    put_foreign_lease(repo, "locks/b", "0000000000000007", "held", 0);
+    assert_int_equal(rp_lease_renew(lease, &err), -1);
+    assert_int_equal(err.code, RP_ERR_STATE);
+    assert_false(rp_lease_held(lease));
+    rp_lease_release(lease, false);
+    rp_repo_close(repo);
+}
+
+static void session_folder(const struct place *place, char folder[64])
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/sessions", place->repository);
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    folder[0] = 0;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (entry->d_name[0] != '.') {
+            char inside[500];
+            snprintf(inside, sizeof inside, "%s/%s", path, entry->d_name);
+            if (count_files(inside))
+                snprintf(folder, 64, "sessions/%.40s", entry->d_name);
+        }
+    closedir(dir);
+}
+
+static void a_session_declared_dead_cannot_commit(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+    char folder[64];
+    session_folder(place, folder);
+    assert_true(folder[0]);
+    put_foreign_lease(repo, folder, "0000000000000002", "free", 0);
+    struct rp_repo_root root = {.size = 512};
+    struct rp_point point;
+    point_of(&point, "vm", &root);
+    assert_int_equal(rp_repo_commit(session, &point, &err), -1);
+    assert_int_equal(err.code, RP_ERR_STATE);
+    rp_point_clear(&point);
+    rp_repo_session_end(session);
+    struct rp_points points;
+    rp_error_clear(&err);
+    assert_ok(rp_repo_points(repo, &points, &err), err);
+    assert_int_equal(points.count, 0);
+    rp_points_clear(&points);
+    rp_repo_close(repo);
+}
+
+static void a_session_is_an_object_while_it_runs_and_none_after(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct rp_repo *repo = place_open(place);
+    char folder[64];
+    struct rp_repo_root pinned = {.size = 4096};
+    memset(pinned.id, 7, sizeof pinned.id);
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "backup of x", &pinned, 1, &err);
+    session_folder(place, folder);
+    char name[128];
+    snprintf(name, sizeof name, "%s/0000000000000001", folder);
+    RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
+    assert_ok(rp_object_get(repo->backend, repo->crypto, name, &json, &err), err);
+    assert_non_null(strstr(rp_buf_text(&json), "\"what\":\"backup of x\""));
+    assert_non_null(strstr(rp_buf_text(&json), "\"root\":\"0707070707"));
+    rp_repo_session_end(session);
+    session_folder(place, folder);
+    assert_int_equal(folder[0], 0);
+    rp_repo_close(repo);
+}
+
+static void tombstone(struct rp_repo *repo, const char *pack_path)
+{
+    struct rp_error err = {0};
+    char name[128];
+    snprintf(name, sizeof name, "tombstones/%s", strrchr(pack_path, '/') + 1);
+    assert_ok(rp_object_put(repo->backend, repo->crypto, name, "{\"version\":1,\"time_ns\":1}", 25, &err), err);
+}
+
+static void a_block_in_a_tombstoned_pack_is_stored_again(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t data[2 * RP_REPO_BLOCK];
+    fill_block(data, 1);
+    fill_block(data + RP_REPO_BLOCK, 2);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    char pack[256];
+    first_pack(place, pack);
+    tombstone(repo, pack);
+    struct rp_repo_root again = store_disk(repo, NULL, data, sizeof data, "vm2", NULL);
+    assert_memory_equal(&root, &again, sizeof root);
+    assert_disk(repo, &root, data); // still readable meanwhile
+    assert_int_equal(unlink(pack), 0); // the collector's last step
+    rp_repo_close(repo);
+    repo = place_open(place);
+    assert_disk(repo, &again, data); // from the other pack
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+    (void)err;
+}
+
+static void a_commit_that_needs_a_vanished_pack_is_refused(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t data[RP_REPO_BLOCK];
+    fill_block(data, 1);
+    struct rp_repo *repo = place_open(place);
+    store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    char pack[256];
+    first_pack(place, pack);
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+    struct rp_disk_writer *writer = rp_disk_writer_new(session, NULL, sizeof data, &err);
+    assert_ok(rp_disk_writer_put(writer, 0, data, sizeof data, &err), err); // known: not stored again
+    assert_int_equal(unlink(pack), 0);
+    struct rp_repo_root root;
+    struct rp_point point;
+    assert_ok(rp_disk_writer_finish(writer, &root, &err), err);
+    point_of(&point, "vm", &root);
+    assert_int_equal(rp_repo_commit(session, &point, &err), -1);
+    assert_int_equal(err.code, RP_ERR_STATE);
+    assert_non_null(strstr(err.text, strrchr(pack, '/') + 1));
+    rp_point_clear(&point);
+    rp_repo_session_end(session);
+    rp_repo_close(repo);
+}
+
+static void only_the_passphrase_opens_an_encrypted_repository(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    const char *wrong[] = {"wrong", "", NULL, "correct horse "};
+    for (int i = 0; i < 4; i++) {
+        rp_error_clear(&err);
+        assert_null(rp_repo_open(rp_backend_directory_open(place->repository, false, &err), wrong[i], place->cache, &err));
+        assert_int_equal(err.code, RP_ERR_AUTH);
+    }
+    rp_error_clear(&err);
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    bool encrypted = false;
+    assert_ok(rp_repo_is_encrypted(backend, &encrypted, &err), err);
+    assert_true(encrypted);
+    struct rp_repo_options options = {.passphrase = PASSPHRASE, .scrypt_log_n = 10};
+    assert_int_equal(rp_repo_init(backend, &options, &err), -1);
+    assert_int_equal(err.code, RP_ERR_EXISTS);
+}
+
+static void a_passphrase_for_an_unencrypted_repository_is_refused(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    assert_null(rp_repo_open(rp_backend_directory_open(place->repository, false, &err), "p", place->cache, &err));
+    assert_int_equal(err.code, RP_ERR_AUTH);
+}
+
+static void a_changed_configuration_does_not_open(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    char path[200];
+    snprintf(path, sizeof path, "%s/config", place->repository);
+    uint64_t bits = file_size(path) * 8;
+    uint32_t random = test_seed();
+    for (int i = 0; i < 60; i++) {
+        uint64_t bit = next_random(&random) % bits;
+        flip_bit(path, bit);
+        rp_error_clear(&err);
+        assert_null(rp_repo_open(rp_backend_directory_open(place->repository, false, &err), PASSPHRASE, place->cache, &err));
+        flip_bit(path, bit);
+    }
+    rp_repo_close(place_open(place));
+}
+
+static void the_content_of_an_encrypted_repository_does_not_show(void **state)
+{
+    struct place *place = *state;
+    uint8_t data[RP_REPO_BLOCK];
+    char command[300];
+    for (size_t i = 0; i < sizeof data; i += 16)
+        memcpy(data + i, "SECRET-IN-A-DISK", 16);
+    struct rp_repo *repo = place_open(place);
+    struct rp_error err = {0};
+    store_disk(repo, NULL, data, sizeof data, "SECRET-VM-NAME", NULL);
+    struct rp_repo_lock *lock = rp_repo_lock_take(repo, "SECRET-LOCK", "SECRET-OWNER", &err);
+    rp_repo_lock_release(lock);
+    rp_repo_close(repo);
+    snprintf(command, sizeof command, "grep -raq SECRET %s", place->repository);
+    assert_int_equal(WEXITSTATUS(system(command)), 1);
+}
+
+static void a_missing_repository_says_what_to_do(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    char path[200];
+    snprintf(path, sizeof path, "%s/empty/below", place->folder);
+    assert_null(rp_backend_directory_open(path, false, &err));
+    assert_int_equal(err.code, RP_ERR_NOT_FOUND);
+    rp_error_clear(&err);
+    assert_null(rp_repo_open(rp_backend_directory_open(path, true, &err), NULL, place->cache, &err));
+    assert_int_equal(err.code, RP_ERR_NOT_FOUND);
+    assert_non_null(strstr(err.text, "repo init"));
+}
+
+static void an_object_is_put_once_and_leaves_no_temporary(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    char path[200], content[4] = "";
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    assert_ok(backend->ops->put(backend, "a/b/c", "one", 3, &err), err);
+    assert_int_equal(backend->ops->put(backend, "a/b/c", "two", 3, &err), -1);
+    assert_int_equal(err.code, RP_ERR_EXISTS);
+    rp_error_clear(&err);
+    assert_ok(backend->ops->get(backend, "a/b/c", 0, content, 3, &err), err);
+    assert_string_equal(content, "one");
+    assert_int_equal(backend->ops->get(backend, "a/b/c", 1, content, 3, &err), -1);
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    rp_error_clear(&err);
+    assert_ok(backend->ops->remove(backend, "a/b/c", &err), err);
+    assert_ok(backend->ops->remove(backend, "a/b/c", &err), err);
+    assert_int_equal(backend->ops->get(backend, "a/b/c", 0, content, 3, &err), -1);
+    assert_int_equal(err.code, RP_ERR_NOT_FOUND);
+    snprintf(path, sizeof path, "%s/tmp", place->repository);
+    assert_int_equal(count_files(path), 0);
+}
+
+int main(void)
+{
+    log_off();
+#define WITH(test) cmocka_unit_test_setup_teardown(test, place_setup, place_teardown)
+    const struct CMUnitTest tests[] = {
+        WITH(a_lock_has_one_holder_and_names_it),
+        WITH(the_lock_of_a_dead_process_is_taken_over_at_once),
+        WITH(of_many_takers_of_a_stale_lock_one_wins),
+        WITH(a_lease_of_another_machine_holds_until_it_runs_out),
+        WITH(a_session_declared_dead_cannot_commit),
+        WITH(a_session_is_an_object_while_it_runs_and_none_after),
+        WITH(a_block_in_a_tombstoned_pack_is_stored_again),
+        WITH(a_commit_that_needs_a_vanished_pack_is_refused),
+        WITH(only_the_passphrase_opens_an_encrypted_repository),
+        cmocka_unit_test_setup_teardown(a_passphrase_for_an_unencrypted_repository_is_refused, place_setup_unencrypted,
+                                        place_teardown),
+        WITH(a_changed_configuration_does_not_open),
+        WITH(the_content_of_an_encrypted_repository_does_not_show),
+        WITH(a_missing_repository_says_what_to_do),
+        WITH(an_object_is_put_once_and_leaves_no_temporary),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
