@@ -157,10 +157,13 @@ bool rp_segment_get(const struct rp_segment *segment, uint64_t i, struct rp_entr
     return usable(segment, entry);
 }
 
-// Is the first entry of this page before the id? Unverified: a wrong answer can only lose an entry, never invent one.
-static bool page_before(const struct rp_segment *segment, uint64_t page, const uint8_t *id)
+// Is the first entry of this page before the id? A damaged page could lead the search astray, so each one is verified.
+static bool page_before(const struct rp_segment *segment, uint64_t page, const uint8_t *id, bool *damaged)
 {
-    return memcmp(segment->entries + page * PAGE, id, RP_PREFIX_BYTES) < 0;
+    const uint8_t *data = page_of(segment, page);
+    if (!data)
+        *damaged = true;
+    return data && memcmp(data, id, RP_PREFIX_BYTES) < 0;
 }
 
 unsigned rp_segment_find(const struct rp_segment *segment, const uint8_t *id, struct rp_location *out, unsigned max,
@@ -172,20 +175,20 @@ unsigned rp_segment_find(const struct rp_segment *segment, const uint8_t *id, st
     // of pages whose first entry is before the id.
     uint64_t guess = (uint64_t)((unsigned __int128)rp_get_be64(id) * segment->pages >> 64);
     uint64_t low = 0, high = segment->pages, step = 1;
-    if (page_before(segment, guess, id)) {
-        for (low = guess + 1; low + step < segment->pages && page_before(segment, low + step, id); step *= 2)
+    if (page_before(segment, guess, id, damaged)) {
+        for (low = guess + 1; low + step < segment->pages && page_before(segment, low + step, id, damaged); step *= 2)
             low += step + 1;
         high = rp_min64(high, low + step);
         if (low > high)
             low = high;
     } else {
-        for (high = guess; high > step && !page_before(segment, high - step, id); step *= 2)
+        for (high = guess; high > step && !page_before(segment, high - step, id, damaged); step *= 2)
             high -= step;
         low = high > step ? high - step : 0;
     }
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
-        if (page_before(segment, middle, id))
+        if (page_before(segment, middle, id, damaged))
             low = middle + 1;
         else
             high = middle;

@@ -1,0 +1,217 @@
+// The index cache against a model; damage in the cache never shows in what is read or stored.
+#include "place.h"
+
+#include <unistd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "repo/index_segments.h"
+#include "repo/pending.h"
+
+#define PACKS 40
+
+static void random_bytes(uint8_t *out, size_t size, uint32_t *random)
+{
+    for (size_t i = 0; i < size; i++)
+        out[i] = (uint8_t)(next_random(random) >> 11);
+}
+
+static struct rp_entry random_entry(uint32_t *random, uint32_t pack)
+{
+    struct rp_entry entry = {.at = {.pack = pack, .offset = next_random(random) % 100000, .stored = 16 + next_random(random) % 2000000,
+                                    .level = next_random(random) % 3, .compression = next_random(random) % 2,
+                                    .frame = (uint16_t)next_random(random), .slot = 3, .last = 31}};
+    random_bytes(entry.prefix, sizeof entry.prefix, random);
+    return entry;
+}
+
+static void segments_find_every_entry_and_invent_none(void **state)
+{
+    struct place *place = *state;
+    enum { COUNT = 30000 };
+    struct rp_error err = {0};
+    uint32_t random = test_seed();
+    struct rp_guid repository = rp_guid_new();
+    struct rp_pack_table packs = {0};
+    struct rp_index_segments set;
+    uint8_t id[RP_PACK_ID];
+    assert_ok(rp_index_segments_load(&set, place->cache, &repository, &packs, &err), err);
+    for (int i = 0; i < PACKS; i++) {
+        random_bytes(id, sizeof id, &random);
+        assert_int_equal(rp_pack_table_number(&packs, id), i);
+    }
+    struct rp_entry *entries = malloc(COUNT * sizeof *entries), *part = malloc(COUNT * sizeof *entries);
+    for (size_t i = 0; i < COUNT; i++) {
+        entries[i] = random_entry(&random, (uint32_t)(i * PACKS / COUNT));
+        if (i % 50 == 1) // the same block in two packs
+            memcpy(entries[i].prefix, entries[i / 2].prefix, RP_PREFIX_BYTES);
+        if (i % 100 < 3) // ids that begin alike
+            memset(entries[i].prefix, 0xFF, 10);
+    }
+    for (size_t done = 0; done < COUNT;) { // segments of very different sizes
+        size_t count = rp_min64(COUNT - done, 1 + next_random(&random) % (next_random(&random) % 2 ? 20 : 6000));
+        memcpy(part, entries + done, count * sizeof *part);
+        assert_ok(rp_index_segments_add(&set, &packs, part, count, &err), err);
+        done += count;
+    }
+    for (int pass = 0; pass < 3; pass++) {
+        assert_int_equal(rp_index_segments_entries(&set), COUNT);
+        for (size_t i = 0; i < COUNT; i++) {
+            struct rp_location found[16];
+            bool damaged = false, seen = false;
+            unsigned count = rp_index_segments_find(&set, entries[i].prefix, found, 16, &damaged);
+            for (unsigned f = 0; f < count; f++)
+                seen |= !memcmp(&found[f], &entries[i].at, sizeof found[f]);
+            assert_true(seen && !damaged);
+            assert_true(count == 1 || count == 2 || (count == 3));
+            struct rp_entry absent = random_entry(&random, 0);
+            assert_int_equal(rp_index_segments_find(&set, absent.prefix, found, 16, &damaged), 0);
+        }
+        if (pass == 0) { // merged, then reloaded
+            uint32_t a, b;
+            while (rp_index_segments_candidates(&set, &a, &b)) {
+                bool gone[PACKS] = {false}, damaged = false;
+                struct rp_segment *merged;
+                assert_ok(rp_index_segments_merge(place->cache, &repository, set.items[a].segment, set.items[b].segment,
+                                                  gone, gone, &merged, &damaged, &err), err);
+                rp_index_segments_replace(&set, &packs, a, b, merged);
+            }
+            assert_true(set.count <= 8);
+        } else if (pass == 1) {
+            rp_index_segments_clear(&set);
+            for (int i = 0; i < PACKS; i++)
+                packs.items[i].indexed = false;
+            assert_ok(rp_index_segments_load(&set, place->cache, &repository, &packs, &err), err);
+            for (int i = 0; i < PACKS; i++)
+                assert_true(packs.items[i].indexed);
+        }
+    }
+    // a merge leaves out what was in packs that are gone
+    if (set.count >= 2) {
+        bool all[PACKS], damaged = false;
+        memset(all, true, sizeof all);
+        struct rp_segment *merged;
+        assert_ok(rp_index_segments_merge(place->cache, &repository, set.items[0].segment, set.items[1].segment, all, all,
+                                          &merged, &damaged, &err), err);
+        assert_int_equal(rp_segment_count(merged), 0);
+        rp_segment_close(merged);
+    }
+    rp_index_segments_clear(&set);
+    rp_pack_table_clear(&packs);
+    free(entries);
+    free(part);
+}
+
+static void the_pending_set_agrees_with_a_model(void **state)
+{
+    (void)state;
+    enum { IDS = 4000 };
+    uint32_t random = test_seed();
+    uint8_t (*ids)[RP_PREFIX_BYTES] = malloc(IDS * RP_PREFIX_BYTES);
+    bool *in = calloc(IDS, 1);
+    for (int i = 0; i < IDS; i++) {
+        random_bytes(ids[i], RP_PREFIX_BYTES, &random);
+        memset(ids[i], i % 7, 2); // many meet in the same place
+        memset(ids[i] + 2, 0, 6);
+    }
+    struct rp_pending pending = {0};
+    size_t count = 0;
+    for (int i = 0; i < 40000; i++) {
+        uint32_t n = next_random(&random) % IDS;
+        if (next_random(&random) % 2) {
+            assert_int_equal(rp_pending_add(&pending, ids[n]), !in[n]);
+            count += !in[n];
+            in[n] = true;
+        } else {
+            rp_pending_remove(&pending, ids[n]);
+            count -= in[n];
+            in[n] = false;
+        }
+        n = next_random(&random) % IDS;
+        assert_int_equal(rp_pending_has(&pending, ids[n]), in[n]);
+        assert_int_equal(pending.count, count);
+    }
+    rp_pending_clear(&pending);
+    free(ids);
+    free(in);
+}
+
+// Flips bits in, or cuts short, every file of the cache.
+static void damage_cache(const struct place *place, uint32_t *random, bool cut)
+{
+    char command[300], path[300];
+    snprintf(command, sizeof command, "find '%s' -name '*.segment'", place->cache);
+    FILE *list = popen(command, "r");
+    while (fgets(path, sizeof path, list)) {
+        path[strcspn(path, "\n")] = 0;
+        uint64_t size = file_size(path);
+        if (cut)
+            assert_int_equal(truncate(path, (off_t)(next_random(random) % size)), 0);
+        else
+            for (int i = 0; i < 3; i++)
+                flip_bit(path, (uint64_t)next_random(random) % (size * 8));
+    }
+    pclose(list);
+}
+
+static void a_damaged_cache_is_made_again_and_never_believed(void **state)
+{
+    struct place *place = *state;
+    uint64_t size = 200 * RP_REPO_BLOCK;
+    uint8_t *data = malloc(size);
+    uint32_t random = test_seed();
+    for (uint32_t block = 0; block < 200; block++)
+        fill_block(data + block * RP_REPO_BLOCK, block);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, size, "vm", NULL);
+    rp_repo_close(repo);
+    for (int i = 0; i < 40; i++) {
+        damage_cache(place, &random, i % 2);
+        repo = place_open(place);
+        assert_disk(repo, &root, data);
+        if (i % 8 == 7) { // a backup on a damaged cache
+            fill_block(data, 1000 + (uint32_t)i);
+            root = store_disk(repo, &root, data, size, "vm", NULL);
+            assert_disk(repo, &root, data);
+        }
+        rp_repo_close(repo);
+    }
+    repo = place_open(place);
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+    free(data);
+}
+
+static void what_only_the_cache_knows_is_stored_again(void **state)
+{
+    struct place *place = *state;
+    uint8_t data[RP_REPO_BLOCK];
+    char command[500];
+    fill_block(data, 1);
+    struct rp_repo *repo = place_open(place);
+    store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    rp_repo_close(repo);
+    // all packs and points are gone, the cache still knows them
+    snprintf(command, sizeof command, "rm -rf '%s/packs' '%s/points'", place->repository, place->repository);
+    assert_int_equal(system(command), 0);
+    repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    assert_disk(repo, &root, data);
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+}
+
+int main(void)
+{
+    log_off();
+#define WITH(test) cmocka_unit_test_setup_teardown(test, place_setup, place_teardown)
+    const struct CMUnitTest tests[] = {
+        WITH(segments_find_every_entry_and_invent_none),
+        cmocka_unit_test(the_pending_set_agrees_with_a_model),
+        WITH(a_damaged_cache_is_made_again_and_never_believed),
+        WITH(what_only_the_cache_knows_is_stored_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
