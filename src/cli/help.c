@@ -78,7 +78,7 @@ bool rp_cli_help_noun(const char *noun)
                 continue;
             if (!found)
                 rp_cli_print("Usage: refpoint %s COMMAND [ARGUMENTS] [OPTIONS]\n       refpoint %s COMMAND --help\n\nCommands:\n",
-                             noun, noun);
+                             rp_cli_safe(noun), rp_cli_safe(noun));
             found = true;
             print_verb(verb);
         }

@@ -70,13 +70,9 @@ const char *rp_cli_safe(const char *text)
 
 static void print_safe(FILE *file, const char *before, bool keep_lines, const char *after, const char *format, va_list args)
 {
-    va_list again;
-    va_copy(again, args);
-    int n = vsnprintf(NULL, 0, format, args);
-    RP_AUTO_FREE char *text = rp_xmalloc((size_t)(n < 0 ? 0 : n) + 1);
-    text[0] = 0;
-    vsnprintf(text, (size_t)(n < 0 ? 0 : n) + 1, format, again);
-    va_end(again);
+    RP_AUTO_FREE char *text = NULL;
+    if (vasprintf(&text, format, args) < 0)
+        text = rp_xstrdup("");
     RP_CLEANUP(rp_buf_clear) struct rp_buf buf = {0};
     rp_buf_printf(&buf, "%s", before);
     append_safe(&buf, text, keep_lines);

@@ -83,6 +83,12 @@ struct fake_point *fake_new_point(struct fake_host *fake, bool snapshot, const c
     abort();
 }
 
+void fake_forget_points(struct fake_host *fake)
+{
+    for (size_t i = 0; i < FAKE_POINTS; i++)
+        clear_point(&fake->points[i]);
+}
+
 static struct fake_point *find_point(struct fake_host *fake, const char *id, bool snapshot)
 {
     for (size_t i = 0; i < FAKE_POINTS; i++)
@@ -413,8 +419,7 @@ void fake_clear(struct fake_host *fake)
 {
     for (size_t i = 0; i < FAKE_MAX; i++)
         clear_disk(&fake->disks[i]);
-    for (size_t i = 0; i < FAKE_POINTS; i++)
-        clear_point(&fake->points[i]);
+    fake_forget_points(fake);
     free(fake->vm.name);
     free(fake->host.address);
 }

@@ -60,6 +60,7 @@ void fake_resize(struct fake_host *fake, unsigned slot, uint64_t size);
 void fake_write(struct fake_host *fake, unsigned slot, uint64_t offset, const void *data, size_t size);
 void fake_trim(struct fake_host *fake, unsigned slot, uint64_t offset, uint64_t length); // whole units
 unsigned fake_count(const struct fake_host *fake, bool snapshots); // snapshots, or reference points
+void fake_forget_points(struct fake_host *fake); // all snapshots and reference points
 struct fake_point *fake_new_point(struct fake_host *fake, bool snapshot, const char *name);
 
 // For rp_backup_options.open_reader.

@@ -222,13 +222,10 @@ static void without_its_reference_point_a_backup_is_full(void **state)
     struct world *world = *state;
     world_small_disk(world, 4 * RP_MIB);
     world_must_backup(world);
-    for (size_t i = 0; i < FAKE_POINTS; i++)
-        world->fake.points[i].present = false;
+    fake_forget_points(&world->fake);
     const struct rp_point *point = world_must_backup(world);
     assert_string_equal(point->reason, "the host has no reference point of an earlier backup any more");
     world_verify(world);
-    for (size_t i = 0; i < FAKE_POINTS; i++) // they were only hidden; free them
-        world->fake.points[i].present = world->fake.points[i].name != NULL;
 }
 
 static void random_changes_to_random_disks_restore_exactly(void **state)
