@@ -15,6 +15,8 @@ int rp_parse_size(const char *text, uint64_t *size, struct rp_error *err)
         return rp_fail(err, RP_ERR_INVALID, "size \"%s\": not a number; write bytes or a number with K, M, G or T", text);
     double value = strtod(text, &end);
     double factor = 1;
+    if (strspn(text, "0123456789.") != (size_t)(end - text)) // strtod also knows exponents and hexadecimal digits
+        return rp_fail(err, RP_ERR_INVALID, "size \"%s\": not a number; write bytes or a number with K, M, G or T", text);
     if (*end) {
         const char *unit = strchr(units, *end >= 'a' ? *end - 32 : *end);
         if (!unit || end[1])
@@ -23,7 +25,7 @@ int rp_parse_size(const char *text, uint64_t *size, struct rp_error *err)
     }
     if (errno || !(value * factor < 18446744073709549568.0))
         return rp_fail(err, RP_ERR_INVALID, "size \"%s\": too large", text);
-    if (!*end && !strpbrk(text, ".eE"))
+    if (!*end && !strchr(text, '.'))
         *size = strtoull(text, NULL, 10);
     else
         *size = (uint64_t)(value * factor);
