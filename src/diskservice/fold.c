@@ -1,6 +1,7 @@
 #include "diskservice/fold.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -54,9 +55,18 @@ static int lock_exclusively(struct rp_layer *const *layers, size_t count, struct
         if (!rp_store_lock(layers[i]->lock, true, err))
             continue;
         share(layers, i);
-        return rp_context(err, "merge has to wait for a reader");
+        return -1;
     }
     return 0;
+}
+
+// A flush may still be syncing a file that was the leaf when it began: its open file is not exchanged before that ends. No
+// new one comes, for the file is no leaf any more.
+static void wait_for_flushes(struct rp_layer *const *layers, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        while (atomic_load(&layers[i]->references) != 1)
+            usleep(1000);
 }
 
 int rp_fold_probe(struct rp_engine_chain *disk, size_t index, struct rp_error *err)
@@ -303,7 +313,8 @@ int rp_fold(struct rp_engine *engine, struct rp_engine_chain *disk, size_t index
     if (f.child->broken || f.parent->broken)
         return rp_fail(err, RP_ERR_IO, "merge of %s: an earlier sync failed; close and open the disks first", f.child->path);
     if (lock_exclusively(locked, locks, err))
-        return -1;
+        return rp_context(err, "merge of %s", f.child->path);
+    wait_for_flushes(locked, locks);
     int failed = f.above ? fold_middle(&f, progress, context, err) : fold_leaf(&f, progress, context, err);
     if (failed) {
         refreeze_parent(&f);

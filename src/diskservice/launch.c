@@ -87,9 +87,13 @@ static char **service_environment(void)
 }
 
 // In the forked child of a program that may have threads: system calls only.
-static _Noreturn void run(char *const argv[], char *const environment[], int log)
+static _Noreturn void run(char *const argv[], char *const environment[], int log, pid_t parent)
 {
     setsid();
+    // nbdkit asks to be terminated when its parent dies (PR_SET_PDEATHSIG, also without --exit-with-parent). The one
+    // between dies at once: nbdkit must not start before.
+    while (getppid() == parent)
+        poll(NULL, 0, 1);
     int null = open("/dev/null", O_RDWR);
     dup2(null, 0);
     dup2(log, 1);
@@ -114,9 +118,10 @@ static int spawn(char *const argv[], int log, struct rp_error *err)
         return rp_fail_sys(err, errno, "start the disk service");
     pid_t child = fork();
     if (child == 0) {
+        pid_t self = getpid();
         service = fork();
         if (service == 0)
-            run(argv, environment, log);
+            run(argv, environment, log, self);
         ssize_t n = write(report[1], &service, sizeof service);
         _exit(n != sizeof service);
     }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "disk/chain.h"
+#include "base/log.h"
 #include "diskservice/control.h"
 #include "diskservice/record.h"
 #include "diskservice/socket.h"
@@ -23,7 +23,8 @@ struct rp_service *rp_service_open(struct rp_fs *fs, const char *vm_directory, s
     RP_AUTO_FREE char *path = rp_path_join(vm_directory, RP_CONTROL_SOCKET);
     struct rp_error why = {0};
     int fd = fs == rp_fs_posix() ? rp_socket_connect(path, &why) : -1;
-    if (fd < 0 && why.code && why.code != RP_ERR_NOT_FOUND) {
+    // INVALID: the folder's name is too long for a socket, so none runs there.
+    if (fd < 0 && why.code && why.code != RP_ERR_NOT_FOUND && why.code != RP_ERR_INVALID) {
         if (err && !err->code)
             *err = why;
         return NULL;
@@ -39,8 +40,9 @@ void rp_service_close(struct rp_service *service)
         return;
     if (service->fd >= 0)
         close(service->fd);
-    if (service->engine)
-        rp_engine_close(service->engine, NULL);
+    struct rp_error err = {0};
+    if (service->engine && rp_engine_close(service->engine, &err))
+        rp_log(RP_LOG_ERROR, "%s: not everything could be made durable: %s", service->directory, err.text);
     rp_buf_clear(&service->rest);
     free(service->directory);
     free(service);
