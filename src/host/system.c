@@ -198,9 +198,11 @@ static int check_folder_free(const struct rp_local_vm *vm, struct rp_error *err)
 static void sweep(const struct rp_local_vm *vm)
 {
     RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
-    RP_CLEANUP(rp_service_close_p) struct rp_service *service = NULL;
+    struct rp_engine *engine = NULL;
     if (!rp_record_read(vm->local->fs, vm->directory, &record, NULL) && record.scratch_count)
-        service = rp_local_vm_service(vm, NULL);
+        engine = rp_engine_open(vm->local->fs, vm->directory, NULL);
+    if (engine)
+        rp_engine_close(engine, NULL);
 }
 
 // A disk file that stays must hold everything: checkpoints are merged first, as Hyper-V does.
