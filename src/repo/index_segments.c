@@ -239,9 +239,10 @@ int rp_index_segments_merge(const char *directory, const struct rp_guid *reposit
                             struct rp_segment *b, const bool *gone_a, const bool *gone_b, struct rp_segment **merged,
                             bool *damaged, struct rp_error *err)
 {
-    struct source sources[2] = {{.segment = a, .gone = gone_a}, {.segment = b, .gone = gone_b}};
-    RP_AUTO_FREE uint32_t *local_a = sources[0].local = rp_xcalloc(rp_segment_pack_count(a) + 1, sizeof(uint32_t));
-    RP_AUTO_FREE uint32_t *local_b = sources[1].local = rp_xcalloc(rp_segment_pack_count(b) + 1, sizeof(uint32_t));
+    RP_AUTO_FREE uint32_t *local_a = rp_xcalloc(rp_segment_pack_count(a) + 1, sizeof(uint32_t));
+    RP_AUTO_FREE uint32_t *local_b = rp_xcalloc(rp_segment_pack_count(b) + 1, sizeof(uint32_t));
+    struct source sources[2] = {{.segment = a, .gone = gone_a, .local = local_a},
+                                {.segment = b, .gone = gone_b, .local = local_b}};
     struct rp_pack_table both = {0};
     for (int s = 0; s < 2; s++)
         for (uint32_t i = 0; i < rp_segment_pack_count(sources[s].segment); i++)
