@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The program as a person uses it: help, misuse, passphrases, JSON, names that are meant to hurt.
 . "$(dirname "$0")/../lib.sh"
-refpoint=$1
+refpoint=$(realpath "$1")
 export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOST=local:$scratch/host REFPOINT_REPOSITORY=$scratch/repo LC_ALL=C.UTF-8
 unset REFPOINT_PASSWORD REFPOINT_PASSWORD_FILE
 mkdir "$XDG_CACHE_HOME"
