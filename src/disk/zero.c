@@ -20,7 +20,10 @@ static int find_data(struct rp_vhdx *v, uint64_t offset, uint64_t end, struct rp
 // Under lock, in a block that is not moving: the whole block gets a state without data, its space is free.
 static int drop_block(struct rp_vhdx *v, uint64_t block, unsigned state, struct rp_error *err)
 {
-    uint64_t entry;
+    uint64_t entry, bitmap;
+    // A chunk that a child touches gets its bitmap, needed or not: libvhdi misreads one without.
+    if (v->layout.has_parent && rp_bitmap_find(v, block, true, &bitmap, err))
+        return -1;
     if (rp_block_get(v, block, &entry, err) || rp_block_put(v, block, state, 0, err))
         return -1;
     if (rp_bat_present(entry))
@@ -50,6 +53,8 @@ static void add_all(struct rp_ranges *to, const struct rp_ranges *from)
         rp_ranges_add(to, from->items[i].offset, from->items[i].length);
 }
 
+enum { DROP_PAGES = 2 }; // the entries of the block and of its bitmap
+
 // [offset, end) lies in one block. `change`: do it; else only look.
 static int zero_block(struct rp_vhdx *v, uint64_t offset, uint64_t end, bool change, struct rp_ranges *changed, struct rp_error *err)
 {
@@ -57,7 +62,7 @@ static int zero_block(struct rp_vhdx *v, uint64_t offset, uint64_t end, bool cha
     uint64_t block = rp_block_of(v, offset);
     bool write = false;
     rp_lock(v);
-    int failed = change ? rp_reserve(v, 1, err) : 0; // may drop the lock, so before looking
+    int failed = change ? rp_reserve(v, DROP_PAGES, err) : 0; // may drop the lock, so before looking
     if (failed) {
         rp_unlock(v);
         return -1;
@@ -71,7 +76,7 @@ static int zero_block(struct rp_vhdx *v, uint64_t offset, uint64_t end, bool cha
     else
         write = change && data.count;
     if (change)
-        rp_unreserve(v, 1);
+        rp_unreserve(v, DROP_PAGES);
     rp_unlock(v);
     if (!failed && write)
         failed = write_zeros(v, &data, err);
@@ -96,7 +101,7 @@ static int trim_block(struct rp_vhdx *v, uint64_t block, bool change, struct rp_
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges data = {0};
     uint64_t start = block * v->layout.block_size;
     rp_lock(v);
-    int failed = change ? rp_reserve(v, 1, err) : 0;
+    int failed = change ? rp_reserve(v, DROP_PAGES, err) : 0;
     if (failed) {
         rp_unlock(v);
         return -1;
@@ -108,7 +113,7 @@ static int trim_block(struct rp_vhdx *v, uint64_t block, bool change, struct rp_
     if (!failed && change && data.count)
         failed = drop_block(v, block, RP_BLOCK_UNMAPPED, err);
     if (change)
-        rp_unreserve(v, 1);
+        rp_unreserve(v, DROP_PAGES);
     rp_unlock(v);
     if (!failed && changed && data.count)
         rp_ranges_add(changed, start, end - start);

@@ -91,7 +91,7 @@ static void patch(const char *path, uint64_t offset, const void *data, size_t si
 
 static uint64_t file_size(const char *path)
 {
-    uint64_t size;
+    uint64_t size = 0;
     struct rp_store *store = rp_fs_open(fs, path, RP_OPEN_READ, &err);
     must(!store || rp_store_size(store, &size, &err));
     rp_store_close(store);
