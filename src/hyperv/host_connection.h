@@ -106,7 +106,8 @@ struct rp_job_state {
 struct rp_host_connection;
 
 // A method that takes long writes the id of its job into `job` and returns 0: the caller polls job_state or uses
-// rp_host_wait. An empty `job` means that it is done already, with its result in `result`.
+// rp_host_wait. An empty `job` means that it is done already, with its result in `result`. Both are written first: they
+// must not be the buffers that the call's own arguments are in.
 #define RP_METHOD_RESULT char job[RP_HOST_ID], char result[RP_HOST_ID]
 
 struct rp_host_ops {
@@ -128,7 +129,9 @@ struct rp_host_ops {
     // ResizeVirtualHardDisk; grows only.
     int (*resize_disk)(struct rp_host_connection *host, const char *vm_id, uint32_t number, uint64_t size, RP_METHOD_RESULT, struct rp_error *err);
 
-    // CreateSnapshot. result: the snapshot's id. The name is set from the moment of creation.
+    // CreateSnapshot. result: the snapshot's id. The name is set from the moment of creation. `consistency` is what is
+    // asked for; what was reached stands in the snapshot.
+    // RP_ERR_BUSY while an earlier snapshot's merge is pending.
     int (*create_snapshot)(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
                            enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err);
     int (*list_snapshots)(struct rp_host_connection *host, const char *vm_id, struct rp_snapshots *snapshots, struct rp_error *err);
