@@ -35,10 +35,10 @@ static void repair(struct rp_buf *image)
     }
     for (size_t at = 0; at <= RP_RCT_SLOT_SIZE; at += RP_RCT_SLOT_SIZE) {
         uint8_t *slot = image->data + at;
-        size_t lineage = rp_min64(rp_get_le32(slot + 224), RP_RCT_LINEAGE_MAX) * RP_RCT_SPAN_SIZE;
-        size_t bitmap = rp_min64(rp_get_le32(slot + 232), RP_RCT_SLOT_SIZE - RP_RCT_BITMAP_AT);
-        rp_put_le32(slot + 228, rp_crc32c(0, slot + RP_RCT_LINEAGE_AT, lineage));
-        rp_put_le32(slot + 236, rp_crc32c(0, slot + RP_RCT_BITMAP_AT, bitmap));
+        size_t lineage = rp_min64(rp_get_le32(slot + 240), RP_RCT_LINEAGE_MAX) * RP_RCT_SPAN_SIZE;
+        size_t bitmap = rp_min64(rp_get_le32(slot + 248), RP_RCT_SLOT_SIZE - RP_RCT_BITMAP_AT);
+        rp_put_le32(slot + 244, rp_crc32c(0, slot + RP_RCT_LINEAGE_AT, lineage));
+        rp_put_le32(slot + 252, rp_crc32c(0, slot + RP_RCT_BITMAP_AT, bitmap));
         rp_put_le32(slot + 8, rp_crc32c_skip(slot, RP_RCT_HEAD_SIZE, 8));
     }
     for (size_t at = RP_RCT_PAGES_AT; at + RP_RCT_PAGE_SIZE <= image->size; at += RP_RCT_PAGE_SIZE)

@@ -82,6 +82,7 @@ void rp_rct_head_encode(const struct rp_rct_header *h, const void *bitmap, uint8
     put_guid(&out, &h->stem);
     put_guid(&out, &h->base[0]);
     put_guid(&out, &h->base[1]);
+    put_guid(&out, &h->base[2]);
     put_guid(&out, &h->bound.file_write_guid);
     put_guid(&out, &h->bound.data_write_guid);
     rp_buf_append_le64(&out, h->bound.identity.inode);
@@ -145,6 +146,7 @@ int rp_rct_head_decode(const uint8_t head[RP_RCT_HEAD_SIZE], struct rp_rct_heade
     h->stem = get_guid(&c);
     h->base[0] = get_guid(&c);
     h->base[1] = get_guid(&c);
+    h->base[2] = get_guid(&c);
     h->bound.file_write_guid = get_guid(&c);
     h->bound.data_write_guid = get_guid(&c);
     h->bound.identity.inode = rp_cursor_le64(&c);

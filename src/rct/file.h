@@ -47,7 +47,9 @@ struct rp_rct_header {
     struct rp_guid tracking;
     uint32_t first, epoch; // sealed under `tracking`: first .. epoch-1
     struct rp_guid stem;    // the last session that may have changed the content of this file
-    struct rp_guid base[2]; // what `stem` of the parent file may be, if nobody changed it since this child was made
+    // What `stem` of the parent file may be, if nobody changed it since this child was made; [2] is what a merge of this
+    // file, perhaps unfinished, has made of it.
+    struct rp_guid base[3];
     struct rp_rct_disk bound;       // device, virtual_size and disk_id are not stored in it
     struct rp_vhdx_session session; // while not clean: what the disk's GUIDs may have become
     size_t floor_count;             // ascending in both fields

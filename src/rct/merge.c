@@ -55,6 +55,11 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
 {
     if (rp_rct_make_writable(parent, err))
         return -1;
+    if (child->live) { // if this stops half way, a later session of the child must know its parent again
+        child->header.base[2] = child->header.tracking;
+        if (rp_rct_write_header(child, false, err))
+            return -1;
+    }
     bool fits = rp_rct_parent_fits(child, parent);
     parent->header.bound = *disk;
     parent->header.session = *session;

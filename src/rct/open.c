@@ -193,7 +193,7 @@ static void inherit(struct rp_rct *child, struct rp_rct *parent, const struct rp
     h->virtual_size = disk->virtual_size;
     h->floor_count = 0;
     h->base[0] = parent->keep;
-    h->base[1] = parent->header.tracking;
+    h->base[1] = h->base[2] = parent->header.tracking;
     if (!parent->live) {
         // A second branch above a frozen file: it must not seal ids that the first one may have sealed.
         if (epoch > h->first)

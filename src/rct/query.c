@@ -47,7 +47,8 @@ static int add_layer(struct rp_rct *rct, uint32_t epoch, uint64_t offset, uint64
 bool rp_rct_parent_fits(const struct rp_rct *child, const struct rp_rct *parent)
 {
     // The child's own too: a merge gives it to the parent before the child is gone.
-    const struct rp_guid accepted[] = {child->header.base[0], child->header.base[1], child->header.tracking, child->keep};
+    const struct rp_rct_header *h = &child->header;
+    const struct rp_guid accepted[] = {h->base[0], h->base[1], h->base[2], h->tracking, child->keep};
     struct rp_guid stem = rp_rct_stem(parent);
     for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++)
         if (rp_guid_equal(&accepted[i], &stem))

@@ -44,6 +44,8 @@ int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err)
 // Pages, then the header that calls them complete. The lock is held.
 static int settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err)
 {
+    if (rct->failed)
+        return rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path);
     if (rct->header.clean && !rct->live)
         return 0;
     if (disk->virtual_size != atomic_load(&rct->virtual_size))

@@ -16,7 +16,7 @@ struct crashfs {
     struct rp_fs fs;
     struct rp_fs *memory;
     pthread_mutex_t lock;
-    unsigned long calls, stop_at;
+    unsigned long calls, stop_at, trip_at;
     bool stopped;
     struct pending *pending;
     size_t count;
@@ -40,7 +40,9 @@ static enum step step(struct crashfs *fs)
 {
     if (fs->stopped)
         return STOPPED;
-    if (++fs->calls != fs->stop_at)
+    if (++fs->calls == fs->trip_at)
+        return STOPPED;
+    if (fs->calls != fs->stop_at)
         return GO;
     fs->stopped = true;
     return STOP_NOW;
@@ -251,7 +253,13 @@ void crashfs_free(struct rp_fs *base)
 void crashfs_arm(struct rp_fs *fs, unsigned long n)
 {
     fs_of(fs)->stop_at = n;
-    fs_of(fs)->calls = 0;
+    fs_of(fs)->calls = fs_of(fs)->trip_at = 0;
+}
+
+void crashfs_trip(struct rp_fs *fs, unsigned long n)
+{
+    crashfs_arm(fs, 0);
+    fs_of(fs)->trip_at = n;
 }
 
 unsigned long crashfs_calls(struct rp_fs *fs) { return fs_of(fs)->calls; }
@@ -285,7 +293,7 @@ void crashfs_restart(struct rp_fs *base, bool power_cut, uint64_t *seed)
         forget(fs, NULL);
     }
     fs->stopped = false;
-    fs->stop_at = fs->calls = 0;
+    fs->stop_at = fs->trip_at = fs->calls = 0;
 }
 
 uint64_t test_random(uint64_t *seed)

@@ -9,6 +9,8 @@ struct rp_fs *crashfs_new(void);
 void crashfs_free(struct rp_fs *fs);
 // The n-th call that changes something fails, and all after it. 0: none.
 void crashfs_arm(struct rp_fs *fs, unsigned long n);
+// The n-th call that changes something fails, and only that one: a full disk, a bad cable. 0: none.
+void crashfs_trip(struct rp_fs *fs, unsigned long n);
 unsigned long crashfs_calls(struct rp_fs *fs); // changing calls since the last arm
 bool crashfs_stopped(struct rp_fs *fs);        // it has happened
 // Afterwards, all stores closed: only the process died (everything written is there), or the power failed.

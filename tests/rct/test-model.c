@@ -114,6 +114,7 @@ static void a_query_without_changes_is_empty(void **state)
     assert_int_equal(rp_rct_query(chain, 2, &w.ids[0].id, 0, w.size, &changed, NULL), 0);
     assert_int_equal(changed.count, 0);
     assert_false(rp_rct_newer_changes(chain[0]));
+    assert_false(rp_rct_newer_changes(chain[1]));
     world_write(&w, 0, 512);
     assert_true(rp_rct_newer_changes(chain[0]));
     rp_ranges_clear(&changed);

@@ -28,6 +28,9 @@ static void some_history(struct world *w)
         if (i == 1)
             assert_int_equal(world_reopen(w), 0);
     }
+    // The leaf has pages in its file that are about to be overwritten.
+    world_write_some(w, &w->seed, 6);
+    assert_int_equal(world_reopen(w), 0);
     world_write_some(w, &w->seed, 6);
 }
 
@@ -83,6 +86,29 @@ static void a_merge_in_the_middle_can_stop_anywhere(void **state) { (void)state;
 static void a_merge_into_the_base_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(merge_bottom); }
 static void a_clean_end_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(reopen); }
 
+// One failure, and everything works again: it must not be forgotten, or pages would be called durable that are not.
+static void a_failed_write_is_final(void **state)
+{
+    (void)state;
+    static struct world w;
+    uint64_t seed = test_seed();
+    unsigned long n = 1;
+    for (bool failed = true; failed; n++) {
+        world_start(&w, seed + n, 100 * RP_MIB);
+        some_history(&w);
+        crashfs_trip(w.fs, n);
+        struct rp_rct *leaf = w.layers[0].rct;
+        fake_disk_written(&w.layers[0].disk, NULL);
+        failed = rp_rct_freeze(leaf, &w.layers[0].disk, NULL);
+        if (failed)
+            assert_int_equal(rp_rct_freeze(leaf, &w.layers[0].disk, NULL), -1);
+        world_crash(&w, failed);
+        must_recover(&w);
+        world_end(&w);
+    }
+    assert_true(n > 4);
+}
+
 // Without an error from the file system at all: the power fails between two calls of ours.
 static void the_power_can_fail_after_each_step(void **state)
 {
@@ -110,6 +136,7 @@ int main(void)
         cmocka_unit_test(a_merge_in_the_middle_can_stop_anywhere),
         cmocka_unit_test(a_merge_into_the_base_can_stop_anywhere),
         cmocka_unit_test(a_clean_end_can_stop_anywhere),
+        cmocka_unit_test(a_failed_write_is_final),
         cmocka_unit_test(the_power_can_fail_after_each_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -536,6 +536,58 @@ static void a_parent_written_behind_its_child_counts_as_changed(void **state)
     close_disk(&base);
 }
 
+static void a_parent_written_by_a_session_that_crashed_counts_as_changed(void **state)
+{
+    (void)state;
+    struct disk base = new_disk("base"), child = {.path = "child-of-base"};
+    open_disk(&base);
+    struct rp_vhdx_session session = fake_session();
+    fake_disk_new(&child.facts, SIZE, &base.facts.disk_id);
+    assert_non_null(child.rct = rp_rct_prepare_child(base.rct, child.path, &child.facts, &session, NULL));
+    rp_rct_seal(base.rct);
+    close_disk(&base);
+    struct rp_rct_id id = seal_disk(&child);
+
+    assert_int_equal(open_disk(&base), RP_RCT_CLEAN);
+    rp_rct_mark(base.rct, 0, 1);
+    crash_disk(&base);
+    struct rp_error err = {0};
+    assert_null(rp_rct_open_read(fs, base.path, &base.facts, &err));
+    assert_int_equal(err.code, RP_ERR_TRACKING_OFF);
+    assert_non_null(base.rct = rp_rct_recover(fs, base.path, &base.facts, NULL));
+    struct rp_rct *chain[] = {child.rct, base.rct};
+    struct rp_ranges r = {0};
+    assert_int_equal(rp_rct_query(chain, 2, &id, 0, SIZE, &r, NULL), 0);
+    assert_int_equal(rp_ranges_total(&r), SIZE);
+    rp_ranges_clear(&r);
+    close_disk(&child);
+    close_disk(&base);
+}
+
+static void recovery_makes_no_tracking_where_there_was_none(void **state)
+{
+    (void)state;
+    struct disk d = new_disk("d");
+    struct rp_error err = {0};
+    bool exists;
+    assert_null(rp_rct_recover(fs, "d", &d.facts, &err));
+    assert_int_equal(err.code, RP_ERR_TRACKING_OFF);
+    assert_int_equal(rp_fs_exists(fs, "d.rct", &exists, NULL), 0);
+    assert_false(exists);
+    open_disk(&d);
+    crash_disk(&d);
+    struct rp_buf before = read_file("d.rct");
+    other_disk(&d.facts);
+    err.code = RP_OK;
+    assert_null(rp_rct_recover(fs, "d", &d.facts, &err));
+    assert_int_equal(err.code, RP_ERR_TRACKING_OFF);
+    struct rp_buf after = read_file("d.rct");
+    assert_int_equal(before.size, after.size);
+    assert_memory_equal(before.data, after.data, after.size);
+    rp_buf_clear(&before);
+    rp_buf_clear(&after);
+}
+
 static void a_parent_opened_and_not_written_stays_exact(void **state)
 {
     (void)state;
@@ -738,6 +790,58 @@ static void the_lineage_forgets_only_the_oldest(void **state)
     close_disk(&d);
 }
 
+// Puts a value into both heads and makes all checksums right.
+static void forge(const char *path, size_t at, uint32_t value, bool in_lineage)
+{
+    struct rp_buf file = read_file(path);
+    for (size_t slot = 0; slot + RP_RCT_HEAD_SIZE <= file.size && slot <= RP_RCT_SLOT_SIZE; slot += RP_RCT_SLOT_SIZE) {
+        uint8_t *head = file.data + slot, *lineage = head + RP_RCT_LINEAGE_AT;
+        rp_put_le32(in_lineage ? lineage + at : head + at, value);
+        rp_put_le32(head + 244, rp_crc32c(0, lineage, rp_get_le32(head + 240) * RP_RCT_SPAN_SIZE));
+        rp_put_le32(head + 8, rp_crc32c_skip(head, RP_RCT_HEAD_SIZE, 8));
+    }
+    write_file(path, file.data, file.size);
+    rp_buf_clear(&file);
+}
+
+static void impossible_values_are_damage(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t at;
+        uint32_t value;
+        bool in_lineage;
+    } lies[] = {
+        {28, 1 << 16, false},      // a disk of 256 TiB
+        {32, 96 << 10, false},     // a unit that is no power of two
+        {32, 4096, false},         // too small
+        {40, 0, false},            // epochs begin with 1
+        {40, 1000, false},         // first after current
+        {248, 0, false},           // bitmap too short
+        {256, 65, false},          // floors
+        {20, 1000, true},          // ids sealed in the future
+        {16, 0, true},             // or in epoch 0
+        {44, 0xFFFFFFFE, false},   // no damage, but hardly any epochs left: tracking starts anew
+    };
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        struct disk d = new_disk("d");
+        open_disk(&d);
+        struct rp_rct_id id = seal_disk(&d);
+        close_disk(&d);
+        assert_int_equal(open_disk(&d), RP_RCT_CLEAN);
+        close_disk(&d);
+        open_disk(&d);
+        close_disk(&d);
+        forge("d.rct", lies[i].at, lies[i].value, lies[i].in_lineage);
+        if (open_disk(&d) != RP_RCT_FOREIGN)
+            fail_msg("lie %zu was believed", i);
+        assert_int_equal(changed(d.rct, &id), -RP_ERR_TRACKING_ID);
+        assert_int_equal(rp_rct_epoch(d.rct), 1);
+        close_disk(&d);
+        rp_fs_unlink(fs, "d.rct", NULL);
+    }
+}
+
 static void files_with_different_units_make_one_chain(void **state)
 {
     (void)state;
@@ -795,6 +899,8 @@ int main(void)
         TEST(an_unclean_end_counts_as_changed_everywhere),
         TEST(a_second_branch_above_a_frozen_file_has_ids_of_its_own),
         TEST(a_parent_written_behind_its_child_counts_as_changed),
+        TEST(a_parent_written_by_a_session_that_crashed_counts_as_changed),
+        TEST(recovery_makes_no_tracking_where_there_was_none),
         TEST(a_parent_opened_and_not_written_stays_exact),
         TEST(a_damaged_page_counts_as_changed),
         TEST(a_file_cut_short_never_hides_a_change),
@@ -802,6 +908,7 @@ int main(void)
         TEST(growth_is_a_change_of_the_new_space),
         TEST(a_huge_disk_costs_what_was_touched),
         TEST(the_lineage_forgets_only_the_oldest),
+        TEST(impossible_values_are_damage),
         TEST(files_with_different_units_make_one_chain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
