@@ -212,7 +212,9 @@ static int write_all(struct restore *restore, struct rp_error *err)
     for (size_t i = 0; i < restore->count; i++)
         if (publish(&restore->targets[i], err))
             return -1;
-    return restore->count ? rp_fs_sync_parent(rp_fs_posix(), restore->targets[0].path, err) : 0;
+    if (restore->count && rp_fs_sync_parent(rp_fs_posix(), restore->targets[0].path, err))
+        return -1;
+    return restore->directory_made ? rp_fs_sync_parent(rp_fs_posix(), restore->options->directory, err) : 0;
 }
 
 static void undo(struct restore *restore)

@@ -112,6 +112,8 @@ struct rp_repo *rp_cli_open_repo(const struct rp_cli *cli, struct rp_error *err)
 // From --password-file, REFPOINT_PASSWORD_FILE, REFPOINT_PASSWORD, or the terminal (echo off; `twice` to confirm a new
 // one). Never empty, never from the command line. Malloc'ed; wipe with rp_cli_wipe.
 char *rp_cli_passphrase(const struct rp_cli *cli, bool twice, struct rp_error *err);
+// Called first by main: takes REFPOINT_PASSWORD out of the environment, so that no program started from here inherits it.
+void rp_cli_hide_passphrase(void);
 void rp_cli_wipe(char **passphrase); // overwrites and frees; usable with RP_CLEANUP
 // Asks "QUESTION [y/N]" unless --yes; without a terminal and without --yes it is RP_ERR_USAGE. "No" is RP_ERR_CANCELLED.
 int rp_cli_confirm(const struct rp_cli *cli, struct rp_error *err, const char *question, ...) __attribute__((format(printf, 3, 4)));

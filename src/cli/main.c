@@ -49,6 +49,7 @@ static int run(struct rp_cli *cli, int argc, char **argv)
 int main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "");
+    rp_cli_hide_passphrase();
     signal(SIGPIPE, SIG_IGN); // a reader that went away must not kill a backup half-way
     rp_cli_signals_init();
     struct rp_cli cli = {0};

@@ -137,6 +137,17 @@ static char *from_terminal(bool twice, struct rp_error *err)
     return passphrase;
 }
 
+static char *from_environment; // malloc'ed
+
+void rp_cli_hide_passphrase(void)
+{
+    char *value = getenv("REFPOINT_PASSWORD");
+    from_environment = value ? rp_xstrdup(value) : NULL;
+    if (value)
+        explicit_bzero(value, strlen(value));
+    unsetenv("REFPOINT_PASSWORD");
+}
+
 char *rp_cli_passphrase(const struct rp_cli *cli, bool twice, struct rp_error *err)
 {
     const char *path = rp_cli_value(cli, "password-file");
@@ -144,10 +155,9 @@ char *rp_cli_passphrase(const struct rp_cli *cli, bool twice, struct rp_error *e
         path = getenv("REFPOINT_PASSWORD_FILE");
     if (path && *path)
         return from_file(path, err);
-    char *value = getenv("REFPOINT_PASSWORD");
-    if (!value)
+    if (!from_environment)
         return from_terminal(twice, err);
-    return first_line(value, strlen(value), "REFPOINT_PASSWORD", err);
+    return first_line(from_environment, strlen(from_environment), "REFPOINT_PASSWORD", err);
 }
 
 int rp_cli_confirm(const struct rp_cli *cli, struct rp_error *err, const char *question, ...)

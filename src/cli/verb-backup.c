@@ -97,11 +97,13 @@ static int preview(const struct rp_cli *cli, struct rp_host_connection *host, st
 }
 
 // Returns 0, 1 with a remark, -1.
-static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char *address, struct rp_backup_options *options, struct rp_error *err)
+static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char *address, bool is_name,
+                      struct rp_backup_options *options, struct rp_error *err)
 {
     RP_AUTO_FREE char *host_address = NULL;
-    const char *name;
-    rp_address_split_host(address, &host_address, &name);
+    const char *name = address;
+    if (!is_name)
+        rp_address_split_host(address, &host_address, &name);
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, host_address, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     if (!host || host->ops->find_vm(host, name, &vm, err))
@@ -143,7 +145,7 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     for (size_t i = 0; i < count; i++) {
         const char *address = i < cli->arg_count ? cli->args[i] : by_name;
         struct rp_error one = {0};
-        int status = backup_one(cli, repo, address, &options, &one);
+        int status = backup_one(cli, repo, address, i == cli->arg_count, &options, &one);
         if (status >= 0) {
             result |= status;
             continue;

@@ -1,18 +1,6 @@
 // All verbs, in the order of `refpoint --help`.
 #include "cli/cli.h"
 
-// Those that are not there yet are left out.
-#pragma weak rp_cli_backup_verbs
-#pragma weak rp_cli_restore_verbs
-#pragma weak rp_cli_list_verbs
-#pragma weak rp_cli_show_verbs
-#pragma weak rp_cli_diff_verbs
-#pragma weak rp_cli_check_verbs
-#pragma weak rp_cli_vm_verbs
-#pragma weak rp_cli_disk_verbs
-#pragma weak rp_cli_checkpoint_verbs
-#pragma weak rp_cli_refpoint_verbs
-
 const struct rp_cli_group rp_cli_groups[] = {
     {"Backups", rp_cli_backup_verbs},
     {"", rp_cli_list_verbs},

@@ -192,6 +192,17 @@ restores()
 }
 behaviour "restores write safe names, never over anything, and the very same bytes" restores
 
+running()
+{
+    REFPOINT_PASSWORD=hush-hush rp vm start web1
+    grep -lsa hush-hush /proc/[0-9]*/environ >out || true
+    status=0
+    rp backup web1 --json | tail -1 | jq -e '.kind == "incremental"' || status=1
+    rp vm stop web1
+    test ! -s out -a $status -eq 0
+}
+behaviour "a running VM is backed up, and its disk service has inherited no passphrase" running
+
 errors_as_json()
 {
     status 2 rp list nosuch --json 2>message
