@@ -1,8 +1,12 @@
 #include "repo/check.h"
 
-#include <stdio.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "repo/blocks.h"
@@ -136,6 +140,27 @@ static int check_points(struct rp_check *check, const struct names *names, struc
     return result;
 }
 
+// What a killed check left in the cache. A day is longer than it needs.
+static void remove_leftovers(const struct rp_repo *repo)
+{
+    DIR *dir = opendir(repo->cache);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        struct stat st;
+        if (strncmp(entry->d_name, "check-", 6) || fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) ||
+            !S_ISDIR(st.st_mode) || st.st_mtime > time(NULL) - 24 * 3600)
+            continue;
+        RP_AUTO_FREE char *path = rp_repo_cache_path(repo, entry->d_name);
+        DIR *inside = opendir(path);
+        for (struct dirent *file; inside && (file = readdir(inside));)
+            unlinkat(dirfd(inside), file->d_name, 0);
+        if (inside)
+            closedir(inside);
+        rmdir(path);
+    }
+    if (dir)
+        closedir(dir);
+}
+
 // ---- the check ------------------------------------------------------------------------------------------------------
 
 static void bad_pack(void *context, const char *name, const struct rp_error *why)
@@ -172,9 +197,10 @@ int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *prob
     // The points before the packs: a point that is committed meanwhile needs packs that we do not see.
     if (repo->backend->ops->list(repo->backend, RP_POINTS_PREFIX, add_name, &points, err))
         return -1;
+    remove_leftovers(repo);
     RP_AUTO_FREE char *folder = rp_repo_cache_path(repo, "check-XXXXXX");
     if (!mkdtemp(folder))
-        return rp_fail(err, RP_ERR_IO, "%s: cannot be made", folder);
+        return rp_fail_sys(err, errno, "%s: make the folder", folder);
     check.damages = rp_damages_new();
     struct rp_index_setup setup = {repo->backend, repo->crypto, repo->config.id, folder, bad_pack, &check};
     check.index = rp_index_open(&setup, err);

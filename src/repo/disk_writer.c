@@ -23,6 +23,16 @@ struct rp_disk_writer {
 
 static const uint8_t zero_block[RP_REPO_BLOCK];
 
+// A new restore point must not be built on one that has lost a pack. Usually the index can tell without a look at the tree.
+static int check_base(struct rp_repo *repo, const struct rp_repo_root *base, struct rp_error *err)
+{
+    if (rp_id_is_zero(base->id) || rp_index_is_complete(repo->index, base->id))
+        return 0;
+    int result = rp_tree_check_complete(repo, base, err);
+    rp_index_set_complete(repo->index, base->id, result == 0);
+    return result ? rp_context(err, "the disk to build on is damaged, a full backup is needed") : 0;
+}
+
 struct rp_disk_writer *rp_disk_writer_new(struct rp_repo_session *session, const struct rp_repo_root *base,
                                           uint64_t size, struct rp_error *err)
 {
@@ -38,6 +48,8 @@ struct rp_disk_writer *rp_disk_writer_new(struct rp_repo_session *session, const
         rp_fail(err, RP_ERR_INVALID, "the disk to build on was not pinned when the session began");
         return NULL;
     }
+    if (base && check_base(rp_session_repo(session), base, err))
+        return NULL;
     struct rp_disk_writer *writer = rp_xcalloc(1, sizeof *writer);
     writer->session = session;
     writer->repo = rp_session_repo(session);

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "repo/index_roots.h"
 #include "repo/index_segments.h"
 #include "repo/pack_table.h"
 
@@ -126,7 +127,7 @@ static void merge_segments(struct rp_index *index)
     pthread_mutex_lock(&index->maintenance);
     for (;;) {
         uint32_t at[2];
-        bool *gone[2] = {NULL, NULL}, damaged = false;
+        bool *gone[2] = {NULL, NULL}, damaged = false, forgets = false;
         struct rp_segment *segments[2], *merged = NULL;
         pthread_rwlock_rdlock(&index->lock);
         bool needed = rp_index_segments_candidates(set, &at[0], &at[1]);
@@ -134,11 +135,13 @@ static void merge_segments(struct rp_index *index)
             segments[i] = set->items[at[i]].segment;
             gone[i] = rp_xcalloc(rp_segment_pack_count(segments[i]) + 1, sizeof(bool));
             for (uint32_t p = 0; p < rp_segment_pack_count(segments[i]); p++)
-                gone[i][p] = !index->packs.items[set->items[at[i]].numbers[p]].present;
+                forgets |= gone[i][p] = !index->packs.items[set->items[at[i]].numbers[p]].present;
         }
         pthread_rwlock_unlock(&index->lock);
         if (!needed)
             break;
+        if (forgets)
+            rp_index_roots_forget(set->directory);
         int result = rp_index_segments_merge(set->directory, &set->repository, segments[0], segments[1], gone[0],
                                              gone[1], &merged, &damaged, NULL);
         free(gone[0]);
@@ -220,6 +223,29 @@ void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack
     out->present = pack->present;
     out->tombstoned = pack->tombstoned;
     pthread_rwlock_unlock(&index->lock);
+}
+
+uint32_t rp_index_doubts(struct rp_index *index)
+{
+    uint32_t doubts = 0;
+    pthread_rwlock_rdlock(&index->lock);
+    for (uint32_t i = 0; i < index->packs.count; i++)
+        doubts += (index->packs.items[i].indexed && !index->packs.items[i].present) || index->packs.items[i].unreadable;
+    pthread_rwlock_unlock(&index->lock);
+    return doubts;
+}
+
+bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES])
+{
+    return !rp_index_doubts(index) && rp_index_roots_has(index->segments.directory, root);
+}
+
+void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES], bool complete)
+{
+    if (complete)
+        rp_index_roots_add(index->segments.directory, root);
+    else
+        rp_index_roots_remove(index->segments.directory, root);
 }
 
 uint64_t rp_index_entries(struct rp_index *index)

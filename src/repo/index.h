@@ -35,6 +35,12 @@ void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and de
 // Looks at the packs and tombstones that are there now: new packs are read in, missing ones forgotten.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 
+// Packs that have disappeared or cannot be read: reasons to doubt that every block that old trees name is there.
+uint32_t rp_index_doubts(struct rp_index *index);
+// Is this tree known to be complete? Only as long as there are no doubts.
+bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES]);
+void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES], bool complete);
+
 enum rp_index_use {
     RP_INDEX_READ,  // any pack that is there
     RP_INDEX_WRITE, // not a tombstoned one: the block must be stored again

@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "io/fs.h"
+#include "repo/index_roots.h"
 
 #define SUFFIX ".segment"
 
@@ -82,6 +83,7 @@ int rp_index_segments_load(struct rp_index_segments *set, const char *directory,
         struct rp_segment *segment = rp_segment_open(path, repository, NULL);
         if (!segment) {
             unlink(path);
+            rp_index_roots_forget(directory);
             continue;
         }
         found = rp_xrealloc(found, (count + 1) * sizeof *found);
@@ -98,6 +100,8 @@ int rp_index_segments_load(struct rp_index_segments *set, const char *directory,
             append(set, packs, found[i]);
         }
     }
+    if (!set->count)
+        rp_index_roots_forget(directory);
     return 0;
 }
 
@@ -120,7 +124,7 @@ void rp_index_segments_drop(struct rp_index_segments *set)
         free(set->items[i].numbers);
     }
     set->count = 0;
-    set->damaged = false;
+    rp_index_roots_forget(set->directory);
 }
 
 unsigned rp_index_segments_find(const struct rp_index_segments *set, const uint8_t *id, struct rp_location *out,

@@ -14,7 +14,6 @@ struct rp_index_segments {
     struct rp_guid repository;
     struct rp_index_segment *items;
     uint32_t count;
-    bool damaged; // a damaged page was met: lookups may miss entries
 };
 // Opens what is in the directory (made when missing). What cannot be used, or repeats other segments, is deleted.
 int rp_index_segments_load(struct rp_index_segments *set, const char *directory, const struct rp_guid *repository,

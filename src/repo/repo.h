@@ -24,7 +24,7 @@ struct rp_repo_options {
 };
 // Creates an empty repository; RP_ERR_EXISTS when one is there.
 int rp_repo_init(struct rp_backend *backend, const struct rp_repo_options *options, struct rp_error *err);
-// Takes the backend over (also on failure). Wrong or missing passphrase: RP_ERR_AUTH.
+// Takes the backend over (also on failure). Wrong or missing passphrase, or one for an unencrypted repository: RP_ERR_AUTH.
 // The index cache lives in `cache_directory` (NULL: $XDG_CACHE_HOME/refpoint or ~/.cache/refpoint) and is rebuilt freely.
 struct rp_repo *rp_repo_open(struct rp_backend *backend, const char *passphrase, const char *cache_directory, struct rp_error *err);
 // True when a repository at `backend` needs a passphrase.
@@ -54,9 +54,11 @@ void rp_repo_lock_release(struct rp_repo_lock *lock); // NULL is fine
 struct rp_repo_session;
 struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *what, const struct rp_repo_root *pinned,
                                               size_t pinned_count, struct rp_error *err);
-// Every pack written so far becomes durable (the rest of the open pack is written too).
+// Every pack written so far becomes durable (the rest of the open pack is written too). All puts have returned.
 int rp_repo_session_flush(struct rp_repo_session *session, struct rp_error *err);
 // Commits: flushes, checks that every pack that the new roots refer to is there, writes the point last. Fills point->id.
+// RP_ERR_STATE when such a pack has disappeared, or the session was declared dead; RP_ERR_CORRUPT when an older part of a
+// tree has lost a pack. A session can commit more than once.
 int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, struct rp_error *err);
 // Ends the session. Without commit, what it stored is garbage for the collector, and harmless.
 void rp_repo_session_end(struct rp_repo_session *session); // NULL is fine
@@ -70,8 +72,9 @@ void rp_repo_session_stats(struct rp_repo_session *session, struct rp_repo_stats
 
 // ---- disks ----------------------------------------------------------------------------------------------------------
 
-// Builds the tree of one disk on top of `base` (NULL: an empty disk). Blocks may be put in any order from any thread;
-// hashing, compression and encryption run on the calling thread.
+// Builds the tree of one disk on top of `base` (NULL: an empty disk), which is a root that the session pins and not larger
+// than `size`, else RP_ERR_INVALID. RP_ERR_CORRUPT when packs have disappeared that the base needs: it is to be written in
+// full. Blocks may be put in any order from any thread; hashing, compression and encryption run on the calling thread.
 struct rp_disk_writer;
 struct rp_disk_writer *rp_disk_writer_new(struct rp_repo_session *session, const struct rp_repo_root *base,
                                           uint64_t size, struct rp_error *err);
@@ -97,6 +100,7 @@ struct rp_points {
     struct rp_point *items; // oldest first
     size_t count;
 };
+// Points that cannot be read are left out, with a warning in the log; a check names them.
 int rp_repo_points(struct rp_repo *repo, struct rp_points *points, struct rp_error *err);
 void rp_points_clear(struct rp_points *points);
 // What is learnt later about a point: one JSON object text per note, append-only.
@@ -118,7 +122,9 @@ struct rp_repo_problem {
 typedef void rp_repo_problem_fn(void *context, const struct rp_repo_problem *problem);
 // Structure: every object parses and authenticates, every point's tree is complete, every block that it names is in a pack
 // that is there with its right size. `read_data`: also reads, decrypts, decompresses and hashes every stored block.
-// Calls `problem` for each finding; *problems counts them. Returns -1 only when the check itself could not run.
+// Calls `problem` on the calling thread, after all packs were looked at: once per finding and affected disk of a point,
+// once if it affects none; *problems counts the calls. Returns -1 only when the check itself could not run, or `progress`
+// returned non-zero (RP_ERR_CANCELLED). `done` and `total` are bytes, a point counting as 1 MiB.
 int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *problem, void *context,
                   int (*progress)(void *context, uint64_t done, uint64_t total), void *progress_context,
                   uint64_t *problems, struct rp_error *err);

@@ -7,6 +7,7 @@
 #include "repo/json.h"
 #include "repo/lease.h"
 #include "repo/points.h"
+#include "repo/tree.h"
 
 #define LOOK_UP_SINGLY 64 // more packs than this are checked with one listing
 
@@ -17,6 +18,7 @@ struct rp_repo_session {
     struct rp_repo_root *pinned;
     size_t pinned_count;
     uint64_t zero_blocks;
+    uint32_t doubts; // when it began
 };
 
 static json_t *describe(const char *what, const struct rp_repo_root *pinned, size_t count)
@@ -59,6 +61,7 @@ struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *
     if (pinned_count)
         memcpy(session->pinned, pinned, pinned_count * sizeof *pinned);
     session->pinned_count = pinned_count;
+    session->doubts = rp_index_doubts(repo->index);
     return session;
 }
 
@@ -121,14 +124,26 @@ static int check_packs(struct rp_repo_session *session, struct rp_error *err)
     uint64_t count = 0;
     rp_packer_used(session->packer, count_pack, &count);
     struct presence presence = {session->repo, count <= LOOK_UP_SINGLY, err};
-    if (!presence.singly && rp_index_refresh(session->repo->index, err))
+    if (rp_index_refresh(session->repo->index, err))
         return -1;
     return rp_packer_used(session->packer, check_pack, &presence);
 }
 
+// The rest of the new trees is the rest of older ones, which the session pins. If nevertheless packs have disappeared since
+// it began, every block is looked up.
+static int check_trees(struct rp_repo_session *session, const struct rp_point *point, struct rp_error *err)
+{
+    if (rp_index_doubts(session->repo->index) == session->doubts)
+        return 0;
+    for (size_t i = 0; i < point->disk_count; i++)
+        if (rp_tree_check_complete(session->repo, &point->disks[i].root, err))
+            return rp_context(err, "disk %u of the new restore point", point->disks[i].number);
+    return 0;
+}
+
 int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, struct rp_error *err)
 {
-    if (rp_packer_flush(session->packer, err) || check_packs(session, err))
+    if (rp_packer_flush(session->packer, err) || check_packs(session, err) || check_trees(session, point, err))
         return -1;
     // The renewal is the proof that no collector has declared this session dead: what it pinned is still there. A collector
     // that puts the next generation after this one must wait, so the point is written in time.
@@ -136,7 +151,13 @@ int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, stru
         return rp_context(err, "the session has ended; run the backup again");
     if (rp_points_put(session->repo, point, err))
         return -1;
+    // From now on the index knows the packs of these trees, and will tell if one disappears. The older ones had their time.
     rp_index_spill(session->repo->index);
+    for (size_t i = 0; i < session->pinned_count; i++)
+        rp_index_set_complete(session->repo->index, session->pinned[i].id, false);
+    for (size_t i = 0; i < point->disk_count; i++)
+        if (rp_index_doubts(session->repo->index) == session->doubts)
+            rp_index_set_complete(session->repo->index, point->disks[i].root.id, true);
     return 0;
 }
 

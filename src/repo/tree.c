@@ -150,3 +150,30 @@ int rp_repo_allocated(struct rp_repo *repo, const struct rp_repo_root *root, str
     struct diff diff = {repo, rp_tree_blocks(root->size), root->size, ranges};
     return diff_below(&diff, zero_id, root->id, rp_tree_levels(root->size), 0, err);
 }
+
+// ---- completeness ---------------------------------------------------------------------------------------------------
+
+static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned level, struct rp_error *err)
+{
+    struct rp_location places[RP_INDEX_MAX_COPIES];
+    char hex[RP_HEX(8)];
+    if (rp_id_is_zero(id))
+        return 0;
+    if (!level)
+        return rp_index_find(repo->index, id, RP_INDEX_READ, places)
+                   ? 0
+                   : rp_fail(err, RP_ERR_CORRUPT, "block %s is in no pack: a pack is missing or damaged; run refpoint check",
+                             rp_hex(id, 8, hex));
+    RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
+    if (rp_blocks_get(repo->blocks, id, level, node, err))
+        return -1;
+    for (uint64_t i = 0; i < RP_NODE_IDS; i++)
+        if (complete_below(repo, node + i * RP_ID_BYTES, level - 1, err))
+            return -1;
+    return 0;
+}
+
+int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_error *err)
+{
+    return rp_tree_check_root(root, err) ? -1 : complete_below(repo, root->id, rp_tree_levels(root->size), err);
+}

@@ -21,6 +21,8 @@ static inline unsigned rp_tree_levels(uint64_t size)
         level++;
     return level;
 }
+// Looks for every block of the tree in the index: RP_ERR_CORRUPT when one is in no pack. Reads the nodes, not the blocks.
+int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_error *err);
 int rp_tree_check_root(const struct rp_repo_root *root, struct rp_error *err);
 
 #endif

@@ -256,6 +256,59 @@ static void a_commit_that_needs_a_vanished_pack_is_refused(void **state)
     rp_repo_close(repo);
 }
 
+static void nothing_is_built_on_a_disk_that_lost_a_pack(void **state)
+{
+    struct place *place = *state;
+    uint64_t size = 40 * RP_REPO_BLOCK;
+    uint8_t *data = malloc(size);
+    for (uint32_t block = 0; block < 40; block++)
+        fill_block(data + block * RP_REPO_BLOCK, 3 * block);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root first = store_disk(repo, NULL, data, size, "vm", NULL), second;
+    char pack[256];
+    first_pack(place, pack);
+    fill_block(data, 1000);
+    second = store_disk(repo, &first, data, size, "vm", NULL); // its node is in another pack, most blocks in the first
+    rp_repo_close(repo);
+    assert_int_equal(unlink(pack), 0);
+    for (int i = 0; i < 4; i++) { // with a cache that knows the pack, and with new ones, again and again
+        struct rp_error err = {0};
+        repo = place_open(place);
+        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &second, 1, &err);
+        assert_ok(session ? 0 : -1, err);
+        assert_null(rp_disk_writer_new(session, &second, size, &err));
+        assert_int_equal(err.code, RP_ERR_CORRUPT);
+        rp_repo_session_end(session);
+        rp_repo_close(repo);
+        if (i % 2)
+            place_remove_cache(place);
+    }
+    // while a session runs
+    repo = place_open(place);
+    struct rp_repo_root whole = store_disk(repo, NULL, data, size, "vm", NULL);
+    rp_repo_close(repo);
+    repo = place_open(place);
+    struct rp_error err = {0};
+    struct rp_repo_root root;
+    struct rp_point point;
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &whole, 1, &err);
+    struct rp_disk_writer *writer = rp_disk_writer_new(session, &whole, size, &err);
+    assert_ok(writer ? 0 : -1, err);
+    fill_block(data, 2000);
+    assert_ok(rp_disk_writer_put(writer, 0, data, RP_REPO_BLOCK, &err), err);
+    assert_ok(rp_disk_writer_finish(writer, &root, &err), err);
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf '%s/packs'", place->repository);
+    assert_int_equal(system(command), 0);
+    point_of(&point, "vm", &root);
+    assert_int_equal(rp_repo_commit(session, &point, &err), -1);
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    rp_point_clear(&point);
+    rp_repo_session_end(session);
+    rp_repo_close(repo);
+    free(data);
+}
+
 static void only_the_passphrase_opens_an_encrypted_repository(void **state)
 {
     struct place *place = *state;
@@ -369,6 +422,7 @@ int main(void)
         WITH(a_session_is_an_object_while_it_runs_and_none_after),
         WITH(a_block_in_a_tombstoned_pack_is_stored_again),
         WITH(a_commit_that_needs_a_vanished_pack_is_refused),
+        WITH(nothing_is_built_on_a_disk_that_lost_a_pack),
         WITH(only_the_passphrase_opens_an_encrypted_repository),
         cmocka_unit_test_setup_teardown(a_passphrase_for_an_unencrypted_repository_is_refused, place_setup_unencrypted,
                                         place_teardown),
