@@ -57,8 +57,8 @@ static void stop_everywhere_in(step_fn *action)
     unsigned long stops = 0;
     for (unsigned long n = 1;; n++) {
         bool stopped = false;
-        for (int power_cut = 0; power_cut < 4; power_cut++) { // one kill, three ways of losing what was not flushed
-            world_start(&w, seed + n * 4 + (unsigned)power_cut, 100 * RP_MIB);
+        for (int power_cut = 0; power_cut < 16; power_cut++) { // one kill, fifteen ways of losing what was not flushed
+            world_start(&w, seed + n * 16 + (unsigned)power_cut, 100 * RP_MIB);
             some_history(&w);
             crashfs_arm(w.fs, n);
             int failed = action(&w);
