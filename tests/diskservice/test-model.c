@@ -255,9 +255,60 @@ static void disks_hold_and_report_exactly_what_was_written(void **state)
     rp_fs_memory_free(s.fs);
 }
 
+struct late_flusher {
+    struct rp_vhdx *vhdx;
+    atomic_bool *stop;
+};
+
+static void *flush_on(void *argument)
+{
+    struct late_flusher *f = argument;
+    while (!atomic_load(f->stop))
+        rp_vhdx_flush(f->vhdx, NULL);
+    return NULL;
+}
+
+// A tracking file is bound to the times of the frozen file: nothing, not even free space, may be touched after that.
+static void a_late_flush_leaves_a_frozen_file_alone(void **state)
+{
+    (void)state;
+    enum { FLUSHERS = 2, BLOCKS = 8 };
+    static char block[1 << 20];
+    struct rp_fs *fs = rp_fs_memory_new();
+    struct rp_vhdx_create create = {.size = BLOCKS << 20, .block_size = 1 << 20};
+    assert_int_equal(rp_vhdx_create(fs, "/d.vhdx", &create, NULL), 0);
+    memset(block, 'x', sizeof block);
+    for (int round = 0; round < 60; round++) {
+        struct rp_vhdx *vhdx = rp_vhdx_open(fs, "/d.vhdx", RP_VHDX_WRITE, NULL, NULL);
+        assert_non_null(vhdx);
+        for (int i = 0; i < BLOCKS; i++)
+            assert_int_equal(rp_vhdx_write(vhdx, block, sizeof block, (uint64_t)i << 20, NULL), 0);
+        assert_int_equal(rp_vhdx_flush(vhdx, NULL), 0);
+        assert_int_equal(rp_vhdx_trim(vhdx, 1 << 20, (BLOCKS - 2) << 20, NULL, NULL), 0);
+        atomic_bool stop = false;
+        pthread_t threads[FLUSHERS];
+        struct late_flusher flusher = {vhdx, &stop};
+        for (int i = 0; i < FLUSHERS; i++)
+            pthread_create(&threads[i], NULL, flush_on, &flusher);
+        struct rp_store_identity frozen, later;
+        assert_int_equal(rp_vhdx_freeze(vhdx, NULL), 0);
+        assert_int_equal(rp_vhdx_identity(vhdx, &frozen, NULL), 0);
+        atomic_store(&stop, true);
+        for (int i = 0; i < FLUSHERS; i++)
+            pthread_join(threads[i], NULL);
+        assert_int_equal(rp_vhdx_identity(vhdx, &later, NULL), 0);
+        assert_memory_equal(&frozen, &later, sizeof later);
+        assert_int_equal(rp_vhdx_close(vhdx, NULL), 0);
+    }
+    rp_fs_memory_free(fs);
+}
+
 int main(void)
 {
     rp_log_set_level(RP_LOG_ERROR);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(disks_hold_and_report_exactly_what_was_written)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(disks_hold_and_report_exactly_what_was_written),
+        cmocka_unit_test(a_late_flush_leaves_a_frozen_file_alone),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
