@@ -34,6 +34,7 @@ struct rp_engine_chain {
     bool live; // the last layer is the leaf; false while opening
     size_t depth;
     struct rp_layer *layers[RP_CHAIN_MAX_DEPTH]; // root first; the leaf is the last
+    struct rp_engine_disk facts; // under `state`, so that who only asks never waits for a merge
 };
 
 enum rp_engine_turn { RP_TURN_FREE, RP_TURN_CHECKPOINT, RP_TURN_MERGE, RP_TURN_GROW };
@@ -89,6 +90,8 @@ void rp_engine_end(struct rp_engine *engine);
 int rp_engine_write_record(struct rp_engine *engine, struct rp_error *err);
 // Takes from the record's scratch list what is gone or has become part of a chain.
 int rp_engine_prune_scratch(struct rp_engine *engine, struct rp_error *err);
+// Brings the facts of a disk up to date. By the holder of the turn.
+void rp_engine_publish(struct rp_engine *engine, struct rp_engine_chain *disk);
 // The error of a lost switch, if there was one.
 int rp_engine_check(struct rp_engine *engine, struct rp_error *err);
 void rp_engine_fail(struct rp_engine *engine, const struct rp_error *why);

@@ -65,6 +65,7 @@ int rp_engine_grow(struct rp_engine *engine, size_t disk, uint64_t size, struct 
     if (!failed && size > info->size)
         failed = (leaf->rct && rp_rct_grow(leaf->rct, size, err)) || rp_vhdx_grow(leaf->vhdx, size, err);
     rp_gate_open(engine->gate);
+    rp_engine_publish(engine, &engine->disks[disk]);
     pthread_mutex_unlock(&engine->chains);
     rp_engine_end(engine);
     return failed ? -1 : 0;

@@ -176,6 +176,8 @@ static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation,
     unsigned long announced = atomic_fetch_add(&engine->announced, 1) + 1;
     rp_gate_open(engine->gate);
     uint64_t pause_ns = rp_clock_monotonic_ns() - start;
+    for (size_t i = 0; i < engine->count; i++)
+        rp_engine_publish(engine, &engine->disks[i]);
     pthread_mutex_unlock(&engine->chains);
 
     failed = settle(engine, operation, ids, pause_ns, &failure);

@@ -84,7 +84,10 @@ static int open_disk(struct rp_engine *engine, const struct rp_record_disk *entr
         rp_log(RP_LOG_WARNING, "changes of %s are not tracked: %s", leaf->path, why.text);
     }
     leaf->vhdx = rp_vhdx_open(engine->fs, leaf->path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &session, err);
-    return !leaf->vhdx || (parent && rp_vhdx_set_parent(leaf->vhdx, parent->vhdx, err)) ? -1 : 0;
+    if (!leaf->vhdx || (parent && rp_vhdx_set_parent(leaf->vhdx, parent->vhdx, err)))
+        return -1;
+    rp_engine_publish(engine, disk);
+    return 0;
 }
 
 // Deletes what an interrupted checkpoint or merge left over. A file is deleted only when our record lists it, no chain
@@ -147,9 +150,11 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, str
 
 static void free_engine(struct rp_engine *engine)
 {
-    for (size_t i = 0; i < engine->count; i++)
+    for (size_t i = 0; i < engine->count; i++) {
         while (engine->disks[i].depth)
             rp_layer_release(engine->disks[i].layers[--engine->disks[i].depth]);
+        free(engine->disks[i].facts.leaf_path);
+    }
     rp_record_clear(&engine->record);
     rp_store_close(engine->lock); // last: the next one may open the disks now
     rp_gate_free(engine->gate);
@@ -198,13 +203,13 @@ void rp_engine_abandon(struct rp_engine *engine)
 
 size_t rp_engine_disk_count(const struct rp_engine *engine) { return engine->count; }
 
-void rp_engine_disk(struct rp_engine *engine, size_t index, struct rp_engine_disk *out)
+void rp_engine_publish(struct rp_engine *engine, struct rp_engine_chain *disk)
 {
-    struct rp_engine_chain *disk = &engine->disks[index];
-    pthread_mutex_lock(&engine->chains);
     struct rp_layer *leaf = rp_chain_leaf(disk);
     const struct rp_vhdx_info *info = rp_vhdx_info(leaf->vhdx);
-    *out = (struct rp_engine_disk){
+    pthread_mutex_lock(&engine->state);
+    free(disk->facts.leaf_path);
+    disk->facts = (struct rp_engine_disk){
         .disk_id = disk->disk_id,
         .size = info->size,
         .logical_sector = info->logical_sector,
@@ -214,8 +219,16 @@ void rp_engine_disk(struct rp_engine *engine, size_t index, struct rp_engine_dis
         .verdict = disk->verdict,
         .tracked = leaf->rct != NULL,
     };
-    snprintf(out->name, sizeof out->name, "disk%" PRIu32, disk->number);
-    pthread_mutex_unlock(&engine->chains);
+    snprintf(disk->facts.name, sizeof disk->facts.name, "disk%" PRIu32, disk->number);
+    pthread_mutex_unlock(&engine->state);
+}
+
+void rp_engine_disk(struct rp_engine *engine, size_t index, struct rp_engine_disk *out)
+{
+    pthread_mutex_lock(&engine->state);
+    *out = engine->disks[index].facts;
+    out->leaf_path = rp_xstrdup(out->leaf_path);
+    pthread_mutex_unlock(&engine->state);
 }
 
 int rp_engine_find_disk(struct rp_engine *engine, const char *name)

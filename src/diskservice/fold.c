@@ -246,6 +246,7 @@ static int fold_leaf(struct fold *f, int (*progress)(void *, uint64_t, uint64_t)
         if (f->tracked)
             rp_rct_thaw(f->parent->rct);
         unlink_layer(f);
+        rp_engine_publish(f->engine, f->disk);
     }
     resume_guest(f);
     return failed ? -1 : 0;
