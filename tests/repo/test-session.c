@@ -409,6 +409,20 @@ static void an_object_is_put_once_and_leaves_no_temporary(void **state)
     assert_int_equal(count_files(path), 0);
 }
 
+static void what_killed_writers_left_is_removed_after_a_day(void **state)
+{
+    struct place *place = *state;
+    char command[1200], path[200];
+    snprintf(path, sizeof path, "%s/tmp", place->repository);
+    snprintf(command, sizeof command, "mkdir -p '%s' && echo x > '%s/new' && echo x > '%s/old' && touch -d '2 days ago' '%s/old'",
+             path, path, path, path);
+    assert_int_equal(system(command), 0);
+    struct rp_repo *repo = place_open(place);
+    assert_int_equal(count_files(path), 1); // the new one may belong to a living writer
+    assert_clean(repo, true);               // and is no object
+    rp_repo_close(repo);
+}
+
 int main(void)
 {
     log_off();
@@ -430,6 +444,7 @@ int main(void)
         WITH(the_content_of_an_encrypted_repository_does_not_show),
         WITH(a_missing_repository_says_what_to_do),
         WITH(an_object_is_put_once_and_leaves_no_temporary),
+        WITH(what_killed_writers_left_is_removed_after_a_day),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
