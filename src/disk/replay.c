@@ -177,7 +177,8 @@ static int replay(struct rp_vhdx *v, struct scan *scan, struct rp_error *err)
         return -1;
     int64_t head = active_head(scan);
     if (head < 0)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: the log must be replayed, but has no valid sequence of entries", v->path);
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: the log must be replayed, but has no valid sequence of entries (after a killed QEMU: "
+                       "qemu-img check -r all)", v->path);
     const struct rp_entry *entry = &scan->entries[head];
     if (v->file_size < entry->flushed_size)
         return rp_fail(err, RP_ERR_CORRUPT, "%s: the file was cut off: %llu bytes, the log knew of %llu", v->path,
