@@ -12,7 +12,8 @@
 
 struct rp_service;
 
-// Connects to the running service, or opens the files when none runs. Does not wait.
+// Connects to the running service. When none runs, checkpoint, merge and grow open the files in-process and keep them open
+// (and everybody else out: RP_ERR_BUSY) until rp_service_close; info and changes only look at them. Does not wait.
 struct rp_service *rp_service_open(struct rp_fs *fs, const char *vm_directory, struct rp_error *err);
 void rp_service_close(struct rp_service *service); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_service, rp_service_close)
@@ -25,6 +26,8 @@ struct rp_service_info {
     struct rp_engine_disk disks[RP_ENGINE_MAX_DISKS];
     struct rp_engine_merge merge;
 };
+// Of files that nobody has open: `verdict` is CLEAN, or UNCLEAN when tracking is not at rest (what the next open will really
+// find, it will say), and RP_ERR_BUSY while a service starts or ends.
 int rp_service_info(struct rp_service *service, struct rp_service_info *info, struct rp_error *err);
 void rp_service_info_clear(struct rp_service_info *info);
 int rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation,
