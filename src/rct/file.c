@@ -181,7 +181,8 @@ int rp_rct_head_decode(const uint8_t head[RP_RCT_HEAD_SIZE], struct rp_rct_heade
     return c.failed ? corrupt(err, "too short") : 0;
 }
 
-int rp_rct_lineage_decode(const void *data, const struct rp_rct_areas *areas, struct rp_rct_header *h, struct rp_error *err)
+int rp_rct_lineage_decode(const void *data, const struct rp_rct_areas *areas, struct rp_rct_header *h,
+                          struct rp_error *err)
 {
     if (rp_crc32c(0, data, areas->lineage_size) != areas->lineage_crc)
         return corrupt(err, "lineage with a wrong checksum");

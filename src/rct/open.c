@@ -83,7 +83,8 @@ static void bind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struc
 
 static int not_ours(struct rp_rct *rct, struct rp_error *err)
 {
-    return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: not a tracking file of ours, left alone: no change tracking", rct->path);
+    return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: not a tracking file of ours, left alone: no change tracking",
+                   rct->path);
 }
 
 // 0 with rct->store NULL: there is no file.
@@ -131,7 +132,8 @@ static int begin(struct rp_rct *rct, const struct rp_rct_disk *disk, const struc
 }
 
 struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
-                                 const struct rp_vhdx_session *session, enum rp_rct_verdict *verdict, struct rp_error *err)
+                                 const struct rp_vhdx_session *session, enum rp_rct_verdict *verdict,
+                                 struct rp_error *err)
 {
     struct rp_rct *rct = rp_rct_new(fs, disk_path);
     enum rp_rct_verdict ignored;
@@ -141,7 +143,8 @@ struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const 
     return NULL;
 }
 
-struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err)
+struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
+                              struct rp_error *err)
 {
     struct rp_rct *rct = rp_rct_new(fs, disk_path);
     struct rp_vhdx_session nothing_changes = {disk->file_write_guid, disk->data_write_guid};
@@ -152,7 +155,8 @@ struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const str
     return NULL;
 }
 
-struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err)
+struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
+                                struct rp_error *err)
 {
     RP_CLEANUP(rp_rct_abandon_p) struct rp_rct *rct = rp_rct_new(fs, disk_path);
     enum rp_rct_found found;

@@ -80,7 +80,8 @@ int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_
         rp_rct_enter(chain[i]);
         int failed = 0;
         if (!i && !rp_rct_knows(&chain[0]->header, id))
-            failed = rp_fail(err, RP_ERR_TRACKING_ID, "%s: does not know the id %s", chain[0]->path, rp_rct_id_format(id, text));
+            failed = rp_fail(err, RP_ERR_TRACKING_ID, "%s: does not know the id %s", chain[0]->path,
+                             rp_rct_id_format(id, text));
         else if (!i && !rp_range_ok(offset, length, atomic_load(&chain[0]->virtual_size)))
             failed = rp_fail(err, RP_ERR_INVALID, "%s: changes asked beyond the end of the disk", chain[0]->path);
         else if (fits)

@@ -63,12 +63,14 @@ struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const 
                                  struct rp_error *err);
 // Opens it to ask only; writes nothing, holds a shared lock. Without a usable, clean, matching file: RP_ERR_TRACKING_OFF;
 // during a session: RP_ERR_BUSY.
-struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err);
+struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
+                                struct rp_error *err);
 
 // For a file at rest that rp_rct_open_read refuses because a crash left its tracking open: what it may miss counts as
 // changed, as rp_rct_open_write has it, and it is a frozen file again, durably, at return. RP_ERR_TRACKING_OFF where there
 // is nothing to go on with: no file, not ours, damaged, of another disk.
-struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_error *err);
+struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
+                              struct rp_error *err);
 
 // Prepares, durably and before the pause, the tracking file of a child disk that will take over when `parent` is sealed:
 // same tracking GUID and lineage, empty since[], epoch = parent's + 1. `child_disk` is the child file's state. Above a
@@ -116,7 +118,8 @@ int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
                  const struct rp_vhdx_session *session, struct rp_error *err);
 // Binds a file at rest to its disk after a change of metadata that is not a change of content (new parent locator):
 // durably accepts both `disk` and `session`; finish with rp_rct_freeze.
-int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session, struct rp_error *err);
+int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session,
+                  struct rp_error *err);
 // The same tracker goes on as the live one of a writing session (the leaf was merged into this parent): after rp_rct_merge,
 // which has recorded the session durably.
 void rp_rct_thaw(struct rp_rct *rct);

@@ -13,8 +13,8 @@ struct slot {
     bool valid;
 };
 
-// Every page that the bitmap names lies inside the file: one that was cut short is damaged as a whole, and no bitmap makes
-// us hold more pages than the file has.
+// Every page that the bitmap names lies inside the file: a file that was cut short is damaged as a whole, and no bitmap
+// makes us hold more pages than the file has.
 static bool pages_inside(const struct slot *slot, size_t bitmap_size, uint64_t size)
 {
     while (bitmap_size && !slot->bitmap[bitmap_size - 1])
@@ -26,7 +26,8 @@ static bool pages_inside(const struct slot *slot, size_t bitmap_size, uint64_t s
 }
 
 // Sets valid; a slot that breaks the format is only invalid. -1: the store failed, or a later version wrote it.
-static int read_slot(struct rp_store *store, uint64_t size, int number, struct slot *slot, bool *ours, struct rp_error *err)
+static int read_slot(struct rp_store *store, uint64_t size, int number, struct slot *slot, bool *ours,
+                     struct rp_error *err)
 {
     uint64_t at = (uint64_t)number * RP_RCT_SLOT_SIZE;
     uint8_t head[RP_RCT_HEAD_SIZE];
@@ -102,7 +103,8 @@ int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err)
     RP_CLEANUP(rp_buf_clear) struct rp_buf lineage = {0};
     rp_rct_head_encode(h, rct->present, head, &lineage);
     if ((lineage.size && rp_store_pwrite(rct->store, lineage.data, lineage.size, at + RP_RCT_LINEAGE_AT, err)) ||
-        (rct->present_size && rp_store_pwrite(rct->store, rct->present, rct->present_size, at + RP_RCT_BITMAP_AT, err)) ||
+        (rct->present_size &&
+         rp_store_pwrite(rct->store, rct->present, rct->present_size, at + RP_RCT_BITMAP_AT, err)) ||
         rp_store_pwrite(rct->store, head, sizeof head, at, err) || rp_store_flush(rct->store, err)) {
         rct->failed = true;
         return -1;

@@ -32,7 +32,8 @@ int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err)
     if (!rct->live)
         failed = rp_fail(err, RP_ERR_STATE, "%s: grow: no writing session", rct->path);
     else if (virtual_size < atomic_load(&rct->virtual_size) || virtual_size > RP_VHDX_MAX_SIZE)
-        failed = rp_fail(err, RP_ERR_INVALID, "%s: cannot grow to %llu bytes", rct->path, (unsigned long long)virtual_size);
+        failed = rp_fail(err, RP_ERR_INVALID, "%s: cannot grow to %llu bytes", rct->path,
+                         (unsigned long long)virtual_size);
     else if (virtual_size > atomic_load(&rct->virtual_size)) {
         resize(rct, virtual_size);
         failed = rp_rct_write_header(rct, false, err);
