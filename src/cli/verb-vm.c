@@ -182,8 +182,8 @@ static int run_delete(struct rp_cli *cli, struct rp_error *err)
         return -1;
     if (cli->json)
         rp_cli_print_json(json_pack("{s:s, s:o, s:b}", "deleted", vm.id, "name", rp_cli_json_text(vm.name), "disks_deleted", (int)with_disks));
-    rp_cli_say(cli, "VM %s deleted; its disk files %s\n", rp_cli_safe(vm.name),
-               with_disks ? "in the host's folder as well, files used in place stay" : "stay");
+    rp_cli_say(cli, with_disks ? "VM %s deleted, and the disks that the host made for it\n" : "VM %s deleted; its disk files stay\n",
+               rp_cli_safe(vm.name));
     return 0;
 }
 

@@ -144,6 +144,16 @@ static int undo_add(const struct rp_local_vm *vm, uint32_t number, bool own, str
     return drop(vm, number, err);
 }
 
+void rp_local_disk_sweep(const struct rp_local_vm *vm)
+{
+    RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
+    struct rp_engine *engine = NULL;
+    if (!rp_record_read(vm->local->fs, vm->directory, &record, NULL) && record.scratch_count)
+        engine = rp_engine_open(vm->local->fs, vm->directory, NULL);
+    if (engine)
+        rp_engine_close(engine, NULL);
+}
+
 int rp_local_disk_recover(const struct rp_local_vm *vm, struct rp_error *err)
 {
     for (;;) {
@@ -227,6 +237,7 @@ int rp_local_disk_remove(struct rp_host_connection *host, const char *vm_id, uin
         rp_local_vm_need_off(&vm, "remove a disk", err) || rp_local_merge_advance(&vm, true, err) < 0 ||
         check_no_snapshots(&vm, "remove a disk", err))
         return -1;
+    rp_local_disk_sweep(&vm);
     // Without checkpoints the leaf is the disk file itself. Anything else would take the newest data out of the chain.
     RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
     if (rp_record_read(local->fs, vm.directory, &record, err))

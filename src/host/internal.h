@@ -91,6 +91,9 @@ int rp_local_disk_make(const struct rp_local_vm *vm, const struct rp_local_image
                        rp_progress_fn *progress, void *context, struct rp_error *err);
 // Writes a chain record that has the VM's disks in state 'ready' and 'adding', with the leaves that the record has now.
 int rp_local_disk_write_record(const struct rp_local_vm *vm, struct rp_error *err);
+// Deletes what a killed checkpoint or merge left beside disks that are about to leave the chain record, which alone knows
+// of it. Best effort: a disk that cannot be opened any more can still be removed.
+void rp_local_disk_sweep(const struct rp_local_vm *vm);
 int rp_local_disk_recover(const struct rp_local_vm *vm, struct rp_error *err);
 int rp_local_disk_add(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT, struct rp_error *err);
 int rp_local_disk_remove(struct rp_host_connection *host, const char *vm_id, uint32_t number, RP_METHOD_RESULT, struct rp_error *err);

@@ -193,18 +193,6 @@ static int check_folder_free(const struct rp_local_vm *vm, struct rp_error *err)
     return rc;
 }
 
-// Files that something killed left beside a disk used in place are in the chain record, which goes: opening the disks
-// deletes them.
-static void sweep(const struct rp_local_vm *vm)
-{
-    RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
-    struct rp_engine *engine = NULL;
-    if (!rp_record_read(vm->local->fs, vm->directory, &record, NULL) && record.scratch_count)
-        engine = rp_engine_open(vm->local->fs, vm->directory, NULL);
-    if (engine)
-        rp_engine_close(engine, NULL);
-}
-
 // A disk file that stays must hold everything: checkpoints are merged first, as Hyper-V does.
 static int merge_all(const struct rp_local_vm *vm, struct rp_error *err)
 {
@@ -244,7 +232,7 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
     if (kept && snapshots && merge_all(&vm, err))
         return -1;
     if (kept)
-        sweep(&vm);
+        rp_local_disk_sweep(&vm);
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_transaction_begin(&t, local->db, err) || (delete_disks && check_folder_free(&vm, err)) ||
         rp_db_run(local->db, err, "UPDATE vm SET state = 'deleting', delete_disks = ? WHERE row = ?", "ii",
