@@ -1,8 +1,8 @@
-// VHDX files whose structures are damaged. The input is no image (that would be megabytes, nearly all of it zeros) but a
-// list of patches to one of two valid images with a log to replay:
-//   u8 flags: bit 0 the differencing image, bit 1 leave checksums as they are; then { u8 area, u16 offset, u8 n, n bytes }*
-// Whatever the patches are, opening, reading and writing end in success or an error; and what was written through a
-// successful open reads back after a successful close.
+// VHDX files whose structures are damaged. The input is no image (that would be megabytes, nearly all of it zeros) but
+// a list of patches to one of two valid images with a log to replay:
+//   u8 flags: bit 0 the differencing image, bit 1 leave checksums as they are; then { u8 area, u16 offset, u8 n, n
+// bytes }* Whatever the patches are, opening, reading and writing end in success or an error; and what was written
+// through a successful open reads back after a successful close.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,7 +130,8 @@ static int patched_size(struct rp_store *s, uint64_t *size, struct rp_error *err
     return 0;
 }
 
-static int patched_extents(struct rp_store *s, uint64_t offset, uint64_t length, struct rp_ranges *data, struct rp_error *err)
+static int patched_extents(struct rp_store *s, uint64_t offset, uint64_t length, struct rp_ranges *data,
+                           struct rp_error *err)
 {
     (void)s, (void)err;
     uint64_t end = rp_min64(offset + length, (uint64_t)PAGES * PAGE);

@@ -75,7 +75,9 @@ int rp_bitmap_find(struct rp_vhdx *v, uint64_t block, bool allocate, uint64_t *f
         *file_offset = 0;
         if (!allocate)
             return 0;
-        return rp_space_take(v, RP_VHDX_ALIGN, file_offset, err) || put_entry(v, index, *file_offset | RP_BLOCK_FULL, err) ? -1 : 0;
+        if (rp_space_take(v, RP_VHDX_ALIGN, file_offset, err))
+            return -1;
+        return put_entry(v, index, *file_offset | RP_BLOCK_FULL, err);
     }
     return rp_fail(err, RP_ERR_CORRUPT, "%s: sector bitmap %llu: table entry %#llx makes no sense", v->path,
                    (unsigned long long)chunk, (unsigned long long)entry);
@@ -87,7 +89,8 @@ static uint64_t bit_index(const struct rp_vhdx *v, uint64_t offset)
     return offset / v->layout.logical_sector & (((uint64_t)1 << 23) - 1);
 }
 
-int rp_bitmap_fill(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool value, struct rp_error *err)
+int rp_bitmap_fill(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool value,
+                   struct rp_error *err)
 {
     uint64_t bit = bit_index(v, offset), end = bit + rp_div_up(length, v->layout.logical_sector);
     while (bit < end) {

@@ -1,4 +1,5 @@
-// 4 KiB pages of metadata. The table of a 64 TiB disk has half a GiB: pages come in when they are used and clean ones go.
+// 4 KiB pages of metadata. The table of a 64 TiB disk has half a GiB: pages come in when they are used and clean ones
+// go.
 #include <stdlib.h>
 #include <string.h>
 

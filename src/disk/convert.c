@@ -1,5 +1,5 @@
-// Conversion between raw files and VHDX: a few threads take stretches of the source in turn, so that reading, looking for
-// zeros and writing overlap.
+// Conversion between raw files and VHDX: a few threads take stretches of the source in turn, so that reading, looking
+// for zeros and writing overlap.
 #include "disk/convert.h"
 
 #include <pthread.h>
@@ -140,7 +140,8 @@ static int write_vhdx(struct copy *c, const void *data, uint32_t size, uint64_t 
 }
 
 // Where the raw file has data, in whole sectors.
-static int raw_extents(struct rp_store *raw, uint64_t size, uint32_t sector, struct rp_ranges *out, struct rp_error *err)
+static int raw_extents(struct rp_store *raw, uint64_t size, uint32_t sector, struct rp_ranges *out,
+                       struct rp_error *err)
 {
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges exact = {0};
     if (rp_store_extents(raw, 0, size, &exact, err))
@@ -165,7 +166,8 @@ static int fill_vhdx(struct rp_fs *fs, struct copy *c, const char *target, struc
     return rp_vhdx_close(c->vhdx, err);
 }
 
-int rp_convert_raw_to_vhdx(struct rp_fs *fs, const char *source, const char *target, const struct rp_vhdx_create *create,
+int rp_convert_raw_to_vhdx(struct rp_fs *fs, const char *source, const char *target,
+                           const struct rp_vhdx_create *create,
                            rp_progress_fn *progress, void *context, struct rp_error *err)
 {
     RP_CLEANUP(rp_store_close_p) struct rp_store *raw = rp_fs_open(fs, source, RP_OPEN_READ, err);
@@ -210,7 +212,8 @@ int rp_convert_vhdx_to_raw(struct rp_fs *fs, const char *source, const char *tar
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges data = {0};
     if (rp_chain_open(fs, source, &chain, err))
         return -1;
-    struct copy c = {.read = read_vhdx, .write = write_raw, .vhdx = chain.layers[0], .progress = progress, .context = context};
+    struct copy c = {.read = read_vhdx, .write = write_raw, .vhdx = chain.layers[0], .progress = progress,
+                     .context = context};
     uint64_t size = rp_vhdx_info(c.vhdx)->size;
     if (rp_vhdx_chain_extents(c.vhdx, 0, size, collect_data, &data, err))
         return -1;

@@ -19,11 +19,14 @@ enum { ITEMS_OFFSET = RP_VHDX_TABLE, LOCATOR_OFFSET = RP_VHDX_TABLE + RP_VHDX_PA
 static int check(const struct rp_vhdx_create *c, struct rp_error *err)
 {
     if (!c->size || c->size > RP_VHDX_MAX_SIZE || !rp_is_aligned(c->size, c->logical_sector))
-        return rp_fail(err, RP_ERR_INVALID, "disk size %llu: must be 1 sector to 64 TiB in whole sectors", (unsigned long long)c->size);
+        return rp_fail(err, RP_ERR_INVALID, "disk size %llu: must be 1 sector to 64 TiB in whole sectors",
+                       (unsigned long long)c->size);
     if (!rp_is_pow2(c->block_size) || c->block_size < RP_MIB || c->block_size > 256 * RP_MIB)
         return rp_fail(err, RP_ERR_INVALID, "block size %u: must be a power of two from 1 to 256 MiB", c->block_size);
-    if ((c->logical_sector != 512 && c->logical_sector != 4096) || (c->physical_sector != 512 && c->physical_sector != 4096))
-        return rp_fail(err, RP_ERR_INVALID, "sector sizes %u and %u: must be 512 or 4096", c->logical_sector, c->physical_sector);
+    if ((c->logical_sector != 512 && c->logical_sector != 4096) ||
+        (c->physical_sector != 512 && c->physical_sector != 4096))
+        return rp_fail(err, RP_ERR_INVALID, "sector sizes %u and %u: must be 512 or 4096", c->logical_sector,
+                       c->physical_sector);
     if (c->parent_path && rp_guid_is_zero(&c->parent_data_write_guid))
         return rp_fail(err, RP_ERR_INVALID, "a differencing disk needs its parent's DataWriteGuid");
     if (c->parent_path && rp_guid_is_zero(&c->disk_id))
@@ -38,7 +41,8 @@ static int make_locator(const struct rp_vhdx_create *c, const char *path, struct
     return rp_locator_set_paths(&locator, path, c->parent_path, err) || rp_locator_encode(&locator, out, err) ? -1 : 0;
 }
 
-static int write_metadata(struct rp_store *store, const struct rp_vhdx_create *c, const char *path, struct rp_error *err)
+static int write_metadata(struct rp_store *store, const struct rp_vhdx_create *c, const char *path,
+                          struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf locator = {0};
     if (c->parent_path && make_locator(c, path, &locator, err))

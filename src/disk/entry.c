@@ -6,7 +6,12 @@
 #include "base/crc32c.h"
 #include "base/num.h"
 
-enum { HEADER = 64, DESCRIPTOR = 32, FIRST = (RP_VHDX_PAGE - HEADER) / DESCRIPTOR, FURTHER = RP_VHDX_PAGE / DESCRIPTOR };
+enum {
+    HEADER = 64,
+    DESCRIPTOR = 32,
+    FIRST = (RP_VHDX_PAGE - HEADER) / DESCRIPTOR, // descriptors in the first sector
+    FURTHER = RP_VHDX_PAGE / DESCRIPTOR,
+};
 
 static const uint32_t entry_signature = 0x65676F6C, zero_signature = 0x6F72657A, desc_signature = 0x63736564,
                       data_signature = 0x61746164; // "loge", "zero", "desc", "data"
@@ -80,7 +85,8 @@ bool rp_entry_check(const struct rp_entry *entry, const uint8_t *bytes)
     for (uint32_t i = 0; i < entry->descriptors; i++) {
         const uint8_t *descriptor = bytes + descriptor_at(i);
         uint32_t signature = rp_get_le32(descriptor);
-        uint64_t offset = rp_get_le64(descriptor + 16), length = signature == zero_signature ? rp_get_le64(descriptor + 8) : 1;
+        uint64_t offset = rp_get_le64(descriptor + 16);
+        uint64_t length = signature == zero_signature ? rp_get_le64(descriptor + 8) : RP_VHDX_PAGE;
         if ((signature != zero_signature && signature != desc_signature) ||
             rp_get_le64(descriptor + 24) != entry->sequence || !rp_is_aligned(offset, RP_VHDX_PAGE) ||
             (signature == zero_signature && !rp_is_aligned(length, RP_VHDX_PAGE)) ||

@@ -8,7 +8,8 @@ int rp_check_range(const struct rp_vhdx *v, uint64_t offset, uint64_t length, st
     uint64_t sector = v->layout.logical_sector;
     if (rp_range_ok(offset, length, size) && rp_is_aligned(offset, sector) && rp_is_aligned(length, sector))
         return 0;
-    return rp_fail(err, RP_ERR_INVALID, "%s: %llu bytes at %llu do not fit a disk of %llu bytes in sectors of %llu", v->path,
+    return rp_fail(err, RP_ERR_INVALID, "%s: %llu bytes at %llu do not fit a disk of %llu bytes in sectors of %llu",
+                   v->path,
                    (unsigned long long)length, (unsigned long long)offset, (unsigned long long)size,
                    (unsigned long long)sector);
 }
@@ -52,7 +53,8 @@ enum follow { FOLLOW_NOT, FOLLOW_STRICT, FOLLOW_GUESS };
 static int walk(struct rp_vhdx *v, bool locked, enum follow follow, uint64_t offset, uint64_t length, struct joiner *j,
                 struct rp_error *err);
 
-static int walk_parent(struct rp_vhdx *v, enum follow follow, uint64_t offset, uint64_t length, struct joiner *j, struct rp_error *err)
+static int walk_parent(struct rp_vhdx *v, enum follow follow, uint64_t offset, uint64_t length, struct joiner *j,
+                       struct rp_error *err)
 {
     if (!v->parent && follow == FOLLOW_GUESS)
         return join(j, offset, length, RP_VHDX_DATA);
@@ -100,16 +102,21 @@ static int extents(struct rp_vhdx *v, bool locked, enum follow follow, uint64_t 
 int rp_vhdx_extents(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent, void *context,
                     struct rp_error *err)
 {
-    return rp_check_range(v, offset, length, err) ? -1 : extents(v, false, FOLLOW_NOT, offset, length, extent, context, err);
+    if (rp_check_range(v, offset, length, err))
+        return -1;
+    return extents(v, false, FOLLOW_NOT, offset, length, extent, context, err);
 }
 
 int rp_vhdx_chain_extents(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent, void *context,
                           struct rp_error *err)
 {
-    return rp_check_range(v, offset, length, err) ? -1 : extents(v, false, FOLLOW_STRICT, offset, length, extent, context, err);
+    if (rp_check_range(v, offset, length, err))
+        return -1;
+    return extents(v, false, FOLLOW_STRICT, offset, length, extent, context, err);
 }
 
-int rp_chain_extents_locked(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent, void *context,
+int rp_chain_extents_locked(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent,
+                            void *context,
                             struct rp_error *err)
 {
     return extents(v, true, FOLLOW_GUESS, offset, length, extent, context, err);

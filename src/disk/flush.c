@@ -1,8 +1,8 @@
 // Durability. A flush writes the changed metadata pages as one log entry and syncs once: payload and entry together.
 //
-// Payload must be durable *before* the entry only in a differencing disk, where the entry makes sectors visible that hid
-// older data of the parent: without that barrier a power cut could leave zeros where neither the old nor the new sector
-// has any. (In a dynamic disk newly visible space has the same content as before: zeros.)
+// Payload must be durable *before* the entry only in a differencing disk, where the entry makes sectors visible that
+// hid older data of the parent: without that barrier a power cut could leave zeros where neither the old nor the new
+// sector has any. (In a dynamic disk newly visible space has the same content as before: zeros.)
 #include "disk/impl.h"
 
 static void move_ranges(struct rp_ranges *from, struct rp_ranges *to)

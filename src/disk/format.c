@@ -7,12 +7,14 @@
 #include "base/crc32c.h"
 #include "base/num.h"
 
-const struct rp_guid rp_vhdx_region_bat = RP_GUID(0x2DC27766, 0xF623, 0x4200, 0x9D, 0x64, 0x11, 0x5E, 0x9B, 0xFD, 0x4A, 0x08);
+const struct rp_guid rp_vhdx_region_bat = RP_GUID(0x2DC27766, 0xF623, 0x4200, 0x9D, 0x64, 0x11, 0x5E, 0x9B, 0xFD, 0x4A,
+                                                  0x08);
 const struct rp_guid rp_vhdx_region_metadata =
     RP_GUID(0x8B7CA206, 0x4790, 0x4B9A, 0xB8, 0xFE, 0x57, 0x5F, 0x05, 0x0F, 0x88, 0x6E);
 const struct rp_guid rp_vhdx_item_file_parameters =
     RP_GUID(0xCAA16737, 0xFA36, 0x4D43, 0xB3, 0xB6, 0x33, 0xF0, 0xAA, 0x44, 0xE7, 0x6B);
-const struct rp_guid rp_vhdx_item_size = RP_GUID(0x2FA54224, 0xCD1B, 0x4876, 0xB2, 0x11, 0x5D, 0xBE, 0xD8, 0x3B, 0xF4, 0xB8);
+const struct rp_guid rp_vhdx_item_size = RP_GUID(0x2FA54224, 0xCD1B, 0x4876, 0xB2, 0x11, 0x5D, 0xBE, 0xD8, 0x3B, 0xF4,
+                                                 0xB8);
 const struct rp_guid rp_vhdx_item_disk_id =
     RP_GUID(0xBECA12AB, 0xB2E6, 0x4523, 0x93, 0xEF, 0xC3, 0x09, 0xE0, 0x00, 0xC7, 0x46);
 const struct rp_guid rp_vhdx_item_logical_sector =
@@ -93,7 +95,8 @@ int rp_vhdx_regions_decode(const uint8_t *table, struct rp_vhdx_region *regions,
             return rp_fail(err, RP_ERR_CORRUPT, "region table: entry %u lies at %llu, %u bytes", i,
                            (unsigned long long)r->offset, r->length);
         for (uint32_t k = 0; k < i; k++) {
-            bool overlap = regions[k].offset < r->offset + r->length && r->offset < regions[k].offset + regions[k].length;
+            bool overlap = regions[k].offset < r->offset + r->length &&
+                r->offset < regions[k].offset + regions[k].length;
             if (overlap || rp_guid_equal(&regions[k].id, &r->id))
                 return rp_fail(err, RP_ERR_CORRUPT, "region table: entries %u and %u overlap or are the same", k, i);
         }
@@ -163,12 +166,14 @@ int rp_vhdx_items_decode(const uint8_t *table, uint32_t region_length, struct rp
         item->flags = rp_get_le32(entry + 24);
         if (item->flags & RP_VHDX_ITEM_REQUIRED && (item->flags & RP_VHDX_ITEM_USER || !known_item(&item->id))) {
             char text[RP_GUID_TEXT];
-            return rp_fail(err, RP_ERR_UNSUPPORTED, "metadata item %s is required and unknown", rp_guid_format(&item->id, text));
+            return rp_fail(err, RP_ERR_UNSUPPORTED, "metadata item %s is required and unknown",
+                           rp_guid_format(&item->id, text));
         }
         bool empty = item->length == 0 && item->offset == 0;
         if (!empty && (item->offset < RP_VHDX_TABLE || item->length > RP_VHDX_MAX_ITEM ||
                        !rp_range_ok(item->offset, item->length, region_length)))
-            return rp_fail(err, RP_ERR_CORRUPT, "metadata table: entry %u has %u bytes at %u", i, item->length, item->offset);
+            return rp_fail(err, RP_ERR_CORRUPT, "metadata table: entry %u has %u bytes at %u", i, item->length,
+                           item->offset);
     }
     *count = n;
     return check_item_overlaps(items, n, err);

@@ -1,4 +1,5 @@
-// The structures of a VHDX file as pure functions on buffers: header, region table, metadata table ([MS-VHDX] 2.2, 2.6).
+// The structures of a VHDX file as pure functions on buffers: header, region table, metadata table ([MS-VHDX] 2.2,
+// 2.6).
 // Internal to src/disk.
 #ifndef RP_DISK_FORMAT_H
 #define RP_DISK_FORMAT_H

@@ -1,7 +1,7 @@
 // What the files of src/disk share about an open VHDX. Internal.
 //
-// Locking. `lock` guards the metadata cache, the block table, file space and everything without another comment. Payload
-// I/O runs without it:
+// Locking. `lock` guards the metadata cache, the block table, file space and everything without another comment.
+// Payload I/O runs without it:
 // - Reads and overwrites of present space run inside `gate`. Space that a trim freed is handed out again only after the
 //   gate was drained (rp_space), so late I/O can never reach another block's data.
 // - A write that must change the block's state registers the block in `moving`; everybody who would change that block
@@ -155,7 +155,8 @@ void rp_batch_free(struct rp_batch *batch);
 // Starts a log: a new GUID and one empty entry. Durable after a sync; then the header may name the GUID.
 int rp_log_start(struct rp_vhdx *v, struct rp_error *err);
 // Writes one entry; durable after a sync.
-int rp_log_write(struct rp_vhdx *v, const struct rp_batch *batch, uint64_t flushed, uint64_t last, struct rp_error *err);
+int rp_log_write(struct rp_vhdx *v, const struct rp_batch *batch, uint64_t flushed, uint64_t last,
+                 struct rp_error *err);
 // Writes the pages where they belong; only after the entry is durable.
 int rp_log_apply(struct rp_vhdx *v, const struct rp_batch *batch, struct rp_error *err);
 
@@ -200,14 +201,16 @@ struct rp_piece {
     uint64_t file_offset; // when state is FULL
     uint64_t length;      // up to where all of that holds, at most what was asked for
 };
-// Where the bytes at `offset` are. Runs on over neighbouring blocks while they are of one kind (and adjacent in the file).
+// Where the bytes at `offset` are. Runs on over neighbouring blocks while they are of one kind (and adjacent in the
+// file).
 int rp_blocks_find(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_piece *piece, struct rp_error *err);
 int rp_block_get(struct rp_vhdx *v, uint64_t block, uint64_t *entry, struct rp_error *err);
 int rp_block_put(struct rp_vhdx *v, uint64_t block, unsigned state, uint64_t file_offset, struct rp_error *err);
 // The sector bitmap of a block's chunk: its place, allocated (all zeros) when `allocate` and there is none; else 0.
 int rp_bitmap_find(struct rp_vhdx *v, uint64_t block, bool allocate, uint64_t *file_offset, struct rp_error *err);
 // Sets or clears the bits of a range inside one block.
-int rp_bitmap_fill(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool value, struct rp_error *err);
+int rp_bitmap_fill(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool value,
+                   struct rp_error *err);
 // How far from `offset` the bit keeps its value, within `length`.
 int rp_bitmap_run(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool *value, uint64_t *run,
                   struct rp_error *err);
@@ -222,8 +225,10 @@ void rp_block_moved(struct rp_vhdx *v, uint64_t block); // takes it out again
 
 // ---- extents.c
 
-// As rp_vhdx_chain_extents, with the lock of `v` held (the parents' are taken inside). An unknown parent counts as DATA.
-int rp_chain_extents_locked(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent, void *context,
+// As rp_vhdx_chain_extents, with the lock of `v` held (the parents' are taken inside). An unknown parent counts as
+// DATA.
+int rp_chain_extents_locked(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent,
+                            void *context,
                             struct rp_error *err);
 int rp_check_range(const struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_error *err);
 

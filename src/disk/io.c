@@ -96,7 +96,8 @@ static int publish(struct rp_vhdx *v, struct change *c, struct rp_error *err)
 }
 
 // Writes `length` bytes inside one block that is not, or not wholly, present. `*again`: it became present meanwhile.
-static int write_change(struct rp_vhdx *v, const void *data, uint64_t length, uint64_t offset, bool *again, struct rp_error *err)
+static int write_change(struct rp_vhdx *v, const void *data, uint64_t length, uint64_t offset, bool *again,
+                        struct rp_error *err)
 {
     struct change c = {.block = rp_block_of(v, offset), .offset = offset, .length = length};
     uint64_t start = c.block * v->layout.block_size;
@@ -127,7 +128,8 @@ static int write_change(struct rp_vhdx *v, const void *data, uint64_t length, ui
 }
 
 // Overwrites what is present at `offset`, as far as it lies together: one lookup, one write. `*done` 0: nothing is.
-static int overwrite(struct rp_vhdx *v, const void *data, uint64_t length, uint64_t offset, uint64_t *done, struct rp_error *err)
+static int overwrite(struct rp_vhdx *v, const void *data, uint64_t length, uint64_t offset, uint64_t *done,
+                     struct rp_error *err)
 {
     struct rp_piece piece;
     *done = 0;

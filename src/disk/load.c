@@ -90,7 +90,8 @@ static int check_parameters(struct rp_vhdx *v, struct rp_error *err)
                    (info->physical_sector == 512 || info->physical_sector == 4096);
     bool block = rp_is_pow2(info->block_size) && info->block_size >= RP_MIB && info->block_size <= 256 * RP_MIB;
     if (!sectors || !block)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: sectors of %u and %u bytes, blocks of %u", v->path, info->logical_sector,
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: sectors of %u and %u bytes, blocks of %u", v->path,
+                       info->logical_sector,
                        info->physical_sector, info->block_size);
     if (!info->size || info->size > RP_VHDX_MAX_SIZE || !rp_is_aligned(info->size, info->logical_sector))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: a disk of %llu bytes", v->path, (unsigned long long)info->size);
@@ -131,7 +132,8 @@ static int load_metadata(struct rp_vhdx *v, struct rp_error *err)
     RP_AUTO_FREE uint8_t *table = rp_xmalloc(RP_VHDX_TABLE);
     RP_AUTO_FREE struct rp_vhdx_item *items = rp_xcalloc(RP_VHDX_MAX_ENTRIES, sizeof *items);
     size_t n;
-    if (read_table(v, v->metadata_offset, table, err) || rp_vhdx_items_decode(table, v->metadata_length, items, &n, err))
+    if (read_table(v, v->metadata_offset, table, err) || rp_vhdx_items_decode(table, v->metadata_length, items, &n,
+                                                                              err))
         return rp_context(err, "%s", v->path);
     uint8_t parameters[8], size[8], logical[4], physical[4];
     if (read_item(v, items, n, &rp_vhdx_item_file_parameters, parameters, 8, "file parameters", err) ||

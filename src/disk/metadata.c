@@ -6,7 +6,8 @@
 #include "base/num.h"
 #include "disk/impl.h"
 
-int rp_vhdx_begin_data_change(struct rp_vhdx *v, struct rp_error *err) { return rp_session_begin(v, RP_SESSION_DATA, err); }
+int rp_vhdx_begin_data_change(struct rp_vhdx *v, struct rp_error *err) { return rp_session_begin(v, RP_SESSION_DATA,
+                                                                                                 err); }
 
 // ---- parent locator
 
@@ -17,7 +18,8 @@ static int by_offset(const void *a, const void *b)
 }
 
 // A place in the metadata region with room for `size` bytes beside the other items: the locator's own, or a gap.
-static uint32_t find_room(const struct rp_vhdx *v, const struct rp_vhdx_item *items, size_t count, size_t locator, size_t size)
+static uint32_t find_room(const struct rp_vhdx *v, const struct rp_vhdx_item *items, size_t count, size_t locator,
+                          size_t size)
 {
     RP_AUTO_FREE struct rp_vhdx_item *others = rp_xmalloc(count * sizeof *others);
     size_t n = 0;
@@ -61,7 +63,8 @@ static int store_locator(struct rp_vhdx *v, const struct rp_buf *item, struct rp
     rp_put_le32(entry + 16, locator->offset);
     rp_put_le32(entry + 20, locator->length);
     return rp_cache_write(v, v->metadata_offset + room, item->data, item->size, err) ||
-                   rp_cache_write(v, v->metadata_offset, table, RP_VHDX_TABLE, err) || rp_vhdx_load_locator(v, locator, err)
+                   rp_cache_write(v, v->metadata_offset, table, RP_VHDX_TABLE, err) || rp_vhdx_load_locator(v, locator,
+                                                                                                            err)
                ? -1
                : 0;
 }
@@ -174,7 +177,8 @@ static int clear_tail(struct rp_vhdx *v, struct rp_error *err)
         return -1;
     if (!rp_bat_present(entry))
         return 0;
-    uint64_t at = rp_bat_offset(entry) + (size - block * v->layout.block_size), stop = rp_bat_offset(entry) + v->layout.block_size;
+    uint64_t place = rp_bat_offset(entry), stop = place + v->layout.block_size;
+    uint64_t at = place + (size - block * v->layout.block_size);
     for (; at < stop; at += rp_min64(stop - at, sizeof zeros))
         if (rp_store_pwrite(v->store, zeros, (size_t)rp_min64(stop - at, sizeof zeros), at, err))
             return -1;
@@ -215,9 +219,11 @@ static int grow(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, struct r
 
 int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
 {
-    if (size < v->info.size || size > RP_VHDX_MAX_SIZE || !rp_is_aligned(size, v->layout.logical_sector) || v->info.fixed)
+    if (size < v->info.size || size > RP_VHDX_MAX_SIZE || !rp_is_aligned(size, v->layout.logical_sector) ||
+        v->info.fixed)
         return rp_fail(err, RP_ERR_INVALID, "%s: cannot grow %sfrom %llu to %llu bytes", v->path,
-                       v->info.fixed ? "a fixed disk " : "", (unsigned long long)v->info.size, (unsigned long long)size);
+                       v->info.fixed
+                           ? "a fixed disk " : "", (unsigned long long)v->info.size, (unsigned long long)size);
     if (size == v->info.size)
         return rp_session_check(v, err);
     if (rp_session_begin(v, RP_SESSION_DATA, err))

@@ -27,7 +27,8 @@ static int read_header(struct rp_vhdx *v, struct rp_error *err)
     const struct rp_vhdx_header *h = &v->header;
     if (h->version != 1)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: format version %u", v->path, h->version);
-    if (!h->log_length || !rp_is_aligned(h->log_length, RP_VHDX_ALIGN) || !rp_is_aligned(h->log_offset, RP_VHDX_ALIGN) ||
+    if (!h->log_length || !rp_is_aligned(h->log_length, RP_VHDX_ALIGN) || !rp_is_aligned(h->log_offset,
+                                                                                         RP_VHDX_ALIGN) ||
         h->log_offset < RP_VHDX_HEADER_AREA || !rp_range_ok(h->log_offset, h->log_length, v->file_size))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: a log of %u bytes at %llu", v->path, h->log_length,
                        (unsigned long long)h->log_offset);
@@ -36,7 +37,8 @@ static int read_header(struct rp_vhdx *v, struct rp_error *err)
     return 0;
 }
 
-static struct rp_vhdx *new_vhdx(struct rp_fs *fs, const char *path, unsigned flags, const struct rp_vhdx_session *session)
+static struct rp_vhdx *new_vhdx(struct rp_fs *fs, const char *path, unsigned flags,
+                                const struct rp_vhdx_session *session)
 {
     struct rp_vhdx *v = rp_xcalloc(1, sizeof *v);
     v->fs = fs;
@@ -134,7 +136,8 @@ int rp_vhdx_set_parent(struct rp_vhdx *child, struct rp_vhdx *parent, struct rp_
     bool linked = rp_guid_equal(&c->parent_linkage, &p->data_write_guid) ||
                   (!rp_guid_is_zero(&c->parent_linkage2) && rp_guid_equal(&c->parent_linkage2, &p->data_write_guid));
     if (!linked)
-        return rp_fail(err, RP_ERR_PARENT_MISMATCH, "%s: %s was changed since, or is not its parent", child->path, parent->path);
+        return rp_fail(err, RP_ERR_PARENT_MISMATCH, "%s: %s was changed since, or is not its parent", child->path,
+                       parent->path);
     if (c->logical_sector != p->logical_sector)
         return rp_fail(err, RP_ERR_PARENT_MISMATCH, "%s: sectors of %u bytes, its parent %s has %u", child->path,
                        c->logical_sector, parent->path, p->logical_sector);

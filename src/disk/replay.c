@@ -23,7 +23,8 @@ static int load(struct rp_vhdx *v, struct scan *scan, struct rp_error *err)
     scan->length = v->header.log_length;
     scan->sectors = scan->length / RP_VHDX_PAGE;
     if (scan->length > MAX_LOG)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: a log of %u bytes needs a replay, at most %u are supported", v->path,
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: a log of %u bytes needs a replay, at most %u are supported",
+                       v->path,
                        scan->length, MAX_LOG);
     scan->bytes = malloc(2 * (size_t)scan->length);
     scan->entries = calloc(scan->sectors, sizeof *scan->entries);
@@ -168,7 +169,9 @@ static int into_file(struct rp_vhdx *v, const struct scan *scan, uint32_t head, 
     if (size < scan->entries[head].last_size && rp_store_truncate(v->store, scan->entries[head].last_size, err))
         return -1;
     v->header.log_guid = (struct rp_guid){0};
-    return rp_store_flush(v->store, err) || rp_store_size(v->store, &v->file_size, err) || rp_header_update(v, 2, err) ? -1 : 0;
+    if (rp_store_flush(v->store, err) || rp_store_size(v->store, &v->file_size, err))
+        return -1;
+    return rp_header_update(v, 2, err);
 }
 
 static int replay(struct rp_vhdx *v, struct scan *scan, struct rp_error *err)
@@ -177,7 +180,8 @@ static int replay(struct rp_vhdx *v, struct scan *scan, struct rp_error *err)
         return -1;
     int64_t head = active_head(scan);
     if (head < 0)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: the log must be replayed, but has no valid sequence of entries (after a killed QEMU: "
+        return rp_fail(err, RP_ERR_CORRUPT,
+                       "%s: the log must be replayed, but has no valid sequence of entries (after a killed QEMU: "
                        "qemu-img check -r all)", v->path);
     const struct rp_entry *entry = &scan->entries[head];
     if (v->file_size < entry->flushed_size)

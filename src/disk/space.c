@@ -1,6 +1,6 @@
-// File space. Whatever is handed out reads as zeros, durably: new space behind the end of the file (the kernel's zeros),
-// or freed space that went through the stages in struct rp_space. So an allocation needs no sync of its own, and a power
-// cut can never show one block's old data in another.
+// File space. Whatever is handed out reads as zeros, durably: new space behind the end of the file (the kernel's
+// zeros), or freed space that went through the stages in struct rp_space. So an allocation needs no sync of its own,
+// and a power cut can never show one block's old data in another.
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,14 +14,17 @@ struct scan {
     uint64_t count, end;
 };
 
-static int scan_use(struct scan *scan, struct rp_vhdx *v, uint64_t offset, uint64_t size, const char *what, struct rp_error *err)
+static int scan_use(struct scan *scan, struct rp_vhdx *v, uint64_t offset, uint64_t size, const char *what,
+                    struct rp_error *err)
 {
     uint64_t first = offset / RP_VHDX_ALIGN, last = first + size / RP_VHDX_ALIGN;
     if (offset < RP_VHDX_ALIGN || !rp_is_aligned(offset, RP_VHDX_ALIGN) || last > scan->count)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: %s at %llu is outside the file", v->path, what, (unsigned long long)offset);
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: %s at %llu is outside the file", v->path, what,
+                       (unsigned long long)offset);
     for (uint64_t i = first; i < last; i++) {
         if (scan->used[i / 8] >> i % 8 & 1)
-            return rp_fail(err, RP_ERR_CORRUPT, "%s: %s at %llu lies on something else", v->path, what, (unsigned long long)offset);
+            return rp_fail(err, RP_ERR_CORRUPT, "%s: %s at %llu lies on something else", v->path, what,
+                           (unsigned long long)offset);
         scan->used[i / 8] |= (uint8_t)(1u << i % 8);
     }
     scan->end = rp_max64(scan->end, last);
@@ -138,7 +141,10 @@ int rp_space_take(struct rp_vhdx *v, uint64_t size, uint64_t *offset, struct rp_
 
 void rp_space_free(struct rp_vhdx *v, uint64_t offset, uint64_t size) { rp_ranges_push(&v->space.freed, offset, size); }
 
-void rp_space_return(struct rp_vhdx *v, uint64_t offset, uint64_t size) { rp_ranges_push(&v->space.dirty, offset, size); }
+void rp_space_return(struct rp_vhdx *v, uint64_t offset, uint64_t size)
+{
+    rp_ranges_push(&v->space.dirty, offset, size);
+}
 
 static int write_zeros(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_error *err)
 {

@@ -3,7 +3,7 @@
 // Durability: a write is in the file's page cache when the call returns and durable after rp_vhdx_flush. Allocating a
 // block costs no sync: changed metadata pages are kept in memory and go to the log in one entry at flush, when the log
 // is full, and at close. After a crash at any moment every flushed write reads back; a write that was not flushed reads
-// as the old data, the new data, or (newly allocated space only) zeros, per sector.
+// as the old data or the new data, per sector.
 //
 // Thread safety: every function except open and close may be called from several threads at once. Overlapping
 // concurrent writes end in one order or the other.
@@ -27,7 +27,8 @@ struct rp_vhdx_create {
     uint32_t block_size;                     // power of two, 1 to 256 MiB; 0: 2 MiB
     uint32_t logical_sector;                 // 512 or 4096; 0: 512
     uint32_t physical_sector;                // 512 or 4096; 0: 4096
-    struct rp_guid disk_id;                  // Virtual Disk ID (page 83); zero: a new one. A child copies its parent's
+    // Virtual Disk ID (page 83); zero: a new one. A child must be given its parent's
+    struct rp_guid disk_id;
     const char *parent_path;                 // NULL: dynamic disk; else a differencing disk of that file
     struct rp_guid parent_data_write_guid;   // the parent's, for parent_linkage
     struct rp_guid data_write_guid;          // zero: a new one
@@ -65,8 +66,9 @@ struct rp_vhdx_session {
     struct rp_guid data_write_guid;
 };
 
-// `session` may be NULL (new random GUIDs). Opens this file only: link the parent with rp_vhdx_set_parent before reading
-// a differencing disk. Errors: NOT_FOUND, BUSY, CORRUPT, UNSUPPORTED (required features we do not know), PERMISSION.
+// `session` may be NULL (new random GUIDs). Opens this file only: link the parent with rp_vhdx_set_parent before
+// reading a differencing disk. Errors: NOT_FOUND, BUSY, CORRUPT, UNSUPPORTED (required features we do not know),
+// PERMISSION.
 struct rp_vhdx *rp_vhdx_open(struct rp_fs *fs, const char *path, unsigned flags, const struct rp_vhdx_session *session,
                              struct rp_error *err);
 // Flushes, drains the log, clears LogGuid, closes. After an earlier failed flush it closes without writing and fails.
@@ -80,22 +82,28 @@ const struct rp_vhdx_info *rp_vhdx_info(const struct rp_vhdx *vhdx);
 const char *rp_vhdx_path(const struct rp_vhdx *vhdx);
 int rp_vhdx_identity(struct rp_vhdx *vhdx, struct rp_store_identity *identity, struct rp_error *err);
 
-// Borrows `parent`, which must stay open as long as `child` does or until replaced. Checks linkage (or linkage2) against
-// its DataWriteGuid (PARENT_MISMATCH) and sector sizes. A child larger than its parent reads zeros beyond it.
+// Borrows `parent`, which must stay open as long as `child` does or until replaced. Checks linkage (or linkage2)
+// against its DataWriteGuid (PARENT_MISMATCH) and sector sizes. A child larger than its parent reads zeros beyond it.
 int rp_vhdx_set_parent(struct rp_vhdx *child, struct rp_vhdx *parent, struct rp_error *err);
 
 // Reads through the chain.
 int rp_vhdx_read(struct rp_vhdx *vhdx, void *data, uint32_t size, uint64_t offset, struct rp_error *err);
 int rp_vhdx_write(struct rp_vhdx *vhdx, const void *data, uint32_t size, uint64_t offset, struct rp_error *err);
+// Zero and trim look into the parent to change no more than they must; while none is linked, whatever it could hold
+// counts as data.
 // The range reads as zeros afterwards, whatever the parent holds. Whole blocks become ZERO (no data is written);
 // `*changed` (may be NULL) gets the sub-ranges that did not read as unallocated zeros before.
-int rp_vhdx_zero(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed, struct rp_error *err);
+int rp_vhdx_zero(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed,
+                 struct rp_error *err);
 // A hint: whole blocks inside the range are unmapped (read as zeros afterwards, in a child too); the rest of the range
 // is left as it is. `*changed` gets the blocks that were unmapped now; already unmapped ones are not a change.
-int rp_vhdx_trim(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed, struct rp_error *err);
+int rp_vhdx_trim(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed,
+                 struct rp_error *err);
 // What rp_vhdx_trim / rp_vhdx_zero would change, without doing it; same rules. To mark a tracker before the change.
-int rp_vhdx_trim_preview(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed, struct rp_error *err);
-int rp_vhdx_zero_preview(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed, struct rp_error *err);
+int rp_vhdx_trim_preview(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed,
+                         struct rp_error *err);
+int rp_vhdx_zero_preview(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed,
+                         struct rp_error *err);
 // Makes everything written before the call durable. Concurrent flushes share the work. A failure is final: later writes
 // and flushes fail too.
 int rp_vhdx_flush(struct rp_vhdx *vhdx, struct rp_error *err);
@@ -124,7 +132,8 @@ int rp_vhdx_grow(struct rp_vhdx *vhdx, uint64_t size, struct rp_error *err);
 int rp_vhdx_set_parent_locator(struct rp_vhdx *vhdx, const struct rp_guid *linkage, const struct rp_guid *linkage2,
                                const char *path, struct rp_error *err);
 // Copies everything that `child` itself holds (data, zeros, trims; not what it sees in its parent) into `parent`, which
-// is open for writing. Both may be read meanwhile through `child`, never written. Not durable before rp_vhdx_flush(parent).
+// is open for writing (and linked to its own parent if it has one); a smaller parent grows. Both may be read meanwhile
+// through `child`, never written. Not durable before rp_vhdx_flush(parent).
 // `progress` may be NULL; a non-zero return cancels.
 int rp_vhdx_merge(struct rp_vhdx *child, struct rp_vhdx *parent,
                   int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_error *err);

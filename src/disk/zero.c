@@ -56,7 +56,8 @@ static void add_all(struct rp_ranges *to, const struct rp_ranges *from)
 enum { DROP_PAGES = 2 }; // the entries of the block and of its bitmap
 
 // [offset, end) lies in one block. `change`: do it; else only look.
-static int zero_block(struct rp_vhdx *v, uint64_t offset, uint64_t end, bool change, struct rp_ranges *changed, struct rp_error *err)
+static int zero_block(struct rp_vhdx *v, uint64_t offset, uint64_t end, bool change, struct rp_ranges *changed,
+                      struct rp_error *err)
 {
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges data = {0};
     uint64_t block = rp_block_of(v, offset);
@@ -85,7 +86,8 @@ static int zero_block(struct rp_vhdx *v, uint64_t offset, uint64_t end, bool cha
     return failed;
 }
 
-static int zero(struct rp_vhdx *v, uint64_t offset, uint64_t length, bool change, struct rp_ranges *changed, struct rp_error *err)
+static int zero(struct rp_vhdx *v, uint64_t offset, uint64_t length, bool change, struct rp_ranges *changed,
+                struct rp_error *err)
 {
     for (uint64_t end = offset + length; offset < end;) {
         uint64_t stop = rp_min64(end, (rp_block_of(v, offset) + 1) * v->layout.block_size);
@@ -120,7 +122,8 @@ static int trim_block(struct rp_vhdx *v, uint64_t block, bool change, struct rp_
     return failed;
 }
 
-static int trim(struct rp_vhdx *v, uint64_t offset, uint64_t length, bool change, struct rp_ranges *changed, struct rp_error *err)
+static int trim(struct rp_vhdx *v, uint64_t offset, uint64_t length, bool change, struct rp_ranges *changed,
+                struct rp_error *err)
 {
     if (v->info.fixed)
         return 0; // its blocks stay allocated ([MS-VHDX] 2.5.1.1, note 6)
@@ -132,12 +135,14 @@ static int trim(struct rp_vhdx *v, uint64_t offset, uint64_t length, bool change
     return 0;
 }
 
-int rp_vhdx_zero_preview(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_ranges *changed, struct rp_error *err)
+int rp_vhdx_zero_preview(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_ranges *changed,
+                         struct rp_error *err)
 {
     return rp_check_range(v, offset, length, err) ? -1 : zero(v, offset, length, false, changed, err);
 }
 
-int rp_vhdx_trim_preview(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_ranges *changed, struct rp_error *err)
+int rp_vhdx_trim_preview(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_ranges *changed,
+                         struct rp_error *err)
 {
     return rp_check_range(v, offset, length, err) ? -1 : trim(v, offset, length, false, changed, err);
 }

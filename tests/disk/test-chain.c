@@ -57,7 +57,8 @@ static void add_layer(struct chain *c)
 {
     char name[8], parent[8];
     name_of(c->depth, name);
-    struct rp_vhdx_create create = {.size = c->size, .block_size = c->block, .logical_sector = c->sector, .disk_id = rp_guid_new()};
+    struct rp_vhdx_create create = {.size = c->size, .block_size = c->block, .logical_sector = c->sector,
+                                    .disk_id = rp_guid_new()};
     if (c->depth) {
         name_of(c->depth - 1, parent);
         must(rp_vhdx_freeze(c->layers[c->depth - 1], &err));
@@ -76,7 +77,8 @@ static void change(struct chain *c)
 {
     struct rp_vhdx *leaf = c->layers[c->depth - 1];
     uint8_t *model = c->models[c->depth - 1];
-    uint64_t sectors = c->size / c->sector, first = random_below(&c->random, sectors), n = 1 + random_below(&c->random, 100);
+    uint64_t sectors = c->size / c->sector, first = random_below(&c->random, sectors), n = 1 + random_below(&c->random,
+                                                                                                            100);
     if (random_below(&c->random, 8) == 0) {
         first = first * c->sector / c->block * (c->block / c->sector);
         n = random_below(&c->random, 3) * (c->block / c->sector) + random_below(&c->random, 2) * 7;

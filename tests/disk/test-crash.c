@@ -211,7 +211,8 @@ static struct model *new_model(bool child, uint64_t stride)
     m->window = stride > 1 ? 32 : BLOCK / SECTOR;
     m->fs = torn_fs_new();
     m->buffer = malloc(DISK);
-    struct rp_vhdx_create create = {.size = SECTORS / m->window * stride * BLOCK, .block_size = BLOCK, .disk_id = rp_guid_new()};
+    struct rp_vhdx_create create = {.size = SECTORS / m->window * stride * BLOCK, .block_size = BLOCK,
+                                    .disk_id = rp_guid_new()};
     m->path = child ? "parent.vhdx" : "disk.vhdx";
     must(rp_vhdx_create(m->fs, m->path, &create, &err));
     if (!child)

@@ -60,7 +60,8 @@ struct step {
 };
 
 static const uint64_t old_size = 130 * RP_GIB + 512, new_size = 500 * RP_GIB;
-static const struct rp_guid linkage = RP_GUID(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), other = RP_GUID(9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9);
+static const struct rp_guid linkage = RP_GUID(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), other = RP_GUID(9, 9, 9, 9, 9, 9, 9,
+                                                                                                  9, 9, 9, 9);
 
 // Returns false when the operation ended before it was stopped.
 static bool stopped_after(const struct step *step, unsigned long changes, uint64_t *random)

@@ -36,8 +36,8 @@ static void check(int failed, struct rp_error *err)
     }
 }
 
-// Each worker has every fourth sector for itself, so all of them meet in every block; only worker 0 trims and zeroes, in
-// the upper half that only it writes to.
+// Each worker has every fourth sector for itself, so all of them meet in every block; only worker 0 trims and zeroes,
+// in the upper half that only it writes to.
 static bool mine(const struct worker *w, unsigned sector)
 {
     return sector >= SECTORS / 2 ? w->number == 0 : sector % THREADS == w->number;

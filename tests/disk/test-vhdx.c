@@ -54,7 +54,8 @@ static void make_child(const char *path, const char *parent_path)
 {
     struct rp_vhdx *parent = open_with(parent_path, RP_VHDX_READ);
     const struct rp_vhdx_info *p = rp_vhdx_info(parent);
-    struct rp_vhdx_create create = {p->size, p->block_size, p->logical_sector, p->physical_sector, p->disk_id, parent_path,
+    struct rp_vhdx_create create = {p->size, p->block_size, p->logical_sector, p->physical_sector, p->disk_id,
+                                    parent_path,
                                     p->data_write_guid, {{0}}};
     must(rp_vhdx_create(fs, path, &create, &err));
     rp_vhdx_abandon(parent);
@@ -498,7 +499,8 @@ static void arguments_are_checked(void **state)
     rp_vhdx_abandon(v);
     const struct rp_vhdx_create bad[] = {
         {.size = 0}, {.size = 1000}, {.size = 65 * RP_TIB}, {.size = RP_MIB, .block_size = 3 << 20},
-        {.size = RP_MIB, .block_size = 512 << 20}, {.size = RP_MIB, .logical_sector = 1024}, {.size = 512, .logical_sector = 4096},
+        {.size = RP_MIB, .block_size = 512 << 20}, {.size = RP_MIB, .logical_sector = 1024}, {.size = 512,
+                                                                                              .logical_sector = 4096},
         {.size = RP_MIB, .parent_path = "d"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)

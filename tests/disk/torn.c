@@ -129,7 +129,8 @@ static int torn_size(struct rp_store *s, uint64_t *size, struct rp_error *err)
     return rp_store_size(TORN(s)->inner, size, err);
 }
 
-static int torn_extents(struct rp_store *s, uint64_t offset, uint64_t length, struct rp_ranges *data, struct rp_error *err)
+static int torn_extents(struct rp_store *s, uint64_t offset, uint64_t length, struct rp_ranges *data,
+                        struct rp_error *err)
 {
     return rp_store_extents(TORN(s)->inner, offset, length, data, err);
 }

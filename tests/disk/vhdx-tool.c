@@ -57,7 +57,8 @@ static void create(char **args)
 
 static void create_child(char **args)
 {
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *parent = rp_vhdx_open(rp_fs_posix(), args[1], RP_VHDX_READ, NULL, &err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *parent = rp_vhdx_open(rp_fs_posix(), args[1], RP_VHDX_READ, NULL,
+                                                                        &err);
     if (!parent)
         die();
     const struct rp_vhdx_info *p = rp_vhdx_info(parent);
@@ -114,14 +115,24 @@ static int step(struct rp_vhdx *v, char **args)
     exit(3);
 }
 
+// Opens a file for writing, with its parents linked below it.
+static struct rp_vhdx *open_leaf(const char *path, struct rp_chain *parents)
+{
+    struct rp_vhdx *v = rp_vhdx_open(rp_fs_posix(), path, RP_VHDX_WRITE, NULL, &err);
+    if (!v)
+        die();
+    const struct rp_vhdx_info *info = rp_vhdx_info(v);
+    if (info->has_parent && (rp_chain_open(rp_fs_posix(), info->parent_path, parents, &err) ||
+                             rp_vhdx_set_parent(v, parents->layers[0], &err)))
+        die();
+    return v;
+}
+
 // FILE COMMAND … [, COMMAND …]: writes through the leaf.
 static void edit(char **args)
 {
-    struct rp_vhdx *v = rp_vhdx_open(rp_fs_posix(), args[0], RP_VHDX_WRITE, NULL, &err);
     struct rp_chain parents = {0};
-    if (!v || (rp_vhdx_info(v)->has_parent && (rp_chain_open(rp_fs_posix(), rp_vhdx_info(v)->parent_path, &parents, &err) ||
-                                               rp_vhdx_set_parent(v, parents.layers[0], &err))))
-        die();
+    struct rp_vhdx *v = open_leaf(args[0], &parents);
     int taken = 0;
     for (char **at = args + 1; *at && taken >= 0; at += taken + (at[taken] && !strcmp(at[taken], ",")))
         if ((taken = step(v, at)) < 0)
@@ -156,15 +167,15 @@ static void with_chain(const char *verb, char **args)
 
 static void merge(char **args) // CHILD
 {
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *child = rp_vhdx_open(rp_fs_posix(), args[0], RP_VHDX_READ, NULL, &err);
-    struct rp_vhdx *parent = child ? rp_vhdx_open(rp_fs_posix(), rp_vhdx_info(child)->parent_path, RP_VHDX_WRITE, NULL, &err) : NULL;
-    struct rp_chain above = {0};
-    if (!parent || (rp_vhdx_info(parent)->has_parent && (rp_chain_open(rp_fs_posix(), rp_vhdx_info(parent)->parent_path, &above, &err) ||
-                                                         rp_vhdx_set_parent(parent, above.layers[0], &err))))
+    struct rp_vhdx *child = rp_vhdx_open(rp_fs_posix(), args[0], RP_VHDX_READ, NULL, &err);
+    if (!child)
         die();
+    struct rp_chain parents = {0};
+    struct rp_vhdx *parent = open_leaf(rp_vhdx_info(child)->parent_path, &parents);
     if (rp_vhdx_merge(child, parent, NULL, NULL, &err) || rp_vhdx_close(parent, &err))
         die();
-    rp_chain_close(&above);
+    rp_chain_close(&parents);
+    rp_vhdx_abandon(child);
 }
 
 int main(int argc, char **argv)
@@ -185,7 +196,8 @@ int main(int argc, char **argv)
         merge(args);
     else if (!strcmp(verb, "to-raw") && rp_convert_vhdx_to_raw(rp_fs_posix(), args[0], args[1], NULL, NULL, &err))
         die();
-    else if (!strcmp(verb, "from-raw") && rp_convert_raw_to_vhdx(rp_fs_posix(), args[0], args[1], NULL, NULL, NULL, &err))
+    else if (!strcmp(verb, "from-raw") && rp_convert_raw_to_vhdx(rp_fs_posix(), args[0], args[1], NULL, NULL, NULL,
+                                                                 &err))
         die();
     else if (strcmp(verb, "to-raw") && strcmp(verb, "from-raw"))
         with_chain(verb, args);
