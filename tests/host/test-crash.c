@@ -150,9 +150,11 @@ struct names {
 
 static void add_name(struct names *names, const char *path)
 {
-    assert_true(names->count + 2 < 512);
+    assert_true(names->count + 3 < 512);
     names->items[names->count++] = rp_xstrdup(path);
     names->items[names->count++] = rp_rct_path(path);
+    names->items[names->count] = kit_path("%s.new", names->items[names->count - 1]); // a tracking file that was being made
+    names->count++;
 }
 
 static bool has_name(const struct names *names, const char *path)
