@@ -22,7 +22,7 @@ struct rp_layer {
     struct rp_vhdx *vhdx;
     struct rp_rct *rct;   // of a frozen file: opened at the first question
     bool rct_unusable;    // no tracking file, or none that can be trusted
-    bool broken;          // a sync of this file failed: nothing is built on it until it was opened anew
+    bool broken;          // after a failed write nobody knows what the file says: nothing is built on it in this session
     struct rp_store *lock; // held here, so that the file can be reopened without letting go of it
     atomic_uint references;
 };

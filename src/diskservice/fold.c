@@ -162,6 +162,9 @@ static int open_parent(struct fold *f, struct rp_error *err)
     struct rp_vhdx *parent = rp_vhdx_open(engine->fs, f->parent->path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &f->session, err);
     if (!parent || (f->index >= 2 && rp_vhdx_set_parent(parent, f->disk->layers[f->index - 2]->vhdx, err)) ||
         rp_vhdx_begin_data_change(parent, err)) {
+        // Its header may name the new DataWriteGuid or the old one, and the child accepts these two. A second attempt would
+        // make it accept two others, so there is none before the disks are opened anew.
+        f->parent->broken = true;
         rp_vhdx_abandon(parent);
         return -1;
     }
@@ -231,7 +234,7 @@ static void refreeze_parent(struct fold *f)
     pthread_mutex_lock(&f->engine->chains);
     if (f->parent_open && !f->parent->broken)
         failed = rp_layer_freeze(f->parent, &why);
-    else if (!f->parent_open && f->tracked)
+    else if (!f->parent_open && !f->parent->broken && f->tracked)
         failed = rp_layer_state(f->parent, &state, &why) || rp_rct_freeze(f->parent->rct, &state, &why);
     if (failed)
         rp_log(RP_LOG_WARNING, "after a failed merge: %s", why.text);
@@ -259,8 +262,11 @@ static int relink_above(struct fold *f, struct rp_error *err)
     bool above_is_leaf = f->index + 2 == f->disk->depth;
     struct rp_layer *next = above_is_leaf ? NULL : f->disk->layers[f->index + 2];
     if (above_is_leaf ? rp_vhdx_set_parent_locator(f->above->vhdx, linkage, &none, f->parent->path, err)
-                      : relink_frozen(f, f->above, f->child, next, linkage, &none, f->parent->path, err))
+                      : relink_frozen(f, f->above, f->child, next, linkage, &none, f->parent->path, err)) {
+        // Its file may name either parent now: another attempt, which gives this one a new DataWriteGuid, could part them.
+        f->above->broken = true;
         return -1;
+    }
     pause_guest(f);
     int failed = rp_vhdx_set_parent(f->above->vhdx, f->parent->vhdx, err);
     if (!failed)
@@ -311,7 +317,7 @@ int rp_fold(struct rp_engine *engine, struct rp_engine_chain *disk, size_t index
     };
     struct rp_layer *locked[3];
     size_t locks = written_layers(disk, index, locked);
-    if (f.child->broken || f.parent->broken)
+    if (f.child->broken || f.parent->broken || (f.above && f.above->broken))
         return rp_fail(err, RP_ERR_IO, "merge of %s: an earlier sync failed; close and open the disks first", f.child->path);
     if (lock_exclusively(locked, locks, err))
         return rp_context(err, "merge of %s", f.child->path);
