@@ -497,6 +497,8 @@ static int backend_put(struct rp_backend *backend, const char *name, const void 
     struct fake_backend *fake = (struct fake_backend *)backend;
     if (__atomic_add_fetch(&fake->puts, 1, __ATOMIC_RELAXED) == fake->fail_at)
         return rp_fail(err, RP_ERR_NO_SPACE, "%s: full on purpose", name);
+    if (!strncmp(name, "packs/", 6))
+        __atomic_add_fetch(&fake->packs, 1, __ATOMIC_RELAXED);
     return fake->inner->ops->put(fake->inner, name, data, size, err);
 }
 static int backend_get(struct rp_backend *b, const char *name, uint64_t offset, void *data, size_t size, struct rp_error *err)

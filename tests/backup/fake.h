@@ -71,6 +71,7 @@ struct fake_backend {
     struct rp_backend backend;
     struct rp_backend *inner;
     unsigned puts, fail_at;
+    unsigned packs; // puts of packs
 };
 struct rp_backend *fake_backend_new(struct rp_backend *inner, struct fake_backend **out);
 

@@ -177,6 +177,20 @@ static void a_grown_disk_stays_incremental(void **state)
     }
 }
 
+static void what_a_disk_grew_by_is_read_whatever_the_host_says_of_it(void **state)
+{
+    struct world *world = *state;
+    uint64_t old = 2 * RP_MIB + 512; // ends inside a block
+    fake_add_disk(&world->fake, old);
+    world_write(world, 0, 2 * RP_MIB, 512);
+    world_must_backup(world);
+    fake_resize(&world->fake, 0, 4 * RP_MIB);
+    world_write(world, 0, old, 100000);
+    memset(world->fake.disks[0].since, 0, 4 * RP_MIB / FAKE_UNIT * sizeof(uint32_t));
+    assert_string_equal(world_must_backup(world)->kind, "incremental");
+    world_verify(world);
+}
+
 static void a_shrunk_disk_is_read_in_full_with_the_reason(void **state)
 {
     struct world *world = *state;
@@ -362,6 +376,25 @@ static void an_application_consistent_backup_does_not_silently_become_a_crash_co
     assert_string_equal(point->consistency_reached, "crash");
     assert_non_null(point->consistency_reason);
     assert_int_equal(world->remarks, 1);
+}
+
+static void count_packs(struct fake_host *fake, const char *verb)
+{
+    struct world *world = fake->context;
+    if (!strcmp(verb, "convert_to_reference_point"))
+        world->stop_at = world->backend->packs;
+}
+
+static void what_was_read_is_durable_before_the_host_gives_the_checkpoint_up(void **state)
+{
+    struct world *world = *state;
+    world_small_disk(world, RP_MIB);
+    world->fake.before = count_packs;
+    world->fake.context = world;
+    world_must_backup(world);
+    assert_true(world->stop_at > 0);
+    assert_int_equal(world->backend->packs, world->stop_at);
+    world_verify(world);
 }
 
 // ---- failures -------------------------------------------------------------------------------------------------------
@@ -612,6 +645,7 @@ int main(void)
         TEST(a_removed_disk_leaves_the_others_incremental),
         TEST(another_disk_in_the_place_of_a_removed_one_is_read_in_full),
         TEST(a_grown_disk_stays_incremental),
+        TEST(what_a_disk_grew_by_is_read_whatever_the_host_says_of_it),
         TEST(a_shrunk_disk_is_read_in_full_with_the_reason),
         TEST(a_disk_that_was_not_tracked_is_read_in_full),
         TEST(an_id_outside_the_lineage_means_a_full_read_and_a_remark),
@@ -623,6 +657,7 @@ int main(void)
         TEST(settings_that_no_host_gives_are_refused),
         TEST(a_reference_point_that_is_not_listed_makes_the_next_backup_full),
         TEST(an_application_consistent_backup_does_not_silently_become_a_crash_consistent_one),
+        TEST(what_was_read_is_durable_before_the_host_gives_the_checkpoint_up),
         TEST(a_failure_of_any_host_verb_leaves_host_and_repository_clean),
         TEST(a_lost_answer_of_any_host_verb_leaves_host_and_repository_clean),
         TEST(a_failure_of_any_put_leaves_host_and_repository_clean),
