@@ -153,8 +153,6 @@ static void add_name(struct names *names, const char *path)
     assert_true(names->count + 3 < 512);
     names->items[names->count++] = rp_xstrdup(path);
     names->items[names->count++] = rp_rct_path(path);
-    names->items[names->count] = kit_path("%s.new", names->items[names->count - 1]); // a tracking file that was being made
-    names->count++;
 }
 
 static bool has_name(const struct names *names, const char *path)
@@ -196,8 +194,10 @@ static void check_files(struct world *w, const char *vm_id)
         while (depth)
             free(chain[--depth]);
     }
-    for (size_t i = 0; i < record.scratch_count; i++) // the next open of the disks deletes them
+    for (size_t i = 0; i < record.scratch_count; i++) { // the next open of the disks deletes them
         add_name(&names, record.scratch[i]);
+        names.items[names.count++] = kit_path("%s.rct.new", record.scratch[i]); // killed while it was made
+    }
     DIR *listing = opendir(folder);
     assert_non_null(listing);
     for (struct dirent *entry; (entry = readdir(listing));) {
