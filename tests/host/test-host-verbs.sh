@@ -1,7 +1,7 @@
 #!/bin/bash
 # test-host-verbs.sh REFPOINT: the verbs of VMs, disks, checkpoints and reference points, as an administrator types them.
 . "$(dirname "$0")/../lib.sh"
-refpoint=$1
+refpoint=$(realpath "$1")
 export REFPOINT_HOST=local:$scratch/host
 cd "$scratch" || exit 1
 rp() { "$refpoint" "$@"; }
