@@ -57,8 +57,8 @@ int rp_engine_grow(struct rp_engine *engine, size_t disk, uint64_t size, struct 
     rp_gate_close(engine->gate);
     struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
     const struct rp_vhdx_info *info = rp_vhdx_info(leaf->vhdx);
-    int failed = 0;
-    if (size < info->size || !rp_is_aligned(size, info->logical_sector) || size > RP_VHDX_MAX_SIZE)
+    int failed = rp_engine_check(engine, err); // on a leaf that no record names, nothing lasts
+    if (!failed && (size < info->size || !rp_is_aligned(size, info->logical_sector) || size > RP_VHDX_MAX_SIZE))
         failed = rp_fail(err, RP_ERR_INVALID, "%s: cannot grow from %llu to %llu bytes", leaf->path,
                          (unsigned long long)info->size, (unsigned long long)size);
     // The tracker first: a crash in between leaves it knowing more than there is, never less.

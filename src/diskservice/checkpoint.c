@@ -76,13 +76,11 @@ static struct rp_layer *prepare_child(struct rp_engine *engine, struct rp_engine
 
 static void discard_child(struct rp_engine *engine, struct rp_layer *child, const char *path)
 {
-    RP_AUTO_FREE char *tracking = rp_rct_path(path);
-    const char *files[] = {tracking, path};
     bool exists;
     rp_layer_release(child);
-    for (int i = 0; i < 2; i++)
-        if (!rp_fs_exists(engine->fs, files[i], &exists, NULL) && exists)
-            rp_fs_unlink(engine->fs, files[i], NULL);
+    rp_rct_remove(engine->fs, path, NULL);
+    if (!rp_fs_exists(engine->fs, path, &exists, NULL) && exists)
+        rp_fs_unlink(engine->fs, path, NULL);
     rp_fs_sync_parent(engine->fs, path, NULL);
 }
 

@@ -116,8 +116,8 @@ static void delete_leftover(struct rp_engine *engine, const char *path)
     rp_vhdx_abandon(vhdx);
     RP_AUTO_FREE char *tracking = rp_rct_path(path), *half_made = rp_xasprintf("%s.new", tracking);
     rp_fs_unlink(engine->fs, half_made, NULL);
-    rp_fs_unlink(engine->fs, tracking, NULL);
-    if (rp_fs_unlink(engine->fs, path, &err) || rp_fs_sync_parent(engine->fs, path, &err))
+    err = (struct rp_error){0};
+    if (rp_rct_remove(engine->fs, path, &err) || rp_fs_unlink(engine->fs, path, &err) || rp_fs_sync_parent(engine->fs, path, &err))
         rp_log(RP_LOG_WARNING, "a leftover stays: %s", err.text);
     else
         rp_log(RP_LOG_INFO, "deleted %s, left over by an interrupted checkpoint or merge", path);

@@ -199,7 +199,7 @@ static int update_record(struct fold *f, struct rp_error *err)
 {
     struct rp_record *record = &f->engine->record;
     struct rp_record_disk *entry = &record->disks[f->disk - f->engine->disks];
-    if (rp_record_add_scratch(record, f->child->path, err))
+    if (rp_engine_prune_scratch(f->engine, err) || rp_record_add_scratch(record, f->child->path, err))
         return -1;
     if (f->above)
         return rp_engine_write_record(f->engine, err);
@@ -293,11 +293,8 @@ static void delete_child(struct rp_engine *engine, struct rp_layer *child)
 {
     struct rp_error err = {0};
     RP_AUTO_FREE char *path = rp_xstrdup(child->path);
-    RP_AUTO_FREE char *tracking = rp_rct_path(path);
-    bool tracked = child->rct;
     rp_layer_release(child); // a flush may still hold it; what it syncs is of no use any more
-    if ((tracked && rp_fs_unlink(engine->fs, tracking, &err)) || rp_fs_unlink(engine->fs, path, &err) ||
-        rp_fs_sync_parent(engine->fs, path, &err))
+    if (rp_rct_remove(engine->fs, path, &err) || rp_fs_unlink(engine->fs, path, &err) || rp_fs_sync_parent(engine->fs, path, &err))
         rp_log(RP_LOG_WARNING, "%s is merged, but could not be deleted: %s", path, err.text);
 }
 

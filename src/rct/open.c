@@ -187,6 +187,21 @@ struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const s
     return NULL;
 }
 
+int rp_rct_remove(struct rp_fs *fs, const char *disk_path, struct rp_error *err)
+{
+    RP_CLEANUP(rp_rct_abandon_p) struct rp_rct *rct = rp_rct_new(fs, disk_path);
+    enum rp_rct_found found;
+    bool exists;
+    if (rp_fs_exists(fs, rct->path, &exists, err))
+        return -1;
+    if (!exists)
+        return 0;
+    rct->store = rp_fs_open(fs, rct->path, RP_OPEN_READ, err);
+    if (!rct->store || rp_rct_read_slots(rct, &found, err))
+        return -1;
+    return found == RP_RCT_FOUND_NOT_OURS ? 0 : rp_fs_unlink(fs, rct->path, err);
+}
+
 // The header of a child; the parent's lock is held.
 static void inherit(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk)
 {

@@ -72,6 +72,9 @@ struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const s
 struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
                               struct rp_error *err);
 
+// Deletes the tracking file of a disk file that is being deleted. One that is not ours stays; none is fine.
+int rp_rct_remove(struct rp_fs *fs, const char *disk_path, struct rp_error *err);
+
 // Prepares, durably and before the pause, the tracking file of a child disk that will take over when `parent` is sealed:
 // same tracking GUID and lineage, empty since[], epoch = parent's + 1. `child_disk` is the child file's state. Above a
 // parent that is at rest already it starts a branch: a new tracking GUID. A tracking file of ours at that path is
