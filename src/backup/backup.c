@@ -223,12 +223,14 @@ static int convert(struct job *job, struct rp_reference_points *after, const str
 {
     struct rp_host_connection *host = job->host;
     char work[RP_HOST_ID] = "", id[RP_HOST_ID] = "";
+    uint64_t start = rp_clock_monotonic_ns();
     if (still_locked(job, err))
         return -1;
     if (host->ops->convert_to_reference_point(host, job->snapshot, work, id, err) ||
         rp_host_wait(host, work, id, NULL, NULL, err) ||
         host->ops->list_reference_points(host, job->vm->id, after, err))
         return rp_context(err, "reference point");
+    job->result->point.convert_ns = rp_clock_monotonic_ns() - start;
     *made = NULL;
     for (size_t i = 0; i < after->count; i++)
         if (!strcmp(after->items[i].id, id))
@@ -240,7 +242,6 @@ static int convert(struct job *job, struct rp_reference_points *after, const str
 
 static int commit(struct job *job, const struct rp_reference_point *reference, struct rp_error *err)
 {
-    uint64_t start = rp_clock_monotonic_ns();
     struct rp_point *point = &job->result->point;
     struct rp_repo_stats stats = {0};
     rp_repo_session_stats(job->session, &stats);
@@ -252,7 +253,6 @@ static int commit(struct job *job, const struct rp_reference_point *reference, s
             rp_context(err, "the restore point that this one builds on is damaged (see refpoint check; backup --full goes on without it)");
         return -1;
     }
-    point->commit_ns = rp_clock_monotonic_ns() - start;
     return 0;
 }
 

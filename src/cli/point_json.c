@@ -29,7 +29,7 @@ json_t *rp_point_json(const struct rp_point *point)
         "consistency_reached", rp_cli_json_text(point->consistency_reached), "consistency_reason",
         rp_cli_json_text(point->consistency_reason), "started", rp_time_format((int64_t)point->started_ns, started),
         "checkpoint_seconds", (double)point->checkpoint_ns / 1e9, "read_seconds", (double)point->read_ns / 1e9,
-        "commit_seconds", (double)point->commit_ns / 1e9, "bytes_read", (json_int_t)point->bytes_read, "bytes_stored",
+        "convert_seconds", (double)point->convert_ns / 1e9, "bytes_read", (json_int_t)point->bytes_read, "bytes_stored",
         (json_int_t)point->bytes_stored, "new_blocks", (json_int_t)point->new_blocks, "software",
         rp_cli_json_text(point->software));
     json_object_update(json, more);

@@ -67,7 +67,8 @@ static void print_point(const struct rp_point *point, json_t *notes)
     rp_cli_print("%-18s %s\n", "read", rp_format_size(point->bytes_read, read));
     rp_cli_print("%-18s %s in %llu new blocks\n", "stored", rp_format_size(point->bytes_stored, stored),
                  (unsigned long long)point->new_blocks);
-    rp_cli_print("%-18s checkpoint %.2f s, reading %.2f s\n", "took", (double)point->checkpoint_ns / 1e9, (double)point->read_ns / 1e9);
+    rp_cli_print("%-18s checkpoint %.2f s, reading %.2f s, reference point %.2f s\n", "took", (double)point->checkpoint_ns / 1e9,
+                 (double)point->read_ns / 1e9, (double)point->convert_ns / 1e9);
     field("software", point->software);
     print_disks(point);
     size_t i;

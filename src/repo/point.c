@@ -84,7 +84,7 @@ int rp_point_encode(const struct rp_point *point, struct rp_buf *out, struct rp_
     rp_json_set_number(json, "started_ns", point->started_ns);
     rp_json_set_number(json, "checkpoint_ns", point->checkpoint_ns);
     rp_json_set_number(json, "read_ns", point->read_ns);
-    rp_json_set_number(json, "commit_ns", point->commit_ns);
+    rp_json_set_number(json, "convert_ns", point->convert_ns);
     rp_json_set_number(json, "bytes_read", point->bytes_read);
     rp_json_set_number(json, "bytes_stored", point->bytes_stored);
     rp_json_set_number(json, "new_blocks", point->new_blocks);
@@ -165,7 +165,7 @@ int rp_point_decode(const void *text, size_t size, struct rp_point *point, struc
     point->started_ns = rp_json_number(&json, "started_ns", INT64_MAX, false);
     point->checkpoint_ns = rp_json_number(&json, "checkpoint_ns", INT64_MAX, false);
     point->read_ns = rp_json_number(&json, "read_ns", INT64_MAX, false);
-    point->commit_ns = rp_json_number(&json, "commit_ns", INT64_MAX, false);
+    point->convert_ns = rp_json_number(&json, "convert_ns", INT64_MAX, false);
     point->bytes_read = rp_json_number(&json, "bytes_read", INT64_MAX, false);
     point->bytes_stored = rp_json_number(&json, "bytes_stored", INT64_MAX, false);
     point->new_blocks = rp_json_number(&json, "new_blocks", INT64_MAX, false);

@@ -44,7 +44,7 @@ struct rp_point {
     char *reference_point;   // the host's id of it
     char *base_point;        // id of the restore point that this incremental was built on
     char *settings;          // the VM's settings document as the host gave it
-    uint64_t started_ns, checkpoint_ns, read_ns, commit_ns; // durations; started_ns is wall time
+    uint64_t started_ns, checkpoint_ns, read_ns, convert_ns; // durations; started_ns is wall time
     uint64_t bytes_read, bytes_stored, new_blocks;
     char *software;          // "refpoint 0.1.0"
     struct rp_point_disk *disks;

@@ -226,7 +226,7 @@ static void a_point_comes_back_with_every_field(void **state)
         .time_ns = 1700000000123456789, .vm_id = "id", .vm_name = "N\u00e4me \"x\"\n", .host = "local:/h", .kind = "full", .reason = "why",
         .approach = "wmi-checkpoint", .reader = "virtual-disk", .consistency_asked = "application",
         .consistency_reached = "crash", .consistency_reason = "no agent", .reference_point = "rp", .base_point = "b",
-        .settings = "<xml/>", .started_ns = 5, .checkpoint_ns = 6, .read_ns = 7, .commit_ns = 8, .bytes_read = 9,
+        .settings = "<xml/>", .started_ns = 5, .checkpoint_ns = 6, .read_ns = 7, .convert_ns = 8, .bytes_read = 9,
         .bytes_stored = 10, .new_blocks = 11, .software = "refpoint", .disks = disks, .disk_count = 2,
     };
     struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
