@@ -123,6 +123,27 @@ static void delete_leftover(struct rp_engine *engine, const char *path)
         rp_log(RP_LOG_INFO, "deleted %s, left over by an interrupted checkpoint or merge", path);
 }
 
+// What we read may be in the page cache only: its writer was killed before its sync, or the sync failed. Before anything is
+// built on it, or deleted because of it, it is written once more, the same bytes to the same place, and synced.
+static int confirm_record(struct rp_engine *engine, struct rp_error *err)
+{
+    engine->record.generation--;
+    if (!rp_record_write(engine->fs, engine->directory, &engine->record, err))
+        return 0;
+    engine->record.generation++;
+    return -1;
+}
+
+// The same for the files that name their parents: a leftover goes when it is durable that nobody needs it.
+static int sync_layers(struct rp_engine *engine, struct rp_error *err)
+{
+    for (size_t i = 0; i < engine->count; i++)
+        for (size_t j = 0; j < engine->disks[i].depth; j++)
+            if (rp_store_flush(engine->disks[i].layers[j]->lock, err))
+                return -1;
+    return 0;
+}
+
 struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, struct rp_error *err)
 {
     struct rp_engine *engine = rp_xcalloc(1, sizeof *engine);
@@ -132,7 +153,8 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, str
     pthread_mutex_init(&engine->chains, NULL);
     pthread_mutex_init(&engine->state, NULL);
     pthread_cond_init(&engine->changed, NULL);
-    int failed = take_vm_lock(engine, err) || rp_record_read(fs, vm_directory, &engine->record, err);
+    int failed = take_vm_lock(engine, err) || rp_record_read(fs, vm_directory, &engine->record, err) ||
+                 confirm_record(engine, err);
     for (size_t i = 0; !failed && i < engine->record.count; i++) {
         engine->count++;
         failed = open_disk(engine, &engine->record.disks[i], &engine->disks[i], err);
@@ -143,7 +165,10 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, str
         rp_engine_close(engine, NULL);
         return NULL;
     }
-    for (size_t i = 0; i < engine->record.scratch_count; i++)
+    struct rp_error why = {0};
+    if (engine->record.scratch_count && sync_layers(engine, &why))
+        rp_log(RP_LOG_WARNING, "leftovers in %s stay: %s", engine->directory, why.text);
+    for (size_t i = 0; i < engine->record.scratch_count && !why.code; i++)
         delete_leftover(engine, engine->record.scratch[i]);
     engine->generation = engine->record.generation;
     return engine;

@@ -314,8 +314,11 @@ int rp_fold(struct rp_engine *engine, struct rp_engine_chain *disk, size_t index
     };
     struct rp_layer *locked[3];
     size_t locks = written_layers(disk, index, locked);
-    if (f.child->broken || f.parent->broken || (f.above && f.above->broken))
-        return rp_fail(err, RP_ERR_IO, "merge of %s: an earlier sync failed; close and open the disks first", f.child->path);
+    // Also further up: a file whose relinking failed may name either of two files below it, so both stay as they are.
+    for (size_t i = index - 1; i < disk->depth; i++)
+        if (disk->layers[i]->broken)
+            return rp_fail(err, RP_ERR_IO, "merge of %s: an earlier write of %s failed; close and open the disks first",
+                           f.child->path, disk->layers[i]->path);
     if (lock_exclusively(locked, locks, err))
         return rp_context(err, "merge of %s", f.child->path);
     wait_for_flushes(locked, locks);
