@@ -5,6 +5,20 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/utf16.h"
+
+#define REASON_LIMIT 4000u // a text in the document has at most 4096 bytes
+
+// A reason quotes messages that were cut at some byte, and a host with many disks gives many. A document that could not
+// be written because of them would make every backup of the VM fail, just when its changes are not known any more.
+static char *as_text(const char *text)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf valid = {0};
+    rp_utf8_append_valid(&valid, text, REASON_LIMIT);
+    if (strlen(text) > valid.size)
+        rp_buf_append(&valid, " ...", 4);
+    return rp_xstrdup(rp_buf_text(&valid));
+}
 
 static char *copy(const char *text) { return text ? rp_xstrdup(text) : NULL; }
 
@@ -39,7 +53,7 @@ static void fill_disk(struct rp_point_disk *out, const struct rp_reference_point
     out->physical_sector = source->physical_sector;
     out->rct_id = copy(rct_id(reference, source));
     out->kind = rp_xstrdup(disk->plan->base ? "incremental" : "full");
-    out->reason = disk->plan->base ? NULL : rp_xstrdup(disk->plan->reason);
+    out->reason = disk->plan->base ? NULL : as_text(disk->plan->reason);
     out->bytes_read = atomic_load(&disk->read);
     out->bytes_changed = disk->changed;
     out->root = disk->root;
@@ -60,7 +74,7 @@ static char *join_reasons(const struct rp_point *point)
     }
     if (!first)
         return NULL;
-    return rp_xstrdup(same ? first : rp_buf_text(&text));
+    return as_text(same ? first : rp_buf_text(&text));
 }
 
 void rp_document_fill(struct rp_point *point, const char *host, const struct rp_vm *vm, struct rp_vm_settings *settings,

@@ -50,6 +50,21 @@ int rp_utf16_append(struct rp_buf *buf, const char *text, struct rp_error *err)
     return 0;
 }
 
+void rp_utf8_append_valid(struct rp_buf *buf, const char *text, size_t limit)
+{
+    const uint8_t *p = (const uint8_t *)text;
+    for (size_t left = strlen(text), size = 0; left;) {
+        uint32_t c;
+        size_t n = (size_t)decode_utf8(p, left, &c), length = n ? n : 1;
+        if (size + length > limit)
+            return;
+        rp_buf_append(buf, n ? (const void *)p : "?", length);
+        size += length;
+        p += length;
+        left -= length;
+    }
+}
+
 static void append_utf8(struct rp_buf *out, uint32_t c)
 {
     if (c < 0x80) {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "backup/disk.h"
+#include "backup/document.h"
 #include "backup/plan.h"
 #include "backup/tag.h"
 #include "base/num.h"
@@ -113,6 +114,40 @@ static void changes_are_widened_to_blocks_and_clipped_to_the_disk(void **state)
     rp_ranges_clear(&blocks);
 }
 
+// Long paths and many disks, each read in full for a reason of its own: the point must still be one that can be written.
+static void reasons_that_are_long_and_cut_within_a_character_still_make_a_document(void **state)
+{
+    (void)state;
+    enum { DISKS = 64 };
+    struct rp_vm_disk now[DISKS];
+    struct rp_plan_disk plans[DISKS] = {0};
+    struct rp_backup_disk disks[DISKS] = {0};
+    char path[400] = "";
+    for (int i = 0; i < 130; i++)
+        strcat(path, "\u4e16");
+    for (uint32_t i = 0; i < DISKS; i++) {
+        char instance[16];
+        snprintf(instance, sizeof instance, "i%u", i);
+        now[i] = vm_disk(instance, i, (uint8_t)(i + 1), RP_MIB);
+        plans[i].disk = &now[i];
+        rp_plan_disk_full(&plans[i], "changes are not known: /%.*s/%u%s", (int)(i % 3), "abc", i, path);
+        disks[i].plan = &plans[i];
+        disks[i].reader_name = "test";
+    }
+    struct rp_vm vm = {.id = "vm", .name = (char *)"vm"};
+    struct rp_vm_settings settings = {0};
+    struct rp_point point = {.time_ns = 1}, again;
+    struct rp_buf json = {0};
+    struct rp_error err = {0};
+    rp_document_fill(&point, "host", &vm, &settings, NULL, NULL, disks, DISKS);
+    if (rp_point_encode(&point, &json, &err) || rp_point_decode(json.data, json.size, &again, &err))
+        fail_msg("%s", err.text);
+    assert_non_null(strstr(again.reason, "disk 0: changes are not known"));
+    rp_point_clear(&again);
+    rp_point_clear(&point);
+    rp_buf_clear(&json);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -122,6 +157,7 @@ int main(void)
         cmocka_unit_test(the_base_is_the_newest_point_of_this_vm_whose_reference_point_exists),
         cmocka_unit_test(only_the_whole_form_of_a_tag_is_ours),
         cmocka_unit_test(changes_are_widened_to_blocks_and_clipped_to_the_disk),
+        cmocka_unit_test(reasons_that_are_long_and_cut_within_a_character_still_make_a_document),
     };
     return cmocka_run_group_tests_name("backup plan", tests, NULL, NULL);
 }
