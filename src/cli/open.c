@@ -35,14 +35,29 @@ struct rp_backend *rp_cli_open_backend(const struct rp_cli *cli, bool create, st
     return rp_backend_directory_open(cli->repository, create, err);
 }
 
+static char *from_environment; // the passphrase; malloc'ed
+
+static const char *passphrase_file(const struct rp_cli *cli)
+{
+    const char *path = rp_cli_value(cli, "password-file");
+    if (!path)
+        path = getenv("REFPOINT_PASSWORD_FILE");
+    return path && *path ? path : NULL;
+}
+
+static bool passphrase_given(const struct rp_cli *cli) { return passphrase_file(cli) || (from_environment && *from_environment); }
+
 struct rp_repo *rp_cli_open_repo(const struct rp_cli *cli, struct rp_error *err)
 {
     RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_cli_open_backend(cli, false, err);
     bool encrypted;
     if (!backend || rp_repo_is_encrypted(backend, &encrypted, err))
         return NULL;
-    RP_CLEANUP(rp_cli_wipe) char *passphrase = encrypted ? rp_cli_passphrase(cli, false, err) : NULL;
-    if (encrypted && !passphrase)
+    // Who gives a passphrase expects an encrypted repository: rp_repo_open refuses when somebody who can write to the folder
+    // put one in the clear in its place, so that the next backup is not stored readable.
+    bool wanted = encrypted || passphrase_given(cli);
+    RP_CLEANUP(rp_cli_wipe) char *passphrase = wanted ? rp_cli_passphrase(cli, false, err) : NULL;
+    if (wanted && !passphrase)
         return NULL;
     struct rp_backend *given = backend;
     backend = NULL; // taken over, also on failure
@@ -137,8 +152,6 @@ static char *from_terminal(bool twice, struct rp_error *err)
     return passphrase;
 }
 
-static char *from_environment; // malloc'ed
-
 void rp_cli_hide_passphrase(void)
 {
     char *value = getenv("REFPOINT_PASSWORD");
@@ -150,10 +163,8 @@ void rp_cli_hide_passphrase(void)
 
 char *rp_cli_passphrase(const struct rp_cli *cli, bool twice, struct rp_error *err)
 {
-    const char *path = rp_cli_value(cli, "password-file");
-    if (!path)
-        path = getenv("REFPOINT_PASSWORD_FILE");
-    if (path && *path)
+    const char *path = passphrase_file(cli);
+    if (path)
         return from_file(path, err);
     if (!from_environment)
         return from_terminal(twice, err);

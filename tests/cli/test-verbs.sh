@@ -112,6 +112,16 @@ plain()
     rp check -r plain --json | tail -1 | jq -e '.type == "summary" and .problems == 0'
 }
 behaviour "an unencrypted repository is an explicit choice" plain
+
+# Somebody who can write to the folder puts a repository in the clear where the encrypted one was.
+swapped()
+{
+    says "not encrypted" 2 env REFPOINT_PASSWORD=secret "$refpoint" list -r plain
+    says "not encrypted" 2 env REFPOINT_PASSWORD_FILE=pass "$refpoint" list -r plain
+    says "not encrypted" 2 rp list -r plain --password-file pass
+    rp list -r plain >/dev/null
+}
+behaviour "who gives a passphrase is not served by a repository in the clear" swapped
 export REFPOINT_REPOSITORY=$scratch/plain # from here on: quicker without scrypt
 
 # ---- a VM whose name is meant to hurt, and a day of backups ----------------------------------------------------------
