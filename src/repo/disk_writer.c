@@ -102,26 +102,32 @@ static int base_node(struct rp_disk_writer *writer, unsigned level, uint64_t num
     return 0;
 }
 
-// The leaf node, loaded from the base when this is the first change below it.
-static uint8_t *leaf_of(struct rp_disk_writer *writer, uint64_t number, struct rp_error *err)
+// The leaf node, loaded from the base when this is the first change below it. NULL when it is empty and not `wanted_empty`:
+// a disk that grew has very many of these.
+static int get_leaf(struct rp_disk_writer *writer, uint64_t number, bool wanted_empty, uint8_t **leaf, struct rp_error *err)
 {
     pthread_mutex_t *lock = &writer->locks[number % LOCKS];
+    uint8_t node[RP_NODE_BYTES];
+    int result = 0;
     pthread_mutex_lock(lock);
-    uint8_t *leaf = writer->leaves[number];
-    if (!leaf && (leaf = rp_id_nodes_take(writer->memory, err))) {
-        if (base_node(writer, 1, number, leaf, err))
-            leaf = NULL; // its memory is lost until the end; the job ends now
+    *leaf = writer->leaves[number];
+    if (!*leaf)
+        result = base_node(writer, 1, number, node, err);
+    if (!*leaf && result == 0 && (wanted_empty || memcmp(node, zero_block, RP_NODE_BYTES))) {
+        *leaf = writer->leaves[number] = rp_id_nodes_take(writer->memory, err);
+        if (*leaf)
+            memcpy(*leaf, node, RP_NODE_BYTES);
         else
-            writer->leaves[number] = leaf;
+            result = -1;
     }
     pthread_mutex_unlock(lock);
-    return leaf;
+    return result;
 }
 
 static int set_id(struct rp_disk_writer *writer, uint64_t block, const uint8_t *id, struct rp_error *err)
 {
-    uint8_t *leaf = leaf_of(writer, block / RP_NODE_IDS, err);
-    if (!leaf)
+    uint8_t *leaf;
+    if (get_leaf(writer, block / RP_NODE_IDS, true, &leaf, err))
         return -1;
     memcpy(leaf + block % RP_NODE_IDS * RP_ID_BYTES, id, RP_ID_BYTES);
     return 0;
@@ -181,13 +187,8 @@ int rp_disk_writer_zero(struct rp_disk_writer *writer, uint64_t offset, uint64_t
     uint64_t block = offset / RP_REPO_BLOCK, end = rp_div_up(offset + length, RP_REPO_BLOCK);
     while (block < end) {
         uint64_t number = block / RP_NODE_IDS, next = rp_min64(end, (number + 1) * RP_NODE_IDS);
-        pthread_mutex_t *lock = &writer->locks[number % LOCKS];
-        pthread_mutex_lock(lock);
-        // Where neither the base nor this disk has anything, there is nothing to do.
-        bool nothing = !writer->leaves[number] && rp_id_is_zero(writer->base.id);
-        pthread_mutex_unlock(lock);
-        uint8_t *leaf = nothing ? NULL : leaf_of(writer, number, err);
-        if (!nothing && !leaf)
+        uint8_t *leaf;
+        if (get_leaf(writer, number, false, &leaf, err))
             return -1;
         if (leaf)
             memset(leaf + block % RP_NODE_IDS * RP_ID_BYTES, 0, (next - block) * RP_ID_BYTES);

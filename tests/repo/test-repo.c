@@ -1,9 +1,11 @@
 // Stored disks come back exactly: full, incremental, grown, of any size; points and notes.
 #include "place.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "repo/tree.h"
 
@@ -171,6 +173,37 @@ static void equal_blocks_are_stored_once_and_zeros_not_at_all(void **state)
     free(data);
 }
 
+// What a disk grew by is zeros, and at most that much memory: 8 KiB for each 16 MiB would be gigabytes.
+static void growth_without_data_costs_nothing(void **state)
+{
+    uint8_t data[RP_REPO_BLOCK], read[RP_REPO_BLOCK];
+    uint64_t size = (uint64_t)4 << 40, rest = size - sizeof data;
+    struct rlimit old, limit;
+    struct rp_error err = {0};
+    fill_block(data, 1);
+    struct rp_repo *repo = place_open(*state);
+    struct rp_repo_root base = store_disk(repo, NULL, data, sizeof data, "vm", NULL), root;
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &base, 1, &err);
+    assert_ok(session ? 0 : -1, err);
+    struct rp_disk_writer *writer = rp_disk_writer_new(session, &base, size, &err);
+    assert_ok(writer ? 0 : -1, err);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    limit = (struct rlimit){64 << 20, old.rlim_max}; // of the file that nodes go to when they are many
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    int result = rp_disk_writer_zero(writer, sizeof data, rest, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_ok(result, err);
+    assert_ok(rp_disk_writer_finish(writer, &root, &err), err);
+    assert_ok(rp_repo_session_flush(session, &err), err);
+    assert_ok(rp_repo_read(repo, &root, 0, read, sizeof read, &err), err);
+    assert_memory_equal(read, data, sizeof data);
+    assert_ok(rp_repo_read(repo, &root, size - sizeof read, read, sizeof read, &err), err);
+    assert_true(!read[0] && !memcmp(read, read + 1, sizeof read - 1));
+    rp_repo_session_end(session);
+    rp_repo_close(repo);
+}
+
 static void an_empty_disk_and_an_unchanged_one_store_nothing(void **state)
 {
     struct rp_error err = {0};
@@ -294,6 +327,7 @@ int main(void)
         {"every point stays exact in an unencrypted repository", every_point_of_many_incrementals_stays_exact,
          place_setup_unencrypted, place_teardown, NULL},
         WITH(equal_blocks_are_stored_once_and_zeros_not_at_all),
+        WITH(growth_without_data_costs_nothing),
         WITH(an_empty_disk_and_an_unchanged_one_store_nothing),
         WITH(a_disk_is_built_only_on_what_the_session_pins),
         WITH(a_point_comes_back_with_every_field),
