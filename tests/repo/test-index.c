@@ -184,6 +184,41 @@ static void a_damaged_cache_is_made_again_and_never_believed(void **state)
     free(data);
 }
 
+// The next backup looks every block of its base up, when nothing tells that the tree is complete.
+static void a_damaged_cache_does_not_make_a_base_look_damaged(void **state)
+{
+    struct place *place = *state;
+    uint64_t size = 200 * RP_REPO_BLOCK; // two pages of entries
+    uint8_t *data = malloc(size);
+    char command[400], path[300];
+    for (uint32_t block = 0; block < 200; block++)
+        fill_block(data + block * RP_REPO_BLOCK, block);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, size, "vm", NULL);
+    rp_repo_close(repo);
+    for (uint64_t page = 0; page < 2; page++) { // one of them does not hold the node
+        struct rp_error err = {0};
+        snprintf(command, sizeof command, "find '%s' -name '*.segment'; find '%s' -name '*.complete' -delete", place->cache,
+                 place->cache);
+        FILE *list = popen(command, "r");
+        assert_non_null(fgets(path, sizeof path, list));
+        pclose(list);
+        path[strcspn(path, "\n")] = 0;
+        flip_bit(path, (file_size(path) - (page + 1) * 4096 + 40) * 8);
+        repo = place_open(place);
+        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &root, 1, &err);
+        assert_ok(session ? 0 : -1, err);
+        struct rp_disk_writer *writer = rp_disk_writer_new(session, &root, size, &err);
+        assert_ok(writer ? 0 : -1, err);
+        rp_disk_writer_abandon(writer);
+        rp_repo_session_end(session);
+        rp_repo_close(repo);
+        place_remove_cache(place); // a good one for the next round
+        rp_repo_close(place_open(place));
+    }
+    free(data);
+}
+
 static void what_only_the_cache_knows_is_stored_again(void **state)
 {
     struct place *place = *state;
@@ -211,6 +246,7 @@ int main(void)
         WITH(segments_find_every_entry_and_invent_none),
         cmocka_unit_test(the_pending_set_agrees_with_a_model),
         WITH(a_damaged_cache_is_made_again_and_never_believed),
+        WITH(a_damaged_cache_does_not_make_a_base_look_damaged),
         WITH(what_only_the_cache_knows_is_stored_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
