@@ -80,6 +80,9 @@ int rp_local_disk_write_record(const struct rp_local_vm *vm, struct rp_error *er
     bool there = false;
     if (rp_fs_exists(local->fs, path, &there, err) || (there && rp_record_read(local->fs, vm->directory, &record, err)))
         return -1;
+    // Only it knows the leaves. One made up from the disk files would have the VM go on below its checkpoints.
+    if (!there && strcmp(vm->state, "creating"))
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: the chain record of VM %s is missing", path, vm->id);
     if (rp_guid_parse(vm->id, &record.vm_id, err))
         return -1;
     struct rp_record_disk disks[RP_ENGINE_MAX_DISKS];
@@ -227,6 +230,25 @@ static int find(const struct rp_local_vm *vm, uint32_t number, uint64_t *size, s
     return 0;
 }
 
+int rp_local_disk_check_leaves(const struct rp_local_vm *vm, int64_t number, bool own, const char *what, struct rp_error *err)
+{
+    RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
+    if (rp_record_read(vm->local->fs, vm->directory, &record, err))
+        return -1;
+    for (size_t i = 0; i < record.count; i++) {
+        int64_t other = 0;
+        if (number >= 0 && record.disks[i].number != number)
+            continue;
+        if (rp_db_number(vm->local->db, err, &other, "SELECT path <> ? AND (? OR NOT own) FROM disk WHERE vm = ? AND number = ?",
+                         "tiii", record.disks[i].leaf_path, (int64_t)own, vm->row, (int64_t)record.disks[i].number))
+            return -1;
+        if (other)
+            return rp_fail(err, RP_ERR_STATE, "VM %s: disk%u is written to %s, a checkpoint that this host does not know; %s",
+                           vm->id, record.disks[i].number, record.disks[i].leaf_path, what);
+    }
+    return 0;
+}
+
 int rp_local_disk_remove(struct rp_host_connection *host, const char *vm_id, uint32_t number, RP_METHOD_RESULT, struct rp_error *err)
 {
     job[0] = result[0] = '\0';
@@ -238,21 +260,8 @@ int rp_local_disk_remove(struct rp_host_connection *host, const char *vm_id, uin
         check_no_snapshots(&vm, "remove a disk", err))
         return -1;
     rp_local_disk_sweep(&vm);
-    // Without checkpoints the leaf is the disk file itself. Anything else would take the newest data out of the chain.
-    RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
-    if (rp_record_read(local->fs, vm.directory, &record, err))
+    if (rp_local_disk_check_leaves(&vm, number, true, "it cannot be removed", err))
         return -1;
-    for (size_t i = 0; i < record.count; i++) {
-        int64_t same = 0;
-        if (record.disks[i].number != number)
-            continue;
-        if (rp_db_number(local->db, err, &same, "SELECT path = ? FROM disk WHERE vm = ? AND number = ?", "tii",
-                         record.disks[i].leaf_path, vm.row, (int64_t)number))
-            return -1;
-        if (!same)
-            return rp_fail(err, RP_ERR_STATE, "VM %s: disk%u is written to %s, a checkpoint that this host does not know; "
-                           "it cannot be removed", vm.id, number, record.disks[i].leaf_path);
-    }
     if (rp_db_run(local->db, err, "UPDATE disk SET state = 'removing' WHERE vm = ? AND number = ?", "ii", vm.row, (int64_t)number))
         return -1;
     return rp_local_disk_recover(&vm, err);

@@ -94,6 +94,9 @@ int rp_local_disk_write_record(const struct rp_local_vm *vm, struct rp_error *er
 // Deletes what a killed checkpoint or merge left beside disks that are about to leave the chain record, which alone knows
 // of it. Best effort: a disk that cannot be opened any more can still be removed.
 void rp_local_disk_sweep(const struct rp_local_vm *vm);
+// Before disks without checkpoints leave a VM: RP_ERR_STATE when the leaf of one is not the disk file itself, which then does
+// not hold the newest data. `number` -1: all of them; `own`: those that the host made as well.
+int rp_local_disk_check_leaves(const struct rp_local_vm *vm, int64_t number, bool own, const char *what, struct rp_error *err);
 int rp_local_disk_recover(const struct rp_local_vm *vm, struct rp_error *err);
 int rp_local_disk_add(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT, struct rp_error *err);
 int rp_local_disk_remove(struct rp_host_connection *host, const char *vm_id, uint32_t number, RP_METHOD_RESULT, struct rp_error *err);

@@ -231,8 +231,14 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
     // Where no file stays there is nothing to merge for, and a VM whose files are lost can still be deleted.
     if (kept && snapshots && merge_all(&vm, err))
         return -1;
-    if (kept)
+    if (kept) {
+        struct rp_error why = {0};
         rp_local_disk_sweep(&vm);
+        // The record goes with the VM, and nobody would know any more which file is the newest. A lost one tells nothing.
+        if (rp_local_disk_check_leaves(&vm, -1, !delete_disks, "the VM cannot be deleted without its disks", &why) &&
+            why.code == RP_ERR_STATE)
+            return rp_fail(err, why.code, "%s", why.text);
+    }
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_transaction_begin(&t, local->db, err) || (delete_disks && check_folder_free(&vm, err)) ||
         rp_db_run(local->db, err, "UPDATE vm SET state = 'deleting', delete_disks = ? WHERE row = ?", "ii",

@@ -373,6 +373,34 @@ static void a_vm_whose_files_are_lost_can_be_seen_and_deleted(void **state)
     kit_ok(w->c->ops->destroy_system(w->c, id, true, job, result, &w->err), w->err);
 }
 
+static void a_lost_chain_record_is_not_made_up(void **state)
+{
+    struct world *w = *state;
+    char id[RP_HOST_ID], snap[RP_HOST_ID];
+    define_raw(w, "web1", id);
+    kit_ok(w->c->ops->create_snapshot(w->c, id, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, "t", job, snap, &w->err), w->err);
+    RP_AUTO_FREE char *record = kit_path("%s/vms/%s/" RP_RECORD_NAME, w->host, id), *raw = kit_path("%s/more.raw", w->files);
+    assert_int_equal(unlink(record), 0);
+    kit_raw(raw, DISK, 2);
+    kit_fails(w->c->ops->add_disk(w->c, id, raw, job, result, &w->err), w->err, RP_ERR_CORRUPT);
+    assert_false(exists(record)); // else the VM would write below its checkpoint
+}
+
+// host.db from a backup of yesterday: it does not know the checkpoint, and the disk file does not hold the newest data.
+static void a_vm_with_a_checkpoint_that_the_host_does_not_know_keeps_its_record(void **state)
+{
+    struct world *w = *state;
+    char id[RP_HOST_ID], snap[RP_HOST_ID];
+    define_raw(w, "web1", id);
+    kit_ok(w->c->ops->create_snapshot(w->c, id, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, "t", job, snap, &w->err), w->err);
+    run_sql(w, "PRAGMA foreign_keys=ON; DELETE FROM snapshot");
+    kit_fails(w->c->ops->remove_disk(w->c, id, 0, job, result, &w->err), w->err, RP_ERR_STATE);
+    kit_fails(w->c->ops->destroy_system(w->c, id, false, job, result, &w->err), w->err, RP_ERR_STATE);
+    RP_AUTO_FREE char *record = kit_path("%s/vms/%s/" RP_RECORD_NAME, w->host, id);
+    assert_true(exists(record));
+    kit_ok(w->c->ops->destroy_system(w->c, id, true, job, result, &w->err), w->err);
+}
+
 static void a_vm_whose_service_died_is_off_and_starts_again(void **state)
 {
     struct world *w = *state;
@@ -482,6 +510,8 @@ int main(void)
         TEST(a_deleted_vm_leaves_its_disk_files_unless_asked),
         TEST(a_folder_with_another_vms_disk_is_not_deleted),
         TEST(a_vm_whose_files_are_lost_can_be_seen_and_deleted),
+        TEST(a_lost_chain_record_is_not_made_up),
+        TEST(a_vm_with_a_checkpoint_that_the_host_does_not_know_keeps_its_record),
         TEST(a_vm_whose_service_died_is_off_and_starts_again),
         TEST(a_merge_that_the_service_finished_is_noted_by_the_next_to_look),
         TEST(a_checkpoint_that_was_announced_and_not_made_is_undone),
