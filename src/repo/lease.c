@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,19 +58,24 @@ static char *this_machine(void)
     return rp_xasprintf("%s/%" PRIu64, boot, (uint64_t)st.st_ino);
 }
 
-// When the process started, in the kernel's ticks; 0 when there is none.
+#define NO_PROCESS 0
+#define HIDDEN UINT64_MAX
+
+// When the process started, in the kernel's ticks. HIDDEN: it runs, but its /proc entry is kept from us (hidepid).
 static uint64_t process_started(uint64_t pid)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%" PRIu64 "/stat", pid);
     RP_AUTO_FREE char *text = read_text(path);
+    if (!*text)
+        return kill((pid_t)pid, 0) && errno == ESRCH ? NO_PROCESS : HIDDEN;
     char *p = strrchr(text, ')'); // the name before it may hold anything
     for (int field = 2; p && field < 22; field++)
         p = strchr(p + 1, ' ');
     // a zombie holds nothing any more
     const char *state = strrchr(text, ')');
     if (!p || !state || state[1] != ' ' || state[2] == 'Z' || state[2] == 'X')
-        return 0;
+        return NO_PROCESS;
     return strtoull(p + 1, NULL, 10);
 }
 
@@ -79,6 +85,7 @@ static void encode(const struct rp_lease *lease, bool held, int64_t now, struct 
 {
     RP_AUTO_JSON json_t *json = json_object();
     RP_AUTO_FREE char *machine = this_machine();
+    uint64_t started = process_started((uint64_t)getpid());
     char host[256] = "";
     gethostname(host, sizeof host - 1);
     rp_json_set_number(json, "version", VERSION);
@@ -87,7 +94,7 @@ static void encode(const struct rp_lease *lease, bool held, int64_t now, struct 
     rp_json_set_text(json, "host", host);
     rp_json_set_text(json, "machine", machine);
     rp_json_set_number(json, "pid", (uint64_t)getpid());
-    rp_json_set_number(json, "pid_started", process_started((uint64_t)getpid()));
+    rp_json_set_number(json, "pid_started", started == HIDDEN ? 0 : started);
     rp_json_set_hex(json, "token", lease->token, sizeof lease->token);
     rp_json_set_number(json, "since_ns", (uint64_t)lease->since_ns);
     rp_json_set_number(json, "renewed_ns", (uint64_t)now);
@@ -137,9 +144,11 @@ bool rp_lease_is_stale(const struct rp_lease_state *state)
     if (!state->held)
         return true;
     RP_AUTO_FREE char *machine = this_machine();
-    if (*machine && !strcmp(machine, state->machine) && state->pid_started &&
-        process_started(state->pid) != state->pid_started)
-        return true;
+    if (*machine && !strcmp(machine, state->machine) && state->pid_started) {
+        uint64_t started = process_started(state->pid);
+        if (started != HIDDEN && started != state->pid_started)
+            return true;
+    }
     int64_t now = rp_clock_wall_ns();
     int64_t lasts = (int64_t)(state->seconds + RP_LEASE_GRACE_SECONDS) * SECOND;
     return now > state->renewed_ns && now - state->renewed_ns > lasts;

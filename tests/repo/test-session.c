@@ -2,10 +2,12 @@
 #include "place.h"
 
 #include <dirent.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,6 +63,33 @@ static void the_lock_of_a_dead_process_is_taken_over_at_once(void **state)
     assert_ok(lock ? 0 : -1, err);
     rp_repo_lock_release(lock);
     rp_repo_close(repo);
+}
+
+// As with hidepid, and a holder that is another user's process.
+static void the_lock_of_a_process_that_cannot_be_seen_is_not_taken_over(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm", "the hidden one", &err);
+    assert_ok(lock ? 0 : -1, err);
+    pid_t child = fork();
+    if (child == 0) {
+        char hidden[64];
+        snprintf(hidden, sizeof hidden, "/proc/%d", (int)getppid());
+        if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+            mount(place->cache, hidden, NULL, MS_BIND, NULL))
+            _exit(77);
+        struct rp_repo *other = place_open(place);
+        _exit(!rp_repo_lock_take(other, "vm", "the impatient", &err) && err.code == RP_ERR_BUSY ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    rp_repo_lock_release(lock);
+    rp_repo_close(repo);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip(); // no right to mount
+    assert_int_equal(status, 0);
 }
 
 static void of_many_takers_of_a_stale_lock_one_wins(void **state)
@@ -430,6 +459,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH(a_lock_has_one_holder_and_names_it),
         WITH(the_lock_of_a_dead_process_is_taken_over_at_once),
+        WITH(the_lock_of_a_process_that_cannot_be_seen_is_not_taken_over),
         WITH(of_many_takers_of_a_stale_lock_one_wins),
         WITH(a_lease_of_another_machine_holds_until_it_runs_out),
         WITH(a_session_declared_dead_cannot_commit),
