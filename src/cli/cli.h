@@ -29,6 +29,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "hyperv/host_connection.h"
 #include "repo/repo.h"
 
@@ -137,6 +138,8 @@ void rp_cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)))
 void rp_cli_say(const struct rp_cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 // To standard error: "refpoint: remark: text". Not dropped by --quiet: the exit status will be 1.
 void rp_cli_remark(const struct rp_cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+// The sink of rp_log: messages quote names of objects in a repository, which whoever can write there chooses.
+void rp_cli_log(enum rp_log_level level, const char *text);
 // "refpoint: text" on standard error, one line; with --json {"type":"error","code":…,"text":…,"exit":…}.
 void rp_cli_print_error(const struct rp_cli *cli, const struct rp_error *err);
 // A whole document, indented (takes `value`); and one line of a stream of objects.

@@ -52,6 +52,7 @@ int main(int argc, char **argv)
     rp_cli_hide_passphrase();
     signal(SIGPIPE, SIG_IGN); // a reader that went away must not kill a backup half-way
     rp_cli_signals_init();
+    rp_log_set_sink(rp_cli_log);
     struct rp_cli cli = {0};
     int status = run(&cli, argc - 1, argv + 1);
     errno = 0;

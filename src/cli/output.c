@@ -115,6 +115,12 @@ static void print_plain(FILE *file, const char *before, const char *after, const
     va_end(args);
 }
 
+void rp_cli_log(enum rp_log_level level, const char *text)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    print_plain(stderr, "refpoint: ", "\n", "%s: %s", names[level], text);
+}
+
 void rp_cli_print_error(const struct rp_cli *cli, const struct rp_error *err)
 {
     fflush(stdout);

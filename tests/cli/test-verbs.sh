@@ -122,6 +122,19 @@ swapped()
     rp list -r plain >/dev/null
 }
 behaviour "who gives a passphrase is not served by a repository in the clear" swapped
+
+# Whoever can write to the folder chooses the names in it.
+hostile_object()
+{
+    mkdir -p plain/points
+    echo x >"plain/points/$(printf 'x\033]0;owned\007')"
+    rp list -r plain 2>message
+    rm plain/points/x*
+    cat -v message
+    grep -q 'x\\x1b' message
+    absent "$(printf '\033')" message
+}
+behaviour "names of objects in a repository cannot write to the terminal" hostile_object
 export REFPOINT_REPOSITORY=$scratch/plain # from here on: quicker without scrypt
 
 # ---- a VM whose name is meant to hurt, and a day of backups ----------------------------------------------------------
