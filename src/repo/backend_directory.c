@@ -118,6 +118,9 @@ static int directory_put(struct rp_backend *backend, const char *name, const voi
         failed = errno;
     if (!failed && take_name(fd_of(backend), temporary, name))
         failed = errno;
+    // Somebody removed the last object of the folder, and the folder with it.
+    if (failed == ENOENT && !make_folder(backend, folder, NULL))
+        failed = take_name(fd_of(backend), temporary, name) ? errno : 0;
     if (failed) {
         unlinkat(fd_of(backend), temporary, 0);
         return rp_fail_sys(err, failed, "%s/%s: write", backend->location, name);
@@ -216,6 +219,13 @@ static int directory_remove(struct rp_backend *backend, const char *name, struct
 {
     if (unlinkat(fd_of(backend), name, 0) && errno != ENOENT)
         return rp_fail_sys(err, errno, "%s/%s: remove", backend->location, name);
+    // Each session has a folder of its own: without this they would add up, one for every backup ever made.
+    char folder[OBJECT_PATH];
+    if (strlen(name) < OBJECT_PATH) {
+        folder_of(name, folder);
+        if (strchr(folder, '/'))
+            unlinkat(fd_of(backend), folder, AT_REMOVEDIR); // only when it is empty
+    }
     return 0;
 }
 

@@ -225,6 +225,8 @@ static void a_session_is_an_object_while_it_runs_and_none_after(void **state)
     session_folder(place, folder);
     assert_int_equal(folder[0], 0);
     rp_repo_close(repo);
+    snprintf(name, sizeof name, "%s/sessions", place->repository);
+    assert_int_equal(rmdir(name), 0); // no empty folder stays for every backup ever made
 }
 
 static void tombstone(struct rp_repo *repo, const char *pack_path)
