@@ -80,7 +80,11 @@ const struct rp_cli_verb rp_cli_check_verbs[] = {
         .arguments = "",
         .summary = "check that every restore point of a repository can be restored",
         .details = "One line for each problem: the object, and the VM, restore point, disk and\n"
-                   "byte ranges that it damages. Exit status 2 when there is any.\n",
+                   "byte ranges that it damages. Exit status 2 when there is any.\n"
+                   "\n"
+                   "Backups go on taking the blocks of a damaged pack for stored. To have them\n"
+                   "stored again: move the pack out of the repository, run backup --full for the\n"
+                   "VMs named, and move it back. Older points then read the new copies, too.\n",
         .examples = "refpoint check -r /backup/repo\n"
                     "refpoint check --read-data --json\n",
         .options = options,
