@@ -1,9 +1,7 @@
-// Conversion between raw files and VHDX: a few threads take stretches of the source in turn, so that reading, looking
-// for zeros and writing overlap.
+// Conversion between raw files and VHDX, stretch by stretch. One thread: several writers of one file only wait for each
+// other in the kernel, at the price of CPU time; reading ahead and writing back are the kernel's anyway.
 #include "disk/convert.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +9,7 @@
 #include "disk/chain.h"
 
 enum {
-    STEP = 4 << 20,    // one stretch: read at once
+    STEP = 1 << 20,    // one stretch: read at once; small enough to be still in the processor's cache when it is written
     GRAIN = 64 << 10,  // zeros are looked for in units of this
     THREADS = 2,
 };
@@ -27,55 +25,28 @@ int rp_image_detect(struct rp_fs *fs, const char *path, enum rp_image_format *fo
     return 0;
 }
 
-// One copy under way. read and write are called by several threads.
+// One copy under way.
 struct copy {
     int (*read)(struct copy *copy, void *data, uint32_t size, uint64_t offset, struct rp_error *err);
     int (*write)(struct copy *copy, const void *data, uint32_t size, uint64_t offset, struct rp_error *err);
     struct rp_store *raw;
     struct rp_vhdx *vhdx;
     uint64_t raw_size;
-
-    pthread_mutex_t lock; // for what follows
-    const struct rp_ranges *data;
-    size_t index;         // the next stretch
-    uint64_t position;
-    uint64_t done, total;
     rp_progress_fn *progress;
     void *context;
-    struct rp_error error; // the first one; everybody stops
 };
-
-// Hands out the next stretch; false at the end or after an error.
-static bool next_stretch(struct copy *c, uint64_t *offset, uint32_t *size)
-{
-    pthread_mutex_lock(&c->lock);
-    bool more = c->index < c->data->count && c->error.code == RP_OK;
-    if (more) {
-        const struct rp_range *range = &c->data->items[c->index];
-        *offset = rp_max64(c->position, range->offset);
-        uint64_t end = range->offset + range->length, stop = rp_min64(rp_align_down(*offset, STEP) + STEP, end);
-        *size = (uint32_t)(stop - *offset);
-        c->position = stop;
-        c->index += stop == end;
-    }
-    pthread_mutex_unlock(&c->lock);
-    return more;
-}
-
-static void finish_stretch(struct copy *c, uint32_t size, const struct rp_error *why)
-{
-    pthread_mutex_lock(&c->lock);
-    c->done += size;
-    if (why->code != RP_OK && c->error.code == RP_OK)
-        c->error = *why;
-    if (c->error.code == RP_OK && c->progress && c->progress(c->context, c->done, c->total))
-        rp_fail(&c->error, RP_ERR_CANCELLED, "the conversion was stopped");
-    pthread_mutex_unlock(&c->lock);
-}
 
 static bool all_zero(const uint8_t *data, size_t size)
 {
     return !data[0] && !memcmp(data, data + 1, size - 1); // memcmp is vectorised, and ends at the first difference
+}
+
+static int write_run(struct copy *c, const uint8_t *data, uint32_t size, uint64_t offset, struct rp_error *err)
+{
+    pthread_mutex_lock(&c->writing);
+    int failed = c->write(c, data, size, offset, err);
+    pthread_mutex_unlock(&c->writing);
+    return failed;
 }
 
 // Writes what is not zeros, in runs as long as possible.
@@ -84,7 +55,7 @@ static int write_runs(struct copy *c, const uint8_t *data, uint32_t size, uint64
     for (uint32_t at = 0, start; at < size;) {
         for (start = at; at < size && !all_zero(data + at, (size_t)rp_min64(GRAIN, size - at));)
             at += (uint32_t)rp_min64(GRAIN, size - at);
-        if (at > start && c->write(c, data + start, at - start, offset + start, err))
+        if (at > start && write_run(c, data + start, at - start, offset + start, err))
             return -1;
         while (at < size && all_zero(data + at, (size_t)rp_min64(GRAIN, size - at)))
             at += (uint32_t)rp_min64(GRAIN, size - at);
@@ -92,37 +63,23 @@ static int write_runs(struct copy *c, const uint8_t *data, uint32_t size, uint64
     return 0;
 }
 
-static void *worker(void *argument)
+static int run(struct copy *c, const struct rp_ranges *data, struct rp_error *err)
 {
-    struct copy *c = argument;
-    uint8_t *buffer = rp_xmalloc(STEP);
-    uint64_t offset;
-    for (uint32_t size; next_stretch(c, &offset, &size);) {
-        struct rp_error why = {0};
-        if (!c->read(c, buffer, size, offset, &why))
-            write_runs(c, buffer, size, offset, &why);
-        finish_stretch(c, size, &why);
+    RP_AUTO_FREE uint8_t *buffer = rp_xmalloc(STEP);
+    uint64_t done = 0, total = rp_ranges_total(data);
+    for (size_t i = 0; i < data->count; i++) {
+        uint64_t end = data->items[i].offset + data->items[i].length;
+        for (uint64_t offset = data->items[i].offset, stop; offset < end; offset = stop) {
+            stop = rp_min64(rp_align_down(offset, STEP) + STEP, end);
+            uint32_t size = (uint32_t)(stop - offset);
+            if (c->read(c, buffer, size, offset, err) || write_runs(c, buffer, size, offset, err))
+                return -1;
+            done += size;
+            if (c->progress && c->progress(c->context, done, total))
+                return rp_fail(err, RP_ERR_CANCELLED, "the conversion was stopped");
+        }
     }
-    free(buffer);
-    return NULL;
-}
-
-static int run(struct copy *c, struct rp_ranges *data, struct rp_error *err)
-{
-    pthread_t threads[THREADS];
-    int started = 0;
-    pthread_mutex_init(&c->lock, NULL);
-    c->data = data;
-    c->total = rp_ranges_total(data);
-    while (started < THREADS - 1 && !pthread_create(&threads[started], NULL, worker, c))
-        started++;
-    worker(c); // this thread is one of them
-    for (int i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
-    pthread_mutex_destroy(&c->lock);
-    if (c->error.code != RP_OK && err && err->code == RP_OK)
-        *err = c->error;
-    return c->error.code == RP_OK ? 0 : -1;
+    return 0;
 }
 
 // ---- raw to VHDX
