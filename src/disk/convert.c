@@ -11,7 +11,6 @@
 enum {
     STEP = 1 << 20,    // one stretch: read at once; small enough to be still in the processor's cache when it is written
     GRAIN = 64 << 10,  // zeros are looked for in units of this
-    THREADS = 2,
 };
 
 int rp_image_detect(struct rp_fs *fs, const char *path, enum rp_image_format *format, struct rp_error *err)
@@ -41,21 +40,13 @@ static bool all_zero(const uint8_t *data, size_t size)
     return !data[0] && !memcmp(data, data + 1, size - 1); // memcmp is vectorised, and ends at the first difference
 }
 
-static int write_run(struct copy *c, const uint8_t *data, uint32_t size, uint64_t offset, struct rp_error *err)
-{
-    pthread_mutex_lock(&c->writing);
-    int failed = c->write(c, data, size, offset, err);
-    pthread_mutex_unlock(&c->writing);
-    return failed;
-}
-
 // Writes what is not zeros, in runs as long as possible.
 static int write_runs(struct copy *c, const uint8_t *data, uint32_t size, uint64_t offset, struct rp_error *err)
 {
     for (uint32_t at = 0, start; at < size;) {
         for (start = at; at < size && !all_zero(data + at, (size_t)rp_min64(GRAIN, size - at));)
             at += (uint32_t)rp_min64(GRAIN, size - at);
-        if (at > start && write_run(c, data + start, at - start, offset + start, err))
+        if (at > start && c->write(c, data + start, at - start, offset + start, err))
             return -1;
         while (at < size && all_zero(data + at, (size_t)rp_min64(GRAIN, size - at)))
             at += (uint32_t)rp_min64(GRAIN, size - at);
