@@ -94,7 +94,7 @@ static int prepare(struct job *job, struct rp_error *err)
     job->repository = info.id;
     rp_tag_format(&job->repository, &id, job->tag);
     // After the lock: nobody commits a point of this VM between this list and ours.
-    if (rp_repo_points(job->repo, &job->points, err))
+    if (rp_repo_points_of(job->repo, job->vm->id, &job->points, err))
         return -1;
     if (rp_tag_remove_orphans(job->host, job->vm->id, &job->repository, &job->points, &job->result->orphans, err))
         return -1;
@@ -330,7 +330,7 @@ int rp_backup_preview(struct rp_host_connection *host, struct rp_repo *repo, con
                       const struct rp_backup_options *options, struct rp_backup_preview *preview, struct rp_error *err)
 {
     *preview = (struct rp_backup_preview){0};
-    if (rp_repo_points(repo, &preview->points, err) ||
+    if (rp_repo_points_of(repo, vm->id, &preview->points, err) ||
         host->ops->list_reference_points(host, vm->id, &preview->references, err) ||
         host->ops->vm_settings(host, vm->id, &preview->settings, err))
         goto failed;

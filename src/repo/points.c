@@ -101,15 +101,26 @@ static int older_first(const void *a, const void *b)
 
 int rp_repo_points(struct rp_repo *repo, struct rp_points *points, struct rp_error *err)
 {
+    return rp_repo_points_of(repo, NULL, points, err);
+}
+
+int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points *points, struct rp_error *err)
+{
     RP_CLEANUP(names_clear) struct names names = {0};
     *points = (struct rp_points){0};
     if (list_names(repo, RP_POINTS_PREFIX, &names, err))
         return -1;
-    points->items = rp_xcalloc(names.count + 1, sizeof *points->items);
-    for (size_t i = 0; i < names.count; i++) {
+    points->items = rp_xcalloc(1, sizeof *points->items);
+    for (size_t i = 0, capacity = 1; i < names.count; i++) {
         struct rp_error why = {0};
-        if (rp_points_get(repo, names.items[i], &points->items[points->count], &why) == 0) {
-            points->count++;
+        if (points->count == capacity)
+            points->items = rp_xrealloc(points->items, (capacity *= 2) * sizeof *points->items);
+        struct rp_point *point = &points->items[points->count];
+        if (rp_points_get(repo, names.items[i], point, &why) == 0) {
+            if (vm_id && strcmp(point->vm_id, vm_id))
+                rp_point_clear(point);
+            else
+                points->count++;
         } else if (why.code == RP_ERR_CORRUPT || why.code == RP_ERR_UNSUPPORTED) {
             // The other points must stay within reach; a check counts this one as a problem.
             rp_log(RP_LOG_WARNING, "a restore point cannot be read: %s; run refpoint check", why.text);

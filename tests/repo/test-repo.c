@@ -288,6 +288,36 @@ static int add_note(void *context, int64_t time_ns, const char *json)
     return 0;
 }
 
+static void the_points_of_one_vm_come_without_those_of_others(void **state)
+{
+    struct rp_error err = {0};
+    struct rp_repo_root empty = {.size = RP_REPO_BLOCK};
+    struct rp_repo *repo = place_open(*state);
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+    for (int i = 0; i < 9; i++) {
+        struct rp_point point;
+        point_of(&point, "a name", &empty);
+        point.time_ns = 1 + i;
+        free(point.vm_id);
+        point.vm_id = strdup(i % 3 ? "other" : "vm");
+        assert_ok(rp_repo_commit(session, &point, &err), err);
+        rp_point_clear(&point);
+    }
+    rp_repo_session_end(session);
+    const struct { const char *vm; size_t count; } expected[] = {{NULL, 9}, {"vm", 3}, {"other", 6}, {"nobody", 0}};
+    for (int i = 0; i < 4; i++) {
+        struct rp_points points;
+        assert_ok(rp_repo_points_of(repo, expected[i].vm, &points, &err), err);
+        assert_int_equal(points.count, expected[i].count);
+        for (size_t j = 0; j < points.count; j++) {
+            assert_true(!expected[i].vm || !strcmp(points.items[j].vm_id, expected[i].vm));
+            assert_true(!j || points.items[j].time_ns > points.items[j - 1].time_ns);
+        }
+        rp_points_clear(&points);
+    }
+    rp_repo_close(repo);
+}
+
 static void notes_are_added_in_order_and_never_change(void **state)
 {
     struct rp_error err = {0};
@@ -331,6 +361,7 @@ int main(void)
         WITH(an_empty_disk_and_an_unchanged_one_store_nothing),
         WITH(a_disk_is_built_only_on_what_the_session_pins),
         WITH(a_point_comes_back_with_every_field),
+        WITH(the_points_of_one_vm_come_without_those_of_others),
         WITH(notes_are_added_in_order_and_never_change),
         WITH(what_another_process_commits_is_seen_without_reopening),
     };
