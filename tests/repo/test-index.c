@@ -50,8 +50,9 @@ static void segments_find_every_entry_and_invent_none(void **state)
         if (i % 100 < 3) // ids that begin alike
             memset(entries[i].prefix, 0xFF, 10);
     }
-    for (size_t done = 0; done < COUNT;) { // segments of very different sizes
-        size_t count = rp_min64(COUNT - done, 1 + next_random(&random) % (next_random(&random) % 2 ? 20 : 6000));
+    for (size_t done = 0; done < COUNT;) { // segments of different sizes; a pack is always in one of them as a whole
+        size_t some = next_random(&random) % 2 ? 1 : 1 + next_random(&random) % 8;
+        size_t count = rp_min64(COUNT - done, some * (COUNT / PACKS));
         memcpy(part, entries + done, count * sizeof *part);
         assert_ok(rp_index_segments_add(&set, &packs, part, count, &err), err);
         done += count;
