@@ -88,6 +88,26 @@ static int plan_changes(struct rp_backup_disk *disk, const struct rp_ranges *blo
     return 0;
 }
 
+// On the base; or from nothing when the repository has lost a part of the base.
+static int new_writer(struct rp_backup_disk *disk, struct rp_repo_session *session, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    if (disk->plan->base) {
+        disk->writer = rp_disk_writer_new(session, &disk->plan->base->root, disk->reader->size, &why);
+        if (disk->writer)
+            return 0;
+        if (why.code != RP_ERR_CORRUPT && why.code != RP_ERR_AUTH) {
+            if (err && !err->code)
+                *err = why;
+            return -1;
+        }
+        rp_plan_disk_full(disk->plan, "%s", why.text);
+        disk->fallback = true;
+    }
+    disk->writer = rp_disk_writer_new(session, NULL, disk->reader->size, err);
+    return disk->writer ? 0 : -1;
+}
+
 int rp_backup_disk_open(struct rp_backup_disk *disk, struct rp_reader *reader, struct rp_repo_session *session, struct rp_error *err)
 {
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges blocks = {0};
@@ -95,11 +115,9 @@ int rp_backup_disk_open(struct rp_backup_disk *disk, struct rp_reader *reader, s
     disk->reader_name = reader->name;
     if (disk->plan->base && find_changes(disk, &blocks, err))
         return -1;
-    const struct rp_point_disk *base = disk->plan->base;
-    disk->writer = rp_disk_writer_new(session, base ? &base->root : NULL, reader->size, err);
-    if (!disk->writer)
+    if (new_writer(disk, session, err))
         return -1;
-    if (base)
+    if (disk->plan->base)
         return plan_changes(disk, &blocks, err);
     if (find_data(disk, 0, reader->size, &disk->data, err))
         return -1;

@@ -14,7 +14,7 @@ struct rp_backup_disk {
     struct rp_disk_writer *writer;
     struct rp_ranges data;     // to be read: whole blocks
     uint64_t changed;          // bytes that the change query named; in full: what is allocated
-    bool fallback;             // the change query failed, so it is read in full
+    bool fallback;             // no incremental was possible after all, so it is read in full
     atomic_uint_least64_t read, cached;
     struct rp_repo_root root;  // after rp_backup_disk_finish
 };

@@ -82,9 +82,10 @@ const struct rp_cli_verb rp_cli_check_verbs[] = {
         .details = "One line for each problem: the object, and the VM, restore point, disk and\n"
                    "byte ranges that it damages. Exit status 2 when there is any.\n"
                    "\n"
-                   "Backups go on taking the blocks of a damaged pack for stored. To have them\n"
-                   "stored again: move the pack out of the repository, run backup --full for the\n"
-                   "VMs named, and move it back. Older points then read the new copies, too.\n",
+                   "A pack found damaged is marked: backups store its blocks again, and the next of\n"
+                   "each VM that needs them is full. Older points then read the new copies, too,\n"
+                   "where the VM still has the same data. --read-data removes the mark of a pack\n"
+                   "that is whole again.\n",
         .examples = "refpoint check -r /backup/repo\n"
                     "refpoint check --read-data --json\n",
         .options = options,

@@ -24,7 +24,7 @@ static int check_note(struct rp_repo *repo, const char *name, struct rp_error *e
     return rp_points_get_note(repo, name, &time_ns, &json, err);
 }
 
-static int check_tombstone(struct rp_repo *repo, const char *name, struct rp_error *err)
+static int check_mark(struct rp_repo *repo, const char *name, struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
     if (rp_object_get(repo->backend, repo->crypto, name, &json, err))
@@ -54,7 +54,8 @@ static const struct kind {
     int (*check)(struct rp_repo *repo, const char *name, struct rp_error *err);
 } kinds[] = {
     {"keys/", check_slot},        {"notes/", check_note},       {"sessions/", check_lease},
-    {"locks/", check_lease},      {"tombstones/", check_tombstone}, {"packs/", check_pack_name},
+    {"locks/", check_lease},      {"packs/", check_pack_name},  {"tombstones/", check_mark},
+    {RP_DAMAGED_PREFIX, check_mark},
 };
 
 struct each {

@@ -2,10 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "base/num.h"
 #include "base/pool.h"
 #include "repo/check.h"
 #include "repo/frame.h"
+#include "repo/object.h"
 
 #define THREADS 2 // each holds one pack in memory
 
@@ -25,7 +28,8 @@ static void damage_frame(struct rp_check *check, const char *name, uint32_t pack
         rp_damages_block(check->damages, index->ids + (size_t)(frame->first + i) * RP_ID_BYTES, pack, number);
 }
 
-static void check_frame(struct rp_check *check, struct rp_scratch *scratch, const char *name, uint32_t pack,
+// False when something in the frame is damaged.
+static bool check_frame(struct rp_check *check, struct rp_scratch *scratch, const char *name, uint32_t pack,
                         const uint8_t *pack_id, const uint8_t *key, const struct rp_pack_index *index, uint32_t f,
                         const uint8_t *data, uint8_t *raw)
 {
@@ -36,8 +40,9 @@ static void check_frame(struct rp_check *check, struct rp_scratch *scratch, cons
     struct rp_error err = {0};
     if (rp_frame_decode(scratch, pack_id, key, &at, data + frame->offset, raw, &err)) {
         damage_frame(check, name, pack, index, frame, &err);
-        return;
+        return false;
     }
+    bool whole = true;
     for (uint32_t i = 0; i < frame->count; i++) {
         const uint8_t *id = index->ids + (size_t)(frame->first + i) * RP_ID_BYTES;
         uint8_t hash[RP_ID_BYTES];
@@ -46,14 +51,16 @@ static void check_frame(struct rp_check *check, struct rp_scratch *scratch, cons
                      rp_unit_bytes(frame->level), hash);
         if (!memcmp(hash, id, RP_ID_BYTES))
             continue;
+        whole = false;
         snprintf(text, sizeof text, "%s: frame %u, slot %u: the content is not what its id, %s, says", name, f, i,
                  rp_hex(id, 8, hex));
         rp_damages_block(check->damages, id, pack, rp_damages_add(check->damages, name, text));
     }
+    return whole;
 }
 
 static int check_content(struct rp_check *check, struct rp_scratch *scratch, const char *name, uint32_t number,
-                         const struct rp_index_pack *pack, struct rp_error *err)
+                         const struct rp_index_pack *pack, bool *whole, struct rp_error *err)
 {
     struct rp_repo *repo = check->repo;
     RP_AUTO_FREE uint8_t *data = rp_xmalloc(pack->size), *raw = rp_xmalloc(RP_FRAME_MAX_RAW);
@@ -69,7 +76,7 @@ static int check_content(struct rp_check *check, struct rp_scratch *scratch, con
     RP_CLEANUP(rp_pack_index_clear) struct rp_pack_index index = {0};
     int result = rp_pack_open_index(scratch->cipher, key, data, end, &footer, end - footer.index_size, &index, err);
     for (uint32_t f = 0; result == 0 && f < index.frame_count; f++)
-        check_frame(check, scratch, name, number, pack->id, key, &index, f, data, raw);
+        *whole &= check_frame(check, scratch, name, number, pack->id, key, &index, f, data, raw);
     rp_crypto_wipe(key, sizeof key);
     return result ? rp_context(err, "%s", name) : 0;
 }
@@ -83,6 +90,22 @@ static int check_header(struct rp_check *check, const char *name, const struct r
     return rp_pack_check_header(header, pack->id, repo->config.encrypted, err) ? rp_context(err, "%s", name) : 0;
 }
 
+// Tells writers to store again what a damaged pack holds; and takes that back of a pack that turns out to be whole.
+static void mark(struct rp_check *check, const struct rp_index_pack *pack, bool damaged)
+{
+    if (damaged == pack->damaged)
+        return;
+    struct rp_repo *repo = check->repo;
+    struct rp_error err = {0};
+    char name[RP_OBJECT_NAME], hex[RP_HEX(RP_PACK_ID)], json[64];
+    snprintf(name, sizeof name, RP_DAMAGED_PREFIX "%s", rp_hex(pack->id, RP_PACK_ID, hex));
+    int size = snprintf(json, sizeof json, "{\"version\":1,\"time_ns\":%lld}", (long long)rp_clock_wall_ns());
+    int failed = damaged ? rp_object_put(repo->backend, repo->crypto, name, json, (size_t)size, &err)
+                         : repo->backend->ops->remove(repo->backend, name, &err);
+    if (failed && err.code != RP_ERR_EXISTS)
+        rp_log(RP_LOG_WARNING, "backups go on taking what pack %s holds for stored: %s", hex, err.text);
+}
+
 static void check_pack(struct rp_check *check, uint32_t number, bool read_data)
 {
     struct rp_index_pack pack;
@@ -91,11 +114,16 @@ static void check_pack(struct rp_check *check, uint32_t number, bool read_data)
     rp_index_pack(check->index, number, &pack);
     rp_pack_name(pack.id, name);
     struct rp_scratch *scratch = rp_scratch_take(check->repo);
-    int result = read_data ? check_content(check, scratch, name, number, &pack, &err)
+    bool whole = true;
+    int result = read_data ? check_content(check, scratch, name, number, &pack, &whole, &err)
                            : check_header(check, name, &pack, &err);
     rp_scratch_give(check->repo, scratch);
     if (result)
         rp_damages_pack(check->damages, number, rp_damages_add(check->damages, name, err.text));
+    if (result && err.code != RP_ERR_CORRUPT && err.code != RP_ERR_AUTH)
+        return; // it could not be read now, which says nothing about it
+    if (result || !whole || read_data)
+        mark(check, &pack, result || !whole);
 }
 
 static void read_pack(void *argument)

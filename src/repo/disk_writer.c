@@ -30,7 +30,7 @@ static int check_base(struct rp_repo *repo, const struct rp_repo_root *base, str
         return 0;
     int result = rp_tree_check_complete(repo, base, err);
     rp_index_set_complete(repo->index, base->id, result == 0);
-    return result ? rp_context(err, "the disk to build on is damaged, a full backup is needed") : 0;
+    return result ? rp_context(err, "the disk to build on is damaged") : 0;
 }
 
 struct rp_disk_writer *rp_disk_writer_new(struct rp_repo_session *session, const struct rp_repo_root *base,

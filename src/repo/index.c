@@ -100,6 +100,16 @@ static int spill(struct rp_index *index, struct rp_error *err)
     return result;
 }
 
+static bool usable(const struct rp_pack_state *pack, enum rp_index_use use)
+{
+    switch (use) {
+    case RP_INDEX_GONE: return !pack->present;
+    case RP_INDEX_SOUND: return pack->present && !pack->damaged;
+    case RP_INDEX_WRITE: return pack->present && !pack->damaged && !pack->tombstoned;
+    default: return pack->present;
+    }
+}
+
 unsigned rp_index_find(struct rp_index *index, const uint8_t id[RP_ID_BYTES], enum rp_index_use use,
                        struct rp_location out[RP_INDEX_MAX_COPIES])
 {
@@ -111,7 +121,7 @@ unsigned rp_index_find(struct rp_index *index, const uint8_t id[RP_ID_BYTES], en
     unsigned kept = 0;
     for (unsigned i = 0; i < found && kept < RP_INDEX_MAX_COPIES; i++) {
         const struct rp_pack_state *pack = &index->packs.items[all[i].pack];
-        if (pack->present != (use == RP_INDEX_GONE) && !(use == RP_INDEX_WRITE && pack->tombstoned))
+        if (usable(pack, use))
             out[kept++] = all[i];
     }
     pthread_rwlock_unlock(&index->lock);
@@ -222,6 +232,7 @@ void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack
     out->size = pack->size;
     out->present = pack->present;
     out->tombstoned = pack->tombstoned;
+    out->damaged = pack->damaged;
     pthread_rwlock_unlock(&index->lock);
 }
 
@@ -230,7 +241,8 @@ uint32_t rp_index_doubts(struct rp_index *index)
     uint32_t doubts = 0;
     pthread_rwlock_rdlock(&index->lock);
     for (uint32_t i = 0; i < index->packs.count; i++)
-        doubts += (index->packs.items[i].indexed && !index->packs.items[i].present) || index->packs.items[i].unreadable;
+        doubts += (index->packs.items[i].indexed && !index->packs.items[i].present) || index->packs.items[i].unreadable ||
+                  (index->packs.items[i].present && index->packs.items[i].damaged);
     pthread_rwlock_unlock(&index->lock);
     return doubts;
 }
@@ -305,17 +317,31 @@ static int see_pack(void *context, const char *name, uint64_t size)
     return 0;
 }
 
+// The pack that an object like "tombstones/<pack id>" is about; NULL for any other name.
+static struct rp_pack_state *pack_named(struct rp_index *index, const char *prefix, const char *name)
+{
+    uint8_t id[RP_PACK_ID];
+    size_t length = strlen(prefix);
+    if (strncmp(name, prefix, length) || strlen(name) != length + 2 * RP_PACK_ID || !rp_unhex(name + length, id, RP_PACK_ID))
+        return NULL;
+    return rp_pack_table_get(&index->packs, id);
+}
+
 static int see_tombstone(void *context, const char *name, uint64_t size)
 {
     (void)size;
-    struct rp_index *index = context;
-    uint8_t id[RP_PACK_ID];
-    const char *prefix = "tombstones/";
-    if (!strncmp(name, prefix, strlen(prefix)) && strlen(name) == strlen(prefix) + 2 * RP_PACK_ID &&
-        rp_unhex(name + strlen(prefix), id, RP_PACK_ID)) {
-        uint32_t number = rp_pack_table_number(&index->packs, id); // may move the items
-        index->packs.items[number].tombstoned = true;
-    }
+    struct rp_pack_state *pack = pack_named(context, "tombstones/", name);
+    if (pack)
+        pack->tombstoned = true;
+    return 0;
+}
+
+static int see_damage(void *context, const char *name, uint64_t size)
+{
+    (void)size;
+    struct rp_pack_state *pack = pack_named(context, RP_DAMAGED_PREFIX, name);
+    if (pack)
+        pack->damaged = true;
     return 0;
 }
 
@@ -327,9 +353,12 @@ static int look(struct rp_index *index, struct rp_error *err)
         return -1;
     for (uint32_t i = 0; i < index->packs.count; i++) {
         index->packs.items[i].present = index->packs.items[i].seen == index->looks;
-        index->packs.items[i].tombstoned = false;
+        index->packs.items[i].tombstoned = index->packs.items[i].damaged = false;
     }
-    return backend->ops->list(index->setup.backend, "tombstones/", see_tombstone, index, err);
+    return backend->ops->list(index->setup.backend, "tombstones/", see_tombstone, index, err) ||
+                   backend->ops->list(index->setup.backend, RP_DAMAGED_PREFIX, see_damage, index, err)
+               ? -1
+               : 0;
 }
 
 static void bad_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], const struct rp_error *why)

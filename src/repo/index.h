@@ -32,18 +32,22 @@ void rp_index_close(struct rp_index *index); // NULL is fine; writes what is onl
 
 void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and deletes its segments
 
-// Looks at the packs and tombstones that are there now: new packs are read in, missing ones forgotten.
+// Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 
-// Packs that have disappeared or cannot be read: reasons to doubt that every block that old trees name is there.
+// Packs that have disappeared, cannot be read or were found damaged: reasons to doubt that every block that old trees name is there.
 uint32_t rp_index_doubts(struct rp_index *index);
 // Is this tree known to be complete? Only as long as there are no doubts.
 bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES]);
 void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES], bool complete);
 
+// "damaged/<pack id>": a check found this pack damaged.
+#define RP_DAMAGED_PREFIX "damaged/"
+
 enum rp_index_use {
     RP_INDEX_READ,  // any pack that is there
-    RP_INDEX_WRITE, // not a tombstoned one: the block must be stored again
+    RP_INDEX_SOUND, // not one that a check found damaged
+    RP_INDEX_WRITE, // neither a damaged nor a tombstoned one: the block must be stored again
     RP_INDEX_GONE,  // only packs that are not there any more (to name what is missing)
 };
 // The places of a block (at most RP_INDEX_MAX_COPIES), `pack` being an index-wide number.
@@ -59,7 +63,7 @@ void rp_index_spill(struct rp_index *index);
 struct rp_index_pack {
     uint8_t id[RP_PACK_ID];
     uint64_t size;
-    bool present, tombstoned;
+    bool present, tombstoned, damaged;
 };
 uint32_t rp_index_pack_count(struct rp_index *index); // numbers are below this; some packs may be gone
 void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack *out);

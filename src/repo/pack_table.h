@@ -13,6 +13,7 @@ struct rp_pack_state {
     uint32_t seen;   // the look at the repository that found it last
     bool present;    // it was there at the last look
     bool tombstoned;
+    bool damaged;    // a check found it so: what it holds is stored again
     bool indexed;    // its entries are in a segment or in the table
     bool unreadable; // its index is damaged
 };

@@ -124,6 +124,8 @@ struct rp_repo_problem {
 typedef void rp_repo_problem_fn(void *context, const struct rp_repo_problem *problem);
 // Structure: every object parses and authenticates, every point's tree is complete, every block that it names is in a pack
 // that is there with its right size. `read_data`: also reads, decrypts, decompresses and hashes every stored block.
+// A pack that is found damaged is marked in the repository: writers store its blocks again, and do not build on disks
+// that need them. `read_data` takes the mark from a pack that is whole.
 // Calls `problem` on the calling thread, after all packs were looked at: once per finding and affected disk of a point,
 // once if it affects none; *problems counts the calls. Returns -1 only when the check itself could not run, or `progress`
 // returned non-zero (RP_ERR_CANCELLED). `done` and `total` are bytes, a point counting as 1 MiB.

@@ -160,14 +160,14 @@ static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned leve
     if (rp_id_is_zero(id))
         return 0;
     if (!level) {
-        if (rp_index_find(repo->index, id, RP_INDEX_READ, places))
+        if (rp_index_find(repo->index, id, RP_INDEX_SOUND, places))
             return 0;
         // Not before a second look: the cache may be damaged, which the first one found out.
         if (rp_index_refresh(repo->index, err))
             return -1;
-        return rp_index_find(repo->index, id, RP_INDEX_READ, places)
+        return rp_index_find(repo->index, id, RP_INDEX_SOUND, places)
                    ? 0
-                   : rp_fail(err, RP_ERR_CORRUPT, "block %s is in no pack: a pack is missing or damaged; run refpoint check",
+                   : rp_fail(err, RP_ERR_CORRUPT, "block %s is in no good pack: a pack is missing or damaged; run refpoint check",
                              rp_hex(id, 8, hex));
     }
     RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);

@@ -253,6 +253,20 @@ damage()
 }
 behaviour "check names the VM, the point, the disk and the ranges that a flipped bit damages" damage
 
+healed()
+{
+    # "damaged" is a copy of "plain": here is what an administrator sees after the check above.
+    status 1 rp backup web1 -r damaged >out 2>message
+    cat message
+    grep -q "disk 0 is read in full: .*damaged" message
+    rp restore web1 -r damaged --to healed -O raw
+    rp restore web1 --to sound -O raw
+    cmp healed/web1-disk0.raw sound/web1-disk0.raw
+    equal "$(rp backup web1 -r damaged --json | tail -1 | jq -r .kind)" incremental
+    rm -r damaged healed sound
+}
+behaviour "after a check that found damage, the next backup is full, says why, and can be restored" healed
+
 two_at_once()
 {
     touch mark

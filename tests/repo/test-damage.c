@@ -279,6 +279,52 @@ static int stop(void *context, uint64_t done, uint64_t total)
     return 1;
 }
 
+static void what_a_check_found_damaged_is_stored_again(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings;
+    char folder[256], second[RP_POINT_ID];
+    log_off();
+    store(place, &stored);
+    snprintf(folder, sizeof folder, "%s/damaged", place->repository);
+    uint64_t bit = 8 * (file_size(stored.pack) / 2);
+    flip_bit(stored.pack, bit);
+
+    check(place, true, &findings);
+    assert_true(findings.with_ranges > 0);
+    assert_int_equal(count_files(folder), 1);
+    rp_ranges_clear(&findings.ranges);
+
+    // An incremental must not build on it.
+    struct rp_repo *repo = place_open(place);
+    struct rp_error err = {0};
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &stored.root, 1, &err);
+    assert_non_null(session);
+    assert_null(rp_disk_writer_new(session, &stored.root, SIZE, &err));
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    rp_repo_session_end(session);
+
+    // The same content again: the new point is whole, and heals the older one.
+    struct rp_repo_root root = store_disk(repo, NULL, stored.data, SIZE, "the vm", second);
+    assert_disk(repo, &root, stored.data);
+    assert_disk(repo, &stored.root, stored.data);
+    // And the next one may build on it.
+    store_disk(repo, &root, stored.data, SIZE, "the vm", second);
+    rp_repo_close(repo);
+    check(place, true, &findings);
+    assert_int_equal(findings.with_ranges, 0);
+    assert_true(findings.count > 0); // the pack is still damaged
+    rp_ranges_clear(&findings.ranges);
+
+    flip_bit(stored.pack, bit);
+    check(place, true, &findings);
+    assert_int_equal(findings.count, 0);
+    assert_int_equal(count_files(folder), 0);
+    rp_ranges_clear(&findings.ranges);
+    free(stored.data);
+}
+
 static void a_check_can_be_cancelled(void **state)
 {
     struct place *place = *state;
@@ -306,6 +352,7 @@ int main(void)
         WITH(a_truncated_or_longer_pack_is_found_by_the_plain_check),
         WITH(an_unreadable_point_is_a_problem_and_hides_no_other),
         WITH(objects_under_another_name_are_refused),
+        WITH(what_a_check_found_damaged_is_stored_again),
         WITH(a_check_can_be_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
