@@ -37,6 +37,15 @@ const char *rp_guid_format(const struct rp_guid *guid, char out[RP_GUID_TEXT])
     return out;
 }
 
+struct rp_guid rp_cursor_guid(struct rp_cursor *c)
+{
+    struct rp_guid guid = {{0}};
+    const uint8_t *bytes = rp_cursor_bytes(c, sizeof guid.bytes);
+    if (bytes)
+        memcpy(guid.bytes, bytes, sizeof guid.bytes);
+    return guid;
+}
+
 static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9')

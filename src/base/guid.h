@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/error.h"
 
 #define RP_GUID_TEXT 37
@@ -21,6 +22,9 @@ bool rp_guid_is_zero(const struct rp_guid *guid);
 const char *rp_guid_format(const struct rp_guid *guid, char out[RP_GUID_TEXT]);
 // Accepts either case, with or without braces; nothing may follow.
 int rp_guid_parse(const char *text, struct rp_guid *guid, struct rp_error *err);
+
+// The next 16 bytes; zero when too few are left, which the cursor remembers as failed.
+struct rp_guid rp_cursor_guid(struct rp_cursor *c);
 
 // A constant from its textual fields: RP_GUID(0x2DC27766, 0xF623, 0x4200, 0x9D, 0x64, 0x11, …).
 #define RP_GUID(a, b, c, ...)                                                                                          \

@@ -63,15 +63,6 @@ int rp_record_encode(const struct rp_record *record, struct rp_buf *out, struct 
     return 0;
 }
 
-static struct rp_guid get_guid(struct rp_cursor *c)
-{
-    struct rp_guid guid = {{0}};
-    const uint8_t *bytes = rp_cursor_bytes(c, sizeof guid.bytes);
-    if (bytes)
-        memcpy(guid.bytes, bytes, sizeof guid.bytes);
-    return guid;
-}
-
 static char *get_path(struct rp_cursor *c)
 {
     size_t size = rp_cursor_le16(c);
@@ -94,10 +85,10 @@ static int decode_body(struct rp_cursor *c, struct rp_record *record)
 {
     rp_cursor_bytes(c, MAGIC_SIZE + 8);
     record->generation = rp_cursor_le64(c);
-    record->vm_id = get_guid(c);
+    record->vm_id = rp_cursor_guid(c);
     uint32_t version = rp_cursor_le32(c);
     uint32_t disks = rp_cursor_le32(c), frozen = rp_cursor_le32(c), scratch = rp_cursor_le32(c);
-    record->last.operation = get_guid(c);
+    record->last.operation = rp_cursor_guid(c);
     record->last.pause_ns = rp_cursor_le64(c);
     if (c->failed || version != VERSION || !record->generation || disks > RP_ENGINE_MAX_DISKS ||
         frozen > RP_ENGINE_MAX_DISKS || scratch > RP_RECORD_MAX_SCRATCH)
@@ -105,7 +96,7 @@ static int decode_body(struct rp_cursor *c, struct rp_record *record)
     for (uint32_t i = 0; i < disks && !c->failed; i++) {
         struct rp_record_disk *disk = &record->disks[record->count++];
         disk->number = rp_cursor_le32(c);
-        disk->disk_id = get_guid(c);
+        disk->disk_id = rp_cursor_guid(c);
         disk->leaf_path = get_path(c);
         for (uint32_t j = 0; j < i; j++)
             if (record->disks[j].number == disk->number)
@@ -113,11 +104,11 @@ static int decode_body(struct rp_cursor *c, struct rp_record *record)
     }
     for (uint32_t i = 0; i < frozen && !c->failed; i++) {
         struct rp_engine_frozen *f = &record->last.disks[record->last.count++];
-        f->disk_id = get_guid(c);
+        f->disk_id = rp_cursor_guid(c);
         f->path = get_path(c);
         f->leaf_path = get_path(c);
         f->tracked = rp_cursor_u8(c) != 0;
-        f->id.tracking = get_guid(c);
+        f->id.tracking = rp_cursor_guid(c);
         f->id.epoch = rp_cursor_le32(c);
     }
     for (uint32_t i = 0; i < scratch && !c->failed; i++)

@@ -105,15 +105,6 @@ void rp_rct_head_encode(const struct rp_rct_header *h, const void *bitmap, uint8
     rp_put_le32(head + CRC_AT, rp_crc32c_skip(head, RP_RCT_HEAD_SIZE, CRC_AT));
 }
 
-static struct rp_guid get_guid(struct rp_cursor *c)
-{
-    struct rp_guid guid = {{0}};
-    const uint8_t *bytes = rp_cursor_bytes(c, sizeof guid.bytes);
-    if (bytes)
-        memcpy(guid.bytes, bytes, sizeof guid.bytes);
-    return guid;
-}
-
 static int corrupt(struct rp_error *err, const char *what)
 {
     return rp_fail(err, RP_ERR_CORRUPT, "tracking header: %s", what);
@@ -141,20 +132,20 @@ int rp_rct_head_decode(const uint8_t head[RP_RCT_HEAD_SIZE], struct rp_rct_heade
     h->changed = flags & FLAG_CHANGED;
     h->first = rp_cursor_le32(&c);
     h->epoch = rp_cursor_le32(&c);
-    h->disk_id = get_guid(&c);
-    h->tracking = get_guid(&c);
-    h->stem = get_guid(&c);
-    h->base[0] = get_guid(&c);
-    h->base[1] = get_guid(&c);
-    h->base[2] = get_guid(&c);
-    h->bound.file_write_guid = get_guid(&c);
-    h->bound.data_write_guid = get_guid(&c);
+    h->disk_id = rp_cursor_guid(&c);
+    h->tracking = rp_cursor_guid(&c);
+    h->stem = rp_cursor_guid(&c);
+    h->base[0] = rp_cursor_guid(&c);
+    h->base[1] = rp_cursor_guid(&c);
+    h->base[2] = rp_cursor_guid(&c);
+    h->bound.file_write_guid = rp_cursor_guid(&c);
+    h->bound.data_write_guid = rp_cursor_guid(&c);
     h->bound.identity.inode = rp_cursor_le64(&c);
     h->bound.identity.size = rp_cursor_le64(&c);
     h->bound.identity.mtime_ns = (int64_t)rp_cursor_le64(&c);
     h->bound.identity.ctime_ns = (int64_t)rp_cursor_le64(&c);
-    h->session.file_write_guid = get_guid(&c);
-    h->session.data_write_guid = get_guid(&c);
+    h->session.file_write_guid = rp_cursor_guid(&c);
+    h->session.data_write_guid = rp_cursor_guid(&c);
     uint32_t lineage_count = rp_cursor_le32(&c);
     areas->lineage_crc = rp_cursor_le32(&c);
     areas->bitmap_size = rp_cursor_le32(&c);
@@ -188,7 +179,7 @@ int rp_rct_lineage_decode(const void *data, const struct rp_rct_areas *areas, st
         return corrupt(err, "lineage with a wrong checksum");
     struct rp_cursor c = rp_cursor_of(data, areas->lineage_size);
     while (rp_cursor_left(&c)) {
-        struct rp_rct_span span = {.tracking = get_guid(&c)};
+        struct rp_rct_span span = {.tracking = rp_cursor_guid(&c)};
         span.first = rp_cursor_le32(&c);
         span.last = rp_cursor_le32(&c);
         // An id is compared with since[], whose values reach the current epoch: an entry beyond it would hide changes.
