@@ -50,6 +50,58 @@ static void *close_often(void *argument)
     return NULL;
 }
 
+enum { SLOTS = 2, WAITS = 2000 };
+
+// Values that readers use inside; whoever replaces one waits before he spoils it.
+struct replaced {
+    struct rp_gate *gate;
+    atomic_bool stop;
+    _Atomic(int *) current;
+    int values[SLOTS];
+    atomic_ulong wrong, passed;
+};
+
+static void *use_current(void *argument)
+{
+    struct replaced *r = argument;
+    while (!atomic_load(&r->stop)) {
+        unsigned token = rp_gate_enter(r->gate);
+        int *value = atomic_load(&r->current);
+        for (int i = 0; i < 20; i++)
+            if (*(volatile int *)value != 1)
+                atomic_fetch_add(&r->wrong, 1);
+        rp_gate_leave(r->gate, token);
+        atomic_fetch_add(&r->passed, 1);
+    }
+    return NULL;
+}
+
+static void after_a_wait_nobody_uses_what_was_replaced(void **state)
+{
+    (void)state;
+    struct replaced r = {.gate = rp_gate_new(), .values = {1, 1}};
+    atomic_store(&r.current, &r.values[0]);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, use_current, &r);
+    for (int i = 0; i < WAITS || atomic_load(&r.passed) < 1000; i++) {
+        int *old = atomic_load(&r.current), *fresh = &r.values[old == &r.values[0]];
+        *fresh = 1;
+        atomic_store(&r.current, fresh);
+        rp_gate_wait(r.gate);
+        *old = 0; // ThreadSanitizer would see a reader who is still there
+        if (i % 64 == 0) {
+            rp_gate_close(r.gate);
+            rp_gate_open(r.gate);
+        }
+    }
+    atomic_store(&r.stop, true);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(atomic_load(&r.wrong), 0);
+    rp_gate_free(r.gate);
+}
+
 static void nobody_is_inside_a_closed_gate(void **state)
 {
     (void)state;
@@ -114,6 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nobody_is_inside_a_closed_gate),
+        cmocka_unit_test(after_a_wait_nobody_uses_what_was_replaced),
         cmocka_unit_test(a_store_in_memory_serves_several_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

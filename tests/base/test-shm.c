@@ -1,0 +1,135 @@
+// Shared memory that outlives its process.
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "io/shm.h"
+
+enum { SIZE = 64 << 20 };
+
+static int setup(void **state)
+{
+    char *folder = rp_xstrdup("/dev/shm/refpoint-test-XXXXXX");
+    *state = folder;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    rp_shm_clean(*state);
+    struct stat st;
+    int left = stat(*state, &st) == 0;
+    free(*state);
+    return left;
+}
+
+static void what_a_killed_process_wrote_is_there_for_the_next_one(void **state)
+{
+    struct rp_error err = {0};
+    int ready[2];
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    if (!child) {
+        struct rp_shm *shm = rp_shm_create(*state, "a", SIZE, NULL);
+        if (!shm || rp_shm_reserve(shm, 1 << 20, 4096, NULL))
+            _exit(1);
+        strcpy((char *)rp_shm_data(shm) + (1 << 20), "acknowledged");
+        if (write(ready[1], "x", 1) != 1)
+            _exit(1);
+        pause();
+    }
+    char x;
+    assert_int_equal(read(ready[0], &x, 1), 1);
+    assert_null(rp_shm_open(*state, "a", &err));
+    assert_int_equal(err.code, RP_ERR_BUSY);
+    err = (struct rp_error){0};
+    assert_null(rp_shm_create(*state, "a", SIZE, &err));
+    assert_int_equal(err.code, RP_ERR_BUSY);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    struct rp_shm *shm = rp_shm_open(*state, "a", &err);
+    assert_non_null(shm);
+    assert_int_equal(rp_shm_size(shm), SIZE);
+    assert_true(rp_shm_has(shm, 0, SIZE));
+    assert_false(rp_shm_has(shm, 0, 1 << 20));
+    assert_string_equal((char *)rp_shm_data(shm) + (1 << 20), "acknowledged");
+    rp_shm_remove(shm);
+    err = (struct rp_error){0};
+    assert_null(rp_shm_open(*state, "a", &err));
+    assert_int_equal(err.code, RP_ERR_NOT_FOUND);
+    close(ready[0]);
+    close(ready[1]);
+}
+
+static void created_again_it_is_empty(void **state)
+{
+    struct rp_error err = {0};
+    struct rp_shm *shm = rp_shm_create(*state, "b", SIZE, &err);
+    assert_non_null(shm);
+    assert_int_equal(rp_shm_reserve(shm, 0, SIZE / 2, &err), 0);
+    memset(rp_shm_data(shm), 7, 4096);
+    rp_shm_close(shm);
+    shm = rp_shm_create(*state, "b", SIZE, &err);
+    assert_non_null(shm);
+    assert_false(rp_shm_has(shm, 0, SIZE));
+    assert_int_equal(rp_shm_reserve(shm, 0, 4096, &err), 0);
+    assert_int_equal(*(char *)rp_shm_data(shm), 0);
+    assert_int_equal(rp_shm_reserve(shm, SIZE - 1, 2, &err), -1);
+    assert_int_equal(err.code, RP_ERR_INVALID);
+    rp_shm_close(shm);
+}
+
+static void more_than_tmpfs_has_is_no_space_and_not_a_signal(void **state)
+{
+    struct rp_error err = {0};
+    struct rp_shm *shm = rp_shm_create(*state, "c", (size_t)1 << 46, &err);
+    assert_non_null(shm);
+    assert_int_equal(rp_shm_reserve(shm, 0, (size_t)1 << 46, &err), -1);
+    assert_int_equal(err.code, RP_ERR_NO_SPACE);
+    assert_false(rp_shm_has(shm, 0, SIZE));
+    rp_shm_close(shm);
+}
+
+static void a_folder_has_one_place_and_a_file_on_a_disk_is_refused(void **state)
+{
+    struct rp_error err = {0};
+    char *one = rp_shm_directory("/usr", &err), *same = rp_shm_directory("/usr/", &err), *other = rp_shm_directory(*state, &err);
+    assert_string_equal(one, same);
+    assert_string_not_equal(one, other);
+    rp_shm_clean(one);
+    rp_shm_clean(other);
+    free(one);
+    free(same);
+    free(other);
+    char folder[] = "/tmp/refpoint-test-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    struct stat tmp, shm;
+    assert_int_equal(stat(folder, &tmp) || stat("/dev/shm", &shm), 0);
+    struct rp_shm *there = rp_shm_create(folder, "d", 4096, &err);
+    RP_AUTO_FREE char *file = rp_xasprintf("%s/d", folder);
+    unlink(file);
+    rmdir(folder);
+    if (there) // /tmp is a tmpfs here
+        rp_shm_close(there);
+    else
+        assert_int_equal(err.code, RP_ERR_UNSUPPORTED);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_a_killed_process_wrote_is_there_for_the_next_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(created_again_it_is_empty, setup, teardown),
+        cmocka_unit_test_setup_teardown(more_than_tmpfs_has_is_no_space_and_not_a_signal, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_folder_has_one_place_and_a_file_on_a_disk_is_refused, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
