@@ -17,6 +17,7 @@
 
 #include "base/guid.h"
 #include "io/fs.h"
+#include "io/shm.h"
 
 struct rp_vhdx;
 
@@ -73,6 +74,16 @@ struct rp_vhdx *rp_vhdx_open(struct rp_fs *fs, const char *path, unsigned flags,
                              struct rp_error *err);
 // Flushes, drains the log, clears LogGuid, closes. After an earlier failed flush it closes without writing and fails.
 int rp_vhdx_close(struct rp_vhdx *vhdx, struct rp_error *err);
+// Keeps a copy of every change of metadata that is not in the file yet in `shm` (of rp_vhdx_shm_size() bytes, empty), before
+// the write that caused it returns: if the process dies, rp_vhdx_adopt finds there what the file lacks. Right after an open
+// for writing, before anything else. Takes `shm` over when it succeeds: a clean close or a freeze removes it, abandon leaves it.
+int rp_vhdx_share(struct rp_vhdx *vhdx, struct rp_shm *shm, struct rp_error *err);
+size_t rp_vhdx_shm_size(void);
+// Ends, in its name and under its GUIDs, the session of a process that died, cleanly: afterwards the file holds every write
+// that had returned, durably. `shm` is what that session shared (borrowed; the caller removes it when all is done). Killed
+// anywhere, also by a power cut, it can be run again, if `shm` is still there. STATE: the file is not as that session left
+// it, somebody else opened it since (nothing was changed). Takes the lock as RP_VHDX_WRITE | flags does.
+int rp_vhdx_adopt(struct rp_fs *fs, const char *path, unsigned flags, struct rp_shm *shm, struct rp_error *err);
 // Closes without writing anything: what a crash would leave. NULL is fine.
 void rp_vhdx_abandon(struct rp_vhdx *vhdx);
 RP_DEFINE_CLEANUP(struct rp_vhdx, rp_vhdx_abandon)

@@ -59,6 +59,11 @@ static int file_flush(struct rp_store *store, struct rp_error *err)
     return fdatasync(fd_of(store)) ? rp_fail_sys(err, errno, "%s: sync", store->name) : 0;
 }
 
+static int file_settle(struct rp_store *store, struct rp_error *err)
+{
+    return fsync(fd_of(store)) ? rp_fail_sys(err, errno, "%s: sync", store->name) : 0;
+}
+
 static int file_truncate(struct rp_store *store, uint64_t size, struct rp_error *err)
 {
     if (ftruncate(fd_of(store), (off_t)size))
@@ -156,6 +161,7 @@ static const struct rp_store_ops file_ops = {
     .pread = file_pread,
     .pwrite = file_pwrite,
     .flush = file_flush,
+    .settle = file_settle,
     .truncate = file_truncate,
     .size = file_size,
     .extents = file_extents,

@@ -14,6 +14,11 @@ int rp_store_pwrite(struct rp_store *store, const void *data, size_t size, uint6
 
 int rp_store_flush(struct rp_store *store, struct rp_error *err) { return store->ops->flush(store, err); }
 
+int rp_store_settle(struct rp_store *store, struct rp_error *err)
+{
+    return store->ops->settle ? store->ops->settle(store, err) : rp_store_flush(store, err);
+}
+
 int rp_store_truncate(struct rp_store *store, uint64_t size, struct rp_error *err)
 {
     return store->ops->truncate(store, size, err);

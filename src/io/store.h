@@ -30,6 +30,7 @@ struct rp_store_ops {
     int (*pread)(struct rp_store *store, void *data, size_t size, uint64_t offset, struct rp_error *err);
     int (*pwrite)(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err);
     int (*flush)(struct rp_store *store, struct rp_error *err);
+    int (*settle)(struct rp_store *store, struct rp_error *err); // NULL: flush does it
     int (*truncate)(struct rp_store *store, uint64_t size, struct rp_error *err);
     int (*size)(struct rp_store *store, uint64_t *size, struct rp_error *err);
     int (*extents)(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_ranges *data, struct rp_error *err);
@@ -52,6 +53,8 @@ int rp_store_pread(struct rp_store *store, void *data, size_t size, uint64_t off
 int rp_store_pwrite(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err);
 // Makes content and size durable (fdatasync).
 int rp_store_flush(struct rp_store *store, struct rp_error *err);
+// As flush, and the file's times too (fsync): the identity is then what it will still be after a power cut.
+int rp_store_settle(struct rp_store *store, struct rp_error *err);
 // Sets the size; new bytes read as zero.
 int rp_store_truncate(struct rp_store *store, uint64_t size, struct rp_error *err);
 int rp_store_size(struct rp_store *store, uint64_t *size, struct rp_error *err);

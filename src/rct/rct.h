@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/gate.h"
 #include "base/guid.h"
 #include "base/ranges.h"
 #include "disk/vhdx.h"
@@ -46,7 +47,7 @@ int rp_rct_disk_of(struct rp_vhdx *vhdx, struct rp_rct_disk *disk, struct rp_err
 enum rp_rct_verdict {
     RP_RCT_CLEAN,   // disk and tracking are as they were left: exact
     RP_RCT_NEW,     // there was no tracking file: tracking starts now, older ids are unknown
-    RP_RCT_UNCLEAN, // the last session did not end: everything counts as changed in the epoch it was in
+    RP_RCT_UNCLEAN, // the last session did not end: what it may have changed counts as changed in the epoch it was in
     RP_RCT_FOREIGN, // somebody else changed the disk: everything counts as changed in the current epoch. Or the file is
                     // damaged, or of another disk, or the disk shrank: tracking starts anew, older ids are unknown
 };
@@ -84,6 +85,32 @@ struct rp_rct *rp_rct_prepare_child(struct rp_rct *parent, const char *child_pat
 
 // Before the change: every unit that the range touches has changed in the current epoch. Lock-free, no syscall.
 void rp_rct_mark(struct rp_rct *rct, uint64_t offset, uint64_t length);
+// A power cut. Beside "<disk>.rct" stands "<disk>.mrt", a coarse bitmap of regions that is written *through*: a region is set
+// durably before the first change in it. What the array lost then counts as changed in the regions that are set, and nowhere
+// else (docs/formats/mrt.md). Inside the gate, before the mark, with no system call:
+bool rp_rct_covered(struct rp_rct *rct, uint64_t offset, uint64_t length);
+// When it says no, leave the gate and call this, then enter and ask again: sets the regions, durably at return. Calls from
+// several threads share their syncs. A failure is final for the session: what is not covered cannot be changed any more.
+int rp_rct_cover(struct rp_rct *rct, uint64_t offset, uint64_t length, struct rp_error *err);
+// In the background: writes the array, durably, and lets go of the regions that were not used lately. A new generation of
+// the bitmap begins, everybody who is inside `gate` has left, the array is written, and only then does the generation before
+// end. From one thread at a time; not from inside the gate.
+int rp_rct_flush(struct rp_rct *rct, struct rp_gate *gate, struct rp_error *err);
+// Bytes of the disk that a power cut now would add to the next incremental, at most: tells when to flush.
+uint64_t rp_rct_exposed(const struct rp_rct *rct);
+
+// A mere kill. From here on the array and the epoch are kept in `shm` (rp_rct_shm_size() bytes, empty), so that marks outlive
+// the process. Right after rp_rct_open_write or rp_rct_prepare_child. Takes `shm` over when it succeeds: a clean close or
+// rp_rct_freeze removes it, abandon leaves it. When the memory for a mark cannot be had, that mark is kept in the process only,
+// and `shm` says so: then a kill counts like a power cut.
+int rp_rct_share(struct rp_rct *rct, struct rp_shm *shm, struct rp_error *err);
+size_t rp_rct_shm_size(void);
+// Ends the session of a process that died, in its name, cleanly: every mark and every seal that it made is in the file,
+// durably, bound to `disk`, which is its state after rp_vhdx_adopt. `shm` is borrowed. STATE: it is not of this file's last
+// session; nothing was changed, and opening the file finds out what can be known. Can be run again.
+int rp_rct_adopt(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, struct rp_shm *shm,
+                 struct rp_error *err);
+
 // In memory only (the pause): ends the epoch. The id must not be shown before rp_rct_freeze returned 0.
 struct rp_rct_id rp_rct_seal(struct rp_rct *rct);
 // After a seal with a child: writes everything, durably, as a clean file bound to the frozen disk as it is now
