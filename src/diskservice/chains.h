@@ -2,6 +2,7 @@
 //
 // Locks, in the order they are taken:
 //   turn   one checkpoint, merge or growth at a time (rp_engine_begin / rp_engine_end); its holder owns `record`
+//   flushing  while the tracker of a leaf is written in the background, and during a pause: no pause waits for that writing
 //   chains the arrays of layers and the trackers in them, for everybody who is not inside the gate
 //   gate   the arrays of layers and the leaf's tracker, for guest I/O: it may read them inside, they change when closed
 //   state  the small fields at the end
@@ -42,8 +43,10 @@ enum rp_engine_turn { RP_TURN_FREE, RP_TURN_CHECKPOINT, RP_TURN_MERGE, RP_TURN_G
 struct rp_engine {
     struct rp_fs *fs;
     char *directory;
+    char *shm_directory;   // NULL: none
     struct rp_store *lock; // RP_ENGINE_LOCK
     struct rp_gate *gate;
+    pthread_mutex_t flushing;
     pthread_mutex_t chains;
     size_t count;
     struct rp_engine_chain disks[RP_ENGINE_MAX_DISKS];
@@ -84,12 +87,24 @@ struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer);
 // Freezes the VHDX, then binds its tracker (if any) to the frozen file.
 int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err);
 
+// Keeps what a layer that is open for writing has not written yet in shared memory: its disk from rp_vhdx_open on, its
+// tracker from rp_rct_open_write, rp_rct_prepare_child or rp_rct_thaw on, before the first change. Whichever is there and not
+// shared yet; without shared memory it says so in the log, and a kill counts like a power cut.
+void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer);
+
 // engine.c
+// A pause: takes `flushing` and `chains`, then closes the gate: guest I/O is out, the leaves may be exchanged. Returns when it
+// closed; resume returns how many nanoseconds the guest waited.
+uint64_t rp_engine_pause(struct rp_engine *engine);
+uint64_t rp_engine_resume(struct rp_engine *engine, uint64_t paused_at);
 int rp_engine_begin(struct rp_engine *engine, enum rp_engine_turn turn, struct rp_error *err); // BUSY during a merge
 void rp_engine_end(struct rp_engine *engine);
 int rp_engine_write_record(struct rp_engine *engine, struct rp_error *err);
-// Takes from the record's scratch list what is gone or has become part of a chain.
-int rp_engine_prune_scratch(struct rp_engine *engine, struct rp_error *err);
+// Takes from the record's lists what they need not say any more: leftovers that are gone or have become part of a chain,
+// files to be merged that are in no chain.
+int rp_engine_prune_record(struct rp_engine *engine, struct rp_error *err);
+// Whether leaves that a merge has put on top are still in the chains.
+bool rp_engine_half_merged(struct rp_engine *engine);
 // Brings the facts of a disk up to date. By the holder of the turn.
 void rp_engine_publish(struct rp_engine *engine, struct rp_engine_chain *disk);
 // The error of a lost switch, if there was one.
@@ -97,6 +112,11 @@ int rp_engine_check(struct rp_engine *engine, struct rp_error *err);
 void rp_engine_fail(struct rp_engine *engine, const struct rp_error *why);
 // Under `chains`: where the file stands; false: in no chain.
 bool rp_engine_find_layer(struct rp_engine *engine, const char *path, size_t *disk, size_t *layer);
+
+// checkpoint.c
+// Freezes the leaf of a disk under a fresh one, which the record lists as to be merged down too: for merge.c, which has the
+// turn. No id is published.
+int rp_engine_put_leaf(struct rp_engine *engine, struct rp_engine_chain *disk, uint64_t *pause_ns, struct rp_error *err);
 
 // merge.c
 void rp_engine_stop_merge(struct rp_engine *engine);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "diskservice/chains.h"
 
@@ -144,12 +145,23 @@ static int sync_layers(struct rp_engine *engine, struct rp_error *err)
     return 0;
 }
 
-struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, struct rp_error *err)
+char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory)
+{
+    struct rp_error err = {0};
+    char *directory = fs == rp_fs_posix() ? rp_shm_directory(vm_directory, &err) : NULL;
+    if (err.code)
+        rp_log(RP_LOG_WARNING, "no shared memory, so a killed disk service loses what was not flushed: %s", err.text);
+    return directory;
+}
+
+struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, const char *shm_directory, struct rp_error *err)
 {
     struct rp_engine *engine = rp_xcalloc(1, sizeof *engine);
     engine->fs = fs;
     engine->directory = rp_xstrdup(vm_directory);
+    engine->shm_directory = shm_directory ? rp_xstrdup(shm_directory) : NULL;
     engine->gate = rp_gate_new();
+    pthread_mutex_init(&engine->flushing, NULL);
     pthread_mutex_init(&engine->chains, NULL);
     pthread_mutex_init(&engine->state, NULL);
     pthread_cond_init(&engine->changed, NULL);
@@ -184,10 +196,12 @@ static void free_engine(struct rp_engine *engine)
     rp_record_clear(&engine->record);
     rp_store_close(engine->lock); // last: the next one may open the disks now
     rp_gate_free(engine->gate);
+    pthread_mutex_destroy(&engine->flushing);
     pthread_mutex_destroy(&engine->chains);
     pthread_mutex_destroy(&engine->state);
     pthread_cond_destroy(&engine->changed);
     free(engine->directory);
+    free(engine->shm_directory);
     free(engine);
 }
 
@@ -288,6 +302,24 @@ bool rp_engine_find_layer(struct rp_engine *engine, const char *path, size_t *di
     return false;
 }
 
+uint64_t rp_engine_pause(struct rp_engine *engine)
+{
+    pthread_mutex_lock(&engine->flushing);
+    pthread_mutex_lock(&engine->chains);
+    uint64_t paused_at = rp_clock_monotonic_ns();
+    rp_gate_close(engine->gate);
+    return paused_at;
+}
+
+uint64_t rp_engine_resume(struct rp_engine *engine, uint64_t paused_at)
+{
+    rp_gate_open(engine->gate);
+    uint64_t waited = rp_clock_monotonic_ns() - paused_at;
+    pthread_mutex_unlock(&engine->chains);
+    pthread_mutex_unlock(&engine->flushing);
+    return waited;
+}
+
 int rp_engine_begin(struct rp_engine *engine, enum rp_engine_turn turn, struct rp_error *err)
 {
     int failed = 0;
@@ -320,10 +352,22 @@ int rp_engine_write_record(struct rp_engine *engine, struct rp_error *err)
     return 0;
 }
 
-int rp_engine_prune_scratch(struct rp_engine *engine, struct rp_error *err)
+bool rp_engine_half_merged(struct rp_engine *engine)
 {
+    size_t disk, layer;
+    for (size_t i = 0; i < engine->record.merging_count; i++)
+        if (rp_engine_find_layer(engine, engine->record.merging[i], &disk, &layer))
+            return true;
+    return false;
+}
+
+int rp_engine_prune_record(struct rp_engine *engine, struct rp_error *err)
+{
+    size_t disk, layer;
+    for (size_t i = engine->record.merging_count; i-- > 0;)
+        if (!rp_engine_find_layer(engine, engine->record.merging[i], &disk, &layer))
+            rp_record_drop_merging(&engine->record, i);
     for (size_t i = engine->record.scratch_count; i-- > 0;) {
-        size_t disk, layer;
         bool exists = true;
         bool member = rp_engine_find_layer(engine, engine->record.scratch[i], &disk, &layer);
         if (!member && rp_fs_exists(engine->fs, engine->record.scratch[i], &exists, err))

@@ -19,7 +19,12 @@ struct rp_engine;
 #define RP_ENGINE_LOCK "vm.lock" // in the VM's folder: held exclusively by whoever has the disks open
 
 // Opens every disk of the chain record for writing. RP_ERR_BUSY when another service or engine has the VM.
-struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, struct rp_error *err);
+// `shm_directory` (io/shm.h): where what is not in the files yet is kept from now on, so that a mere kill loses nothing that
+// was acknowledged; what a killed service left there is first brought into the files. NULL: a kill counts like a power cut.
+struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, const char *shm_directory, struct rp_error *err);
+// That folder for a VM whose files are on the machine's file system: malloc'ed. NULL for others, and where none can be had
+// (then the log says why).
+char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory);
 // Clean end: flush, close logs, tracking files clean. Frees in every case; -1 tells what could not be made durable.
 int rp_engine_close(struct rp_engine *engine, struct rp_error *err);
 // What a crash would leave. For tests.

@@ -53,6 +53,12 @@ void rp_layer_release(struct rp_layer *layer)
     free(layer);
 }
 
+void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer)
+{
+    (void)engine;
+    (void)layer;
+}
+
 int rp_layer_state(struct rp_layer *layer, struct rp_rct_disk *disk, struct rp_error *err)
 {
     return rp_rct_disk_of(layer->vhdx, disk, err);

@@ -67,7 +67,8 @@ static int plugin_config_complete(void)
 static int plugin_after_fork(void)
 {
     struct rp_error err = {0};
-    engine = rp_engine_open(rp_fs_posix(), vm_directory, &err);
+    RP_AUTO_FREE char *shm = rp_engine_shm_directory(rp_fs_posix(), vm_directory);
+    engine = rp_engine_open(rp_fs_posix(), vm_directory, shm, &err);
     if (!engine || !(server = rp_server_start(engine, vm_directory, &clients, &err)))
         return failed(&err);
     return 0;

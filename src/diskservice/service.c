@@ -73,8 +73,10 @@ static int ask(struct rp_service *service, const struct rp_control_request *requ
 
 static struct rp_engine *engine_of(struct rp_service *service, struct rp_error *err)
 {
-    if (!service->engine)
-        service->engine = rp_engine_open(service->fs, service->directory, err);
+    if (!service->engine) {
+        RP_AUTO_FREE char *shm = rp_engine_shm_directory(service->fs, service->directory);
+        service->engine = rp_engine_open(service->fs, service->directory, shm, err);
+    }
     return service->engine;
 }
 

@@ -151,8 +151,10 @@ void rp_local_disk_sweep(const struct rp_local_vm *vm)
 {
     RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
     struct rp_engine *engine = NULL;
-    if (!rp_record_read(vm->local->fs, vm->directory, &record, NULL) && record.scratch_count)
-        engine = rp_engine_open(vm->local->fs, vm->directory, NULL);
+    if (!rp_record_read(vm->local->fs, vm->directory, &record, NULL) && record.scratch_count) {
+        RP_AUTO_FREE char *shm = rp_engine_shm_directory(vm->local->fs, vm->directory);
+        engine = rp_engine_open(vm->local->fs, vm->directory, shm, NULL);
+    }
     if (engine)
         rp_engine_close(engine, NULL);
 }

@@ -333,7 +333,7 @@ static void nobody_reads_a_leaf_and_nobody_writes_a_frozen_file(void **state)
     assert_null(rp_vhdx_open(f->fs, a.disks[0].path, RP_VHDX_WRITE, NULL, &err));
     assert_int_equal(err.code, RP_ERR_BUSY);
     err = (struct rp_error){0};
-    assert_null(rp_engine_open(f->fs, VM_DIRECTORY, &err));
+    assert_null(rp_engine_open(f->fs, VM_DIRECTORY, NULL, &err));
     assert_int_equal(err.code, RP_ERR_BUSY);
     rp_engine_checkpoint_clear(&a);
 }

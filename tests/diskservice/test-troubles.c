@@ -77,7 +77,7 @@ static void restart(struct life *l)
     crashfs_restart(l->fs, ending == 2, &l->random);
     struct rp_error err = {0};
     trouble(l, 20);
-    while (!(l->engine = rp_engine_open(l->fs, VM_DIRECTORY, &err))) {
+    while (!(l->engine = rp_engine_open(l->fs, VM_DIRECTORY, NULL, &err))) {
         if (!strstr(err.text, "the machine stopped here"))
             fail_msg("open: %s", err.text);
         crashfs_restart(l->fs, test_random(&l->random) % 2, &l->random);

@@ -33,7 +33,7 @@ void vm_create(struct rp_fs *fs, const char *directory, size_t disks, uint64_t s
 struct rp_engine *vm_open(struct rp_fs *fs, const char *directory)
 {
     struct rp_error err = {0};
-    struct rp_engine *engine = rp_engine_open(fs, directory, &err);
+    struct rp_engine *engine = rp_engine_open(fs, directory, NULL, &err);
     if (!engine)
         fail_msg("open: %s", err.text);
     return engine;
