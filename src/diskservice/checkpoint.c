@@ -84,109 +84,158 @@ static void discard_child(struct rp_engine *engine, struct rp_layer *child, cons
     rp_fs_sync_parent(engine->fs, path, NULL);
 }
 
+// Fresh leaves on top of some disks, at one instant: a checkpoint, or a merge that wants the leaf to be a frozen file.
+struct fresh {
+    struct rp_engine *engine;
+    const struct rp_guid *operation; // the checkpoint's; NULL: for a merge, and nobody hears of it
+    size_t count;
+    struct rp_engine_chain *disks[RP_ENGINE_MAX_DISKS];
+    char *paths[RP_ENGINE_MAX_DISKS];
+    struct rp_layer *children[RP_ENGINE_MAX_DISKS];
+    struct rp_rct_id ids[RP_ENGINE_MAX_DISKS];
+    uint64_t pause_ns;
+};
+
 // Everything that takes time. On failure nothing of it stays.
-static int prepare(struct rp_engine *engine, char **paths, struct rp_layer **children, struct rp_error *err)
+static int prepare(struct fresh *f, struct rp_error *err)
 {
+    struct rp_engine *engine = f->engine;
     size_t made = 0;
     // Listed before they exist: whenever the power goes, the next open knows them for ours.
-    int failed = rp_engine_prune_scratch(engine, err);
-    for (size_t i = 0; i < engine->count && !failed; i++) {
-        paths[i] = child_path(rp_chain_leaf(&engine->disks[i])->path);
-        failed = rp_record_add_scratch(&engine->record, paths[i], err);
+    int failed = rp_engine_prune_record(engine, err);
+    for (size_t i = 0; i < f->count && !failed; i++) {
+        f->paths[i] = child_path(rp_chain_leaf(f->disks[i])->path);
+        failed = rp_record_add_scratch(&engine->record, f->paths[i], err);
     }
     failed = failed || rp_engine_write_record(engine, err);
-    while (!failed && made < engine->count) {
-        children[made] = prepare_child(engine, &engine->disks[made], paths[made], err);
-        failed = !children[made++];
+    while (!failed && made < f->count) {
+        f->children[made] = prepare_child(engine, f->disks[made], f->paths[made], err);
+        failed = !f->children[made++];
     }
     while (failed && made)
-        made--, discard_child(engine, children[made], paths[made]);
-    return failed ? rp_context(err, "prepare a checkpoint of %s", engine->directory) : 0;
-}
-
-// Freezes the files that were leaves, and writes the record. A failure here cannot be undone: rp_engine_fail.
-static int settle(struct rp_engine *engine, const struct rp_guid *operation, const struct rp_rct_id *ids, uint64_t pause_ns,
-                  struct rp_error *err)
-{
-    struct rp_engine_checkpoint made = {.operation = *operation, .pause_ns = pause_ns};
-    int failed = 0;
-    for (size_t i = 0; i < engine->count && !failed; i++) {
-        struct rp_engine_chain *disk = &engine->disks[i];
-        struct rp_layer *frozen = disk->layers[disk->depth - 2], *leaf = rp_chain_leaf(disk);
-        pthread_mutex_lock(&engine->chains);
-        failed = rp_layer_freeze(frozen, err);
-        pthread_mutex_unlock(&engine->chains);
-        made.disks[made.count++] = (struct rp_engine_frozen){
-            .disk_id = disk->disk_id,
-            .path = rp_xstrdup(frozen->path),
-            .leaf_path = rp_xstrdup(leaf->path),
-            .tracked = frozen->rct != NULL,
-            .id = ids[i],
-        };
-    }
-    if (failed) {
-        rp_engine_checkpoint_clear(&made);
-        return -1;
-    }
-    struct rp_record *record = &engine->record;
-    rp_engine_checkpoint_clear(&record->last);
-    record->last = made;
-    for (size_t i = 0; i < engine->count; i++) {
-        free(record->disks[i].leaf_path);
-        record->disks[i].leaf_path = rp_xstrdup(rp_chain_leaf(&engine->disks[i])->path);
-    }
-    if (rp_engine_prune_scratch(engine, err) || rp_engine_write_record(engine, err))
-        return -1;
-    // Only now may a reader open them.
-    for (size_t i = 0; i < engine->count && !failed; i++)
-        failed = rp_store_lock(engine->disks[i].layers[engine->disks[i].depth - 2]->lock, false, err);
+        made--, discard_child(engine, f->children[made], f->paths[made]);
     return failed;
 }
 
-static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result, struct rp_error *err)
+// The pause: nothing in it waits for a disk. Returns the number of the switch.
+static unsigned long pause_and_swap(struct fresh *f)
 {
-    struct rp_error failure = {0};
-    if (engine->record.last.count && rp_guid_equal(&engine->record.last.operation, operation)) {
-        copy_result(result, &engine->record.last);
-        return rp_engine_check(engine, err);
-    }
-    char *paths[RP_ENGINE_MAX_DISKS] = {0};
-    struct rp_layer *children[RP_ENGINE_MAX_DISKS] = {0};
-    struct rp_rct_id ids[RP_ENGINE_MAX_DISKS] = {0};
-    int failed = rp_engine_check(engine, err);
-    if (!failed && !engine->count)
-        failed = rp_fail(err, RP_ERR_STATE, "%s: has no disk to checkpoint", engine->directory);
-    failed = failed || prepare(engine, paths, children, err);
-    for (size_t i = 0; i < engine->count; i++)
-        free(paths[i]);
-    if (failed)
-        return -1;
-
+    struct rp_engine *engine = f->engine;
     pthread_mutex_lock(&engine->chains);
     uint64_t start = rp_clock_monotonic_ns();
     rp_gate_close(engine->gate);
-    for (size_t i = 0; i < engine->count; i++) {
-        struct rp_engine_chain *disk = &engine->disks[i];
-        if (rp_chain_leaf(disk)->rct)
-            ids[i] = rp_rct_seal(rp_chain_leaf(disk)->rct);
-        disk->layers[disk->depth++] = children[i];
+    for (size_t i = 0; i < f->count; i++) {
+        struct rp_layer *leaf = rp_chain_leaf(f->disks[i]);
+        if (leaf->rct)
+            f->ids[i] = rp_rct_seal(leaf->rct);
+        f->disks[i]->layers[f->disks[i]->depth++] = f->children[i];
     }
     unsigned long announced = atomic_fetch_add(&engine->announced, 1) + 1;
     rp_gate_open(engine->gate);
-    uint64_t pause_ns = rp_clock_monotonic_ns() - start;
-    for (size_t i = 0; i < engine->count; i++)
-        rp_engine_publish(engine, &engine->disks[i]);
+    f->pause_ns = rp_clock_monotonic_ns() - start;
+    for (size_t i = 0; i < f->count; i++)
+        rp_engine_publish(engine, f->disks[i]);
     pthread_mutex_unlock(&engine->chains);
+    return announced;
+}
 
-    failed = settle(engine, operation, ids, pause_ns, &failure);
+static struct rp_layer *frozen_of(const struct rp_engine_chain *disk) { return disk->layers[disk->depth - 2]; }
+
+// What the record says of it: the checkpoint's result, or that the fresh leaf is to be merged down as well.
+static int note(struct fresh *f, struct rp_error *err)
+{
+    struct rp_record *record = &f->engine->record;
+    struct rp_engine_checkpoint made = {.pause_ns = f->pause_ns};
+    if (f->operation)
+        made.operation = *f->operation;
+    for (size_t i = 0; i < f->count; i++) {
+        struct rp_layer *frozen = frozen_of(f->disks[i]), *leaf = rp_chain_leaf(f->disks[i]);
+        struct rp_record_disk *entry = &record->disks[f->disks[i] - f->engine->disks];
+        free(entry->leaf_path);
+        entry->leaf_path = rp_xstrdup(leaf->path);
+        if (!f->operation && rp_record_add_merging(record, leaf->path, err))
+            return -1;
+        if (f->operation)
+            made.disks[made.count++] = (struct rp_engine_frozen){
+                .disk_id = f->disks[i]->disk_id,
+                .path = rp_xstrdup(frozen->path),
+                .leaf_path = rp_xstrdup(leaf->path),
+                .tracked = frozen->rct != NULL,
+                .id = f->ids[i],
+            };
+    }
+    if (f->operation) {
+        rp_engine_checkpoint_clear(&record->last);
+        record->last = made;
+    }
+    return 0;
+}
+
+// Freezes the files that were leaves, and writes the record. A failure here cannot be undone: rp_engine_fail.
+static int settle(struct fresh *f, struct rp_error *err)
+{
+    struct rp_engine *engine = f->engine;
+    int failed = 0;
+    for (size_t i = 0; i < f->count && !failed; i++) {
+        pthread_mutex_lock(&engine->chains);
+        failed = rp_layer_freeze(frozen_of(f->disks[i]), err);
+        pthread_mutex_unlock(&engine->chains);
+    }
+    if (failed || note(f, err) || rp_engine_prune_record(engine, err) || rp_engine_write_record(engine, err))
+        return -1;
+    // Only now may a reader open them.
+    for (size_t i = 0; i < f->count && !failed; i++)
+        failed = rp_store_lock(frozen_of(f->disks[i])->lock, false, err);
+    return failed;
+}
+
+static int switch_to_fresh(struct fresh *f, struct rp_error *err)
+{
+    struct rp_engine *engine = f->engine;
+    struct rp_error failure = {0};
+    int failed = prepare(f, err);
+    for (size_t i = 0; i < f->count; i++)
+        free(f->paths[i]);
+    if (failed)
+        return -1;
+    unsigned long announced = pause_and_swap(f);
+    failed = settle(f, &failure);
     if (failed)
         rp_engine_fail(engine, &failure);
     pthread_mutex_lock(&engine->state);
     atomic_store(&engine->settled, announced);
     pthread_cond_broadcast(&engine->changed);
     pthread_mutex_unlock(&engine->state);
-    if (failed)
-        return rp_fail(err, failure.code, "checkpoint of %s: %s", engine->directory, failure.text);
+    return failed ? rp_fail(err, failure.code, "%s", failure.text) : 0;
+}
+
+int rp_engine_put_leaf(struct rp_engine *engine, struct rp_engine_chain *disk, uint64_t *pause_ns, struct rp_error *err)
+{
+    struct fresh f = {.engine = engine, .count = 1, .disks = {disk}};
+    if (rp_engine_check(engine, err) || switch_to_fresh(&f, err))
+        return rp_context(err, "a fresh leaf on %s", rp_chain_leaf(disk)->path);
+    *pause_ns = f.pause_ns;
+    return 0;
+}
+
+static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result, struct rp_error *err)
+{
+    if (engine->record.last.count && rp_guid_equal(&engine->record.last.operation, operation)) {
+        copy_result(result, &engine->record.last);
+        return rp_engine_check(engine, err);
+    }
+    if (rp_engine_check(engine, err))
+        return -1;
+    if (!engine->count)
+        return rp_fail(err, RP_ERR_STATE, "%s: has no disk to checkpoint", engine->directory);
+    if (rp_engine_half_merged(engine))
+        return rp_fail(err, RP_ERR_BUSY, "%s: a merge was interrupted, and has to be finished before a checkpoint",
+                       engine->directory);
+    struct fresh f = {.engine = engine, .operation = operation, .count = engine->count};
+    for (size_t i = 0; i < f.count; i++)
+        f.disks[i] = &engine->disks[i];
+    if (switch_to_fresh(&f, err))
+        return rp_context(err, "checkpoint of %s", engine->directory);
     copy_result(result, &engine->record.last);
     return 0;
 }

@@ -199,7 +199,7 @@ static int update_record(struct fold *f, struct rp_error *err)
 {
     struct rp_record *record = &f->engine->record;
     struct rp_record_disk *entry = &record->disks[f->disk - f->engine->disks];
-    if (rp_engine_prune_scratch(f->engine, err) || rp_record_add_scratch(record, f->child->path, err))
+    if (rp_engine_prune_record(f->engine, err) || rp_record_add_scratch(record, f->child->path, err))
         return -1;
     if (f->above)
         return rp_engine_write_record(f->engine, err);

@@ -6,7 +6,7 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 
-enum { MAGIC_SIZE = 8, CRC_AT = 8, SIZE_AT = 12, HEADER_SIZE = 80, VERSION = 1, MAX_PATH = 4095 };
+enum { MAGIC_SIZE = 8, CRC_AT = 8, SIZE_AT = 12, HEADER_SIZE = 80, VERSION = 2, MAX_PATH = 4095 };
 static const char magic[MAGIC_SIZE] = "RPCHAIN";
 
 static int put_path(struct rp_buf *out, const char *path, struct rp_error *err)
@@ -54,6 +54,10 @@ int rp_record_encode(const struct rp_record *record, struct rp_buf *out, struct 
     for (size_t i = 0; i < record->scratch_count; i++)
         if (put_path(out, record->scratch[i], err))
             return -1;
+    rp_buf_append_le32(out, (uint32_t)record->merging_count);
+    for (size_t i = 0; i < record->merging_count; i++)
+        if (put_path(out, record->merging[i], err))
+            return -1;
     size_t size = out->size - start;
     if (size > RP_RECORD_SLOT)
         return rp_fail(err, RP_ERR_INVALID, "chain record: %zu bytes, at most %zu fit: shorten the paths of the disks", size,
@@ -90,7 +94,7 @@ static int decode_body(struct rp_cursor *c, struct rp_record *record)
     uint32_t disks = rp_cursor_le32(c), frozen = rp_cursor_le32(c), scratch = rp_cursor_le32(c);
     record->last.operation = rp_cursor_guid(c);
     record->last.pause_ns = rp_cursor_le64(c);
-    if (c->failed || version != VERSION || !record->generation || disks > RP_ENGINE_MAX_DISKS ||
+    if (c->failed || !version || version > VERSION || !record->generation || disks > RP_ENGINE_MAX_DISKS ||
         frozen > RP_ENGINE_MAX_DISKS || scratch > RP_RECORD_MAX_SCRATCH)
         return -1;
     for (uint32_t i = 0; i < disks && !c->failed; i++) {
@@ -113,6 +117,11 @@ static int decode_body(struct rp_cursor *c, struct rp_record *record)
     }
     for (uint32_t i = 0; i < scratch && !c->failed; i++)
         record->scratch[record->scratch_count++] = get_path(c);
+    uint32_t merging = version >= 2 ? rp_cursor_le32(c) : 0;
+    if (merging > RP_RECORD_MAX_MERGING)
+        return -1;
+    for (uint32_t i = 0; i < merging && !c->failed; i++)
+        record->merging[record->merging_count++] = get_path(c);
     return c->failed || rp_cursor_left(c) ? -1 : 0;
 }
 
@@ -232,6 +241,20 @@ void rp_record_drop_scratch(struct rp_record *record, size_t index)
     record->scratch[index] = record->scratch[--record->scratch_count];
 }
 
+int rp_record_add_merging(struct rp_record *record, const char *path, struct rp_error *err)
+{
+    if (record->merging_count == RP_RECORD_MAX_MERGING)
+        return rp_fail(err, RP_ERR_STATE, "chain record: too many files are being merged");
+    record->merging[record->merging_count++] = rp_xstrdup(path);
+    return 0;
+}
+
+void rp_record_drop_merging(struct rp_record *record, size_t index)
+{
+    free(record->merging[index]);
+    record->merging[index] = record->merging[--record->merging_count];
+}
+
 void rp_record_clear(struct rp_record *record)
 {
     for (size_t i = 0; i < record->count; i++)
@@ -239,6 +262,8 @@ void rp_record_clear(struct rp_record *record)
     rp_engine_checkpoint_clear(&record->last);
     while (record->scratch_count)
         rp_record_drop_scratch(record, record->scratch_count - 1);
+    while (record->merging_count)
+        rp_record_drop_merging(record, record->merging_count - 1);
     *record = (struct rp_record){0};
 }
 

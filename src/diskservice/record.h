@@ -13,6 +13,7 @@ struct rp_record_disk {
     char *leaf_path;        // absolute
 };
 #define RP_RECORD_MAX_SCRATCH (2 * RP_ENGINE_MAX_DISKS)
+#define RP_RECORD_MAX_MERGING (2 * RP_ENGINE_MAX_DISKS)
 struct rp_record {
     uint64_t generation; // 0: never written
     struct rp_guid vm_id;
@@ -22,6 +23,10 @@ struct rp_record {
     // Files of ours that something in progress made or will leave over. The next open deletes those that are in no chain.
     size_t scratch_count;
     char *scratch[RP_RECORD_MAX_SCRATCH];
+    // Leaves that a merge put on top of what it merges. They are ours alone: whoever goes on with the merge merges those that
+    // are in a chain as well, and until then there is no checkpoint.
+    size_t merging_count;
+    char *merging[RP_RECORD_MAX_MERGING];
 };
 // RP_ERR_NOT_FOUND when there is none, RP_ERR_CORRUPT when neither slot is whole.
 int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record *record, struct rp_error *err);
@@ -30,6 +35,8 @@ int rp_record_write(struct rp_fs *fs, const char *vm_directory, struct rp_record
 void rp_record_clear(struct rp_record *record);
 int rp_record_add_scratch(struct rp_record *record, const char *path, struct rp_error *err); // idempotent
 void rp_record_drop_scratch(struct rp_record *record, size_t index); // the last one takes its place
+int rp_record_add_merging(struct rp_record *record, const char *path, struct rp_error *err);
+void rp_record_drop_merging(struct rp_record *record, size_t index);
 
 #define RP_RECORD_SLOT ((size_t)1 << 20) // where the second slot starts, and the most that one may hold
 // One slot, as bytes and back. Paths are absolute and shorter than 4096 bytes, else RP_ERR_INVALID / RP_ERR_CORRUPT.
