@@ -237,6 +237,18 @@ int rp_check_range(const struct rp_vhdx *v, uint64_t offset, uint64_t length, st
 // Reads from the store; what a replayed log says is behind the end of the file reads as zeros.
 int rp_payload_read(struct rp_vhdx *v, void *data, size_t size, uint64_t offset, struct rp_error *err);
 
+// How the bytes of a write get into the file: from memory, shared with another file, past the page cache. `put` brings
+// what belongs at `offset` of the virtual disk to `file_offset` of the store; called from the thread that writes, without
+// any lock, for consecutive pieces of the range.
+struct rp_payload {
+    int (*put)(void *context, struct rp_store *store, uint64_t file_offset, uint64_t offset, uint64_t length,
+               struct rp_error *err);
+    void *context;
+};
+// As rp_vhdx_write, by `payload`: the one way in which payload gets into a file and its block becomes present.
+int rp_payload_write(struct rp_vhdx *v, uint64_t size, uint64_t offset, const struct rp_payload *payload,
+                     struct rp_error *err);
+
 // ---- load.c
 
 // Parses region tables and metadata, through the cache.

@@ -96,8 +96,8 @@ static int publish(struct rp_vhdx *v, struct change *c, struct rp_error *err)
 }
 
 // Writes `length` bytes inside one block that is not, or not wholly, present. `*again`: it became present meanwhile.
-static int write_change(struct rp_vhdx *v, const void *data, uint64_t length, uint64_t offset, bool *again,
-                        struct rp_error *err)
+static int write_change(struct rp_vhdx *v, const struct rp_payload *payload, uint64_t length, uint64_t offset,
+                        bool *again, struct rp_error *err)
 {
     struct change c = {.block = rp_block_of(v, offset), .offset = offset, .length = length};
     uint64_t start = c.block * v->layout.block_size;
@@ -114,7 +114,7 @@ static int write_change(struct rp_vhdx *v, const void *data, uint64_t length, ui
     if (!failed && !*again) {
         bool taken = !rp_bat_present(c.entry);
         rp_unlock(v);
-        failed = rp_store_pwrite(v->store, data, length, c.space + (offset - start), err);
+        failed = payload->put(payload->context, v->store, c.space + (offset - start), offset, length, err);
         rp_lock(v);
         if (failed && taken)
             rp_space_return(v, c.space, v->layout.block_size);
@@ -128,8 +128,8 @@ static int write_change(struct rp_vhdx *v, const void *data, uint64_t length, ui
 }
 
 // Overwrites what is present at `offset`, as far as it lies together: one lookup, one write. `*done` 0: nothing is.
-static int overwrite(struct rp_vhdx *v, const void *data, uint64_t length, uint64_t offset, uint64_t *done,
-                     struct rp_error *err)
+static int overwrite(struct rp_vhdx *v, const struct rp_payload *payload, uint64_t length, uint64_t offset,
+                     uint64_t *done, struct rp_error *err)
 {
     struct rp_piece piece;
     *done = 0;
@@ -138,40 +138,59 @@ static int overwrite(struct rp_vhdx *v, const void *data, uint64_t length, uint6
     int failed = rp_blocks_find(v, offset, length, &piece, err);
     rp_unlock(v);
     if (!failed && piece.state == RP_BLOCK_FULL) {
-        failed = rp_store_pwrite(v->store, data, piece.length, piece.file_offset, err);
+        failed = payload->put(payload->context, v->store, piece.file_offset, offset, piece.length, err);
         *done = piece.length;
     }
     rp_gate_leave(v->gate, token);
     return failed;
 }
 
-static int write_pieces(struct rp_vhdx *v, const uint8_t *data, uint64_t size, uint64_t offset, struct rp_error *err)
+static int write_pieces(struct rp_vhdx *v, const struct rp_payload *payload, uint64_t size, uint64_t offset,
+                        struct rp_error *err)
 {
     while (size) {
         uint64_t done;
-        if (overwrite(v, data, size, offset, &done, err))
+        if (overwrite(v, payload, size, offset, &done, err))
             return -1;
         if (!done) {
             bool again;
             done = rp_min64(size, (rp_block_of(v, offset) + 1) * v->layout.block_size - offset);
-            if (write_change(v, data, done, offset, &again, err))
+            if (write_change(v, payload, done, offset, &again, err))
                 return -1;
             if (again)
                 continue;
         }
-        data += done;
         offset += done;
         size -= done;
     }
     return 0;
 }
 
-int rp_vhdx_write(struct rp_vhdx *v, const void *data, uint32_t size, uint64_t offset, struct rp_error *err)
+int rp_payload_write(struct rp_vhdx *v, uint64_t size, uint64_t offset, const struct rp_payload *payload,
+                     struct rp_error *err)
 {
     if (rp_check_range(v, offset, size, err) || rp_session_begin(v, RP_SESSION_DATA, err))
         return -1;
-    int failed = write_pieces(v, data, size, offset, err);
+    int failed = write_pieces(v, payload, size, offset, err);
     if (!atomic_load(&v->written)) // only ever after the write: see sync_file in flush.c
         atomic_store(&v->written, true);
     return failed;
+}
+
+struct memory {
+    const uint8_t *data;
+    uint64_t offset; // of its first byte in the virtual disk
+};
+
+static int put_memory(void *context, struct rp_store *store, uint64_t file_offset, uint64_t offset, uint64_t length,
+                      struct rp_error *err)
+{
+    const struct memory *m = context;
+    return rp_store_pwrite(store, m->data + (offset - m->offset), length, file_offset, err);
+}
+
+int rp_vhdx_write(struct rp_vhdx *v, const void *data, uint32_t size, uint64_t offset, struct rp_error *err)
+{
+    struct memory m = {data, offset};
+    return rp_payload_write(v, size, offset, &(struct rp_payload){put_memory, &m}, err);
 }
