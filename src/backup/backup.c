@@ -87,11 +87,10 @@ static int lock_vm(struct job *job, struct rp_error *err)
 
 static int prepare(struct job *job, struct rp_error *err)
 {
-    struct rp_repo_info info;
-    if (lock_vm(job, err) || rp_repo_info(job->repo, &info, err))
+    if (lock_vm(job, err))
         return -1;
     struct rp_guid id = rp_guid_new();
-    job->repository = info.id;
+    job->repository = *rp_repo_id(job->repo);
     rp_tag_format(&job->repository, &id, job->tag);
     // After the lock: nobody commits a point of this VM between this list and ours.
     if (rp_repo_points_of(job->repo, job->vm->id, &job->points, err))

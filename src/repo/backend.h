@@ -25,6 +25,8 @@ struct rp_backend_ops {
     int (*list)(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context, struct rp_error *err);
     // Gone already is fine.
     int (*remove)(struct rp_backend *backend, const char *name, struct rp_error *err);
+    // Bytes that can still be stored. NULL: nobody can tell.
+    int (*room)(struct rp_backend *backend, uint64_t *bytes, struct rp_error *err);
     void (*close)(struct rp_backend *backend);
 };
 struct rp_backend {

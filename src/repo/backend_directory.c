@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/guid.h"
 #include "repo/backend.h"
+#include "repo/whole_file.h"
 
 #define OBJECT_PATH 512
 #define STALE_TEMPORARY_S (24 * 3600)
@@ -59,23 +61,6 @@ static int make_folder(struct rp_backend *backend, const char *folder, struct rp
     return make_folder(backend, above, err) ? -1 : make_folder(backend, folder, err);
 }
 
-static int write_all(int fd, const char *data, size_t size)
-{
-    while (size) {
-        ssize_t n = write(fd, data, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            if (n == 0)
-                errno = ENOSPC;
-            return -1;
-        }
-        data += n;
-        size -= (size_t)n;
-    }
-    return 0;
-}
-
 // Gives the temporary file its name unless that is taken. File systems without RENAME_NOREPLACE have link().
 static int take_name(int directory, const char *temporary, const char *name)
 {
@@ -103,19 +88,12 @@ static int directory_put(struct rp_backend *backend, const char *name, const voi
         return rp_fail_sys(err, EEXIST, "%s/%s: write", backend->location, name);
     struct rp_guid random = rp_guid_new();
     snprintf(temporary, sizeof temporary, "tmp/%s", rp_guid_format(&random, guid));
-    int fd = openat(fd_of(backend), temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == ENOENT) {
+    int failed = rp_whole_file_write(fd_of(backend), temporary, data, size);
+    if (failed == ENOENT) {
         if (make_folder(backend, "tmp", err))
             return -1;
-        fd = openat(fd_of(backend), temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        failed = rp_whole_file_write(fd_of(backend), temporary, data, size);
     }
-    if (fd < 0)
-        return rp_fail_sys(err, errno, "%s/%s: create", backend->location, temporary);
-    int failed = write_all(fd, data, size) || fsync(fd) ? errno : 0;
-    if (size >= 1 << 20) // a pack is not read again soon; the memory belongs to the VMs
-        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    if (close(fd) && !failed)
-        failed = errno;
     if (!failed && take_name(fd_of(backend), temporary, name))
         failed = errno;
     // Somebody removed the last object of the folder, and the folder with it.
@@ -131,23 +109,14 @@ static int directory_put(struct rp_backend *backend, const char *name, const voi
 static int directory_get(struct rp_backend *backend, const char *name, uint64_t offset, void *data, size_t size,
                          struct rp_error *err)
 {
-    RP_AUTO_FD int fd = openat(fd_of(backend), name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return rp_fail_sys(err, errno, "%s/%s: open", backend->location, name);
-    char *p = data;
-    while (size) {
-        ssize_t n = pread(fd, p, size, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return rp_fail_sys(err, errno, "%s/%s: read at %llu", backend->location, name, (unsigned long long)offset);
-        if (n == 0)
-            return rp_fail(err, RP_ERR_CORRUPT, "%s/%s: ends at %llu, %zu more bytes expected", backend->location, name,
-                           (unsigned long long)offset, size);
-        p += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
+    size_t got;
+    int failed = rp_whole_file_read(fd_of(backend), name, offset, data, size, &got);
+    if (failed > 0)
+        return rp_fail_sys(err, failed, "%s/%s: read %zu bytes at %llu", backend->location, name, size,
+                           (unsigned long long)offset);
+    if (failed)
+        return rp_fail(err, RP_ERR_CORRUPT, "%s/%s: ends at %llu, %zu more bytes expected", backend->location, name,
+                       (unsigned long long)(offset + got), size - got);
     return 0;
 }
 
@@ -229,6 +198,15 @@ static int directory_remove(struct rp_backend *backend, const char *name, struct
     return 0;
 }
 
+static int directory_room(struct rp_backend *backend, uint64_t *bytes, struct rp_error *err)
+{
+    struct statvfs vfs;
+    if (fstatvfs(fd_of(backend), &vfs))
+        return rp_fail_sys(err, errno, "%s: free space", backend->location);
+    *bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    return 0;
+}
+
 static void directory_close(struct rp_backend *backend)
 {
     close(fd_of(backend));
@@ -242,6 +220,7 @@ static const struct rp_backend_ops directory_ops = {
     .size = directory_size,
     .list = directory_list,
     .remove = directory_remove,
+    .room = directory_room,
     .close = directory_close,
 };
 

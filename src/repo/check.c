@@ -195,7 +195,7 @@ int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *prob
     RP_CLEANUP(names_clear) struct names points = {0};
     *problems = 0;
     // The points before the packs: a point that is committed meanwhile needs packs that we do not see.
-    if (repo->backend->ops->list(repo->backend, RP_POINTS_PREFIX, add_name, &points, err))
+    if (rp_repo_need_index(repo, NULL, err) || repo->backend->ops->list(repo->backend, RP_POINTS_PREFIX, add_name, &points, err))
         return -1;
     remove_leftovers(repo);
     RP_AUTO_FREE char *folder = rp_repo_cache_path(repo, "check-XXXXXX");

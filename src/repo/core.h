@@ -27,11 +27,16 @@ struct rp_repo {
     struct rp_config config;
     struct rp_crypto *crypto;
     char *cache;              // this repository's folder in the cache directory
-    struct rp_index *index;
-    struct rp_blocks *blocks; // what was read lately
+    struct rp_index *index;   // NULL until it is needed: rp_repo_need_index
+    struct rp_blocks *blocks; // what was read lately; likewise
+    pthread_mutex_t opening;  // of the two
     pthread_mutex_t lock;     // of `idle`
     struct rp_scratch *idle;
 };
+
+// Opens the index, and with it a look at all packs, unless that was done before: what only reads points does without.
+// `*fresh` (may be NULL): the look was now.
+int rp_repo_need_index(struct rp_repo *repo, bool *fresh, struct rp_error *err);
 
 struct rp_scratch *rp_scratch_take(struct rp_repo *repo);
 void rp_scratch_give(struct rp_repo *repo, struct rp_scratch *scratch);

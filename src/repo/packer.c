@@ -5,6 +5,7 @@
 
 #include "base/num.h"
 #include "repo/frame.h"
+#include "repo/pages.h"
 #include "repo/pending.h"
 
 // Neighbouring blocks compress better together: a frame of 32 stores 14 % less than 32 frames of one (measured on /usr).
@@ -13,7 +14,8 @@
 #define FRAME_RANDOM_BLOCKS 4u
 #define FRAME_NODES 64u
 #define PACK_CAPACITY (RP_PACK_TARGET + RP_FRAME_MAX_STORED + RP_PACK_MAX_BLOCKS * (RP_ID_BYTES + 8) + 4096u)
-#define MAX_PACKS 3 // in memory: one fills, one is written, one waits
+#define MAX_PACKS 4 // in memory: one fills, the others are written or wait for that
+#define WRITERS 2   // one syncs while the other writes
 
 enum frame_class { COMPRESSIBLE, RANDOM, FIRST_NODES, CLASSES = FIRST_NODES + RP_MAX_LEVEL };
 
@@ -29,7 +31,8 @@ struct pack {
     struct pack *next;
     uint8_t id[RP_PACK_ID], key[RP_KEY_BYTES];
     uint8_t header[RP_PACK_HEADER];
-    struct rp_buf data;  // PACK_CAPACITY reserved: never moves, so that frames are sealed into it without the lock
+    uint8_t *data;       // PACK_CAPACITY: never moves, so that frames are sealed into it without the lock
+    size_t size;
     struct rp_pack_index index;
     unsigned sealing;    // threads that seal frames into it
 };
@@ -37,10 +40,11 @@ struct pack {
 struct rp_packer {
     struct rp_repo *repo;
     pthread_mutex_t lock;
-    pthread_cond_t work; // for the writer: a pack to write, or the end
+    pthread_cond_t work; // for the writers: a pack to write, or the end
     pthread_cond_t done; // a pack was written, a frame was sealed, a buffer is free
-    pthread_t writer;
-    bool writer_runs, ending;
+    pthread_t writers[WRITERS];
+    unsigned writer_count;
+    bool ending;
     struct rp_error error; // the first failure, kept
     struct rp_pending pending;
     struct gathered *gathering[CLASSES];
@@ -80,7 +84,7 @@ int rp_packer_used(struct rp_packer *packer, int (*each)(void *context, uint32_t
 
 static void pack_reset(struct pack *pack)
 {
-    rp_buf_reset(&pack->data);
+    pack->size = 0;
     pack->index.frame_count = pack->index.id_count = 0;
     pack->sealing = 0;
     pack->next = NULL;
@@ -92,7 +96,8 @@ static void pack_start(struct rp_packer *packer, struct pack *pack)
     rp_crypto_random(pack->id, sizeof pack->id);
     rp_crypto_derive(packer->repo->crypto, "refpoint 1 pack", pack->id, RP_PACK_ID, pack->key);
     rp_pack_header(pack->id, packer->repo->config.encrypted, pack->header);
-    rp_buf_append(&pack->data, pack->header, RP_PACK_HEADER);
+    memcpy(pack->data, pack->header, RP_PACK_HEADER);
+    pack->size = RP_PACK_HEADER;
 }
 
 static void pack_free(struct pack *pack)
@@ -100,7 +105,7 @@ static void pack_free(struct pack *pack)
     if (!pack)
         return;
     rp_crypto_wipe(pack->key, sizeof pack->key);
-    rp_buf_clear(&pack->data);
+    rp_pages_free(pack->data, PACK_CAPACITY);
     rp_pack_index_clear(&pack->index);
     free(pack);
 }
@@ -108,13 +113,13 @@ static void pack_free(struct pack *pack)
 static struct pack *pack_new(void)
 {
     struct pack *pack = rp_xcalloc(1, sizeof *pack);
-    rp_buf_reserve(&pack->data, PACK_CAPACITY);
+    pack->data = rp_pages_new(PACK_CAPACITY);
     pack->index.frames = rp_xmalloc(RP_PACK_MAX_BLOCKS * sizeof *pack->index.frames);
     pack->index.ids = rp_xmalloc((size_t)RP_PACK_MAX_BLOCKS * RP_ID_BYTES);
     return pack;
 }
 
-// Hands the open pack to the writer. Under the lock.
+// Hands the open pack to the writers. Under the lock.
 static void close_pack(struct rp_packer *packer)
 {
     struct pack **last = &packer->queue;
@@ -126,14 +131,14 @@ static void close_pack(struct rp_packer *packer)
     pthread_cond_signal(&packer->work);
 }
 
-// The pack that the next frame goes into. Under the lock; may wait for the writer. NULL after a failure.
+// The pack that the next frame goes into. Under the lock; may wait for the writers. NULL after a failure.
 static struct pack *pack_for_frame(struct rp_packer *packer, size_t stored, unsigned count)
 {
     for (;;) {
         if (packer->error.code)
             return NULL;
         struct pack *pack = packer->open;
-        if (pack && pack->data.size + stored <= RP_PACK_TARGET + RP_FRAME_MAX_STORED &&
+        if (pack && pack->size + stored <= RP_PACK_TARGET + RP_FRAME_MAX_STORED &&
             pack->index.id_count + count <= RP_PACK_MAX_BLOCKS)
             return pack;
         if (pack) {
@@ -158,12 +163,15 @@ static int write_pack(struct rp_packer *packer, struct pack *pack, uint32_t *num
 {
     char name[RP_PACK_NAME];
     struct rp_repo *repo = packer->repo;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf end = {0};
     struct rp_scratch *scratch = rp_scratch_take(repo);
-    rp_pack_finish(scratch->cipher, pack->key, pack->header, &pack->index, pack->data.size, &pack->data);
+    rp_pack_finish(scratch->cipher, pack->key, pack->header, &pack->index, pack->size, &end);
     rp_scratch_give(repo, scratch);
-    if (repo->backend->ops->put(repo->backend, rp_pack_name(pack->id, name), pack->data.data, pack->data.size, err))
+    memcpy(pack->data + pack->size, end.data, end.size);
+    pack->size += end.size;
+    if (repo->backend->ops->put(repo->backend, rp_pack_name(pack->id, name), pack->data, pack->size, err))
         return rp_context(err, "store a pack");
-    *number = rp_index_add_pack(repo->index, pack->id, pack->data.size, &pack->index);
+    *number = rp_index_add_pack(repo->index, pack->id, pack->size, &pack->index);
     return 0;
 }
 
@@ -177,9 +185,9 @@ static void *write_packs(void *argument)
         if (packer->ending)
             break;
         struct pack *pack = packer->queue;
+        packer->queue = pack->next;
         while (pack->sealing)
             pthread_cond_wait(&packer->done, &packer->lock);
-        packer->queue = pack->next;
         bool failed = packer->error.code != RP_OK; // then nothing more is written
         pthread_mutex_unlock(&packer->lock);
         struct rp_error err = {0};
@@ -187,13 +195,14 @@ static void *write_packs(void *argument)
         int result = failed ? 0 : write_pack(packer, pack, &number, &err);
         pthread_mutex_lock(&packer->lock);
         if (result) {
-            packer->error = err;
+            if (!packer->error.code)
+                packer->error = err;
         } else if (!failed) {
             // The index has the blocks now: they are known through it, and only then no longer pending.
             for (uint32_t i = 0; i < pack->index.id_count; i++)
                 rp_pending_remove(&packer->pending, pack->index.ids + (size_t)i * RP_ID_BYTES);
             use_pack(packer, number);
-            packer->stats.stored_bytes += pack->data.size;
+            packer->stats.stored_bytes += pack->size;
         }
         pack_reset(pack);
         pack->next = packer->free;
@@ -224,7 +233,7 @@ static int store_frame(struct rp_packer *packer, struct rp_scratch *scratch, str
     }
     uint32_t number = pack->index.frame_count++;
     pack->index.frames[number] = (struct rp_pack_frame){
-        .offset = (uint32_t)pack->data.size,
+        .offset = (uint32_t)pack->size,
         .stored = (uint32_t)(payload_size + RP_TAG_BYTES),
         .level = (uint8_t)frame->level,
         .compression = compression,
@@ -233,9 +242,10 @@ static int store_frame(struct rp_packer *packer, struct rp_scratch *scratch, str
     };
     memcpy(pack->index.ids + (size_t)pack->index.id_count * RP_ID_BYTES, frame->ids, (size_t)frame->count * RP_ID_BYTES);
     pack->index.id_count += frame->count;
-    uint8_t *out = rp_buf_extend(&pack->data, payload_size + RP_TAG_BYTES);
+    uint8_t *out = pack->data + pack->size;
+    pack->size += payload_size + RP_TAG_BYTES;
     pack->sealing++;
-    if (pack->data.size >= RP_PACK_TARGET)
+    if (pack->size >= RP_PACK_TARGET)
         close_pack(packer);
     pthread_mutex_unlock(&packer->lock);
 
@@ -378,8 +388,10 @@ struct rp_packer *rp_packer_new(struct rp_repo *repo)
     pthread_mutex_init(&packer->lock, NULL);
     pthread_cond_init(&packer->work, NULL);
     pthread_cond_init(&packer->done, NULL);
-    packer->writer_runs = pthread_create(&packer->writer, NULL, write_packs, packer) == 0;
-    if (!packer->writer_runs)
+    while (packer->writer_count < WRITERS &&
+           pthread_create(&packer->writers[packer->writer_count], NULL, write_packs, packer) == 0)
+        packer->writer_count++;
+    if (!packer->writer_count)
         rp_fail(&packer->error, RP_ERR_NO_MEMORY, "cannot start the thread that writes packs");
     return packer;
 }
@@ -390,10 +402,10 @@ void rp_packer_free(struct rp_packer *packer)
         return;
     pthread_mutex_lock(&packer->lock);
     packer->ending = true;
-    pthread_cond_signal(&packer->work);
+    pthread_cond_broadcast(&packer->work);
     pthread_mutex_unlock(&packer->lock);
-    if (packer->writer_runs)
-        pthread_join(packer->writer, NULL);
+    for (unsigned i = 0; i < packer->writer_count; i++)
+        pthread_join(packer->writers[i], NULL);
     for (unsigned class = 0; class < CLASSES; class++)
         for (struct gathered *frame = packer->gathering[class], *next; frame; frame = next) {
             next = frame->next;

@@ -1,4 +1,4 @@
-// Stores blocks: new ones are gathered into frames, frames into packs, packs written by a thread in the background.
+// Stores blocks: new ones are gathered into frames, frames into packs, packs written by threads in the background.
 #ifndef RP_REPO_PACKER_H
 #define RP_REPO_PACKER_H
 
@@ -6,7 +6,7 @@
 
 struct rp_packer;
 struct rp_packer *rp_packer_new(struct rp_repo *repo);
-// Waits for the write under way; what is not written yet is dropped.
+// Waits for the writes under way; what is not written yet is dropped.
 void rp_packer_free(struct rp_packer *packer); // NULL is fine
 
 // Stores one block (level 0) or node, unless it is known, and gives its id. Thread safe; compression and encryption run on

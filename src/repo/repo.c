@@ -152,15 +152,25 @@ static int open_parts(struct rp_repo *repo, const char *passphrase, const char *
     repo->crypto = rp_crypto_new(master, repo->config.encrypted);
     rp_crypto_wipe(master, sizeof master);
     repo->cache = cache_folder(cache_directory, &repo->config.id, err);
-    if (!repo->cache)
-        return -1;
-    RP_AUTO_FREE char *segments = rp_repo_cache_path(repo, "index");
-    struct rp_index_setup setup = {repo->backend, repo->crypto, repo->config.id, segments, NULL, NULL};
-    repo->index = rp_index_open(&setup, err);
-    if (!repo->index)
-        return -1;
-    repo->blocks = rp_blocks_new(repo, repo->index, true);
-    return 0;
+    return repo->cache ? 0 : -1;
+}
+
+int rp_repo_need_index(struct rp_repo *repo, bool *fresh, struct rp_error *err)
+{
+    pthread_mutex_lock(&repo->opening);
+    bool open = !repo->index;
+    if (open) {
+        RP_AUTO_FREE char *segments = rp_repo_cache_path(repo, "index");
+        struct rp_index_setup setup = {repo->backend, repo->crypto, repo->config.id, segments, NULL, NULL};
+        repo->index = rp_index_open(&setup, err);
+        if (repo->index)
+            repo->blocks = rp_blocks_new(repo, repo->index, true);
+    }
+    bool there = repo->index != NULL;
+    pthread_mutex_unlock(&repo->opening);
+    if (fresh)
+        *fresh = open;
+    return there ? 0 : -1;
 }
 
 struct rp_repo *rp_repo_open(struct rp_backend *backend, const char *passphrase, const char *cache_directory,
@@ -169,6 +179,7 @@ struct rp_repo *rp_repo_open(struct rp_backend *backend, const char *passphrase,
     struct rp_repo *repo = rp_xcalloc(1, sizeof *repo);
     repo->backend = backend;
     pthread_mutex_init(&repo->lock, NULL);
+    pthread_mutex_init(&repo->opening, NULL);
     if (open_parts(repo, passphrase, cache_directory, err)) {
         rp_repo_close(repo);
         return NULL;
@@ -189,6 +200,7 @@ void rp_repo_close(struct rp_repo *repo)
     rp_crypto_free(repo->crypto);
     rp_crypto_wipe(&repo->config, sizeof repo->config);
     pthread_mutex_destroy(&repo->lock);
+    pthread_mutex_destroy(&repo->opening);
     rp_backend_close(repo->backend);
     free(repo->cache);
     free(repo);
@@ -202,6 +214,8 @@ static int count_object(void *context, const char *name, uint64_t size)
     return 0;
 }
 
+const struct rp_guid *rp_repo_id(const struct rp_repo *repo) { return &repo->config.id; }
+
 int rp_repo_info(struct rp_repo *repo, struct rp_repo_info *info, struct rp_error *err)
 {
     *info = (struct rp_repo_info){
@@ -209,7 +223,8 @@ int rp_repo_info(struct rp_repo *repo, struct rp_repo_info *info, struct rp_erro
         .encrypted = repo->config.encrypted,
         .created_ns = repo->config.created_ns,
     };
-    if (rp_index_refresh(repo->index, err) ||
+    bool fresh;
+    if (rp_repo_need_index(repo, &fresh, err) || (!fresh && rp_index_refresh(repo->index, err)) ||
         repo->backend->ops->list(repo->backend, RP_POINTS_PREFIX, count_object, &info->points, err))
         return -1;
     info->blocks = rp_index_entries(repo->index);

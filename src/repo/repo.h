@@ -38,6 +38,7 @@ struct rp_repo_info {
     int64_t created_ns;
     uint64_t packs, pack_bytes, blocks, points;
 };
+const struct rp_guid *rp_repo_id(const struct rp_repo *repo); // borrowed
 int rp_repo_info(struct rp_repo *repo, struct rp_repo_info *info, struct rp_error *err);
 
 // ---- jobs -----------------------------------------------------------------------------------------------------------

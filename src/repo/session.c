@@ -49,7 +49,8 @@ struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *
     }
     // The order matters: first the session is there for a collector to see, then we look at its tombstones. A tombstone
     // that we do not see is younger than the session, and waits for it.
-    if (rp_index_refresh(repo->index, err)) {
+    bool fresh;
+    if (rp_repo_need_index(repo, &fresh, err) || (!fresh && rp_index_refresh(repo->index, err))) {
         rp_lease_release(lease, true);
         return NULL;
     }

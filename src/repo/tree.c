@@ -67,7 +67,7 @@ static int read_below(const struct read *read, const uint8_t *id, unsigned level
 int rp_repo_read(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t offset, void *data, size_t size,
                  struct rp_error *err)
 {
-    if (rp_tree_check_root(root, err))
+    if (rp_tree_check_root(root, err) || rp_repo_need_index(repo, NULL, err))
         return -1;
     if (!rp_range_ok(offset, size, root->size))
         return rp_fail(err, RP_ERR_INVALID, "read of %zu bytes at %llu of a disk of %llu", size,
@@ -136,7 +136,7 @@ static int diff_uneven(const struct diff *diff, const uint8_t *small, unsigned s
 int rp_repo_diff(struct rp_repo *repo, const struct rp_repo_root *a, const struct rp_repo_root *b, struct rp_ranges *ranges,
                  struct rp_error *err)
 {
-    if (rp_tree_check_root(a, err) || rp_tree_check_root(b, err))
+    if (rp_tree_check_root(a, err) || rp_tree_check_root(b, err) || rp_repo_need_index(repo, NULL, err))
         return -1;
     const struct rp_repo_root *small = a->size <= b->size ? a : b, *large = small == a ? b : a;
     struct diff diff = {repo, rp_tree_blocks(large->size), large->size, ranges};
@@ -145,7 +145,7 @@ int rp_repo_diff(struct rp_repo *repo, const struct rp_repo_root *a, const struc
 
 int rp_repo_allocated(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *ranges, struct rp_error *err)
 {
-    if (rp_tree_check_root(root, err))
+    if (rp_tree_check_root(root, err) || rp_repo_need_index(repo, NULL, err))
         return -1;
     struct diff diff = {repo, rp_tree_blocks(root->size), root->size, ranges};
     return diff_below(&diff, zero_id, root->id, rp_tree_levels(root->size), 0, err);

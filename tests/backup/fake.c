@@ -492,30 +492,52 @@ struct rp_reader *fake_reader_open(struct rp_host_connection *host, const struct
 
 static struct rp_backend *inner(struct rp_backend *backend) { return ((struct fake_backend *)backend)->inner; }
 
+// Fails this call? A backend that is full stays so for whatever writes, until the test makes room.
+static bool fails(struct rp_backend *backend, const char *call, const char *name, struct rp_error *err)
+{
+    struct fake_backend *fake = (struct fake_backend *)backend;
+    bool put = !strcmp(call, "put");
+    bool now = __atomic_add_fetch(&fake->calls, 1, __ATOMIC_RELAXED) == fake->fail_call ||
+               (put && __atomic_add_fetch(&fake->puts, 1, __ATOMIC_RELAXED) == fake->fail_at);
+    if (now && fake->stays_full)
+        __atomic_store_n(&fake->full, true, __ATOMIC_RELAXED);
+    if (!now && !(put && __atomic_load_n(&fake->full, __ATOMIC_RELAXED)))
+        return false;
+    rp_fail(err, put ? RP_ERR_NO_SPACE : RP_ERR_IO, "%s %s: on purpose", call, name);
+    return true;
+}
+
 static int backend_put(struct rp_backend *backend, const char *name, const void *data, size_t size, struct rp_error *err)
 {
     struct fake_backend *fake = (struct fake_backend *)backend;
-    if (__atomic_add_fetch(&fake->puts, 1, __ATOMIC_RELAXED) == fake->fail_at)
-        return rp_fail(err, RP_ERR_NO_SPACE, "%s: full on purpose", name);
+    if (fails(backend, "put", name, err))
+        return -1;
     if (!strncmp(name, "packs/", 6))
         __atomic_add_fetch(&fake->packs, 1, __ATOMIC_RELAXED);
     return fake->inner->ops->put(fake->inner, name, data, size, err);
 }
 static int backend_get(struct rp_backend *b, const char *name, uint64_t offset, void *data, size_t size, struct rp_error *err)
 {
-    return inner(b)->ops->get(inner(b), name, offset, data, size, err);
+    return fails(b, "get", name, err) ? -1 : inner(b)->ops->get(inner(b), name, offset, data, size, err);
 }
 static int backend_size(struct rp_backend *b, const char *name, uint64_t *size, struct rp_error *err)
 {
-    return inner(b)->ops->size(inner(b), name, size, err);
+    return fails(b, "size", name, err) ? -1 : inner(b)->ops->size(inner(b), name, size, err);
 }
 static int backend_list(struct rp_backend *b, const char *prefix, rp_backend_list_fn *each, void *context, struct rp_error *err)
 {
-    return inner(b)->ops->list(inner(b), prefix, each, context, err);
+    return fails(b, "list", prefix, err) ? -1 : inner(b)->ops->list(inner(b), prefix, each, context, err);
 }
 static int backend_remove(struct rp_backend *b, const char *name, struct rp_error *err)
 {
-    return inner(b)->ops->remove(inner(b), name, err);
+    return fails(b, "remove", name, err) ? -1 : inner(b)->ops->remove(inner(b), name, err);
+}
+static int backend_room(struct rp_backend *b, uint64_t *bytes, struct rp_error *err)
+{
+    if (fails(b, "room", "", err))
+        return -1;
+    *bytes = ((struct fake_backend *)b)->room;
+    return *bytes ? 0 : inner(b)->ops->room(inner(b), bytes, err);
 }
 static void backend_close(struct rp_backend *b)
 {
@@ -526,7 +548,8 @@ static void backend_close(struct rp_backend *b)
 
 struct rp_backend *fake_backend_new(struct rp_backend *real, struct fake_backend **out)
 {
-    static const struct rp_backend_ops ops = {backend_put, backend_get, backend_size, backend_list, backend_remove, backend_close};
+    static const struct rp_backend_ops ops = {backend_put, backend_get, backend_size, backend_list,
+                                              backend_remove, backend_room, backend_close};
     struct fake_backend *fake = rp_xcalloc(1, sizeof *fake);
     fake->backend.ops = &ops;
     fake->backend.location = rp_xstrdup(real->location);

@@ -71,7 +71,10 @@ struct fake_backend {
     struct rp_backend backend;
     struct rp_backend *inner;
     unsigned puts, fail_at;
-    unsigned packs; // puts of packs
+    unsigned calls, fail_call; // of any kind
+    bool stays_full, full;     // from the failing call on, every put fails
+    uint64_t room;             // what it says; 0: the truth
+    unsigned packs;            // puts of packs
 };
 struct rp_backend *fake_backend_new(struct rp_backend *inner, struct fake_backend **out);
 

@@ -44,6 +44,11 @@ static int remove_object(struct rp_backend *backend, const char *name, struct rp
     return of(backend)->inner->ops->remove(of(backend)->inner, name, err);
 }
 
+static int room(struct rp_backend *backend, uint64_t *bytes, struct rp_error *err)
+{
+    return of(backend)->inner->ops->room(of(backend)->inner, bytes, err);
+}
+
 static void close_both(struct rp_backend *backend)
 {
     rp_backend_close(of(backend)->inner);
@@ -51,7 +56,7 @@ static void close_both(struct rp_backend *backend)
     free(backend);
 }
 
-static const struct rp_backend_ops ops = {put, get, size_of, list, remove_object, close_both};
+static const struct rp_backend_ops ops = {put, get, size_of, list, remove_object, room, close_both};
 
 struct faulty *faulty_new(struct rp_backend *inner)
 {

@@ -215,7 +215,10 @@ static void a_damaged_cache_does_not_make_a_base_look_damaged(void **state)
         rp_repo_session_end(session);
         rp_repo_close(repo);
         place_remove_cache(place); // a good one for the next round
-        rp_repo_close(place_open(place));
+        struct rp_repo_info info;
+        repo = place_open(place);
+        assert_ok(rp_repo_info(repo, &info, &err), err);
+        rp_repo_close(repo);
     }
     free(data);
 }
