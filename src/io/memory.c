@@ -281,6 +281,36 @@ static int memory_punch(struct rp_store *store, uint64_t offset, uint64_t length
     return 0;
 }
 
+// The rules of a file system with blocks of a page.
+static int memory_clone_range(struct rp_store *to, uint64_t to_offset, struct rp_store *from, uint64_t from_offset,
+                              uint64_t length, struct rp_error *err)
+{
+    struct memory_store *target = (struct memory_store *)to, *source = (struct memory_store *)from;
+    if (target->fs != source->fs || !rp_is_aligned(to_offset | from_offset | length, PAGE))
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: cannot share blocks with %s", to->name, from->name);
+    if (enter(target, err))
+        return -1;
+    struct image *image = &target->node->live, *other = &source->node->live;
+    int failed = 0;
+    if (!rp_range_ok(from_offset, length, other->size) || !rp_range_ok(to_offset, length, image->size))
+        failed = rp_fail(err, RP_ERR_INVALID, "%s: shares what %s does not have", to->name, from->name);
+    for (uint64_t done = 0; !failed && done < length; done += PAGE) {
+        size_t index = (size_t)((from_offset + done) / PAGE), at = (size_t)((to_offset + done) / PAGE);
+        struct page *page = index < other->slots ? other->pages[index] : NULL;
+        if (page)
+            page->references++; // also keeps it while the slot below is made
+        if (page || at < image->slots) {
+            writable_page(image, at);
+            page_drop(image->pages[at]);
+            image->pages[at] = page;
+        }
+    }
+    if (!failed)
+        touch(target->fs, target->node);
+    leave(target);
+    return failed;
+}
+
 static int memory_identity(struct rp_store *store, struct rp_store_identity *identity, struct rp_error *err)
 {
     struct memory_store *m = (struct memory_store *)store;
@@ -354,6 +384,7 @@ static const struct rp_store_ops store_ops = {
     .size = memory_size,
     .extents = memory_extents,
     .punch = memory_punch,
+    .clone_range = memory_clone_range,
     .identity = memory_identity,
     .lock = memory_lock,
     .close = memory_close,

@@ -3,17 +3,28 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/num.h"
 #include "io/fs.h"
+
+enum { DIRECT_UNKNOWN = -2, DIRECT_NOT = -1 };
 
 struct file_store {
     struct rp_store store;
     int fd;
+    bool writable;
+    int direct_fd;          // the same file once more, with O_DIRECT; owned
+    atomic_int direct;      // direct_fd, or why there is none
+    pthread_mutex_t opening; // of direct_fd
 };
 
 static int fd_of(struct rp_store *store) { return ((struct file_store *)store)->fd; }
@@ -37,13 +48,18 @@ static int file_pread(struct rp_store *store, void *data, size_t size, uint64_t 
     return 0;
 }
 
-static int file_pwrite(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err)
+static int write_fd(struct rp_store *store, int fd, const void *data, size_t size, uint64_t offset, struct rp_error *err)
 {
     const char *p = data;
     while (size) {
-        ssize_t n = pwrite(fd_of(store), p, size, (off_t)offset);
+        ssize_t n = pwrite(fd, p, size, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EINVAL && fd != fd_of(store)) { // open, but not to this: as on a file system of its own rules
+            atomic_store(&((struct file_store *)store)->direct, DIRECT_NOT);
+            fd = fd_of(store);
+            continue;
+        }
         if (n <= 0)
             return rp_fail_sys(err, n ? errno : ENOSPC, "%s: write %zu bytes at %llu", store->name, size,
                                (unsigned long long)offset);
@@ -52,6 +68,45 @@ static int file_pwrite(struct rp_store *store, const void *data, size_t size, ui
         size -= (size_t)n;
     }
     return 0;
+}
+
+static int file_pwrite(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err)
+{
+    return write_fd(store, fd_of(store), data, size, offset, err);
+}
+
+// A second open of the same file: its ordinary one stays what small and unaligned accesses need.
+static int open_direct(struct file_store *file)
+{
+    struct statfs fs;
+    char path[32];
+    if (!file->writable || fstatfs(file->fd, &fs) || fs.f_type == TMPFS_MAGIC) // memory: accepts O_DIRECT and ignores it
+        return DIRECT_NOT;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file->fd);
+    file->direct_fd = open(path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    return file->direct_fd < 0 ? DIRECT_NOT : file->direct_fd;
+}
+
+static int direct_fd(struct rp_store *store)
+{
+    struct file_store *file = (struct file_store *)store;
+    int fd = atomic_load(&file->direct);
+    if (fd != DIRECT_UNKNOWN)
+        return fd;
+    pthread_mutex_lock(&file->opening);
+    if (atomic_load(&file->direct) == DIRECT_UNKNOWN)
+        atomic_store(&file->direct, open_direct(file));
+    pthread_mutex_unlock(&file->opening);
+    return atomic_load(&file->direct);
+}
+
+static bool file_direct(struct rp_store *store) { return direct_fd(store) >= 0; }
+
+static int file_pwrite_direct(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err)
+{
+    bool aligned = rp_is_aligned((uintptr_t)data | size | offset, RP_STORE_ALIGN);
+    int fd = aligned ? direct_fd(store) : DIRECT_NOT;
+    return write_fd(store, fd >= 0 ? fd : fd_of(store), data, size, offset, err);
 }
 
 static int file_flush(struct rp_store *store, struct rp_error *err)
@@ -153,13 +208,19 @@ static void file_drop_cache(struct rp_store *store, uint64_t offset, uint64_t le
 
 static void file_close(struct rp_store *store)
 {
-    close(fd_of(store));
-    free(store);
+    struct file_store *file = (struct file_store *)store;
+    close(file->fd);
+    if (file->direct_fd >= 0)
+        close(file->direct_fd);
+    pthread_mutex_destroy(&file->opening);
+    free(file);
 }
 
 static const struct rp_store_ops file_ops = {
     .pread = file_pread,
     .pwrite = file_pwrite,
+    .pwrite_direct = file_pwrite_direct,
+    .direct = file_direct,
     .flush = file_flush,
     .settle = file_settle,
     .truncate = file_truncate,
@@ -188,6 +249,10 @@ static struct rp_store *posix_open(struct rp_fs *fs, const char *path, unsigned 
     file->store.ops = &file_ops;
     file->store.name = rp_xstrdup(path);
     file->fd = fd;
+    file->writable = flags & RP_OPEN_WRITE;
+    file->direct_fd = DIRECT_NOT;
+    file->direct = DIRECT_UNKNOWN;
+    pthread_mutex_init(&file->opening, NULL);
     return &file->store;
 }
 

@@ -12,6 +12,13 @@ int rp_store_pwrite(struct rp_store *store, const void *data, size_t size, uint6
     return store->ops->pwrite(store, data, size, offset, err);
 }
 
+int rp_store_pwrite_direct(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err)
+{
+    return (store->ops->pwrite_direct ? store->ops->pwrite_direct : store->ops->pwrite)(store, data, size, offset, err);
+}
+
+bool rp_store_direct(struct rp_store *store) { return store->ops->direct && store->ops->direct(store); }
+
 int rp_store_flush(struct rp_store *store, struct rp_error *err) { return store->ops->flush(store, err); }
 
 int rp_store_settle(struct rp_store *store, struct rp_error *err)

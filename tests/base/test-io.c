@@ -237,6 +237,69 @@ static void a_power_cut_takes_renames_that_were_not_synced(void **state)
     assert_false(exists);
 }
 
+static void what_is_written_past_the_page_cache_reads_as_any_other_write(void **state)
+{
+    struct place *p = *state;
+    RP_AUTO_FREE char *path = at(p, "direct");
+    uint8_t *data = NULL, back[3 * 4096];
+    assert_int_equal(posix_memalign((void **)&data, RP_STORE_ALIGN, sizeof back), 0);
+    memset(data, 'o', sizeof back);
+    struct rp_store *s = rp_fs_open(p->fs, path, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL);
+    assert_non_null(s);
+    assert_int_equal(rp_store_pwrite(s, data, 3 * 4096, 0, NULL), 0);
+    memset(data, 'n', sizeof back);
+    assert_int_equal(rp_store_pwrite_direct(s, data, 4096, 4096, NULL), 0);
+    assert_int_equal(rp_store_pwrite_direct(s, data + 1, 7, 8192 + 5, NULL), 0); // not aligned: the ordinary way
+    assert_int_equal(rp_store_pwrite_direct(s, data, 4096, 1 << 20, NULL), 0);
+    assert_int_equal(rp_store_pread(s, back, sizeof back, 0, NULL), 0);
+    for (size_t i = 0; i < sizeof back; i++)
+        assert_int_equal(back[i], (i >= 4096 && i < 8192) || (i >= 8197 && i < 8204) ? 'n' : 'o');
+    assert_int_equal(rp_store_pread(s, back, 4096, 1 << 20, NULL), 0);
+    assert_int_equal(back[4095], 'n');
+    assert_int_equal(rp_store_flush(s, NULL), 0);
+    rp_store_close(s);
+    s = rp_fs_open(p->fs, path, RP_OPEN_READ, NULL);
+    assert_int_equal(rp_store_direct(s), false); // not open for writing
+    assert_int_equal(rp_store_pwrite_direct(s, data, 4096, 0, NULL) && p->fs == rp_fs_posix(), p->fs == rp_fs_posix());
+    rp_store_close(s);
+    free(data);
+}
+
+static void shared_blocks_are_copied_when_one_side_is_written(void **state)
+{
+    struct place *p = *state;
+    RP_AUTO_FREE char *path = at(p, "from"), *other = at(p, "to");
+    uint8_t data[2 * RP_STORE_SHARE], back[2 * RP_STORE_SHARE], zeros[100] = {0};
+    struct rp_error err = {0};
+    struct rp_store *from = rp_fs_open(p->fs, path, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL);
+    struct rp_store *to = rp_fs_open(p->fs, other, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL);
+    memset(data, 'd', sizeof data);
+    assert_int_equal(rp_store_pwrite(from, data, sizeof data, RP_STORE_SHARE, NULL), 0); // a hole, then data
+    assert_int_equal(rp_store_truncate(to, 4 * RP_STORE_SHARE, NULL), 0);
+    assert_int_equal(rp_store_pwrite(to, data, sizeof data, 0, NULL), 0);
+    if (rp_store_clone_range(to, RP_STORE_SHARE, from, 0, 2 * RP_STORE_SHARE, &err)) {
+        assert_int_equal(err.code, RP_ERR_UNSUPPORTED); // by this file system; nothing happened
+        assert_int_equal(rp_store_pread(to, back, sizeof back, 0, NULL), 0);
+        assert_memory_equal(back, data, sizeof back);
+    } else {
+        assert_int_equal(rp_store_pread(to, back, sizeof back, RP_STORE_SHARE, NULL), 0);
+        assert_memory_equal(back, zeros, sizeof zeros); // the hole came along
+        assert_memory_equal(back + RP_STORE_SHARE, data, RP_STORE_SHARE);
+        assert_int_equal(rp_store_pwrite(from, "new", 3, RP_STORE_SHARE, NULL), 0);
+        assert_int_equal(rp_store_pwrite(to, "tar", 3, 3 * RP_STORE_SHARE - 3, NULL), 0);
+        assert_int_equal(rp_store_pread(to, back, sizeof back, 2 * RP_STORE_SHARE, NULL), 0);
+        assert_memory_equal(back, data, 3);
+        assert_memory_equal(back + RP_STORE_SHARE - 3, "tar", 3);
+        assert_int_equal(rp_store_pread(from, back, 2 * RP_STORE_SHARE, RP_STORE_SHARE, NULL), 0);
+        assert_memory_equal(back, "newd", 4);
+        assert_int_equal(back[RP_STORE_SHARE - 1], 'd');
+        if (p->fs != rp_fs_posix())
+            assert_int_equal(rp_store_clone_range(to, 512, from, 0, RP_STORE_SHARE, &err), -1); // not aligned
+    }
+    rp_store_close(from);
+    rp_store_close(to);
+}
+
 #define FILES(name) {#name "_in_files", name, set_up_files, tear_down_files, NULL}
 #define MEMORY(name) {#name "_in_memory", name, set_up_memory, tear_down_memory, NULL}
 
@@ -253,6 +316,10 @@ int main(void)
         MEMORY(locks_exclude_within_the_process_too),
         FILES(replacing_a_file_is_all_or_nothing),
         MEMORY(replacing_a_file_is_all_or_nothing),
+        FILES(what_is_written_past_the_page_cache_reads_as_any_other_write),
+        MEMORY(what_is_written_past_the_page_cache_reads_as_any_other_write),
+        FILES(shared_blocks_are_copied_when_one_side_is_written),
+        MEMORY(shared_blocks_are_copied_when_one_side_is_written),
         cmocka_unit_test(paths_are_joined_and_taken_apart),
         cmocka_unit_test_setup_teardown(a_power_cut_takes_what_was_not_flushed, set_up_memory, tear_down_memory),
         cmocka_unit_test_setup_teardown(a_power_cut_takes_renames_that_were_not_synced, set_up_memory, tear_down_memory),
