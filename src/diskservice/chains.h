@@ -45,6 +45,7 @@ struct rp_engine {
     char *directory;
     char *shm_directory;   // NULL: none
     struct rp_store *lock; // RP_ENGINE_LOCK
+    bool opened;           // all of it
     struct rp_gate *gate;
     pthread_mutex_t flushing;
     pthread_mutex_t chains;
@@ -117,6 +118,11 @@ bool rp_engine_find_layer(struct rp_engine *engine, const char *path, size_t *di
 // Freezes the leaf of a disk under a fresh one, which the record lists as to be merged down too: for merge.c, which has the
 // turn. No id is published.
 int rp_engine_put_leaf(struct rp_engine *engine, struct rp_engine_chain *disk, uint64_t *pause_ns, struct rp_error *err);
+
+// leftover.c
+// Deletes the files that the record lists as scratch and that are in no chain. When the record lost one of its slots they may
+// be more than scratch: then they are renamed to "<name>.lost".
+void rp_engine_sweep(struct rp_engine *engine);
 
 // merge.c
 void rp_engine_stop_merge(struct rp_engine *engine);

@@ -29,6 +29,26 @@ int rp_engine_changes(struct rp_engine *engine, const char *path, const struct r
     return failed;
 }
 
+int rp_engine_changes_page(struct rp_engine *engine, const char *path, const struct rp_rct_id *id, uint64_t offset,
+                           uint64_t length, size_t limit, struct rp_ranges *changed, uint64_t *processed, struct rp_error *err)
+{
+    // In steps that cannot bring more than twice `limit` ranges, so that what is cut off was not looked at for nothing.
+    uint64_t step = limit * 2 * (uint64_t)rp_rct_unit_size_for(0);
+    *processed = 0;
+    do {
+        uint64_t at = offset + *processed, n = rp_min64(step, length - *processed);
+        if (rp_engine_changes(engine, path, id, at, n, changed, err))
+            return -1;
+        *processed += n;
+    } while (*processed < length && changed->count < limit);
+    if (changed->count > limit) {
+        changed->count = limit;
+        const struct rp_range *last = &changed->items[limit - 1];
+        *processed = last->offset + last->length - offset;
+    }
+    return 0;
+}
+
 int rp_changes_at_rest(struct rp_fs *fs, const char *path, const struct rp_rct_id *id, uint64_t offset, uint64_t length,
                        struct rp_ranges *changed, struct rp_error *err)
 {

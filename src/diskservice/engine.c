@@ -91,39 +91,6 @@ static int open_disk(struct rp_engine *engine, const struct rp_record_disk *entr
     return 0;
 }
 
-// Deletes what an interrupted checkpoint or merge left over. A file is deleted only when our record lists it, no chain
-// holds it, nobody has it open, and it is no other disk.
-static void delete_leftover(struct rp_engine *engine, const char *path)
-{
-    struct rp_error err = {0};
-    size_t i, j;
-    bool exists;
-    if (rp_engine_find_layer(engine, path, &i, &j) || rp_fs_exists(engine->fs, path, &exists, &err) || !exists)
-        return;
-    RP_CLEANUP(rp_store_close_p) struct rp_store *lock = rp_fs_open(engine->fs, path, RP_OPEN_WRITE, &err);
-    if (!lock || rp_store_lock(lock, true, &err)) {
-        rp_log(RP_LOG_WARNING, "a leftover stays: %s", err.text);
-        return;
-    }
-    struct rp_vhdx *vhdx = rp_vhdx_open(engine->fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, &err);
-    bool ours = !vhdx && err.code == RP_ERR_CORRUPT; // cut short while it was created
-    for (size_t d = 0; vhdx && d < engine->count; d++)
-        ours |= rp_guid_equal(&engine->disks[d].disk_id, &rp_vhdx_info(vhdx)->disk_id);
-    if (!ours) {
-        rp_log(RP_LOG_WARNING, "a leftover stays: %s: %s", path, vhdx ? "is another disk now" : err.text);
-        rp_vhdx_abandon(vhdx);
-        return;
-    }
-    rp_vhdx_abandon(vhdx);
-    RP_AUTO_FREE char *tracking = rp_rct_path(path), *half_made = rp_xasprintf("%s.new", tracking);
-    rp_fs_unlink(engine->fs, half_made, NULL);
-    err = (struct rp_error){0};
-    if (rp_rct_remove(engine->fs, path, &err) || rp_fs_unlink(engine->fs, path, &err) || rp_fs_sync_parent(engine->fs, path, &err))
-        rp_log(RP_LOG_WARNING, "a leftover stays: %s", err.text);
-    else
-        rp_log(RP_LOG_INFO, "deleted %s, left over by an interrupted checkpoint or merge", path);
-}
-
 // What we read may be in the page cache only: its writer was killed before its sync, or the sync failed. Before anything is
 // built on it, or deleted because of it, it is written once more, the same bytes to the same place, and synced.
 static int confirm_record(struct rp_engine *engine, struct rp_error *err)
@@ -143,15 +110,6 @@ static int sync_layers(struct rp_engine *engine, struct rp_error *err)
             if (rp_store_flush(engine->disks[i].layers[j]->lock, err))
                 return -1;
     return 0;
-}
-
-char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory)
-{
-    struct rp_error err = {0};
-    char *directory = fs == rp_fs_posix() ? rp_shm_directory(vm_directory, &err) : NULL;
-    if (err.code)
-        rp_log(RP_LOG_WARNING, "no shared memory, so a killed disk service loses what was not flushed: %s", err.text);
-    return directory;
 }
 
 struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, const char *shm_directory, struct rp_error *err)
@@ -180,9 +138,10 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
     struct rp_error why = {0};
     if (engine->record.scratch_count && sync_layers(engine, &why))
         rp_log(RP_LOG_WARNING, "leftovers in %s stay: %s", engine->directory, why.text);
-    for (size_t i = 0; i < engine->record.scratch_count && !why.code; i++)
-        delete_leftover(engine, engine->record.scratch[i]);
+    else
+        rp_engine_sweep(engine);
     engine->generation = engine->record.generation;
+    engine->opened = true;
     return engine;
 }
 
@@ -229,6 +188,8 @@ int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
         if (disk->live)
             failed |= close_leaf(engine, rp_chain_leaf(disk), err);
     }
+    if (!failed && engine->opened)
+        rp_store_truncate(engine->lock, 0, NULL); // see rp_engine_left_behind
     free_engine(engine);
     return failed ? -1 : 0;
 }

@@ -25,6 +25,9 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
 // That folder for a VM whose files are on the machine's file system: malloc'ed. NULL for others, and where none can be had
 // (then the log says why).
 char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory);
+// Whether an engine was killed and left something there, which the next open brings into the files. Also true for one that
+// lives and works on them; opening them will tell.
+bool rp_engine_left_behind(struct rp_fs *fs, const char *vm_directory);
 // Clean end: flush, close logs, tracking files clean. Frees in every case; -1 tells what could not be made durable.
 int rp_engine_close(struct rp_engine *engine, struct rp_error *err);
 // What a crash would leave. For tests.
@@ -101,6 +104,10 @@ int rp_engine_merge_wait(struct rp_engine *engine, struct rp_error *err); // unt
 // Changes since `id` seen through `path`, a file of one of the chains: the live leaf or a frozen file.
 int rp_engine_changes(struct rp_engine *engine, const char *path, const struct rp_rct_id *id, uint64_t offset,
                       uint64_t length, struct rp_ranges *changed, struct rp_error *err);
+// At most `limit` ranges of that, those up to offset + *processed; `*processed` is at least 1 and at most `length` (0 only when
+// that is 0). Asking on from there costs as much as asking for all at once.
+int rp_engine_changes_page(struct rp_engine *engine, const char *path, const struct rp_rct_id *id, uint64_t offset,
+                           uint64_t length, size_t limit, struct rp_ranges *changed, uint64_t *processed, struct rp_error *err);
 // The same for a frozen file when no engine has the VM open; opens the files read-only.
 int rp_changes_at_rest(struct rp_fs *fs, const char *path, const struct rp_rct_id *id, uint64_t offset, uint64_t length,
                        struct rp_ranges *changed, struct rp_error *err);

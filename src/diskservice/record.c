@@ -171,6 +171,7 @@ int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record 
         return -1;
     RP_AUTO_FREE struct rp_record *other = rp_xcalloc(1, sizeof *other);
     struct rp_error why = {0};
+    uint64_t generations[2] = {0};
     for (int slot = 0; slot < 2; slot++) {
         struct rp_error slot_error = {0};
         if (read_slot(store, size, slot * (uint64_t)RP_RECORD_SLOT, other, &slot_error)) {
@@ -185,6 +186,7 @@ int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record 
                 why = slot_error;
             continue;
         }
+        generations[slot] = other->generation;
         if (other->generation > record->generation) {
             rp_record_clear(record);
             *record = *other;
@@ -192,9 +194,12 @@ int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record 
             rp_record_clear(other);
         }
     }
-    if (record->generation)
-        return 0;
-    return rp_fail(err, RP_ERR_CORRUPT, "chain record %s: %s", path, why.text);
+    if (!record->generation)
+        return rp_fail(err, RP_ERR_CORRUPT, "chain record %s: %s", path, why.text);
+    uint64_t before = generations[record->generation % 2];
+    // The first generation has none before it, and the second slot does not exist then.
+    record->damaged = record->generation == 1 ? size > RP_RECORD_SLOT : before != record->generation - 1;
+    return 0;
 }
 
 static int write_slot(struct rp_fs *fs, const char *path, const struct rp_buf *slot, uint64_t offset, struct rp_error *err)

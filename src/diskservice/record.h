@@ -27,6 +27,9 @@ struct rp_record {
     // are in a chain as well, and until then there is no checkpoint.
     size_t merging_count;
     char *merging[RP_RECORD_MAX_MERGING];
+    // By rp_record_read: the slot that should hold the generation before or after holds neither. It may have held a later
+    // one, torn or damaged since: files that only that one named may be what the guest wrote last.
+    bool damaged;
 };
 // RP_ERR_NOT_FOUND when there is none, RP_ERR_CORRUPT when neither slot is whole.
 int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record *record, struct rp_error *err);

@@ -42,20 +42,6 @@ static void fill_info(struct rp_engine *engine, struct rp_service_info *info)
     rp_engine_merge_state(engine, &info->merge);
 }
 
-// One reply holds a bounded number of ranges and says how far it reaches; the client asks on from there.
-static void answer_changes(struct rp_engine *engine, const struct rp_control_request *request, struct rp_control_reply *reply)
-{
-    struct rp_ranges *changed = &reply->changed;
-    if (rp_engine_changes(engine, request->paths[0], &request->id, request->offset, request->length, changed, &reply->error))
-        return;
-    reply->processed = request->length;
-    if (changed->count > RP_CONTROL_MAX_RANGES) {
-        changed->count = RP_CONTROL_MAX_RANGES;
-        const struct rp_range *last = &changed->items[changed->count - 1];
-        reply->processed = last->offset + last->length - request->offset;
-    }
-}
-
 static void answer_grow(struct rp_server *server, const struct rp_control_request *request, struct rp_error *err)
 {
     int disk = rp_engine_find_disk(server->engine, request->disk);
@@ -86,7 +72,9 @@ static void answer(struct rp_server *server, const struct rp_control_request *re
         rp_engine_merge_start(engine, &request->operation, (const char *const *)request->paths, request->path_count, err);
         break;
     case RP_CONTROL_CHANGES:
-        answer_changes(engine, request, reply);
+        // One reply holds a bounded number of ranges and says how far it reaches; the client asks on from there.
+        rp_engine_changes_page(engine, request->paths[0], &request->id, request->offset, request->length,
+                               RP_CONTROL_MAX_RANGES, &reply->changed, &reply->processed, err);
         break;
     case RP_CONTROL_FLUSH:
         for (size_t i = 0; i < rp_engine_disk_count(engine) && !err->code; i++)

@@ -34,18 +34,22 @@ struct rp_service *rp_service_open(struct rp_fs *fs, const char *vm_directory, s
     return service;
 }
 
-void rp_service_close(struct rp_service *service)
+int rp_service_close(struct rp_service *service, struct rp_error *err)
 {
     if (!service)
-        return;
+        return 0;
     if (service->fd >= 0)
         close(service->fd);
-    struct rp_error err = {0};
-    if (service->engine && rp_engine_close(service->engine, &err))
-        rp_log(RP_LOG_ERROR, "%s: not everything could be made durable: %s", service->directory, err.text);
+    struct rp_error why = {0};
+    int failed = service->engine ? rp_engine_close(service->engine, &why) : 0;
+    if (failed) {
+        rp_log(RP_LOG_ERROR, "%s: not everything could be made durable: %s", service->directory, why.text);
+        rp_fail(err, why.code, "%s: not everything could be made durable: %s", service->directory, why.text);
+    }
     rp_buf_clear(&service->rest);
     free(service->directory);
     free(service);
+    return failed;
 }
 
 bool rp_service_is_running(const struct rp_service *service) { return service->fd >= 0; }
@@ -78,6 +82,13 @@ static struct rp_engine *engine_of(struct rp_service *service, struct rp_error *
         service->engine = rp_engine_open(service->fs, service->directory, shm, err);
     }
     return service->engine;
+}
+
+int rp_service_adopt(struct rp_service *service, struct rp_error *err)
+{
+    if (service->fd >= 0 || service->engine || !rp_engine_left_behind(service->fs, service->directory))
+        return 0;
+    return engine_of(service, err) ? 0 : -1;
 }
 
 static void engine_info(struct rp_engine *engine, struct rp_service_info *info)
@@ -132,6 +143,8 @@ int rp_service_info(struct rp_service *service, struct rp_service_info *info, st
         *info = reply->info; // taken over
         return 0;
     }
+    if (rp_service_adopt(service, err))
+        return -1;
     if (service->engine) {
         engine_info(service->engine, info);
         return 0;
@@ -202,6 +215,8 @@ int rp_service_changes(struct rp_service *service, const char *path, const struc
 {
     if (service->fd >= 0)
         return ask_changes(service, path, id, offset, length, changed, err);
+    if (rp_service_adopt(service, err))
+        return -1;
     if (service->engine)
         return rp_engine_changes(service->engine, path, id, offset, length, changed, err);
     return rp_changes_at_rest(service->fs, path, id, offset, length, changed, err);

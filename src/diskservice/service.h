@@ -13,11 +13,18 @@
 struct rp_service;
 
 // Connects to the running service. When none runs, checkpoint, merge and grow open the files in-process and keep them open
-// (and everybody else out: RP_ERR_BUSY) until rp_service_close; info and changes only look at them. Does not wait.
+// (and everybody else out: RP_ERR_BUSY) until rp_service_close; info and changes only look at them, unless a killed service left
+// something to be brought into the files first. Does not wait.
 struct rp_service *rp_service_open(struct rp_fs *fs, const char *vm_directory, struct rp_error *err);
-void rp_service_close(struct rp_service *service); // NULL is fine
-RP_DEFINE_CLEANUP(struct rp_service, rp_service_close)
+// -1: the in-process disks could not be closed cleanly, what was done to them may not be durable (also in the log). Frees in
+// every case; NULL is fine.
+int rp_service_close(struct rp_service *service, struct rp_error *err);
+static inline void rp_service_close_p(struct rp_service **service) { rp_service_close(*service, NULL); } // for RP_CLEANUP
 bool rp_service_is_running(const struct rp_service *service);
+
+// When none runs, and the last one was killed: brings what it left in shared memory into the files, among it a checkpoint that
+// it was about to finish. To be called before anything is concluded from the chain record. Cheap when there is nothing to do.
+int rp_service_adopt(struct rp_service *service, struct rp_error *err);
 
 struct rp_service_info {
     pid_t pid;           // 0 when not running

@@ -78,7 +78,8 @@ int rp_local_disk_write_record(const struct rp_local_vm *vm, struct rp_error *er
     RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
     RP_AUTO_FREE char *path = rp_path_join(vm->directory, RP_RECORD_NAME);
     bool there = false;
-    if (rp_fs_exists(local->fs, path, &there, err) || (there && rp_record_read(local->fs, vm->directory, &record, err)))
+    if (rp_fs_exists(local->fs, path, &there, err) ||
+        (there && (rp_local_vm_adopt(vm, err) || rp_record_read(local->fs, vm->directory, &record, err))))
         return -1;
     // Only it knows the leaves. One made up from the disk files would have the VM go on below its checkpoints.
     if (!there && strcmp(vm->state, "creating"))
@@ -235,6 +236,7 @@ static int find(const struct rp_local_vm *vm, uint32_t number, uint64_t *size, s
 int rp_local_disk_check_leaves(const struct rp_local_vm *vm, int64_t number, bool own, const char *what, struct rp_error *err)
 {
     RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
+    rp_local_vm_adopt(vm, NULL); // a disk that cannot be opened any more can be removed all the same
     if (rp_record_read(vm->local->fs, vm->directory, &record, err))
         return -1;
     for (size_t i = 0; i < record.count; i++) {
@@ -291,6 +293,10 @@ int rp_local_disk_resize(struct rp_host_connection *host, const char *vm_id, uin
         return rp_fail(err, RP_ERR_INVALID, "VM %s: disk%u has %llu bytes already, and disks only grow", vm.id, number,
                        (unsigned long long)now);
     if (size > now && rp_service_grow(service, name, size, err))
+        return rp_context(err, "VM %s: grow disk%u", vm.id, number);
+    int failed = rp_service_close(service, err);
+    service = NULL;
+    if (failed)
         return rp_context(err, "VM %s: grow disk%u", vm.id, number);
     return rp_db_run(local->db, err, "UPDATE disk SET size = ? WHERE vm = ? AND number = ?", "iii", (int64_t)size, vm.row, (int64_t)number);
 }

@@ -49,6 +49,9 @@ bool rp_local_vm_running(const struct rp_local_vm *vm);
 // 0, or RP_ERR_STATE: `what` ("add a disk") needs the VM to be off.
 int rp_local_vm_need_off(const struct rp_local_vm *vm, const char *what, struct rp_error *err);
 struct rp_service *rp_local_vm_service(const struct rp_local_vm *vm, struct rp_error *err);
+// What a killed disk service left in shared memory goes into the files: before anybody reads or writes the chain record of a
+// VM whose service does not run.
+int rp_local_vm_adopt(const struct rp_local_vm *vm, struct rp_error *err);
 void rp_local_guid_text(const struct rp_guid *guid, char out[RP_GUID_TEXT]); // upper case, as Hyper-V shows them
 void rp_local_new_id(char out[RP_GUID_TEXT]);
 int rp_local_vm_list(struct rp_host_connection *host, struct rp_vms *vms, struct rp_error *err);

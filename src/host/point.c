@@ -82,14 +82,8 @@ int rp_local_point_changes(struct rp_host_connection *host, const char *path, co
         return rp_context(err, "changes of %s since %s", path, limit_id);
     RP_AUTO_FREE char *real = realpath(path, NULL);
     const char *file = real ? real : path;
-    int rc;
-    if (rp_local_vm_running(&vm)) {
-        RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(&vm, err);
-        rc = service ? rp_service_changes(service, file, &id, offset, length, changed, err) : -1;
-    } else {
-        rc = rp_changes_at_rest(local->fs, file, &id, offset, length, changed, err);
-    }
-    if (rc)
+    RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(&vm, err);
+    if (!service || rp_service_changes(service, file, &id, offset, length, changed, err))
         return rp_context(err, "changes of %s since %s", path, limit_id);
     *processed = length;
     return 0;

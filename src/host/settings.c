@@ -91,6 +91,8 @@ int rp_local_settings_vm(struct rp_host_connection *host, const char *vm_id, str
     RP_CLEANUP(rp_service_info_clear) struct rp_service_info info = {0};
     RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
     bool running = rp_local_vm_running(&vm);
+    if (!running)
+        rp_local_vm_adopt(&vm, NULL); // what cannot be had now is shown as the record has it
     if (running) {
         RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(&vm, err);
         if (!service || rp_service_info(service, &info, err))

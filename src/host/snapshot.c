@@ -64,7 +64,7 @@ static int drop(const struct rp_local_vm *vm, int64_t row, struct rp_error *err)
 static int finish_from_record(const struct rp_local_vm *vm, int64_t row, const struct rp_guid *operation, struct rp_error *err)
 {
     RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
-    if (rp_record_read(vm->local->fs, vm->directory, &record, err))
+    if (rp_local_vm_adopt(vm, err) || rp_record_read(vm->local->fs, vm->directory, &record, err))
         return -1;
     if (!record.last.count || !rp_guid_equal(&record.last.operation, operation))
         return 0;
@@ -171,6 +171,8 @@ int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id,
     }
     // Made after all (an answer that was lost), not made, or not known yet: then the row stays for the next to look.
     struct rp_error unused = {0};
+    rp_service_close(service, NULL);
+    service = NULL;
     int known = finish_from_record(&vm, row, &operation, &unused);
     if (known == 1) {
         rp_error_clear(err);

@@ -126,6 +126,18 @@ struct rp_service *rp_local_vm_service(const struct rp_local_vm *vm, struct rp_e
     return service;
 }
 
+int rp_local_vm_adopt(const struct rp_local_vm *vm, struct rp_error *err)
+{
+    RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(vm, err);
+    if (!service)
+        return -1;
+    if (rp_service_adopt(service, err))
+        return rp_context(err, "VM %s: what its killed disk service left", vm->id);
+    int failed = rp_service_close(service, err);
+    service = NULL;
+    return failed;
+}
+
 static void describe(const struct rp_local_vm *source, struct rp_vm *vm)
 {
     memcpy(vm->id, source->id, sizeof vm->id);
