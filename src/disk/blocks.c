@@ -1,25 +1,33 @@
 // The block allocation table and the sector bitmaps ([MS-VHDX] 2.5, 2.4).
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/num.h"
 #include "disk/impl.h"
 
+static struct rp_page *entry_page(struct rp_vhdx *v, uint64_t index, size_t *word, struct rp_error *err)
+{
+    *word = index % RP_PAGE_WORDS;
+    return rp_cache_get(v, v->bat_offset + rp_align_down(index, RP_PAGE_WORDS) * 8, err);
+}
+
 static int get_entry(struct rp_vhdx *v, uint64_t index, uint64_t *entry, struct rp_error *err)
 {
-    uint64_t offset = v->bat_offset + index * 8;
-    struct rp_page *page = rp_cache_get(v, rp_align_down(offset, RP_VHDX_PAGE), err);
+    size_t word;
+    struct rp_page *page = entry_page(v, index, &word, err);
     if (!page)
         return -1;
-    *entry = rp_get_le64(page->bytes + offset % RP_VHDX_PAGE);
+    *entry = rp_page_get(page, word);
     return 0;
 }
 
 static int put_entry(struct rp_vhdx *v, uint64_t index, uint64_t entry, struct rp_error *err)
 {
-    uint8_t bytes[8];
-    rp_put_le64(bytes, entry);
-    return rp_cache_write(v, v->bat_offset + index * 8, bytes, 8, err);
+    size_t word;
+    struct rp_page *page = entry_page(v, index, &word, err);
+    if (!page)
+        return -1;
+    rp_page_set(v, page, word, entry);
+    return 0;
 }
 
 // Whether an object that the table names can be there.
@@ -93,23 +101,17 @@ int rp_bitmap_fill(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t
                    struct rp_error *err)
 {
     uint64_t bit = bit_index(v, offset), end = bit + rp_div_up(length, v->layout.logical_sector);
+    struct rp_page *page = NULL;
     while (bit < end) {
-        uint64_t at = bitmap + bit / 8;
-        struct rp_page *page = rp_cache_get(v, rp_align_down(at, RP_VHDX_PAGE), err);
+        if (!page || bit % (8 * RP_VHDX_PAGE) == 0)
+            page = rp_cache_get(v, rp_align_down(bitmap + bit / 8, RP_VHDX_PAGE), err);
         if (!page)
             return -1;
-        uint64_t stop = rp_min64(end, (bit / (8 * RP_VHDX_PAGE) + 1) * 8 * RP_VHDX_PAGE);
-        bool changed = false;
-        while (bit < stop) {
-            uint8_t *byte = &page->bytes[bit / 8 % RP_VHDX_PAGE];
-            unsigned first = bit % 8, n = (unsigned)rp_min64(8 - first, stop - bit);
-            uint8_t mask = (uint8_t)((0xFFu >> (8 - n)) << first), now = value ? *byte | mask : *byte & (uint8_t)~mask;
-            changed |= now != *byte;
-            *byte = now;
-            bit += n;
-        }
-        if (changed)
-            rp_cache_dirty(v, page);
+        uint64_t n = rp_min64(64 - bit % 64, end - bit), mask = UINT64_MAX >> (64 - n) << bit % 64;
+        size_t index = bit / 64 % RP_PAGE_WORDS;
+        uint64_t word = rp_page_get(page, index);
+        rp_page_set(v, page, index, value ? word | mask : word & ~mask);
+        bit += n;
     }
     return 0;
 }
@@ -124,16 +126,15 @@ int rp_bitmap_run(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t 
             page = rp_cache_get(v, rp_align_down(bitmap + bit / 8, RP_VHDX_PAGE), err);
         if (!page)
             return -1;
-        uint8_t byte = page->bytes[bit / 8 % RP_VHDX_PAGE];
+        uint64_t word = rp_page_get(page, bit / 64 % RP_PAGE_WORDS) >> bit % 64;
         if (bit == first)
-            *value = byte >> bit % 8 & 1;
-        if (bit % 8 == 0 && byte == (*value ? 0xFF : 0)) {
-            bit += 8;
-            continue;
-        }
-        if ((byte >> bit % 8 & 1) != *value)
+            *value = word & 1;
+        uint64_t other = (*value ? ~word : word) & UINT64_MAX >> bit % 64; // where the value ends
+        if (other) {
+            bit += (unsigned)__builtin_ctzll(other);
             break;
-        bit++;
+        }
+        bit += 64 - bit % 64;
     }
     uint64_t sectors = rp_min64(bit, end) - first;
     *run = rp_min64(sectors * v->layout.logical_sector - offset % v->layout.logical_sector, length);

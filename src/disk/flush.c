@@ -26,8 +26,12 @@ static void finish(struct rp_vhdx *v, uint64_t end, bool entry_written)
 {
     rp_lock(v);
     v->space.flushed = end;
-    for (size_t i = 0; entry_written && i < v->cache.count; i++)
-        v->cache.pages[i]->pending = false;
+    for (size_t i = 0; entry_written && i < v->cache.count; i++) {
+        struct rp_page *page = v->cache.pages[i];
+        page->pending = false;
+        if (!page->dirty)
+            rp_journal_give_back(&v->journal, page);
+    }
     move_ranges(&v->space.clearing, &v->space.zeros);
     if (entry_written)
         move_ranges(&v->space.leaving, &v->space.dirty);
@@ -89,10 +93,10 @@ int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
 
 int rp_reserve(struct rp_vhdx *v, size_t pages, struct rp_error *err)
 {
-    while (v->cache.dirty + v->cache.reserved + pages > v->log.batch) {
+    while (v->growing || v->cache.dirty + v->cache.reserved + pages > v->log.batch) {
         if (atomic_load(&v->failed))
             return rp_session_check(v, err);
-        if (!v->cache.dirty) {
+        if (v->growing || !v->cache.dirty) {
             pthread_cond_wait(&v->changed, &v->lock); // operations under way hold it all
             continue;
         }
@@ -102,6 +106,8 @@ int rp_reserve(struct rp_vhdx *v, size_t pages, struct rp_error *err)
         if (failed)
             return -1;
     }
+    if (rp_journal_room(&v->journal, v->cache.reserved + pages, err))
+        return rp_context(err, "%s", v->path);
     v->cache.reserved += pages;
     return 0;
 }

@@ -20,23 +20,38 @@
 
 // ---- cache.c: 4 KiB pages of metadata: block table, sector bitmaps, metadata region, region tables
 
+enum { RP_PAGE_WORDS = RP_VHDX_PAGE / 8 };
+
 struct rp_page {
-    uint64_t offset;      // in the file
-    struct rp_page *next; // same bucket
-    bool dirty;           // differs from what was last given to the log
-    bool pending;         // what was given to the log is not in place yet
-    bool recent;          // used since the clock hand passed
-    uint8_t bytes[RP_VHDX_PAGE];
+    _Atomic uint64_t offset;        // in the file
+    _Atomic(struct rp_page *) next; // same bucket
+    atomic_uint version;            // odd: in no bucket
+    atomic_bool recent;             // used since the clock hand passed
+    bool dirty;                     // differs from what was last given to the log
+    bool pending;                   // what was given to the log is not in place yet
+    uint16_t slot;                  // in the journal, + 1
+    _Atomic uint64_t words[RP_PAGE_WORDS]; // as in the file: little endian
 };
 
 enum { RP_CACHE_BUCKETS = 4096, RP_CACHE_PAGES = 8192 }; // 32 MiB, plus what cannot be dropped
 
 struct rp_cache {
-    struct rp_page *buckets[RP_CACHE_BUCKETS];
+    _Atomic(struct rp_page *) buckets[RP_CACHE_BUCKETS];
     struct rp_page **pages; // all of them, in no order
     size_t count, capacity, hand;
     size_t dirty;           // pages
     size_t reserved;        // pages that operations under way may still make dirty
+};
+
+// ---- journal.c: what a killed process leaves of the pages that are dirty or pending
+
+enum { RP_JOURNAL_SLOTS = 2048 };
+
+struct rp_journal {
+    struct rp_shm *shm;  // NULL: not shared
+    size_t count, used;  // slots that have memory, that hold a page
+    uint16_t free[RP_JOURNAL_SLOTS]; // slot numbers, + 1
+    size_t free_count;
 };
 
 // ---- log.c, replay.c
@@ -49,7 +64,7 @@ struct rp_log {
     uint32_t head;            // where it goes, from the start of the log
     uint32_t last;            // where the last one is
     bool unsynced;            // its pages are in place, but not durably yet
-    size_t batch;             // pages that one entry may hold: three entries fit in the log
+    size_t batch;             // pages that one entry may hold: three entries fit in the log, two batches in the journal
 };
 
 // A dirty log replayed in memory for a reader.
@@ -108,11 +123,13 @@ struct rp_vhdx {
     struct rp_locator locator;
 
     struct rp_cache cache;
+    struct rp_journal journal;
     struct rp_overlay overlay;
     struct rp_log log;
     struct rp_space space;
     uint64_t moving[RP_MOVING_MAX];
     size_t moving_count;
+    bool growing;              // nobody may reserve
 
     // flush.c
     bool flushing;
@@ -124,23 +141,42 @@ struct rp_vhdx {
 static inline void rp_lock(struct rp_vhdx *v) { pthread_mutex_lock(&v->lock); }
 static inline void rp_unlock(struct rp_vhdx *v) { pthread_mutex_unlock(&v->lock); }
 
-// ---- cache.c (under lock)
+// ---- cache.c (under lock unless noted)
 
+// Without lock: the word at `offset` of the file, a multiple of 8, if its page is in the cache.
+bool rp_cache_peek(struct rp_vhdx *v, uint64_t offset, uint64_t *word);
 // The page at `offset`; valid until the next call that may load one. NULL on failure.
 struct rp_page *rp_cache_get(struct rp_vhdx *v, uint64_t offset, struct rp_error *err);
 // As rp_cache_get for a page that is to be replaced as a whole: nothing is read.
 struct rp_page *rp_cache_blank(struct rp_vhdx *v, uint64_t offset);
-void rp_cache_dirty(struct rp_vhdx *v, struct rp_page *page);
+// A word of a page of the block table or a sector bitmap: one that does not change leaves the page clean.
+uint64_t rp_page_get(const struct rp_page *page, size_t index);
+void rp_page_set(struct rp_vhdx *v, struct rp_page *page, size_t index, uint64_t word);
+// The other pages, which nobody looks at without the lock, change by bytes.
+static inline uint8_t *rp_page_bytes(struct rp_page *page) { return (uint8_t *)page->words; }
 int rp_cache_read(struct rp_vhdx *v, uint64_t offset, void *data, size_t size, struct rp_error *err);
 // Bytes that do not change leave their page clean.
 int rp_cache_write(struct rp_vhdx *v, uint64_t offset, const void *data, size_t size, struct rp_error *err);
 void rp_cache_drop(struct rp_vhdx *v, uint64_t offset, uint64_t length); // forgets pages, whatever they hold
 void rp_cache_free(struct rp_vhdx *v);
 
+// ---- journal.c (under lock)
+
+// Takes memory for so many more pages. NO_SPACE when there is none.
+int rp_journal_room(struct rp_journal *j, size_t slots, struct rp_error *err);
+void rp_journal_set(struct rp_journal *j, struct rp_page *page, size_t index, uint64_t word); // as in the file
+void rp_journal_give_back(struct rp_journal *j, struct rp_page *page); // the page is in place
+void rp_journal_remove(struct rp_vhdx *v); // not under lock: the session ended well
+// What another process left. False: nothing.
+bool rp_journal_of(struct rp_shm *shm, struct rp_guid *session, struct rp_guid *before);
+uint64_t rp_journal_page(struct rp_shm *shm, size_t slot, const _Atomic uint64_t **words); // its place; 0: none
+
 // ---- replay.c
 
 // Replays a dirty log: into memory for a reader, into the file for a writer (new FileWriteGuid first).
 int rp_log_replay(struct rp_vhdx *v, struct rp_error *err);
+// For who goes on with a dead process's session: replays its log into the file, durably, and takes the log over as it is.
+int rp_log_resume(struct rp_vhdx *v, struct rp_error *err);
 
 // ---- log.c
 
@@ -152,6 +188,7 @@ struct rp_batch {
 };
 void rp_batch_take(struct rp_vhdx *v, struct rp_batch *batch);
 void rp_batch_free(struct rp_batch *batch);
+size_t rp_log_batch(uint32_t length); // pages, for a log of so many bytes
 // Starts a log: a new GUID and one empty entry. Durable after a sync; then the header may name the GUID.
 int rp_log_start(struct rp_vhdx *v, struct rp_error *err);
 // Writes one entry; durable after a sync.
@@ -236,6 +273,12 @@ int rp_check_range(const struct rp_vhdx *v, uint64_t offset, uint64_t length, st
 
 // Reads from the store; what a replayed log says is behind the end of the file reads as zeros.
 int rp_payload_read(struct rp_vhdx *v, void *data, size_t size, uint64_t offset, struct rp_error *err);
+
+// ---- open.c
+
+struct rp_vhdx *rp_vhdx_new(struct rp_fs *fs, const char *path, unsigned flags, const struct rp_vhdx_session *session);
+// Opens and locks the file, and reads its header.
+int rp_vhdx_open_store(struct rp_vhdx *v, struct rp_error *err);
 
 // How the bytes of a write get into the file: from memory, shared with another file, past the page cache. `put` brings
 // what belongs at `offset` of the virtual disk to `file_offset` of the store; called from the thread that writes, without

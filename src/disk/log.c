@@ -24,7 +24,7 @@ void rp_batch_take(struct rp_vhdx *v, struct rp_batch *batch)
         page->dirty = false;
         page->pending = true;
         batch->offsets[batch->count] = page->offset;
-        memcpy(batch->pages + batch->count++ * RP_VHDX_PAGE, page->bytes, RP_VHDX_PAGE);
+        memcpy(batch->pages + batch->count++ * RP_VHDX_PAGE, rp_page_bytes(page), RP_VHDX_PAGE);
     }
     cache->dirty = 0;
 }
@@ -71,6 +71,11 @@ int rp_log_apply(struct rp_vhdx *v, const struct rp_batch *batch, struct rp_erro
     return 0;
 }
 
+size_t rp_log_batch(uint32_t length)
+{
+    return (size_t)rp_min64(rp_entry_capacity(length / RP_VHDX_PAGE / 3), RP_JOURNAL_SLOTS / 2);
+}
+
 int rp_log_start(struct rp_vhdx *v, struct rp_error *err)
 {
     // The entry comes before the header that names its GUID: a header whose log has no entry would be a corrupt file.
@@ -79,7 +84,7 @@ int rp_log_start(struct rp_vhdx *v, struct rp_error *err)
         .length = v->header.log_length,
         .guid = rp_guid_new(),
         .sequence = 1,
-        .batch = rp_entry_capacity(v->header.log_length / RP_VHDX_PAGE / 3),
+        .batch = rp_log_batch(v->header.log_length),
     };
     return rp_log_write(v, &(struct rp_batch){0}, v->space.flushed, v->space.end, err);
 }

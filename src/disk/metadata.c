@@ -233,8 +233,8 @@ int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
     rp_lock(v);
     // A table that moves takes its pages out of the cache, so none of them may be waiting: a log entry of its own.
     int failed = 0;
-    while (!failed && (v->cache.dirty || v->cache.reserved || v->flushing)) {
-        if (v->cache.dirty && !v->flushing) {
+    while (!failed && (v->cache.dirty || v->cache.reserved || v->flushing || v->growing)) {
+        if (v->cache.dirty && !v->flushing && !v->growing) {
             rp_unlock(v);
             failed = rp_flush(v, RP_FLUSH_LOG, err);
             rp_lock(v);
@@ -243,8 +243,16 @@ int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
             failed = atomic_load(&v->failed) ? rp_session_check(v, err) : 0;
         }
     }
+    // Until the new place and size are durable no block changes: what a killed process leaves of the table would be of
+    // one that no header knows.
+    v->growing = !failed;
     if (!failed)
         failed = grow(v, &layout, err);
     rp_unlock(v);
-    return failed ? -1 : rp_vhdx_flush(v, err);
+    failed = failed || rp_vhdx_flush(v, err);
+    rp_lock(v);
+    v->growing = false;
+    pthread_cond_broadcast(&v->changed);
+    rp_unlock(v);
+    return failed ? -1 : 0;
 }

@@ -37,8 +37,7 @@ static int read_header(struct rp_vhdx *v, struct rp_error *err)
     return 0;
 }
 
-static struct rp_vhdx *new_vhdx(struct rp_fs *fs, const char *path, unsigned flags,
-                                const struct rp_vhdx_session *session)
+struct rp_vhdx *rp_vhdx_new(struct rp_fs *fs, const char *path, unsigned flags, const struct rp_vhdx_session *session)
 {
     struct rp_vhdx *v = rp_xcalloc(1, sizeof *v);
     v->fs = fs;
@@ -53,15 +52,19 @@ static struct rp_vhdx *new_vhdx(struct rp_fs *fs, const char *path, unsigned fla
     return v;
 }
 
-static int open_file(struct rp_vhdx *v, struct rp_error *err)
+int rp_vhdx_open_store(struct rp_vhdx *v, struct rp_error *err)
 {
     bool write = v->flags & RP_VHDX_WRITE;
     v->store = rp_fs_open(v->fs, v->path, write ? RP_OPEN_WRITE : RP_OPEN_READ, err);
     if (!v->store || (!(v->flags & RP_VHDX_NO_LOCK) && rp_store_lock(v->store, write, err)))
         return -1;
-    if (read_header(v, err) || rp_log_replay(v, err) || rp_vhdx_load(v, err))
-        return -1;
-    if (write && rp_space_scan(v, err))
+    return read_header(v, err);
+}
+
+static int open_file(struct rp_vhdx *v, struct rp_error *err)
+{
+    bool write = v->flags & RP_VHDX_WRITE;
+    if (rp_vhdx_open_store(v, err) || rp_log_replay(v, err) || rp_vhdx_load(v, err) || (write && rp_space_scan(v, err)))
         return -1;
     atomic_store(&v->writable, write);
     return 0;
@@ -70,7 +73,7 @@ static int open_file(struct rp_vhdx *v, struct rp_error *err)
 struct rp_vhdx *rp_vhdx_open(struct rp_fs *fs, const char *path, unsigned flags, const struct rp_vhdx_session *session,
                              struct rp_error *err)
 {
-    struct rp_vhdx *v = new_vhdx(fs, path, flags, session);
+    struct rp_vhdx *v = rp_vhdx_new(fs, path, flags, session);
     if (!open_file(v, err))
         return v;
     rp_vhdx_abandon(v);
@@ -83,6 +86,7 @@ void rp_vhdx_abandon(struct rp_vhdx *v)
         return;
     rp_store_close(v->store);
     rp_cache_free(v);
+    rp_shm_close(v->journal.shm);
     rp_space_free_all(v);
     rp_ranges_clear(&v->overlay.zeros);
     rp_locator_clear(&v->locator);
@@ -99,6 +103,8 @@ void rp_vhdx_abandon(struct rp_vhdx *v)
 int rp_vhdx_close(struct rp_vhdx *v, struct rp_error *err)
 {
     int failed = rp_session_end(v, err);
+    if (!failed)
+        rp_journal_remove(v);
     rp_vhdx_abandon(v);
     return failed;
 }
@@ -116,6 +122,7 @@ int rp_vhdx_freeze(struct rp_vhdx *v, struct rp_error *err)
     v->file_size = size;
     rp_unlock(v);
     atomic_store(&v->writable, false);
+    rp_journal_remove(v);
     return v->flags & RP_VHDX_NO_LOCK ? 0 : rp_store_lock(v->store, false, err);
 }
 

@@ -104,7 +104,7 @@ static int step_in_memory(struct rp_vhdx *v, const struct rp_entry_step *step, s
         return 0;
     }
     struct rp_page *page = rp_cache_blank(v, step->offset);
-    memcpy(page->bytes, step->bytes, RP_VHDX_PAGE);
+    memcpy(rp_page_bytes(page), step->bytes, RP_VHDX_PAGE);
     page->pending = true; // stays in the cache: the file has something older
     return 0;
 }
@@ -160,21 +160,45 @@ static int into_memory(struct rp_vhdx *v, const struct scan *scan, uint32_t head
     return 0;
 }
 
+// Durably.
+static int run_in_file(struct rp_vhdx *v, const struct scan *scan, uint32_t head, struct rp_error *err)
+{
+    uint64_t size, last = scan->entries[head].last_size;
+    if (run(v, scan, head, false, err) || rp_store_size(v->store, &size, err) ||
+        (size < last && rp_store_truncate(v->store, last, err)))
+        return -1;
+    return rp_store_flush(v->store, err) || rp_store_size(v->store, &v->file_size, err) ? -1 : 0;
+}
+
 static int into_file(struct rp_vhdx *v, const struct scan *scan, uint32_t head, struct rp_error *err)
 {
     v->header.file_write_guid = v->session.file_write_guid;
-    uint64_t size;
-    if (rp_header_update(v, 2, err) || run(v, scan, head, false, err) || rp_store_size(v->store, &size, err))
-        return -1;
-    if (size < scan->entries[head].last_size && rp_store_truncate(v->store, scan->entries[head].last_size, err))
+    if (rp_header_update(v, 2, err) || run_in_file(v, scan, head, err))
         return -1;
     v->header.log_guid = (struct rp_guid){0};
-    if (rp_store_flush(v->store, err) || rp_store_size(v->store, &v->file_size, err))
-        return -1;
     return rp_header_update(v, 2, err);
 }
 
-static int replay(struct rp_vhdx *v, struct scan *scan, struct rp_error *err)
+// What comes next may be as large as two batches: it has the whole log but for the last entry, which stays valid until
+// then.
+static int resume(struct rp_vhdx *v, const struct scan *scan, uint32_t head, struct rp_error *err)
+{
+    uint32_t left = scan->sectors - scan->entries[head].length / RP_VHDX_PAGE;
+    v->log = (struct rp_log){
+        .offset = v->header.log_offset,
+        .length = v->header.log_length,
+        .guid = v->header.log_guid,
+        .sequence = scan->entries[head].sequence + 1,
+        .head = following(scan, head) * RP_VHDX_PAGE,
+        .last = head * RP_VHDX_PAGE,
+        .batch = rp_entry_capacity(left),
+    };
+    return run_in_file(v, scan, head, err);
+}
+
+typedef int replay_fn(struct rp_vhdx *v, const struct scan *scan, uint32_t head, struct rp_error *err);
+
+static int replay(struct rp_vhdx *v, struct scan *scan, replay_fn *how, struct rp_error *err)
 {
     if (load(v, scan, err))
         return -1;
@@ -190,19 +214,26 @@ static int replay(struct rp_vhdx *v, struct scan *scan, struct rp_error *err)
     if (entry->last_size > RP_VHDX_MAX_FILE || !rp_is_aligned(entry->last_size, RP_VHDX_ALIGN))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: the log wants a file of %llu bytes", v->path,
                        (unsigned long long)entry->last_size);
-    return (v->flags & RP_VHDX_WRITE ? into_file : into_memory)(v, scan, (uint32_t)head, err);
+    return how(v, scan, (uint32_t)head, err);
+}
+
+static int replay_log(struct rp_vhdx *v, replay_fn *how, struct rp_error *err)
+{
+    v->info.dirty_log = true;
+    if (v->header.log_version)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: log version %u", v->path, v->header.log_version);
+    struct scan scan = {0};
+    int failed = replay(v, &scan, how, err);
+    free(scan.bytes);
+    free(scan.entries);
+    return failed;
 }
 
 int rp_log_replay(struct rp_vhdx *v, struct rp_error *err)
 {
     if (rp_guid_is_zero(&v->header.log_guid))
         return 0;
-    v->info.dirty_log = true;
-    if (v->header.log_version)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: log version %u", v->path, v->header.log_version);
-    struct scan scan = {0};
-    int failed = replay(v, &scan, err);
-    free(scan.bytes);
-    free(scan.entries);
-    return failed;
+    return replay_log(v, v->flags & RP_VHDX_WRITE ? into_file : into_memory, err);
 }
+
+int rp_log_resume(struct rp_vhdx *v, struct rp_error *err) { return replay_log(v, resume, err); }

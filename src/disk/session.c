@@ -116,15 +116,16 @@ int rp_session_end(struct rp_vhdx *v, struct rp_error *err)
     // they are after a freeze would find them changed.
     set_flushing(v, true);
     pthread_mutex_lock(&v->session_lock);
-    // No entry of the log ever asked for more than `end`: the file may shrink to it.
-    rp_lock(v); // also against readers of a file that is being frozen
-    int failed = rp_space_start(v, &why);
-    rp_unlock(v);
-    failed = failed || rp_store_flush(v->store, &why);
+    int failed = rp_store_flush(v->store, &why);
     if (!failed) {
         v->header.log_guid = (struct rp_guid){0};
         failed = rp_header_update(v, 2, &why);
     }
+    // Only now may the file shrink: an entry of the log may have asked for all of it.
+    rp_lock(v); // also against readers of a file that is being frozen
+    failed = failed || rp_space_start(v, &why);
+    rp_unlock(v);
+    failed = failed || rp_store_settle(v->store, &why); // the last touch: the file's times are what they will stay
     if (!failed) {
         rp_lock(v);
         v->log.guid = (struct rp_guid){0};

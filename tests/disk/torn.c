@@ -31,6 +31,8 @@ struct torn_fs {
     struct file *files;
     unsigned long calls;
     unsigned fail_flush;
+    void (*act)(void *context); // at a sync
+    void *act_context;
     unsigned long stop_after; // changes still possible, + 1; 0: no limit
     bool stopped;
 };
@@ -106,6 +108,11 @@ static int torn_flush(struct rp_store *s, struct rp_error *err)
     struct torn_store *t = TORN(s);
     if (go_on(t, err))
         return -1;
+    void (*act)(void *context) = t->fs->act;
+    t->fs->act = NULL; // not for the syncs that it makes itself
+    if (act)
+        act(t->fs->act_context);
+    t->fs->act = act;
     pthread_mutex_lock(&t->fs->lock);
     t->fs->calls++;
     bool fail = t->fs->fail_flush && !--t->fs->fail_flush;
@@ -260,6 +267,13 @@ void torn_fs_cut(struct rp_fs *fs, uint64_t *random, unsigned keep)
     }
 }
 
+void torn_fs_kill(struct rp_fs *fs)
+{
+    struct torn_fs *t = (struct torn_fs *)fs;
+    t->stopped = false;
+    t->stop_after = 0;
+}
+
 unsigned long torn_fs_syncs(struct rp_fs *fs) { return rp_fs_memory_syncs(((struct torn_fs *)fs)->inner); }
 
 unsigned long torn_fs_calls(struct rp_fs *fs) { return ((struct torn_fs *)fs)->calls; }
@@ -267,6 +281,12 @@ unsigned long torn_fs_calls(struct rp_fs *fs) { return ((struct torn_fs *)fs)->c
 void torn_fs_stop_after(struct rp_fs *fs, unsigned long changes) { ((struct torn_fs *)fs)->stop_after = changes + 1; }
 
 void torn_fs_fail_flush(struct rp_fs *fs, unsigned after) { ((struct torn_fs *)fs)->fail_flush = after; }
+
+void torn_fs_at_flush(struct rp_fs *fs, void (*act)(void *context), void *context)
+{
+    ((struct torn_fs *)fs)->act = act;
+    ((struct torn_fs *)fs)->act_context = context;
+}
 
 void torn_fs_free(struct rp_fs *fs)
 {

@@ -10,9 +10,13 @@ struct rp_fs *torn_fs_new(void);
 void torn_fs_cut(struct rp_fs *fs, uint64_t *random, unsigned keep);
 // After this many more writes, truncations and syncs every further one fails, as if the machine had stopped: then cut.
 void torn_fs_stop_after(struct rp_fs *fs, unsigned long changes);
+// The machine goes on, and nothing is lost: as if only the process had stopped.
+void torn_fs_kill(struct rp_fs *fs);
 unsigned long torn_fs_syncs(struct rp_fs *fs);
 unsigned long torn_fs_calls(struct rp_fs *fs); // every call that reads or changes a store
 void torn_fs_fail_flush(struct rp_fs *fs, unsigned after); // the flush after `after` more fails; 0: none
+// Calls `act` at every sync, before it takes effect: what somebody else does meanwhile. NULL: nothing.
+void torn_fs_at_flush(struct rp_fs *fs, void (*act)(void *context), void *context);
 void torn_fs_free(struct rp_fs *fs);
 
 // splitmix64
