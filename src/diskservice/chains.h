@@ -16,6 +16,7 @@
 #include "disk/chain.h"
 #include "diskservice/engine.h"
 #include "diskservice/record.h"
+#include "diskservice/throttle.h"
 
 // One open file of a chain. A flush holds a reference while it syncs outside the gate.
 struct rp_layer {
@@ -35,6 +36,7 @@ struct rp_engine_chain {
     bool live; // the last layer is the leaf; false while opening
     size_t depth;
     struct rp_layer *layers[RP_CHAIN_MAX_DEPTH]; // root first; the leaf is the last
+    struct rp_throttle *throttle; // of the guest's writes, while a merge could not keep up with them
     struct rp_engine_disk facts; // under `state`, so that who only asks never waits for a merge
 };
 
@@ -60,11 +62,14 @@ struct rp_engine {
     pthread_mutex_t state;
     pthread_cond_t changed;
     enum rp_engine_turn turn;
+    unsigned waiting;         // checkpoints and growths that would like to have the turn of a merge
     bool failed;              // durability after a switch is lost: `failure` says why
     struct rp_error failure;
     uint64_t generation;      // of the record, for everybody
     struct rp_engine_merge merge;
+    struct rp_engine_merge_options merge_options;
     atomic_bool cancel;       // closing: the merge stops at the next step
+    struct rp_throttle *merge_throttle;
     bool merge_thread_started;
     pthread_t merge_thread;
     char **merge_paths;
@@ -100,6 +105,10 @@ uint64_t rp_engine_pause(struct rp_engine *engine);
 uint64_t rp_engine_resume(struct rp_engine *engine, uint64_t paused_at);
 int rp_engine_begin(struct rp_engine *engine, enum rp_engine_turn turn, struct rp_error *err); // BUSY during a merge
 void rp_engine_end(struct rp_engine *engine);
+// A merge lets those who wait have its turn, and takes it again.
+void rp_engine_yield(struct rp_engine *engine);
+// Whether somebody waits for its turn, and this is a moment at which he can have it.
+bool rp_engine_awaited(struct rp_engine *engine);
 int rp_engine_write_record(struct rp_engine *engine, struct rp_error *err);
 // Takes from the record's lists what they need not say any more: leftovers that are gone or have become part of a chain,
 // files to be merged that are in no chain.

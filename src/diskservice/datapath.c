@@ -1,5 +1,6 @@
 // What the guest does with its disks. Everything happens inside the gate, so a checkpoint sees an operation wholly before
 // or wholly after it: enter → mark → change → leave.
+#include "base/num.h"
 #include "diskservice/chains.h"
 
 int rp_engine_read(struct rp_engine *engine, size_t disk, void *data, uint32_t size, uint64_t offset, struct rp_error *err)
@@ -13,6 +14,7 @@ int rp_engine_read(struct rp_engine *engine, size_t disk, void *data, uint32_t s
 int rp_engine_write(struct rp_engine *engine, size_t disk, const void *data, uint32_t size, uint64_t offset, bool fua,
                     struct rp_error *err)
 {
+    rp_throttle_wait(engine->disks[disk].throttle, size);
     unsigned token = rp_gate_enter(engine->gate);
     struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
     if (leaf->rct)
@@ -31,6 +33,7 @@ static int change(struct rp_engine *engine, size_t disk, change_fn *preview, cha
                   uint64_t length, bool fua, struct rp_error *err)
 {
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
+    rp_throttle_wait(engine->disks[disk].throttle, rp_min64(length, RP_MIB)); // whole blocks cost nothing
     unsigned token = rp_gate_enter(engine->gate);
     struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
     int failed = leaf->rct ? preview(leaf->vhdx, offset, length, &changed, err) : 0;

@@ -50,6 +50,7 @@ static int open_parents(struct rp_engine *engine, struct rp_engine_chain *disk, 
 
 static int open_disk(struct rp_engine *engine, const struct rp_record_disk *entry, struct rp_engine_chain *disk, struct rp_error *err)
 {
+    disk->throttle = rp_throttle_new();
     disk->number = entry->number;
     disk->disk_id = entry->disk_id;
     struct rp_layer *leaf = rp_layer_lock_leaf(engine->fs, entry->leaf_path, err);
@@ -123,6 +124,7 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
     pthread_mutex_init(&engine->chains, NULL);
     pthread_mutex_init(&engine->state, NULL);
     pthread_cond_init(&engine->changed, NULL);
+    engine->merge_throttle = rp_throttle_new();
     int failed = take_vm_lock(engine, err) || rp_record_read(fs, vm_directory, &engine->record, err) ||
                  confirm_record(engine, err);
     for (size_t i = 0; !failed && i < engine->record.count; i++) {
@@ -151,9 +153,11 @@ static void free_engine(struct rp_engine *engine)
         while (engine->disks[i].depth)
             rp_layer_release(engine->disks[i].layers[--engine->disks[i].depth]);
         free(engine->disks[i].facts.leaf_path);
+        rp_throttle_free(engine->disks[i].throttle);
     }
     rp_record_clear(&engine->record);
     rp_store_close(engine->lock); // last: the next one may open the disks now
+    rp_throttle_free(engine->merge_throttle);
     rp_gate_free(engine->gate);
     pthread_mutex_destroy(&engine->flushing);
     pthread_mutex_destroy(&engine->chains);
@@ -283,16 +287,40 @@ uint64_t rp_engine_resume(struct rp_engine *engine, uint64_t paused_at)
 
 int rp_engine_begin(struct rp_engine *engine, enum rp_engine_turn turn, struct rp_error *err)
 {
-    int failed = 0;
+    unsigned patience_ms = engine->merge_options.checkpoint_ms ? engine->merge_options.checkpoint_ms : 2000;
+    uint64_t deadline = turn == RP_TURN_MERGE ? 0 : rp_clock_monotonic_ns() + patience_ms * (uint64_t)1000000;
+    struct timespec until = {(time_t)(deadline / 1000000000), (long)(deadline % 1000000000)};
+    int failed = 0, late = !deadline;
     pthread_mutex_lock(&engine->state);
-    while (engine->turn == RP_TURN_CHECKPOINT || engine->turn == RP_TURN_GROW)
-        pthread_cond_wait(&engine->changed, &engine->state);
-    if (engine->turn == RP_TURN_MERGE)
-        failed = rp_fail(err, RP_ERR_BUSY, "%s: a merge is running", engine->directory);
-    else
+    engine->waiting += turn != RP_TURN_MERGE;
+    while (engine->turn != RP_TURN_FREE && !(engine->turn == RP_TURN_MERGE && late)) {
+        if (engine->turn == RP_TURN_MERGE)
+            late = pthread_cond_clockwait(&engine->changed, &engine->state, CLOCK_MONOTONIC, &until);
+        else
+            pthread_cond_wait(&engine->changed, &engine->state);
+    }
+    if (engine->turn == RP_TURN_FREE)
         engine->turn = turn;
+    else if (engine->merge.total)
+        failed = rp_fail(err, RP_ERR_BUSY, "%s: a merge is running, %.0f %% done", engine->directory,
+                         100.0 * (double)engine->merge.done / (double)engine->merge.total);
+    else
+        failed = rp_fail(err, RP_ERR_BUSY, "%s: a merge is running", engine->directory);
+    engine->waiting -= turn != RP_TURN_MERGE;
+    pthread_cond_broadcast(&engine->changed);
     pthread_mutex_unlock(&engine->state);
     return failed;
+}
+
+void rp_engine_yield(struct rp_engine *engine)
+{
+    pthread_mutex_lock(&engine->state);
+    engine->turn = RP_TURN_FREE;
+    pthread_cond_broadcast(&engine->changed);
+    while (engine->waiting || engine->turn != RP_TURN_FREE)
+        pthread_cond_wait(&engine->changed, &engine->state);
+    engine->turn = RP_TURN_MERGE;
+    pthread_mutex_unlock(&engine->state);
 }
 
 void rp_engine_end(struct rp_engine *engine)

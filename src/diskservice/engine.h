@@ -75,7 +75,9 @@ struct rp_engine_checkpoint {
 };
 // Freezes all disks of the VM at one instant. At return everything read through the frozen paths, the ids and the chain
 // record are durable. The same operation id again returns the same result without another checkpoint (the last one is
-// kept in the chain record). RP_ERR_BUSY while a merge runs: the caller waits for it before it freezes the guest.
+// kept in the chain record). While a merge runs it waits for a moment at which the merge can be left alone (between files, not
+// between the rounds of one), for a while: then RP_ERR_BUSY says how far the merge is. RP_ERR_BUSY at once when a merge was
+// interrupted between rounds: it must be finished first.
 // When the preparation fails nothing has changed. When the durability after the switch fails, the guest goes on writing
 // into the new leaf, the checkpoint does not exist, and every later flush and checkpoint fails: after a failed sync
 // nobody can say what the disk holds, and the record still names the files as they were.
@@ -85,19 +87,45 @@ void rp_engine_checkpoint_clear(struct rp_engine_checkpoint *result);
 
 // Merges files into their parents: each path is a file of one of the chains with a parent (a leaf or a frozen middle).
 // Starts a thread; progress by rp_engine_merge_state. The same operation id again: no second merge, unless it failed.
-// Files already merged (no longer in a chain) count as done; RP_ERR_INVALID for a file without a parent.
-// RP_ERR_BUSY: another merge is running, or a reader has a file open; nothing has changed then.
-// A merge that was interrupted anywhere is run again by asking again, with the same operation id or another.
+// Files already merged (no longer in a chain) count as done; RP_ERR_INVALID for a file without a parent. RP_ERR_BUSY: another
+// merge is running. A merge that was interrupted anywhere is run again by asking again, with the same operation id or another.
+//
+// The guest goes on meanwhile. A leaf is first frozen under a fresh one, which takes what the guest writes and is merged
+// in the next round; after at most RP_MERGE_ROUNDS rounds the guest's writes are slowed down below the speed of the merge,
+// until what is left can be merged in one short pause. A file that somebody reads (a shared lock) is waited for, for a while;
+// then the merge fails with RP_ERR_BUSY, which names the file and, if it can be found, the process.
+#define RP_MERGE_ROUNDS 3
+// After so many more, with a slowed guest, the pause comes whatever its length.
+#define RP_MERGE_SLOW_ROUNDS 12
 int rp_engine_merge_start(struct rp_engine *engine, const struct rp_guid *operation, const char *const *paths,
                           size_t count, struct rp_error *err);
 enum rp_merge_phase { RP_MERGE_NONE, RP_MERGE_RUNNING, RP_MERGE_DONE, RP_MERGE_FAILED };
+enum rp_merge_step {
+    RP_MERGE_COPYING,
+    RP_MERGE_WAITING, // for a reader
+    RP_MERGE_SLOWING, // copying, the guest's writes are slowed down
+    RP_MERGE_PAUSING, // copying what is left, the guest waits
+};
 struct rp_engine_merge {
     enum rp_merge_phase phase;
     struct rp_guid operation;
-    uint64_t done, total; // bytes
-    uint64_t pause_ns;
-    struct rp_error error; // when FAILED
+    enum rp_merge_step step; // while RUNNING
+    unsigned round;          // of the disk that is being merged: leaves that were put on top so far
+    uint64_t done, total;    // bytes; the total grows with what the guest writes meanwhile
+    uint64_t rate;           // bytes per second, of the file that is being copied
+    uint64_t guest_rate;     // bytes per second that the guest may write; 0: as fast as it can
+    uint64_t pause_ns, longest_pause_ns; // how long the guest waited, altogether and at most
+    struct rp_error waiting; // while WAITING: who has which file
+    struct rp_error error;   // when FAILED
 };
+struct rp_engine_merge_options {
+    uint64_t rate;          // bytes per second, as long as the guest is not slowed down; 0: as fast as it goes
+    unsigned pause_ms;      // the longest pause that is aimed at; 0: 50. UINT_MAX: nobody writes, a leaf is merged in one go
+    unsigned reader_ms;     // how long a file that somebody reads is waited for; 0: 10 s
+    unsigned checkpoint_ms; // how long a checkpoint waits for a merge; 0: 2 s
+};
+// For this merge and those to come.
+void rp_engine_set_merge_options(struct rp_engine *engine, const struct rp_engine_merge_options *options);
 void rp_engine_merge_state(struct rp_engine *engine, struct rp_engine_merge *state);
 int rp_engine_merge_wait(struct rp_engine *engine, struct rp_error *err); // until done; the merge's own error
 

@@ -1,10 +1,11 @@
 #include "diskservice/fold.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
+#include "base/num.h"
 
 struct fold {
     struct rp_engine *engine;
@@ -14,24 +15,19 @@ struct fold {
     struct rp_vhdx_session session;          // of the parent
     bool tracked;
     bool parent_open; // for writing
-    uint64_t *pause_ns;
+    struct rp_fold_pauses *pauses;
     uint64_t paused_at;
 };
 
-// Guest I/O is out, and nobody looks at the chain, until resume.
-static void pause_guest(struct fold *f)
+void rp_fold_paused(struct rp_fold_pauses *pauses, uint64_t ns)
 {
-    pthread_mutex_lock(&f->engine->chains);
-    f->paused_at = rp_clock_monotonic_ns();
-    rp_gate_close(f->engine->gate);
+    pauses->total_ns += ns;
+    pauses->longest_ns = rp_max64(pauses->longest_ns, ns);
 }
 
-static void resume_guest(struct fold *f)
-{
-    rp_gate_open(f->engine->gate);
-    *f->pause_ns += rp_clock_monotonic_ns() - f->paused_at;
-    pthread_mutex_unlock(&f->engine->chains);
-}
+static void pause_guest(struct fold *f) { f->paused_at = rp_engine_pause(f->engine); }
+
+static void resume_guest(struct fold *f) { rp_fold_paused(f->pauses, rp_engine_resume(f->engine, f->paused_at)); }
 
 // The frozen files that a fold writes into: the parent, the child if frozen, and a frozen file above. The leaf is locked
 // exclusively anyway.
@@ -49,15 +45,30 @@ static void share(struct rp_layer *const *layers, size_t count)
         rp_store_lock(layers[i]->lock, false, NULL);
 }
 
-static int lock_exclusively(struct rp_layer *const *layers, size_t count, struct rp_error *err)
+int rp_fold_lock(struct rp_engine_chain *disk, size_t index, const char **busy, struct rp_error *err)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (!rp_store_lock(layers[i]->lock, true, err))
-            continue;
-        share(layers, i);
-        return -1;
-    }
+    struct rp_layer *layers[3];
+    size_t count = written_layers(disk, index, layers);
+    for (size_t i = 1; i < count; i++)
+        if (*busy && !strcmp(layers[i]->path, *busy)) {
+            struct rp_layer *first = layers[0];
+            layers[0] = layers[i];
+            layers[i] = first;
+        }
+    *busy = NULL;
+    for (size_t i = 0; i < count; i++)
+        if (rp_store_lock(layers[i]->lock, true, err)) {
+            *busy = layers[i]->path;
+            share(layers, i);
+            return -1;
+        }
     return 0;
+}
+
+void rp_fold_unlock(struct rp_engine_chain *disk, size_t index)
+{
+    struct rp_layer *layers[3];
+    share(layers, written_layers(disk, index, layers));
 }
 
 // A flush may still be syncing a file that was the leaf when it began: its open file is not exchanged before that ends. No
@@ -67,16 +78,6 @@ static void wait_for_flushes(struct rp_layer *const *layers, size_t count)
     for (size_t i = 0; i < count; i++)
         while (atomic_load(&layers[i]->references) != 1)
             usleep(1000);
-}
-
-int rp_fold_probe(struct rp_engine_chain *disk, size_t index, struct rp_error *err)
-{
-    struct rp_layer *layers[3];
-    size_t count = written_layers(disk, index, layers);
-    if (lock_exclusively(layers, count, err))
-        return -1;
-    share(layers, count);
-    return 0;
 }
 
 // Exchanges the open file of a layer, and whoever reads through it. Guest paused.
@@ -120,8 +121,8 @@ static int relink_frozen(struct fold *f, struct rp_layer *layer, struct rp_layer
     return failed;
 }
 
-// Step 1. Called with `chains` held.
-static int merge_tracking(struct fold *f, struct rp_error *err)
+// Step 1, first half: the parent has a tracking file that knows of the session to come. Called with `chains` held.
+static int bind_tracking(struct fold *f, struct rp_error *err)
 {
     struct rp_fs *fs = f->engine->fs;
     struct rp_layer *child = f->child, *parent = f->parent;
@@ -129,6 +130,7 @@ static int merge_tracking(struct fold *f, struct rp_error *err)
     if (rp_layer_state(parent, &state, err))
         return -1;
     rp_layer_tracker(fs, parent);
+    bool before = parent->rct;
     if (rp_layer_tracker(fs, child) && !parent->rct) {
         // There is none yet: it starts by calling everything changed, and so the child's ids can live on in it.
         struct rp_error why = {0};
@@ -142,12 +144,31 @@ static int merge_tracking(struct fold *f, struct rp_error *err)
     f->tracked = child->rct && parent->rct;
     parent->rct_unusable = !f->tracked;
     if (f->tracked)
-        return rp_rct_merge(child->rct, parent->rct, &state, &f->session, err);
+        return before && !f->above ? rp_rct_rebind(parent->rct, &state, &f->session, err) : 0; // else merged at once
     // The content is about to change in places that nobody knows. A tracking file there stays bound to a DataWriteGuid that
     // is gone: who opens it next sees that.
     rp_rct_abandon(parent->rct);
     parent->rct = NULL;
     return 0;
+}
+
+// The second half. Called with `chains` held, and no marks in either.
+static int merge_tracking(struct fold *f, struct rp_error *err)
+{
+    struct rp_rct_disk state;
+    if (!f->tracked)
+        return 0;
+    return rp_layer_state(f->parent, &state, err) || rp_rct_merge(f->child->rct, f->parent->rct, &state, &f->session, err) ? -1 : 0;
+}
+
+// The parent's disk is going to be the leaf's: from its first change on, a kill loses nothing of it. Its tracker is not, before
+// it is thawed.
+static void share_disk(struct fold *f)
+{
+    struct rp_rct *rct = f->parent->rct;
+    f->parent->rct = NULL;
+    rp_layer_share(f->engine, f->parent);
+    f->parent->rct = rct;
 }
 
 // Steps 2 and 3: afterwards the parent is open for writing, and may be read through the child at any moment of the copy.
@@ -160,24 +181,27 @@ static int open_parent(struct fold *f, struct rp_error *err)
                  : rp_vhdx_set_parent_locator(f->child->vhdx, &now, future, NULL, err))
         return -1;
     struct rp_vhdx *parent = rp_vhdx_open(engine->fs, f->parent->path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &f->session, err);
-    if (!parent || (f->index >= 2 && rp_vhdx_set_parent(parent, f->disk->layers[f->index - 2]->vhdx, err)) ||
-        rp_vhdx_begin_data_change(parent, err)) {
-        // Its header may name the new DataWriteGuid or the old one, and the child accepts these two. A second attempt would
-        // make it accept two others, so there is none before the disks are opened anew.
-        f->parent->broken = true;
+    if (!parent || (f->index >= 2 && rp_vhdx_set_parent(parent, f->disk->layers[f->index - 2]->vhdx, err))) {
+        f->parent->broken = true; // see below
         rp_vhdx_abandon(parent);
         return -1;
     }
-    if (f->above)
-        pause_guest(f);
+    pause_guest(f);
     int failed = replace_vhdx(f->parent, f->child, parent, err);
-    if (f->above)
-        resume_guest(f);
-    if (failed)
+    if (!failed && !f->above)
+        share_disk(f);
+    resume_guest(f);
+    if (failed) {
         rp_vhdx_abandon(parent);
-    else
-        f->parent_open = true;
-    return failed;
+        return -1;
+    }
+    f->parent_open = true;
+    if (!rp_vhdx_begin_data_change(parent, err))
+        return 0;
+    // Its header may name the new DataWriteGuid or the old one, and the child accepts these two. A second attempt would
+    // make it accept two others, so there is none before the disks are opened anew.
+    f->parent->broken = true;
+    return -1;
 }
 
 // Step 4.
@@ -243,11 +267,18 @@ static void refreeze_parent(struct fold *f)
 
 static int fold_leaf(struct fold *f, int (*progress)(void *, uint64_t, uint64_t), void *context, struct rp_error *err)
 {
+    pthread_mutex_lock(&f->engine->chains);
+    int failed = bind_tracking(f, err);
+    pthread_mutex_unlock(&f->engine->chains);
+    // The flush is for the length of the pause: a sync of the parent may have to wait for what others wrote before.
+    if (failed || open_parent(f, err) || rp_vhdx_flush(f->child->vhdx, err))
+        return -1;
     pause_guest(f);
-    int failed = merge_tracking(f, err) || open_parent(f, err) || copy(f, progress, context, err) || update_record(f, err);
+    failed = merge_tracking(f, err) || copy(f, progress, context, err) || update_record(f, err);
     if (!failed) {
         if (f->tracked)
             rp_rct_thaw(f->parent->rct);
+        rp_layer_share(f->engine, f->parent);
         unlink_layer(f);
         rp_engine_publish(f->engine, f->disk);
     }
@@ -278,7 +309,7 @@ static int relink_above(struct fold *f, struct rp_error *err)
 static int fold_middle(struct fold *f, int (*progress)(void *, uint64_t, uint64_t), void *context, struct rp_error *err)
 {
     pthread_mutex_lock(&f->engine->chains);
-    int failed = merge_tracking(f, err);
+    int failed = bind_tracking(f, err) || merge_tracking(f, err);
     pthread_mutex_unlock(&f->engine->chains);
     if (failed || open_parent(f, err) || copy(f, progress, context, err))
         return -1;
@@ -299,7 +330,7 @@ static void delete_child(struct rp_engine *engine, struct rp_layer *child)
 }
 
 int rp_fold(struct rp_engine *engine, struct rp_engine_chain *disk, size_t index,
-            int (*progress)(void *context, uint64_t done, uint64_t total), void *context, uint64_t *pause_ns,
+            int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_fold_pauses *pauses,
             struct rp_error *err)
 {
     struct fold f = {
@@ -310,17 +341,17 @@ int rp_fold(struct rp_engine *engine, struct rp_engine_chain *disk, size_t index
         .parent = disk->layers[index - 1],
         .above = index + 1 < disk->depth ? disk->layers[index + 1] : NULL,
         .session = {rp_guid_new(), rp_guid_new()},
-        .pause_ns = pause_ns,
+        .pauses = pauses,
     };
     struct rp_layer *locked[3];
     size_t locks = written_layers(disk, index, locked);
     // Also further up: a file whose relinking failed may name either of two files below it, so both stay as they are.
     for (size_t i = index - 1; i < disk->depth; i++)
-        if (disk->layers[i]->broken)
+        if (disk->layers[i]->broken) {
+            share(locked, locks);
             return rp_fail(err, RP_ERR_IO, "merge of %s: an earlier write of %s failed; close and open the disks first",
                            f.child->path, disk->layers[i]->path);
-    if (lock_exclusively(locked, locks, err))
-        return rp_context(err, "merge of %s", f.child->path);
+        }
     wait_for_flushes(locked, locks);
     int failed = f.above ? fold_middle(&f, progress, context, err) : fold_leaf(&f, progress, context, err);
     if (failed) {

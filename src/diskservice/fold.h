@@ -4,9 +4,15 @@
 
 #include "diskservice/chains.h"
 
-// Merges disk->layers[index] into layers[index - 1], takes it out of the chain and deletes it. The caller has the turn.
-// A leaf is merged inside one pause. A file in the middle is merged while the guest works on the leaf above it; it pauses
-// only to exchange open files. Adds to `pause_ns`.
+// What became of the guest meanwhile.
+struct rp_fold_pauses {
+    uint64_t total_ns, longest_ns;
+};
+void rp_fold_paused(struct rp_fold_pauses *pauses, uint64_t ns);
+
+// Merges disk->layers[index] into layers[index - 1], takes it out of the chain and deletes it. The caller has the turn and
+// has locked the files. A file in the middle is merged while the guest works on the leaf above it; it pauses only to exchange
+// open files. A leaf is merged inside one pause, of which as much as can be done before is done before.
 //
 // Steps, each durable before the next; killed anywhere, it is run again from the start:
 //   1. tracking: the parent's becomes the maximum of both, bound to the parent as it is and as the session will leave it
@@ -16,10 +22,16 @@
 //   5. the record lists the child for deletion and, for a leaf, names the parent as the leaf
 //   6. in the middle: the file above names the parent as its own
 //   7. the child and its tracking file are deleted
+// For a leaf the parent's tracking is only bound before the pause, and becomes the maximum in it, before step 4.
 int rp_fold(struct rp_engine *engine, struct rp_engine_chain *disk, size_t index,
-            int (*progress)(void *context, uint64_t done, uint64_t total), void *context, uint64_t *pause_ns,
+            int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_fold_pauses *pauses,
             struct rp_error *err);
-// RP_ERR_BUSY when a reader has one of the files open that a fold has to change. Leaves the locks as they were.
-int rp_fold_probe(struct rp_engine_chain *disk, size_t index, struct rp_error *err);
+
+// Locks the files that a fold has to change, against readers. RP_ERR_BUSY: somebody reads one of them, its name goes to `*busy`
+// (borrowed). Call it again then with what is there: while that one is in use no other is touched, so that nobody who
+// wants to read them is refused because of a merge that does not run.
+int rp_fold_lock(struct rp_engine_chain *disk, size_t index, const char **busy, struct rp_error *err);
+// For a lock that no fold came after. A fold unlocks in any case.
+void rp_fold_unlock(struct rp_engine_chain *disk, size_t index);
 
 #endif

@@ -1,24 +1,29 @@
-// Asking for a merge, its thread, and waiting for it. How one file is merged: fold.c.
+// Asking for a merge, its thread, and waiting for it. How a leaf is merged under a guest that writes: rounds.c; how one file is
+// merged into another: fold.c.
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "diskservice/fold.h"
+#include "diskservice/rounds.h"
 
-static bool requested(struct rp_engine *engine, const char *path)
+// The files asked for, and those of ours that an earlier merge, or this one, has put on top of them.
+static bool wanted(struct rp_engine *engine, const char *path)
 {
     for (size_t i = 0; i < engine->merge_count; i++)
         if (!strcmp(engine->merge_paths[i], path))
             return true;
+    for (size_t i = 0; i < engine->record.merging_count; i++)
+        if (!strcmp(engine->record.merging[i], path))
+            return true;
     return false;
 }
 
-// Finds the lowest file asked for that is still in a chain: so everything is copied once, straight to where it ends.
+// Finds the lowest of them that is still in a chain: so everything is copied once, straight to where it ends.
 static bool next_file(struct rp_engine *engine, struct rp_engine_chain **disk, size_t *layer)
 {
     for (size_t i = 0; i < engine->count; i++)
         for (size_t j = 1; j < engine->disks[i].depth; j++)
-            if (requested(engine, engine->disks[i].layers[j]->path)) {
+            if (wanted(engine, engine->disks[i].layers[j]->path)) {
                 *disk = &engine->disks[i];
                 *layer = j;
                 return true;
@@ -26,56 +31,47 @@ static bool next_file(struct rp_engine *engine, struct rp_engine_chain **disk, s
     return false;
 }
 
-static int add_data(void *context, uint64_t offset, uint64_t length, enum rp_vhdx_state state)
-{
-    (void)offset;
-    if (state == RP_VHDX_DATA)
-        *(uint64_t *)context += length;
-    return 0;
-}
-
-static uint64_t own_data(struct rp_layer *layer)
+static uint64_t left_to_merge(struct rp_engine *engine)
 {
     uint64_t total = 0;
-    return rp_vhdx_extents(layer->vhdx, 0, rp_vhdx_info(layer->vhdx)->size, add_data, &total, NULL) ? 0 : total;
-}
-
-struct progress {
-    struct rp_engine *engine;
-    uint64_t before, own; // bytes of the files merged already, and of this one
-};
-
-static int report(void *context, uint64_t done, uint64_t total)
-{
-    struct progress *p = context;
-    pthread_mutex_lock(&p->engine->state);
-    p->engine->merge.done = p->before + (total ? (uint64_t)((double)p->own * (double)done / (double)total) : p->own);
-    pthread_mutex_unlock(&p->engine->state);
-    return atomic_load(&p->engine->cancel);
+    for (size_t i = 0; i < engine->count; i++)
+        for (size_t j = 1; j < engine->disks[i].depth; j++) {
+            struct rp_layer *layer = engine->disks[i].layers[j];
+            if (wanted(engine, layer->path))
+                total += rp_rounds_data(layer->vhdx, 0, rp_vhdx_info(layer->vhdx)->size);
+        }
+    return total;
 }
 
 static void *merge_thread(void *argument)
 {
     struct rp_engine *engine = argument;
     struct rp_error err = {0};
-    struct progress progress = {.engine = engine};
+    struct rp_rounds rounds = {.engine = engine};
     struct rp_engine_chain *disk;
     size_t layer;
-    uint64_t pause_ns = 0;
-    int failed = rp_engine_check(engine, &err);
-    while (!failed && next_file(engine, &disk, &layer)) {
-        progress.own = own_data(disk->layers[layer]);
-        failed = rp_fold(engine, disk, layer, report, &progress, &pause_ns, &err);
-        progress.before += progress.own;
+    int rc = rp_engine_check(engine, &err);
+    while (rc >= 0 && next_file(engine, &disk, &layer)) {
+        uint64_t total = rounds.merged + left_to_merge(engine);
+        pthread_mutex_lock(&engine->state);
+        engine->merge.total = total;
+        engine->merge.done = rounds.merged;
+        pthread_mutex_unlock(&engine->state);
+        rc = rp_rounds_step(&rounds, disk, layer, &err);
+        if (!rc && rp_engine_awaited(engine))
+            rp_engine_yield(engine);
     }
-    if (failed)
+    rp_rounds_end(&rounds);
+    if (rc < 0)
         rp_log(RP_LOG_WARNING, "merge of %s: %s", engine->directory, err.text);
     rp_engine_end(engine);
     pthread_mutex_lock(&engine->state);
-    engine->merge.phase = failed ? RP_MERGE_FAILED : RP_MERGE_DONE;
+    engine->merge.phase = rc < 0 ? RP_MERGE_FAILED : RP_MERGE_DONE;
     engine->merge.error = err;
-    engine->merge.pause_ns = pause_ns;
-    if (!failed)
+    engine->merge.guest_rate = engine->merge.rate = 0;
+    engine->merge.pause_ns = rounds.pauses.total_ns;
+    engine->merge.longest_pause_ns = rounds.pauses.longest_ns;
+    if (rc >= 0)
         engine->merge.done = engine->merge.total;
     pthread_cond_broadcast(&engine->changed);
     pthread_mutex_unlock(&engine->state);
@@ -94,21 +90,15 @@ static void forget_thread(struct rp_engine *engine)
     engine->merge_count = 0;
 }
 
-// Refuses early what would fail anyway: files without a parent, files that somebody reads.
-static int check_paths(struct rp_engine *engine, const char *const *paths, size_t count, uint64_t *total, struct rp_error *err)
+// Refuses early what would fail anyway: files without a parent.
+static int check_paths(struct rp_engine *engine, const char *const *paths, size_t count, struct rp_error *err)
 {
     int failed = 0;
     pthread_mutex_lock(&engine->chains);
     for (size_t i = 0; i < count && !failed; i++) {
         size_t disk, layer;
-        if (!rp_engine_find_layer(engine, paths[i], &disk, &layer))
-            continue;
-        if (!layer) {
+        if (rp_engine_find_layer(engine, paths[i], &disk, &layer) && !layer)
             failed = rp_fail(err, RP_ERR_INVALID, "%s: has no parent to merge into", paths[i]);
-            continue;
-        }
-        failed = rp_fold_probe(&engine->disks[disk], layer, err);
-        *total += own_data(engine->disks[disk].layers[layer]);
     }
     pthread_mutex_unlock(&engine->chains);
     return failed;
@@ -116,14 +106,15 @@ static int check_paths(struct rp_engine *engine, const char *const *paths, size_
 
 static int start(struct rp_engine *engine, const struct rp_guid *operation, const char *const *paths, size_t count, struct rp_error *err)
 {
-    uint64_t total = 0;
-    if (rp_engine_check(engine, err) || check_paths(engine, paths, count, &total, err))
+    if (rp_engine_check(engine, err) || check_paths(engine, paths, count, err))
         return -1;
     forget_thread(engine);
     engine->merge_paths = rp_xcalloc(count ? count : 1, sizeof *engine->merge_paths);
     engine->merge_count = count;
     for (size_t i = 0; i < count; i++)
         engine->merge_paths[i] = rp_xstrdup(paths[i]);
+    uint64_t total = left_to_merge(engine);
+    rp_throttle_set(engine->merge_throttle, engine->merge_options.rate);
     pthread_mutex_lock(&engine->state);
     engine->merge = (struct rp_engine_merge){.phase = RP_MERGE_RUNNING, .operation = *operation, .total = total};
     pthread_mutex_unlock(&engine->state);
@@ -138,21 +129,32 @@ static int start(struct rp_engine *engine, const struct rp_guid *operation, cons
     return rp_fail_sys(err, sys, "start the merge");
 }
 
+// 1: this merge is; -1: another one is running; 0: none.
+static int running_or_done(struct rp_engine *engine, const struct rp_guid *operation, struct rp_error *err)
+{
+    pthread_mutex_lock(&engine->state);
+    enum rp_merge_phase phase = engine->merge.phase;
+    bool same = rp_guid_equal(&engine->merge.operation, operation) && (phase == RP_MERGE_RUNNING || phase == RP_MERGE_DONE);
+    pthread_mutex_unlock(&engine->state);
+    if (same || phase != RP_MERGE_RUNNING)
+        return same;
+    return rp_fail(err, RP_ERR_BUSY, "%s: another merge is running", engine->directory);
+}
+
 int rp_engine_merge_start(struct rp_engine *engine, const struct rp_guid *operation, const char *const *paths,
                           size_t count, struct rp_error *err)
 {
-    pthread_mutex_lock(&engine->state);
-    bool same = rp_guid_equal(&engine->merge.operation, operation) &&
-                (engine->merge.phase == RP_MERGE_RUNNING || engine->merge.phase == RP_MERGE_DONE);
-    pthread_mutex_unlock(&engine->state);
-    if (same)
-        return 0;
+    // It may be running without the turn, between two files.
+    int there = running_or_done(engine, operation, err);
+    if (there)
+        return there < 0 ? -1 : 0;
     if (rp_engine_begin(engine, RP_TURN_MERGE, err))
         return -1;
-    if (!start(engine, operation, paths, count, err))
+    there = running_or_done(engine, operation, err);
+    if (!there && !start(engine, operation, paths, count, err))
         return 0; // the thread gives the turn back
     rp_engine_end(engine);
-    return -1;
+    return there > 0 ? 0 : -1;
 }
 
 void rp_engine_merge_state(struct rp_engine *engine, struct rp_engine_merge *state)
@@ -174,9 +176,26 @@ int rp_engine_merge_wait(struct rp_engine *engine, struct rp_error *err)
     return failed;
 }
 
+void rp_engine_set_merge_options(struct rp_engine *engine, const struct rp_engine_merge_options *options)
+{
+    pthread_mutex_lock(&engine->state);
+    engine->merge_options = *options;
+    pthread_mutex_unlock(&engine->state);
+    rp_throttle_set(engine->merge_throttle, options->rate);
+}
+
+bool rp_engine_awaited(struct rp_engine *engine)
+{
+    pthread_mutex_lock(&engine->state);
+    bool waiting = engine->waiting;
+    pthread_mutex_unlock(&engine->state);
+    return waiting && !rp_engine_half_merged(engine);
+}
+
 void rp_engine_stop_merge(struct rp_engine *engine)
 {
     atomic_store(&engine->cancel, true);
+    rp_throttle_set(engine->merge_throttle, 0);
     rp_engine_merge_wait(engine, NULL);
     forget_thread(engine);
 }

@@ -1,6 +1,7 @@
 #include "diskservice/service.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,6 +177,9 @@ int rp_service_merge(struct rp_service *service, const struct rp_guid *operation
 {
     if (service->fd < 0) {
         struct rp_engine *engine = engine_of(service, err);
+        struct rp_engine_merge_options options = {.pause_ms = UINT_MAX};
+        if (engine)
+            rp_engine_set_merge_options(engine, &options); // nobody writes
         return engine && !rp_engine_merge_start(engine, operation, paths, count, err) ? rp_engine_merge_wait(engine, err) : -1;
     }
     struct rp_control_request request = {

@@ -306,8 +306,9 @@ static void a_reader_stops_a_merge_before_anything_has_changed(void **state)
     assert_int_equal(rp_chain_open(f->fs, b.disks[0].path, &reader, NULL), 0);
     // into the root that the reader has open; and a leaf into a file that he has open
     const char *path = b.disks[0].path;
-    struct rp_guid operation = vm_operation();
-    assert_int_equal(rp_engine_merge_start(f->engine, &operation, &path, 1, &err), -1);
+    struct rp_engine_merge_options impatient = {.reader_ms = 50};
+    rp_engine_set_merge_options(f->engine, &impatient);
+    assert_int_equal(vm_merge(f->engine, path, &err), -1);
     assert_int_equal(err.code, RP_ERR_BUSY);
     assert_int_equal(vm_merge(f->engine, b.disks[0].leaf_path, NULL), -1);
     assert_true(exists(f, b.disks[0].path));

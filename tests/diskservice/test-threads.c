@@ -148,8 +148,12 @@ static void checkpoints_and_merges_disturb_no_writer(void **state)
             struct rp_guid merge = vm_operation();
             if (rp_engine_merge_start(w.engine, &merge, victims, 3, &err))
                 fail_msg("merge: %s", err.text);
-            while (round % 2 && rp_engine_checkpoint(w.engine, &operation, &checkpoint, NULL) == 0)
-                rp_engine_checkpoint_clear(&checkpoint), sched_yield();
+            struct rp_engine_merge merging = {.phase = RP_MERGE_RUNNING};
+            while (round % 2 && merging.phase == RP_MERGE_RUNNING) {
+                if (!rp_engine_checkpoint(w.engine, &operation, &checkpoint, NULL)) // the one that is made already
+                    rp_engine_checkpoint_clear(&checkpoint);
+                rp_engine_merge_state(w.engine, &merging);
+            }
             ask_everything(&w, round + 1);
             if (rp_engine_merge_wait(w.engine, &err))
                 fail_msg("merge: %s", err.text);
