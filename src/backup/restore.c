@@ -12,22 +12,25 @@
 #include "backup/transfer.h"
 #include "base/buf.h"
 #include "base/num.h"
+#include "repo/extract.h"
 
 #define NAME_LIMIT 100
 
 struct target {
     struct rp_repo *repo;
     const struct rp_point_disk *disk;
-    struct rp_ranges data;
+    uint64_t data; // bytes that are not zero
     char *path, *temporary;
     bool created;
     struct rp_vhdx *vhdx;   // one of the two
     struct rp_store *store;
+    struct rp_extract *extract;
 };
 struct restore {
     const struct rp_restore_options *options;
     struct target *targets;
     size_t count;
+    size_t at; // the target that jobs are given out for
     bool directory_made;
 };
 
@@ -63,7 +66,7 @@ static int choose(struct restore *restore, struct rp_repo *repo, const struct rp
             rp_xasprintf("%s-disk%u.%s", vm, disk->number, options->format == RP_IMAGE_VHDX ? "vhdx" : "raw");
         target->path = rp_path_join(options->directory, name);
         target->temporary = rp_xasprintf("%s.partial.%ld", target->path, (long)getpid());
-        if (rp_repo_allocated(repo, &disk->root, &target->data, err))
+        if (rp_repo_data_bytes(repo, &disk->root, &target->data, err))
             return rp_context(err, "disk %u", disk->number);
     }
     if (!restore->count && options->disk >= 0)
@@ -105,7 +108,7 @@ static int check_space(const struct restore *restore, struct rp_error *err)
     uint64_t needed = 0, there = (uint64_t)vfs.f_bavail * vfs.f_frsize;
     for (size_t i = 0; i < restore->count; i++) {
         uint64_t metadata = 4 * RP_MIB + restore->targets[i].disk->root.size / 4096 / 32; // VHDX: header, log, tables
-        needed += rp_ranges_total(&restore->targets[i].data) + (restore->options->format == RP_IMAGE_VHDX ? metadata : 0);
+        needed += restore->targets[i].data + (restore->options->format == RP_IMAGE_VHDX ? metadata : 0);
     }
     if (needed <= there)
         return 0;
@@ -140,30 +143,64 @@ static int create_raw(struct target *target, struct rp_error *err)
     return rp_store_truncate(target->store, target->disk->root.size, err);
 }
 
-static int move(void *context, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err)
+static int put(void *context, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
 {
     struct target *target = context;
-    if (rp_repo_read(target->repo, &target->disk->root, offset, buffer, length, err))
-        return rp_context(err, "disk %u", target->disk->number);
     if (target->vhdx)
-        return rp_vhdx_write(target->vhdx, buffer, length, offset, err);
-    return rp_store_pwrite(target->store, buffer, length, offset, err);
+        return rp_vhdx_write(target->vhdx, data, size, offset, err);
+    return rp_store_pwrite(target->store, data, size, offset, err);
+}
+
+// Disk after disk; each in the order of the packs.
+struct job {
+    struct target *target;
+    struct rp_extract_job *part;
+};
+
+static int next_job(void *context, void **out, uint64_t *bytes, struct rp_error *err)
+{
+    struct restore *restore = context;
+    for (; restore->at < restore->count; restore->at++) {
+        struct target *target = &restore->targets[restore->at];
+        struct rp_extract_job *part;
+        if (!target->extract)
+            target->extract = rp_extract_new(target->repo, &target->disk->root);
+        int result = rp_extract_next(target->extract, &part, bytes, err);
+        if (result < 0)
+            return rp_context(err, "disk %u", target->disk->number);
+        if (!result)
+            continue;
+        struct job *job = rp_xmalloc(sizeof *job);
+        *job = (struct job){target, part};
+        *out = job;
+        return 1;
+    }
+    return 0;
+}
+
+static int run_job(void *context, void *argument, struct rp_error *err)
+{
+    (void)context;
+    struct job job = *(struct job *)argument;
+    free(argument);
+    if (rp_extract_run(job.target->extract, job.part, put, job.target, err))
+        return rp_context(err, "disk %u", job.target->disk->number);
+    return 0;
 }
 
 static int write_data(struct restore *restore, struct rp_error *err)
 {
-    RP_AUTO_FREE struct rp_transfer_part *parts = rp_xcalloc(restore->count + 1, sizeof *parts);
-    for (size_t i = 0; i < restore->count; i++)
-        parts[i] = (struct rp_transfer_part){&restore->targets[i].data, &restore->targets[i]};
     struct rp_transfer transfer = {
-        .parts = parts,
-        .part_count = restore->count,
+        .next = next_job,
+        .run = run_job,
+        .jobs = restore,
         .threads = restore->options->threads,
         .rate = restore->options->rate,
-        .move = move,
         .progress = restore->options->progress,
         .context = restore->options->context,
     };
+    for (size_t i = 0; i < restore->count; i++)
+        transfer.total += restore->targets[i].data;
     return rp_transfer_run(&transfer, err);
 }
 
@@ -238,14 +275,14 @@ static void report(const struct restore *restore, struct rp_restore_result *resu
     for (size_t i = 0; i < restore->count; i++) {
         const struct target *target = &restore->targets[i];
         result->files[i] = (struct rp_restore_file){rp_xstrdup(target->path), target->disk->number, target->disk->root.size,
-                                                    rp_ranges_total(&target->data)};
+                                                    target->data};
     }
 }
 
 static void clear(struct restore *restore)
 {
     for (size_t i = 0; i < restore->count; i++) {
-        rp_ranges_clear(&restore->targets[i].data);
+        rp_extract_free(restore->targets[i].extract);
         free(restore->targets[i].path);
         free(restore->targets[i].temporary);
     }

@@ -31,17 +31,37 @@ struct run {
 };
 
 struct piece {
-    void *disk;
+    void *disk; // or the job
     uint64_t offset;
-    uint32_t length;
+    uint64_t length;
     uint64_t before; // bytes of all earlier pieces
 };
+
+static void keep(struct run *run, const struct rp_error *err)
+{
+    if (!run->error.code)
+        run->error = *err;
+    atomic_store(&run->stop, true);
+}
+
+static bool take_job(struct run *run, struct piece *piece)
+{
+    struct rp_error err = {0};
+    *piece = (struct piece){.before = run->taken};
+    int result = atomic_load(&run->stop) ? 0 : run->transfer->next(run->transfer->jobs, &piece->disk, &piece->length, &err);
+    if (result < 0)
+        keep(run, &err);
+    run->taken += piece->length;
+    return result > 0;
+}
 
 static bool take(struct run *run, struct piece *piece)
 {
     const struct rp_transfer *transfer = run->transfer;
     bool found = false;
     pthread_mutex_lock(&run->lock);
+    if (transfer->next)
+        found = take_job(run, piece);
     while (!atomic_load(&run->stop) && run->part < transfer->part_count) {
         const struct rp_transfer_part *part = &transfer->parts[run->part];
         if (run->range == part->ranges->count) {
@@ -51,7 +71,7 @@ static bool take(struct run *run, struct piece *piece)
         }
         struct rp_range range = part->ranges->items[run->range];
         uint64_t length = rp_min64(range.length - run->in_range, run->piece);
-        *piece = (struct piece){part->disk, range.offset + run->in_range, (uint32_t)length, run->taken};
+        *piece = (struct piece){part->disk, range.offset + run->in_range, length, run->taken};
         run->taken += length;
         run->in_range += length;
         if (run->in_range == range.length) {
@@ -92,10 +112,8 @@ static void wait_for_turn(struct run *run, uint64_t before)
 static void fail(struct run *run, const struct rp_error *err)
 {
     pthread_mutex_lock(&run->lock);
-    if (!run->error.code)
-        run->error = *err;
+    keep(run, err);
     pthread_mutex_unlock(&run->lock);
-    atomic_store(&run->stop, true);
 }
 
 static void work(struct run *run, void *buffer)
@@ -104,7 +122,9 @@ static void work(struct run *run, void *buffer)
     while (take(run, &piece)) {
         wait_for_turn(run, piece.before);
         struct rp_error err = {0};
-        if (run->transfer->move(piece.disk, piece.offset, piece.length, buffer, &err)) {
+        const struct rp_transfer *transfer = run->transfer;
+        if (transfer->next ? transfer->run(transfer->jobs, piece.disk, &err)
+                           : transfer->move(piece.disk, piece.offset, (uint32_t)piece.length, buffer, &err)) {
             fail(run, &err);
             return;
         }
@@ -115,8 +135,8 @@ static void work(struct run *run, void *buffer)
 static void *thread(void *argument)
 {
     struct run *run = argument;
-    void *buffer = aligned_alloc(4096, RP_TRANSFER_PIECE);
-    if (buffer) {
+    void *buffer = run->transfer->next ? NULL : aligned_alloc(4096, RP_TRANSFER_PIECE);
+    if (buffer || run->transfer->next) {
         work(run, buffer);
     } else {
         struct rp_error err = {0};
@@ -177,6 +197,7 @@ static void wait_for_threads(struct run *run)
 int rp_transfer_run(const struct rp_transfer *transfer, struct rp_error *err)
 {
     struct run run = {.transfer = transfer, .started_ns = rp_clock_monotonic_ns(), .piece = piece_size(transfer->rate)};
+    run.total = transfer->total;
     for (size_t i = 0; i < transfer->part_count; i++)
         run.total += rp_ranges_total(transfer->parts[i].ranges);
     pthread_mutex_init(&run.lock, NULL);

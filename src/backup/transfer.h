@@ -18,6 +18,12 @@ struct rp_transfer_part {
 struct rp_transfer {
     struct rp_transfer_part *parts;
     size_t part_count;
+    // Instead of parts, whoever knows a better order gives out the jobs: `next` one at a time (1 there is one, 0 none any
+    // more, -1 failed), with the bytes that it moves; `run` does one, on several threads. Every job given out is run.
+    int (*next)(void *context, void **job, uint64_t *bytes, struct rp_error *err);
+    int (*run)(void *context, void *job, struct rp_error *err);
+    void *jobs;        // their context
+    uint64_t total;    // bytes of all jobs, for progress
     unsigned threads;  // 0: one per CPU, 2 to 4
     uint64_t rate;     // bytes per second in all; 0: no limit
     // Moves one piece, at most RP_TRANSFER_PIECE long; `buffer` has that size. Called from several threads.

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/bytes.h"
+#include "repo/scrypt.h"
 
 struct rp_crypto {
     bool encrypted;
@@ -218,11 +219,9 @@ bool rp_crypto_unwrap(const uint8_t key[RP_KEY_BYTES], const void *aad, size_t a
 int rp_crypto_scrypt(const char *passphrase, const void *salt, size_t salt_size, uint32_t log_n,
                      uint8_t key[RP_KEY_BYTES], struct rp_error *err)
 {
-    uint64_t n = (uint64_t)1 << log_n;
-    if (EVP_PBE_scrypt(passphrase, strlen(passphrase), salt, salt_size, n, 8, 1, n * 8 * 128 + (1 << 20), key,
-                       RP_KEY_BYTES) != 1)
+    if (rp_scrypt(passphrase, salt, salt_size, log_n, key))
         return rp_fail(err, RP_ERR_NO_MEMORY, "scrypt with N = 2^%u needs %llu MiB of memory", log_n,
-                       (unsigned long long)(n >> 10));
+                       (unsigned long long)((uint64_t)1 << log_n >> 10));
     return 0;
 }
 

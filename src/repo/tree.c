@@ -81,7 +81,7 @@ int rp_repo_read(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t
     return 0;
 }
 
-// ---- allocated and diff ---------------------------------------------------------------------------------------------
+// ---- diff ------------------------------------------------------------------------------------------------------------
 
 struct diff {
     struct rp_repo *repo;
@@ -143,12 +143,71 @@ int rp_repo_diff(struct rp_repo *repo, const struct rp_repo_root *a, const struc
     return diff_uneven(&diff, small->id, rp_tree_levels(small->size), large->id, rp_tree_levels(large->size), err);
 }
 
-int rp_repo_allocated(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *ranges, struct rp_error *err)
+// ---- what a disk holds ----------------------------------------------------------------------------------------------
+
+struct walk {
+    struct rp_repo *repo;
+    uint64_t from, blocks;
+    rp_tree_walk_fn *each;
+    void *context;
+};
+
+static int walk_below(const struct walk *walk, const uint8_t *id, unsigned level, uint64_t block, struct rp_error *err)
+{
+    if (rp_id_is_zero(id) || block >= walk->blocks || block + rp_tree_span(level) <= walk->from)
+        return 0;
+    RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
+    if (rp_blocks_get(walk->repo->blocks, id, level, node, err))
+        return -1;
+    if (level == 1)
+        return walk->each(walk->context, block, node, (uint32_t)rp_min64(RP_NODE_IDS, walk->blocks - block), err);
+    int result = 0;
+    for (uint64_t i = 0; i < RP_NODE_IDS && !result; i++)
+        result = walk_below(walk, node + i * RP_ID_BYTES, level - 1, block + i * rp_tree_span(level - 1), err);
+    return result;
+}
+
+int rp_tree_walk(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t from, rp_tree_walk_fn *each, void *context,
+                 struct rp_error *err)
 {
     if (rp_tree_check_root(root, err) || rp_repo_need_index(repo, NULL, err))
         return -1;
-    struct diff diff = {repo, rp_tree_blocks(root->size), root->size, ranges};
-    return diff_below(&diff, zero_id, root->id, rp_tree_levels(root->size), 0, err);
+    struct walk walk = {repo, from, rp_tree_blocks(root->size), each, context};
+    return walk_below(&walk, root->id, rp_tree_levels(root->size), 0, err);
+}
+
+struct allocated {
+    uint64_t size, bytes;
+    struct rp_ranges *ranges; // NULL: only the sum is wanted
+};
+
+static int add_allocated(void *context, uint64_t block, const uint8_t *ids, uint32_t count, struct rp_error *err)
+{
+    (void)err;
+    struct allocated *allocated = context;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t offset = (block + i) * RP_REPO_BLOCK, length = rp_min64(RP_REPO_BLOCK, allocated->size - offset);
+        if (rp_id_is_zero(ids + (size_t)i * RP_ID_BYTES))
+            continue;
+        allocated->bytes += length;
+        if (allocated->ranges)
+            rp_ranges_add(allocated->ranges, offset, length);
+    }
+    return 0;
+}
+
+int rp_repo_allocated(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *ranges, struct rp_error *err)
+{
+    struct allocated allocated = {root->size, 0, ranges};
+    return rp_tree_walk(repo, root, 0, add_allocated, &allocated, err);
+}
+
+int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t *bytes, struct rp_error *err)
+{
+    struct allocated allocated = {root->size, 0, NULL};
+    int result = rp_tree_walk(repo, root, 0, add_allocated, &allocated, err);
+    *bytes = allocated.bytes;
+    return result;
 }
 
 // ---- completeness ---------------------------------------------------------------------------------------------------
