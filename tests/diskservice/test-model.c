@@ -45,7 +45,7 @@ struct scene {
     // The merge that runs: layers of one disk, from below.
     size_t merge_disk, merge_layers[16], merge_count;
     struct rp_guid merge_operation;
-    unsigned checkpoints, merges, growths, restarts, crashes;
+    unsigned checkpoints, merges, growths, restarts, crashes, rounds;
 };
 
 static unsigned dice(struct scene *s, unsigned sides) { return (unsigned)(test_random(&s->seed) % sides); }
@@ -115,6 +115,9 @@ static void merge_end(struct scene *s)
         fail_msg("merge: %s", err.text);
     for (size_t i = 0; i < s->merge_count; i++)
         oracle_merged(&s->disks[s->merge_disk], s->merge_layers[i] - i);
+    struct rp_engine_merge merge;
+    rp_engine_merge_state(s->engine, &merge);
+    s->rounds += merge.round;
     s->merge_count = 0;
     s->merges++;
 }
@@ -178,6 +181,8 @@ static void restart_clean(struct scene *s)
         oracle_closed(&s->disks[i]);
     ask_for_changes(s, NULL);
     s->engine = vm_open(s->fs, VM_DIRECTORY);
+    if (dice(s, 2))
+        vm_merge_in_rounds(s->engine);
     for (size_t i = 0; i < DISKS; i++) {
         struct rp_engine_disk facts;
         rp_engine_disk(s->engine, i, &facts);
@@ -247,8 +252,9 @@ static void disks_hold_and_report_exactly_what_was_written(void **state)
     }
     for (int round = 0; round < ROUNDS; round++)
         one_round(&s);
-    print_message("# %d rounds: %u checkpoints, %u merges, %u growths, %u restarts, %u crashes\n", ROUNDS, s.checkpoints,
-                  s.merges, s.growths, s.restarts, s.crashes);
+    print_message("# %d rounds: %u checkpoints, %u merges, %u growths, %u restarts, %u crashes, %u rounds of merges\n", ROUNDS, s.checkpoints,
+                  s.merges, s.growths, s.restarts, s.crashes, s.rounds);
+    assert_true(s.rounds > 10);
     assert_int_equal(rp_engine_close(s.engine, NULL), 0);
     for (size_t i = 0; i < DISKS; i++)
         oracle_free(&s.disks[i]);

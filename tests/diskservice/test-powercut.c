@@ -27,6 +27,7 @@ struct scene {
     struct model now; // flushed
     struct point points[CHECKPOINTS];
     size_t count;
+    bool rounds; // merges of the leaf go in rounds
     uint64_t seed;
 };
 
@@ -73,6 +74,8 @@ static void crash(struct scene *s, bool power_cut)
     rp_engine_abandon(s->engine);
     crashfs_restart(s->fs, power_cut, &s->seed);
     s->engine = vm_open(s->fs, VM_DIRECTORY);
+    if (s->rounds)
+        vm_merge_in_rounds(s->engine);
 }
 
 // What the disk holds, and that every id still answers and misses nothing.
@@ -219,19 +222,29 @@ static void leftovers_of_a_stopped_checkpoint_are_gone_after_the_next_start(void
     }
 }
 
+static void start_rounds(struct scene *s, uint64_t seed, bool rounds)
+{
+    scene_start(s, CHECKPOINTS, seed);
+    if ((s->rounds = rounds))
+        vm_merge_in_rounds(s->engine);
+}
+
 // Merges `victim` (0 the lowest child) with a stop at every call; with a `step` of 2, at every other one, by the seed.
-static void stop_a_merge(size_t victim, unsigned step)
+static void stop_a_merge(size_t victim, unsigned step, bool rounds)
 {
     uint64_t seed = test_seed();
     unsigned long calls;
     {
         struct scene s;
-        scene_start(&s, CHECKPOINTS, seed);
+        start_rounds(&s, seed, rounds);
         crashfs_arm(s.fs, 0);
         struct rp_error err = {0};
         if (vm_merge(s.engine, s.points[victim].checkpoint.disks[0].leaf_path, &err))
             fail_msg("merge: %s", err.text);
         calls = crashfs_calls(s.fs);
+        struct rp_engine_merge merge;
+        rp_engine_merge_state(s.engine, &merge);
+        assert_true((merge.round > 0) == rounds);
         check_all(&s);
         scene_end(&s);
     }
@@ -240,7 +253,7 @@ static void stop_a_merge(size_t victim, unsigned step)
     for (unsigned long stop = 1 + seed / 7 % step; stop <= calls + 1; stop += step)
         for (int power_cut = 0; power_cut < 2; power_cut++) {
             struct scene s;
-            scene_start(&s, CHECKPOINTS, seed);
+            start_rounds(&s, seed, rounds);
             const char *path = s.points[victim].checkpoint.disks[0].leaf_path;
             crashfs_arm(s.fs, stop);
             stopped += vm_merge(s.engine, path, NULL) != 0;
@@ -261,6 +274,11 @@ static void stop_a_merge(size_t victim, unsigned step)
             bool there;
             assert_int_equal(rp_fs_exists(s.fs, path, &there, NULL), 0);
             assert_false(there);
+            // nobody hears of the leaves that the merge put on top
+            RP_AUTO_FREE char *leaf = vm_leaf(s.engine, 0);
+            const struct rp_engine_frozen *last = &s.points[CHECKPOINTS - 1].checkpoint.disks[0];
+            assert_string_equal(leaf, victim == CHECKPOINTS - 1 ? last->path : last->leaf_path);
+            vm_no_leftovers(s.engine, s.fs, VM_DIRECTORY);
             scene_end(&s);
         }
     assert_true(stopped >= calls / step);
@@ -269,19 +287,25 @@ static void stop_a_merge(size_t victim, unsigned step)
 static void a_merge_of_the_leaf_stopped_at_any_call_can_be_run_again(void **state)
 {
     (void)state;
-    stop_a_merge(CHECKPOINTS - 1, 1);
+    stop_a_merge(CHECKPOINTS - 1, 2, false);
+}
+
+static void a_merge_of_the_leaf_in_rounds_stopped_at_any_call_can_be_run_again(void **state)
+{
+    (void)state;
+    stop_a_merge(CHECKPOINTS - 1, 1, true);
 }
 
 static void a_merge_of_the_file_under_the_leaf_stopped_at_any_call_can_be_run_again(void **state)
 {
     (void)state;
-    stop_a_merge(CHECKPOINTS - 2, 2);
+    stop_a_merge(CHECKPOINTS - 2, 2, false);
 }
 
 static void a_merge_between_frozen_files_stopped_at_any_call_can_be_run_again(void **state)
 {
     (void)state;
-    stop_a_merge(0, 2);
+    stop_a_merge(0, 2, false);
 }
 
 static void a_growth_stopped_at_any_call_has_happened_or_has_not(void **state)
@@ -320,6 +344,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_stopped_at_any_call_has_happened_or_has_not),
         cmocka_unit_test(leftovers_of_a_stopped_checkpoint_are_gone_after_the_next_start),
         cmocka_unit_test(a_merge_of_the_leaf_stopped_at_any_call_can_be_run_again),
+        cmocka_unit_test(a_merge_of_the_leaf_in_rounds_stopped_at_any_call_can_be_run_again),
         cmocka_unit_test(a_merge_of_the_file_under_the_leaf_stopped_at_any_call_can_be_run_again),
         cmocka_unit_test(a_merge_between_frozen_files_stopped_at_any_call_can_be_run_again),
         cmocka_unit_test(a_growth_stopped_at_any_call_has_happened_or_has_not),

@@ -84,6 +84,8 @@ static void restart(struct life *l)
         crashfs_trip(l->fs, 0);
         rp_error_clear(&err);
     }
+    if (test_random(&l->random) % 2)
+        vm_merge_in_rounds(l->engine);
 }
 
 static void check(struct life *l)

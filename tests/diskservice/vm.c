@@ -1,3 +1,4 @@
+#include "diskservice/chains.h"
 #include "vm.h"
 
 #include <setjmp.h>
@@ -173,6 +174,29 @@ void model_check_changes(const struct model *before, const struct model *after, 
 }
 
 struct rp_guid vm_operation(void) { return rp_guid_new(); }
+
+void vm_merge_in_rounds(struct rp_engine *engine)
+{
+    struct rp_engine_merge_options options = {.pause_ms = 1, .checkpoint_ms = 1, .reader_ms = 1};
+    rp_engine_set_merge_options(engine, &options);
+}
+
+void vm_no_leftovers(struct rp_engine *engine, struct rp_fs *fs, const char *directory)
+{
+    struct rp_record record;
+    bool there;
+    assert_int_equal(rp_record_read(fs, directory, &record, NULL), 0);
+    for (size_t i = 0; i < record.scratch_count + record.merging_count; i++) {
+        const char *path = i < record.scratch_count ? record.scratch[i] : record.merging[i - record.scratch_count];
+        size_t disk, layer;
+        assert_int_equal(rp_fs_exists(fs, path, &there, NULL), 0);
+        if (there && !rp_engine_find_layer(engine, path, &disk, &layer))
+            fail_msg("%s was left over", path);
+        if (there && i >= record.scratch_count)
+            fail_msg("%s is not merged", path);
+    }
+    rp_record_clear(&record);
+}
 
 int vm_merge(struct rp_engine *engine, const char *path, struct rp_error *err)
 {
