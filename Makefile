@@ -45,7 +45,7 @@ demo: need-check
 
 bench: deps
 	@$(MAKE) --no-print-directory build
-	@bench/run $(BUILD)
+	@bench/run $(BUILD) $(PARTS)
 
 install: need-build
 	@$(MAKE) --no-print-directory build

@@ -1,15 +1,20 @@
-"""What the benchmarks share: running a program and knowing what it cost, pairs, medians, the table."""
+"""What the benchmarks share: running a program and knowing what it cost, pairs that take turns, and the table."""
 
-import os, statistics, subprocess, sys, time
+import json, os, statistics, subprocess, sys, threading, time
 
 TICKS = os.sysconf('SC_CLK_TCK')
 
 
-class Cost:
-    """Wall-clock seconds and CPU seconds (user + system, of every process that took part)."""
+def say(text):
+    print(f'[{time.strftime("%H:%M:%S")}] {text}', flush=True)
 
-    def __init__(self, seconds, cpu):
-        self.seconds, self.cpu = seconds, cpu
+
+class Cost:
+    """Wall-clock seconds, CPU seconds (user + system, of every process that took part) and, where asked for, the most
+    anonymous memory that any of them had at once, in bytes."""
+
+    def __init__(self, seconds, cpu, anonymous=0):
+        self.seconds, self.cpu, self.anonymous = seconds, cpu, anonymous
 
 
 def cpu_of(pid):
@@ -21,44 +26,156 @@ def cpu_of(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def run(command, service=None, good=(0,), **options):
-    """Runs to the end; a status outside `good` stops the benchmark and shows the output."""
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          **options) as process:
+def anonymous_of(pid):
+    try:
+        with open(f'/proc/{pid}/status') as file:
+            return next((int(line.split()[1]) << 10 for line in file if line.startswith('RssAnon:')), 0)
+    except OSError: # it has ended
+        return 0
+
+
+class Watch(threading.Thread):
+    """Looks every few milliseconds how much anonymous memory a process has: the kernel keeps no peak of that."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.pid, self.peak, self.over = pid, 0, threading.Event()
+
+    def run(self):
+        while not self.over.wait(0.003):
+            self.peak = max(self.peak, anonymous_of(self.pid))
+
+    def stop(self):
+        self.over.set()
+        self.join()
+        return self.peak
+
+
+def run(command, service=None, good=(0,), watch=False, timeout=None, **options):
+    """Runs to the end; a status outside `good` stops the benchmark and shows the output. After `timeout` seconds the program
+    is killed and the cost is None."""
+    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, **options) as process:
+        watching = Watch(process.pid) if watch else None
+        alarm = threading.Timer(timeout, process.kill) if timeout else None
         before, start = cpu_of(service), time.monotonic()
+        for helper in filter(None, (watching, alarm)):
+            helper.start()
         output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)  # usage includes the children that it waited for
+        _, status, usage = os.wait4(process.pid, 0) # usage includes the children that it waited for
         seconds, beside = time.monotonic() - start, cpu_of(service) - before
         process.returncode = os.waitstatus_to_exitcode(status)
+        if alarm:
+            alarm.cancel()
+        anonymous = watching.stop() if watching else 0
+    if timeout and seconds >= timeout:
+        return None, output
     if process.returncode not in good:
         sys.exit(f'{output}\nbench: exit status {process.returncode}: {" ".join(map(str, command))}')
-    return Cost(seconds, usage.ru_utime + usage.ru_stime + beside), output
+    return Cost(seconds, usage.ru_utime + usage.ru_stime + beside, anonymous), output
 
 
-def median(values):
-    return statistics.median(values)
+def in_turns(sides, runs, warm_up=1):
+    """Calls every side in turn, in alternating order: {name: results}. The first round is not counted: whoever is first to
+    fill memory that the machine has not lately used pays for it, several times the work itself on a virtual machine."""
+    results = {name: [] for name in sides}
+    for i in range(runs + warm_up):
+        for name in list(sides)[::1 if i % 2 else -1]:
+            result = sides[name]()
+            if i >= warm_up:
+                results[name].append(result)
+    return results
 
 
 def bytes_in(folder):
     return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
 
 
-def spread(values):
-    return f'{median(values):.2f} s ({min(values):.2f} to {max(values):.2f})'
+def number(value):
+    """Three digits that count."""
+    if value == 0 or abs(value) >= 100:
+        return f'{value:,.0f}'
+    digits = 2 if abs(value) < 10 else 1
+    return f'{value:.{digits}f}' if abs(value) >= 0.1 else f'{value:.2g}'
+
+
+def spread(values, unit):
+    middle = number(statistics.median(values))
+    return f'{middle} {unit}' if len(values) == 1 else f'{middle} {unit} ({number(min(values))} to {number(max(values))})'
 
 
 class Table:
+    """The rows, as plain dictionaries: bench/report and bench/plot.py read them back from JSON."""
+
     def __init__(self):
-        self.rows, self.missed = [], 0
+        self.rows, self.notes, self.part = [], {}, ''
 
-    def add(self, what, goal, measured, good, detail=''):
-        """`good` None: a figure without a goal."""
-        self.missed += good is False
-        verdict = {True: 'pass', False: 'MISSED', None: ''}[good]
-        self.rows.append((what, goal, measured, verdict, detail))
+    def note(self, text):
+        """How a part was measured; told once, below its rows."""
+        if text not in self.notes.setdefault(self.part, []):
+            self.notes[self.part].append(text)
 
-    def print(self):
-        headings = ('what', 'goal', 'measured', '', 'medians (least to most)')
-        widths = [max(len(row[i]) for row in self.rows + [headings]) for i in range(len(headings))]
-        for row in [headings] + self.rows:
-            print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    def ratio(self, what, ours, theirs, peer, unit, at_least=None, at_most=None):
+        """Two lists of one pair each. With `at_least`, how many times better we are (faster where the unit is a time); with
+        `at_most`, how much of the peer's we need. Judged by the medians; neither: a figure without a goal."""
+        less_is_better = unit in ('s', 'ms', 'us', 'CPU s', 'MiB')
+        inverse = less_is_better and at_most is None
+
+        def divide(a, b):
+            a, b = (b, a) if inverse else (a, b)
+            return a / b if b else float('inf')
+
+        each = [divide(a, b) for a, b in zip(ours, theirs)]
+        best = min if less_is_better else max
+        value = divide(statistics.median(ours), statistics.median(theirs))
+        # what the machine makes of the same work: each run of the peer against the one before
+        again = [max(a, b) / min(a, b) for a, b in zip(theirs, theirs[1:]) if min(a, b)]
+        self.rows.append(dict(
+            part=self.part, what=what, peer=peer, unit=unit, at_least=at_least, at_most=at_most, value=value, low=min(each),
+            high=max(each), best=divide(best(ours), best(theirs)), ours=ours, theirs=theirs,
+            noise=max(again) - 1 if again else None,
+            good=value >= at_least if at_least is not None else value <= at_most if at_most is not None else None))
+
+    def figure(self, what, values, unit, at_least=None, at_most=None, detail=''):
+        """A measurement of ours alone."""
+        value = statistics.median(values)
+        self.rows.append(dict(
+            part=self.part, what=what, peer=None, unit=unit, at_least=at_least, at_most=at_most, value=value, low=min(values),
+            high=max(values), ours=list(values), detail=detail,
+            good=value >= at_least if at_least is not None else value <= at_most if at_most is not None else None))
+
+    def skip(self, what, why):
+        self.rows.append(dict(part=self.part, what=what, skipped=why, good=None))
+
+    def missed(self):
+        return sum(row['good'] is False for row in self.rows)
+
+    def save(self, path, machine):
+        with open(path, 'w') as file:
+            json.dump(dict(machine=machine, rows=self.rows, notes=self.notes), file, indent=1)
+
+
+def cells(row):
+    """A row as texts: what, goal, measured, verdict, medians, noise."""
+    if 'skipped' in row:
+        return row['what'], '', '', 'not measured', row['skipped'], ''
+    verdict = {True: 'pass', False: 'MISSED', None: ''}[row['good']]
+    unit, least, most = row['unit'], row['at_least'], row['at_most']
+    if not row['peer']:
+        goal = f'at least {number(least)} {unit}' if least is not None else f'at most {number(most)} {unit}' if most is not None else ''
+        return row['what'], goal, f'{number(row["value"])} {unit}', verdict, row['detail'] or spread(row['ours'], unit), ''
+    goal = f'≥ {least:g} × {row["peer"]}' if least is not None else f'≤ {most:g} of {row["peer"]}' if most is not None else ''
+    measured = f'{number(row["value"])} of it' if most is not None else f'{number(row["value"])} ×'
+    detail = f'{spread(row["ours"], unit)} against {spread(row["theirs"], unit)}'
+    noise = f'{row["noise"] * 100:.0f} %' if row['noise'] is not None else ''
+    return row['what'], goal, measured, verdict, detail, noise
+
+
+HEADINGS = ('what', 'goal', 'measured', '', 'medians (least to most)', 'noise')
+
+
+def print_table(rows):
+    lines = [HEADINGS] + [cells(row) for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
+    for line in lines:
+        print('  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())

@@ -26,42 +26,53 @@ def switch_tracking_off(disk):
         file.write('somebody else\'s file\n')
 
 
-def steady_writes(uri, service, trace, count=2000):
-    """System calls and syncs per write of 4 KiB, one at a time, to blocks that were written before. No flushes."""
-    client = nbd.NBD()
-    client.connect_uri(uri)
-    block = os.urandom(4096)
-    places = [(i * 7919 % 4096) * 16384 for i in range(count)]
-    for place in places:
-        client.pwrite(block, place)
-    client.flush()
-
+def traced(service, trace, work):
+    """Does the work while strace watches the service: how often each system call was made."""
     if not shutil.which('strace'):
         sys.exit('bench: strace is missing (make deps)')
     tracer = subprocess.Popen(['strace', '-f', '-q', '-p', str(service), '-o', trace], stdin=subprocess.DEVNULL,
                               stderr=subprocess.PIPE, text=True)
-    while not all(traced(service, thread) for thread in os.listdir(f'/proc/{service}/task')):
+    while not all(is_traced(service, thread) for thread in os.listdir(f'/proc/{service}/task')):
         if tracer.poll() is not None:
             sys.exit(f'bench: strace cannot watch the disk service: {tracer.stderr.read()}')
         time.sleep(0.05)
-    for place in places:
-        client.pwrite(block, place)
+    work()
     tracer.send_signal(signal.SIGINT)
     tracer.wait()
-    client.shutdown()
-
     names = collections.Counter()
     with open(trace) as file:
         for line in file:
             called = re.match(r'\d+\s+(\w+)\(', line)
             if called:
                 names[called.group(1)] += 1
+    os.unlink(trace)
+    return names
+
+
+def is_traced(pid, thread):
+    try:
+        with open(f'/proc/{pid}/task/{thread}/status') as file:
+            return re.search(r'^TracerPid:\t[1-9]', file.read(), re.M)
+    except OSError: # it has ended
+        return True
+
+
+def steady_writes(uri, service, trace, count=2000):
+    """System calls and syncs per write of 4 KiB, one at a time, to blocks that were written before. No flushes."""
+    client = nbd.NBD()
+    client.connect_uri(uri)
+    block = os.urandom(4096)
+    places = [(i * 7919 % 4096) * 16384 for i in range(count)]
+
+    def write():
+        for place in places:
+            client.pwrite(block, place)
+
+    write()
+    client.flush()
+    names = traced(service, trace, write)
+    client.shutdown()
     if names['pwrite64'] + names['pwritev'] + names['pwritev2'] < count:
         sys.exit(f'bench: the trace misses writes: {dict(names)}')
     return {'system calls': sum(n for name, n in names.items() if name not in WAITING) / count,
             'syncs': sum(n for name, n in names.items() if name in SYNCS) / count}
-
-
-def traced(pid, thread):
-    with open(f'/proc/{pid}/task/{thread}/status') as file:
-        return re.search(r'^TracerPid:\t[1-9]', file.read(), re.M)

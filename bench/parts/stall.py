@@ -1,0 +1,70 @@
+"""Stall: how long guest writes stand still at a checkpoint of four disks, and at the end of a merge, all under load."""
+
+import json, os, signal, socket, statistics, subprocess, sys, time, uuid
+
+from measure import say
+import servers, syscalls
+
+DISKS, CHECKPOINTS, MIB = 4, 100, 256
+
+
+def measure(bench):
+    for place in bench.both():
+        stalls(bench, place)
+    bench.table.note(f'{DISKS} disks of {MIB} MiB in one VM, each under 4 KiB random writes at depth 32 from a program of its own; '
+                     f'{CHECKPOINTS} checkpoints, each followed by its merge. The pause is what the disk service measured itself: from '
+                     'closing the gate until it is open again.')
+
+
+def control(socket_path, request, **arguments):
+    """One request to the disk service (docs/formats/control.md)."""
+    line = dict(refpoint=1, operation=str(uuid.uuid4()), request=request, **arguments)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(120)
+        client.connect(socket_path)
+        client.sendall(json.dumps(line).encode() + b'\n')
+        with client.makefile() as answers:
+            reply = json.loads(answers.readline())
+    if 'error' in reply:
+        sys.exit(f'bench: {request}: {reply["error"]}')
+    return reply['result']
+
+
+def stalls(bench, place):
+    image = bench.noise(place, 'stall.raw', MIB)
+    place.rp('vm', 'create', 'stall', *(word for _ in range(DISKS) for word in ('--disk', image)))
+    uri, _ = place.start('stall')
+    path = os.path.join(os.path.dirname(syscalls.socket_of(uri)), 'control.sock')
+    load = [subprocess.Popen([bench.program('bench-storm'), one, '4096', '0', '32', str(i), '900'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            for i, one in enumerate(place.uris('stall'))]
+    pauses, merges, waits = [], [], []
+    try:
+        for i in range(CHECKPOINTS):
+            if i % 25 == 0:
+                say(f'stall, {place.name}: checkpoint {i + 1} of {CHECKPOINTS}')
+            result = control(path, 'checkpoint')
+            pauses.append(result['pause_ns'] / 1e6)
+            control(path, 'merge', paths=[disk['leaf'] for disk in result['disks']])
+            start = time.monotonic()
+            while (merge := control(path, 'info')['merge'])['phase'] == 'running':
+                time.sleep(0.01)
+                if time.monotonic() - start > 120:
+                    sys.exit('bench: a merge does not end')
+            if merge['phase'] != 'done':
+                sys.exit(f'bench: the merge failed: {merge}')
+            waits.append(time.monotonic() - start)
+            merges.append(merge.get('longest_pause_ns', merge['pause_ns']) / 1e6)
+    finally:
+        for process in load:
+            process.send_signal(signal.SIGTERM)
+        seen = [json.loads(process.communicate(timeout=60)[0]) for process in load]
+        place.delete('stall')
+        place.remove('stall.raw')
+    pauses.sort()
+    writes = sum(one['writes'] for one in seen)
+    bench.table.figure(f'pause of a checkpoint, 99th percentile, {place.name}', [pauses[CHECKPOINTS * 99 // 100 - 1]], 'ms', at_most=10,
+                       detail=f'median {statistics.median(pauses):.2f} ms, longest {pauses[-1]:.2f} ms')
+    bench.table.figure(f'longest pause of a merge, of {CHECKPOINTS}, {place.name}', [max(merges)], 'ms', at_most=50,
+                       detail=f'median {statistics.median(merges):.2f} ms; a merge took {statistics.median(waits):.2f} s')
+    bench.table.figure(f'the slowest write meanwhile, {place.name}', [max(one['longest_us'] for one in seen) / 1000], 'ms',
+                       detail=f'{writes:,} writes; 99 % within {max(one["p99_us"] for one in seen) / 1000:.1f} ms')
