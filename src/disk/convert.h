@@ -1,4 +1,5 @@
-// Whole images between raw files and VHDX files. Holes are never read and never written.
+// Whole images between raw files and VHDX files. Holes are never read and never written. Where the file system can, the new
+// file shares the extents of the old one and hardly anything is read or written; else all-zero stretches are not allocated.
 #ifndef RP_DISK_CONVERT_H
 #define RP_DISK_CONVERT_H
 
@@ -10,13 +11,19 @@ typedef int rp_progress_fn(void *context, uint64_t done, uint64_t total); // byt
 
 // VHDX by its signature, raw otherwise.
 int rp_image_detect(struct rp_fs *fs, const char *path, enum rp_image_format *format, struct rp_error *err);
-// Creates `target` (must not exist) as a dynamic VHDX with the content of the raw file or block device `source`,
-// durable at return; removes it again on failure. Size is rounded up to a sector. All-zero stretches are not allocated.
+// All of these create `target`, which must not exist: durable at return, removed again on failure. `progress` may be NULL; it
+// is called from this thread.
+
+// A dynamic VHDX with the content of the raw file or block device `source`. `create` may be NULL; its size is not used:
+// the disk has the source's, rounded up to a sector.
 int rp_convert_raw_to_vhdx(struct rp_fs *fs, const char *source, const char *target,
                            const struct rp_vhdx_create *create,
                            rp_progress_fn *progress, void *context, struct rp_error *err);
-// Creates `target` as a sparse raw file with what the chain of `source` holds.
+// A sparse raw file with what the chain of `source` holds.
 int rp_convert_vhdx_to_raw(struct rp_fs *fs, const char *source, const char *target, rp_progress_fn *progress,
                            void *context, struct rp_error *err);
+// A dynamic VHDX with what the chain of `source` holds; size and logical sectors are the source's.
+int rp_convert_vhdx_to_vhdx(struct rp_fs *fs, const char *source, const char *target, const struct rp_vhdx_create *create,
+                            rp_progress_fn *progress, void *context, struct rp_error *err);
 
 #endif

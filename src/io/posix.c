@@ -170,6 +170,12 @@ static int file_clone_range(struct rp_store *target, uint64_t target_offset, str
 {
     struct file_clone_range range = {
         .src_fd = fd_of(source), .src_offset = source_offset, .src_length = length, .dest_offset = target_offset};
+    if (!length) { // to the kernel that is "up to the end": from there it is nothing
+        uint64_t end = 0;
+        if (file_size(source, &end, err))
+            return -1;
+        range.src_offset = end;
+    }
     if (!ioctl(fd_of(target), FICLONERANGE, &range))
         return 0;
     int sys = errno == EXDEV || errno == EINVAL || errno == ENOTTY ? EOPNOTSUPP : errno;

@@ -74,7 +74,8 @@ int rp_store_extents(struct rp_store *store, uint64_t offset, uint64_t length, s
 int rp_store_punch(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err);
 // Makes a range of `target`, inside its size, share the blocks of a range of `source` (FICLONERANGE); durable after a flush
 // of `target`, as a write is. Offsets and length in multiples of RP_STORE_SHARE are always aligned enough.
-// RP_ERR_UNSUPPORTED where the file systems cannot, nothing happened then: the caller copies instead.
+// RP_ERR_UNSUPPORTED where the file systems cannot, nothing happened then: the caller copies instead. With length 0
+// it only asks whether they can.
 enum { RP_STORE_SHARE = 64 << 10 };
 int rp_store_clone_range(struct rp_store *target, uint64_t target_offset, struct rp_store *source,
                          uint64_t source_offset, uint64_t length, struct rp_error *err);
