@@ -8,7 +8,7 @@
 struct rp_throttle;
 
 // The longest that one call waits, whatever the limit: a guest must not take its disk for dead.
-#define RP_THROTTLE_MAX_WAIT_MS 5000
+#define RP_THROTTLE_MAX_WAIT_MS 3000
 
 struct rp_throttle *rp_throttle_new(void); // without a limit
 void rp_throttle_free(struct rp_throttle *throttle); // nobody waits; NULL is fine
