@@ -35,14 +35,14 @@ static void repair(struct rp_buf *image)
     }
     for (size_t at = 0; at <= RP_RCT_SLOT_SIZE; at += RP_RCT_SLOT_SIZE) {
         uint8_t *slot = image->data + at;
-        size_t lineage = rp_min64(rp_get_le32(slot + 240), RP_RCT_LINEAGE_MAX) * RP_RCT_SPAN_SIZE;
-        size_t bitmap = rp_min64(rp_get_le32(slot + 248), RP_RCT_SLOT_SIZE - RP_RCT_BITMAP_AT);
-        rp_put_le32(slot + 244, rp_crc32c(0, slot + RP_RCT_LINEAGE_AT, lineage));
-        rp_put_le32(slot + 252, rp_crc32c(0, slot + RP_RCT_BITMAP_AT, bitmap));
+        size_t lineage = rp_min64(rp_get_le32(slot + 288), RP_RCT_LINEAGE_MAX) * RP_RCT_SPAN_SIZE;
+        size_t bitmap = rp_min64(rp_get_le32(slot + 296), RP_RCT_SLOT_SIZE - RP_RCT_BITMAP_AT);
+        rp_put_le32(slot + 292, rp_crc32c(0, slot + RP_RCT_LINEAGE_AT, lineage));
+        rp_put_le32(slot + 300, rp_crc32c(0, slot + RP_RCT_BITMAP_AT, bitmap));
         rp_put_le32(slot + 8, rp_crc32c_skip(slot, RP_RCT_HEAD_SIZE, 8));
     }
-    for (size_t at = RP_RCT_PAGES_AT; at + RP_RCT_PAGE_SIZE <= image->size; at += RP_RCT_PAGE_SIZE)
-        rp_put_le32(image->data + at, rp_crc32c_skip(image->data + at, RP_RCT_PAGE_SIZE, 0));
+    for (size_t at = RP_RCT_PAGES_AT; at + RP_RCT_SECTOR_SIZE <= image->size; at += RP_RCT_SECTOR_SIZE)
+        rp_put_le32(image->data + at, rp_crc32c_skip(image->data + at, RP_RCT_SECTOR_SIZE, 0));
 }
 
 // The disk that the newer slot says it is bound to, or none in particular.
@@ -97,7 +97,9 @@ static void use(struct rp_fs *fs, struct rp_rct_disk *disk, const struct rp_rct_
     rp_rct_mark(child, 0, 1);
     if (rp_rct_merge(child, rct, disk, &session, NULL))
         abort();
-    rp_rct_thaw(rct);
+    rp_rct_merged(rct);
+    if (rp_rct_thaw(rct, NULL))
+        abort();
     rp_rct_abandon(child);
     query(rct, &sealed, disk->virtual_size, true);
     if (rp_rct_close(rct, disk, NULL))

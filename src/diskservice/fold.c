@@ -212,10 +212,13 @@ static int copy(struct fold *f, int (*progress)(void *, uint64_t, uint64_t), voi
         return -1;
     if (rp_vhdx_merge(f->child->vhdx, f->parent->vhdx, progress, context, err))
         return -1;
-    if (!rp_vhdx_flush(f->parent->vhdx, err))
-        return 0;
-    f->parent->broken = true;
-    return -1;
+    if (rp_vhdx_flush(f->parent->vhdx, err)) {
+        f->parent->broken = true;
+        return -1;
+    }
+    if (f->tracked)
+        rp_rct_merged(f->parent->rct);
+    return 0;
 }
 
 // Step 5.
@@ -274,10 +277,9 @@ static int fold_leaf(struct fold *f, int (*progress)(void *, uint64_t, uint64_t)
     if (failed || open_parent(f, err) || rp_vhdx_flush(f->child->vhdx, err))
         return -1;
     pause_guest(f);
-    failed = merge_tracking(f, err) || copy(f, progress, context, err) || update_record(f, err);
+    failed = merge_tracking(f, err) || copy(f, progress, context, err) ||
+             (f->tracked && rp_rct_thaw(f->parent->rct, err)) || update_record(f, err);
     if (!failed) {
-        if (f->tracked)
-            rp_rct_thaw(f->parent->rct);
         rp_layer_share(f->engine, f->parent);
         unlink_layer(f);
         rp_engine_publish(f->engine, f->disk);

@@ -7,7 +7,7 @@
 #include "base/num.h"
 
 static const char signature[8] = "RPTRACK";
-enum { VERSION = 1, CRC_AT = 8, FLAG_CLEAN = 1, FLAG_CHANGED = 2 };
+enum { VERSION = 2, CRC_AT = 8, FLAG_CLEAN = 1, FLAG_CHANGED = 2, FLAG_REGIONS = 4, FLAG_ALL = 8 };
 
 uint64_t rp_rct_page_count(uint64_t virtual_size, uint32_t unit_size)
 {
@@ -74,15 +74,18 @@ void rp_rct_head_encode(const struct rp_rct_header *h, const void *bitmap, uint8
     rp_buf_append_le64(&out, h->sequence);
     rp_buf_append_le64(&out, h->virtual_size);
     rp_buf_append_le32(&out, h->unit_size);
-    rp_buf_append_le32(&out, (h->clean ? FLAG_CLEAN : 0) | (h->changed ? FLAG_CHANGED : 0));
+    rp_buf_append_le32(&out, (h->clean ? FLAG_CLEAN : 0) | (h->changed ? FLAG_CHANGED : 0) |
+                                 (h->doubt == RP_RCT_DOUBT_REGIONS ? FLAG_REGIONS : 0) |
+                                 (h->doubt == RP_RCT_DOUBT_ALL ? FLAG_ALL : 0));
     rp_buf_append_le32(&out, h->first);
     rp_buf_append_le32(&out, h->epoch);
     put_guid(&out, &h->disk_id);
     put_guid(&out, &h->tracking);
     put_guid(&out, &h->stem);
-    put_guid(&out, &h->base[0]);
-    put_guid(&out, &h->base[1]);
-    put_guid(&out, &h->base[2]);
+    for (int i = 0; i < 4; i++)
+        put_guid(&out, &h->base[i]);
+    put_guid(&out, &h->merging);
+    put_guid(&out, &h->coarse);
     put_guid(&out, &h->bound.file_write_guid);
     put_guid(&out, &h->bound.data_write_guid);
     rp_buf_append_le64(&out, h->bound.identity.inode);
@@ -122,22 +125,26 @@ int rp_rct_head_decode(const uint8_t head[RP_RCT_HEAD_SIZE], struct rp_rct_heade
     struct rp_cursor c = rp_cursor_of(head, RP_RCT_HEAD_SIZE);
     rp_cursor_bytes(&c, CRC_AT + 4);
     uint32_t version = rp_cursor_le32(&c);
-    if (version != VERSION)
+    if (version > VERSION)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "tracking file of version %u", version);
+    if (version != VERSION)
+        return corrupt(err, "a version that nobody wrote");
     h->sequence = rp_cursor_le64(&c);
     h->virtual_size = rp_cursor_le64(&c);
     h->unit_size = rp_cursor_le32(&c);
     uint32_t flags = rp_cursor_le32(&c);
     h->clean = flags & FLAG_CLEAN;
     h->changed = flags & FLAG_CHANGED;
+    h->doubt = flags & FLAG_ALL ? RP_RCT_DOUBT_ALL : flags & FLAG_REGIONS ? RP_RCT_DOUBT_REGIONS : RP_RCT_DOUBT_NONE;
     h->first = rp_cursor_le32(&c);
     h->epoch = rp_cursor_le32(&c);
     h->disk_id = rp_cursor_guid(&c);
     h->tracking = rp_cursor_guid(&c);
     h->stem = rp_cursor_guid(&c);
-    h->base[0] = rp_cursor_guid(&c);
-    h->base[1] = rp_cursor_guid(&c);
-    h->base[2] = rp_cursor_guid(&c);
+    for (int i = 0; i < 4; i++)
+        h->base[i] = rp_cursor_guid(&c);
+    h->merging = rp_cursor_guid(&c);
+    h->coarse = rp_cursor_guid(&c);
     h->bound.file_write_guid = rp_cursor_guid(&c);
     h->bound.data_write_guid = rp_cursor_guid(&c);
     h->bound.identity.inode = rp_cursor_le64(&c);
@@ -192,19 +199,26 @@ int rp_rct_lineage_decode(const void *data, const struct rp_rct_areas *areas, st
 
 void rp_rct_page_encode(uint64_t index, const uint32_t since[RP_RCT_PAGE_UNITS], uint8_t page[RP_RCT_PAGE_SIZE])
 {
-    rp_put_le32(page, 0);
-    rp_put_le32(page + 4, 0);
-    rp_put_le64(page + 8, index);
-    for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
-        rp_put_le32(page + 16 + 4 * i, since[i]);
-    rp_put_le32(page, rp_crc32c_skip(page, RP_RCT_PAGE_SIZE, 0));
+    for (size_t s = 0; s < RP_RCT_PAGE_SECTORS; s++) {
+        uint8_t *sector = page + s * RP_RCT_SECTOR_SIZE;
+        rp_put_le32(sector + 4, (uint32_t)(index * RP_RCT_PAGE_SECTORS + s));
+        for (size_t i = 0; i < RP_RCT_SECTOR_UNITS; i++)
+            rp_put_le32(sector + 8 + 4 * i, since[s * RP_RCT_SECTOR_UNITS + i]);
+        rp_put_le32(sector, rp_crc32c_skip(sector, RP_RCT_SECTOR_SIZE, 0));
+    }
 }
 
 int rp_rct_page_decode(const uint8_t page[RP_RCT_PAGE_SIZE], uint64_t index, uint32_t since[RP_RCT_PAGE_UNITS])
 {
-    if (rp_get_le64(page + 8) != index || rp_get_le32(page) != rp_crc32c_skip(page, RP_RCT_PAGE_SIZE, 0))
-        return -1;
-    for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
-        since[i] = rp_get_le32(page + 16 + 4 * i);
-    return 0;
+    int damaged = 0;
+    for (size_t s = 0; s < RP_RCT_PAGE_SECTORS; s++) {
+        const uint8_t *sector = page + s * RP_RCT_SECTOR_SIZE;
+        bool good = rp_get_le32(sector) == rp_crc32c_skip(sector, RP_RCT_SECTOR_SIZE, 0) &&
+                    rp_get_le32(sector + 4) == index * RP_RCT_PAGE_SECTORS + s;
+        for (size_t i = 0; i < RP_RCT_SECTOR_UNITS; i++)
+            since[s * RP_RCT_SECTOR_UNITS + i] = good ? rp_get_le32(sector + 8 + 4 * i) : UINT32_MAX;
+        if (!good)
+            damaged = -1;
+    }
+    return damaged;
 }

@@ -43,11 +43,25 @@ static void inherit_back(struct rp_rct *child, struct rp_rct *parent, bool fits)
     to->epoch = from->epoch;
     memcpy(to->lineage, from->lineage, sizeof to->lineage);
     to->lineage_count = from->lineage_count;
+    to->merging = from->tracking;
+    parent->then_merging = from->merging;
     parent->keep = child->keep;
     // A live child's session goes on in the parent: what a crash leaves may have been changed by it.
-    atomic_store(&parent->touched, atomic_load(&child->touched) || child->live);
-    atomic_store(&parent->epoch, from->epoch);
-    atomic_store(&parent->changed, atomic_load(&child->changed) || !fits);
+    atomic_store(&parent->state->touched, atomic_load(&child->state->touched) || child->live);
+    atomic_store(&parent->state->epoch, from->epoch);
+    atomic_store(&parent->state->changed, fits ? atomic_load(&child->state->changed) : from->epoch);
+}
+
+// If this stops half way, a later session of the child, which has another GUID, must know its parent again: by what this
+// merge makes of it, and by what an earlier one, interrupted as well, has made of it.
+static int note_in_child(struct rp_rct *child, const struct rp_rct *parent, bool fits, struct rp_error *err)
+{
+    struct rp_rct_header *h = &child->header;
+    const struct rp_guid *before = rp_guid_is_zero(&parent->header.merging) ? &h->base[2] : &parent->header.merging;
+    if (fits && !rp_guid_equal(before, &h->tracking))
+        h->base[3] = *before;
+    h->base[2] = h->tracking;
+    return rp_rct_write_header(child, false, err);
 }
 
 static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
@@ -55,14 +69,15 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
 {
     if (rp_rct_make_writable(parent, err))
         return -1;
-    if (child->live) { // if this stops half way, a later session of the child must know its parent again
-        child->header.base[2] = child->header.tracking;
-        if (rp_rct_write_header(child, false, err))
-            return -1;
-    }
     bool fits = rp_rct_parent_fits(child, parent);
+    if (child->live && note_in_child(child, parent, fits, err))
+        return -1;
+    rp_rct_coarse_stop(&parent->coarse);
+    parent->merged = false;
     parent->header.bound = *disk;
     parent->header.session = *session;
+    // Only values that the child has as well will come to the array, and nothing yet to the disk.
+    parent->header.doubt = fits ? RP_RCT_DOUBT_NONE : RP_RCT_DOUBT_ALL;
     // Not clean before the first page is overwritten.
     if (rp_rct_write_header(parent, false, err))
         return -1;
@@ -83,8 +98,12 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
         fold_floors(child, parent);
     }
     inherit_back(child, parent, fits);
-    if (rp_rct_write_pages(parent, err))
+    if (rp_rct_write_pages(parent, NULL, err))
         return -1;
+    // For the session that goes on in the parent, should the child be the leaf.
+    if (child->live && rp_rct_begin_coarse(parent, &child->coarse, err))
+        return -1;
+    parent->header.doubt = RP_RCT_DOUBT_NONE;
     return rp_rct_write_header(parent, false, err);
 }
 

@@ -15,8 +15,7 @@ static bool same_identity(const struct rp_store_identity *a, const struct rp_sto
     return a->inode == b->inode && a->size == b->size && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
 
-// A valid header against the disk as it is now.
-static enum rp_rct_verdict judge(const struct rp_rct_header *h, const struct rp_rct_disk *disk)
+enum rp_rct_verdict rp_rct_judge(const struct rp_rct_header *h, const struct rp_rct_disk *disk)
 {
     const struct rp_rct_disk *bound = &h->bound;
     if (h->clean)
@@ -25,8 +24,10 @@ static enum rp_rct_verdict judge(const struct rp_rct_header *h, const struct rp_
                        disk->virtual_size == h->virtual_size && same_identity(&disk->identity, &bound->identity)
                    ? RP_RCT_CLEAN
                    : RP_RCT_FOREIGN;
+    // The times of a session that did not end are not known. Its file is: a copy that was put back has another inode.
     return one_of(&disk->file_write_guid, &bound->file_write_guid, &h->session.file_write_guid) &&
-                   one_of(&disk->data_write_guid, &bound->data_write_guid, &h->session.data_write_guid)
+                   one_of(&disk->data_write_guid, &bound->data_write_guid, &h->session.data_write_guid) &&
+                   disk->identity.inode == bound->identity.inode && disk->virtual_size <= h->virtual_size
                ? RP_RCT_UNCLEAN
                : RP_RCT_FOREIGN;
 }
@@ -56,23 +57,15 @@ static void start_anew(struct rp_rct *rct, const struct rp_rct_disk *disk)
 }
 
 // The file's tracking GUID joins the lineage, a new one takes over in the same epoch.
-static void start_session(struct rp_rct *rct, const struct rp_rct_disk *disk, enum rp_rct_verdict verdict)
+static void new_guid(struct rp_rct *rct, enum rp_rct_verdict verdict)
 {
     struct rp_rct_header *h = &rct->header;
     if (h->epoch > h->first)
         rp_rct_lineage_add(h, &(struct rp_rct_span){h->tracking, h->first, h->epoch - 1});
     h->tracking = rp_guid_new();
     h->first = h->epoch;
-    rct->keep = verdict == RP_RCT_FOREIGN ? h->tracking : h->stem;
-    if (verdict == RP_RCT_CLEAN)
-        return;
-    // Every id that is known was sealed in an earlier epoch: to each of them the whole disk has changed.
-    h->virtual_size = disk->virtual_size;
-    h->changed = true;
-    h->floor_count = 0;
-    rp_rct_floors_add(h, 0, h->epoch);
-    rp_rct_adopt_header(rct);
-    rp_rct_forget_pages(rct);
+    if (verdict == RP_RCT_FOREIGN)
+        rct->keep = h->tracking;
 }
 
 static void bind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session)
@@ -81,14 +74,13 @@ static void bind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struc
     rct->header.session = *session;
 }
 
-static int not_ours(struct rp_rct *rct, struct rp_error *err)
+int rp_rct_not_ours(struct rp_rct *rct, struct rp_error *err)
 {
     return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: not a tracking file of ours, left alone: no change tracking",
                    rct->path);
 }
 
-// 0 with rct->store NULL: there is no file.
-static int open_existing(struct rp_rct *rct, enum rp_rct_found *found, struct rp_error *err)
+int rp_rct_open_existing(struct rp_rct *rct, enum rp_rct_found *found, struct rp_error *err)
 {
     bool exists;
     if (rp_fs_exists(rct->fs, rct->path, &exists, err))
@@ -99,36 +91,78 @@ static int open_existing(struct rp_rct *rct, enum rp_rct_found *found, struct rp
     if (!rct->store || rp_store_lock(rct->store, true, err) || rp_rct_read_slots(rct, found, err))
         return -1;
     rct->writable = true;
-    return *found == RP_RCT_FOUND_NOT_OURS ? not_ours(rct, err) : 0;
+    return *found == RP_RCT_FOUND_NOT_OURS ? rp_rct_not_ours(rct, err) : 0;
 }
 
-// `anew`: where the file is of no use, another one takes its place.
-static int begin(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session, bool anew,
-                 enum rp_rct_verdict *verdict, struct rp_error *err)
+int rp_rct_begin_coarse(struct rp_rct *rct, struct rp_rct_coarse *like, struct rp_error *err)
+{
+    bool begun;
+    if (rp_rct_coarse_start(&rct->coarse, atomic_load(&rct->virtual_size), like, &begun, err))
+        return -1;
+    rct->header.coarse = rct->coarse.header.name;
+    rct->header.doubt = begun ? RP_RCT_DOUBT_REGIONS : RP_RCT_DOUBT_ALL;
+    return 0;
+}
+
+// What stands in a file of ours, brought to what is known about the disk as it is now. *usable false: nothing to go on with.
+static int examine(struct rp_rct *rct, const struct rp_rct_disk *disk, bool *usable, enum rp_rct_verdict *verdict,
+                   struct rp_error *err)
 {
     enum rp_rct_found found;
-    if (open_existing(rct, &found, err))
+    *usable = false;
+    if (rp_rct_open_existing(rct, &found, err))
         return -1;
-    bool usable = rct->store && found == RP_RCT_FOUND;
-    *verdict = !rct->store ? RP_RCT_NEW : usable ? judge(&rct->header, disk) : RP_RCT_FOREIGN;
-    if (*verdict == RP_RCT_UNCLEAN || *verdict == RP_RCT_FOREIGN)
-        rp_log(RP_LOG_INFO, "%s: %s", rct->path,
-               *verdict == RP_RCT_UNCLEAN ? "the last session did not end: the whole disk counts as changed"
-                                          : "the disk is not as it was left: the whole disk counts as changed");
-    rct->live = true;
-    if (usable && can_continue(&rct->header, disk, *verdict)) {
-        start_session(rct, disk, *verdict);
-        bind(rct, disk, session);
-        return rp_rct_write_header(rct, false, err);
-    }
-    if (!anew)
-        return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: %s", rct->path,
-                       !rct->store ? "no tracking file" : usable ? "of another disk" : "damaged");
-    if (usable)
+    *verdict = !rct->store ? RP_RCT_NEW : found == RP_RCT_FOUND ? rp_rct_judge(&rct->header, disk) : RP_RCT_FOREIGN;
+    if (!rct->store || found != RP_RCT_FOUND)
+        return 0;
+    if (*verdict == RP_RCT_FOREIGN)
+        rp_log(RP_LOG_INFO, "%s: the disk is not as it was left: the whole disk counts as changed", rct->path);
+    if (!can_continue(&rct->header, disk, *verdict)) {
         *verdict = RP_RCT_FOREIGN;
-    start_anew(rct, disk);
+        return 0;
+    }
+    *usable = true;
+    rct->keep = rct->header.stem;
+    if (*verdict == RP_RCT_FOREIGN) {
+        rp_rct_change_all(rct, disk->virtual_size);
+        return 0;
+    }
+    return *verdict == RP_RCT_UNCLEAN ? rp_rct_recall(rct, disk, err) : 0;
+}
+
+// What was recalled is made durable under the old session's GUIDs before its .mrt goes.
+static int keep_recalled(struct rp_rct *rct, struct rp_error *err)
+{
+    if (rct->header.doubt == RP_RCT_DOUBT_NONE)
+        return 0;
+    if (rp_rct_write_pages(rct, NULL, err))
+        return -1;
+    rct->header.doubt = RP_RCT_DOUBT_NONE;
+    return rp_rct_write_header(rct, false, err);
+}
+
+static int begin(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session,
+                 enum rp_rct_verdict *verdict, struct rp_error *err)
+{
+    bool usable;
+    if (examine(rct, disk, &usable, verdict, err))
+        return -1;
+    if (usable && !rp_guid_is_zero(&rct->header.merging)) {
+        // Without the child that hides what has arrived.
+        rp_rct_change_all(rct, disk->virtual_size);
+        *verdict = *verdict == RP_RCT_CLEAN ? RP_RCT_UNCLEAN : *verdict;
+    }
+    if (usable && *verdict == RP_RCT_UNCLEAN && keep_recalled(rct, err))
+        return -1;
+    if (usable)
+        new_guid(rct, *verdict);
+    else
+        start_anew(rct, disk);
+    rct->live = true;
     bind(rct, disk, session);
-    return rp_rct_create_file(rct, err);
+    if (rp_rct_begin_coarse(rct, NULL, err))
+        return -1;
+    return usable ? rp_rct_write_header(rct, false, err) : rp_rct_create_file(rct, err);
 }
 
 struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
@@ -137,19 +171,36 @@ struct rp_rct *rp_rct_open_write(struct rp_fs *fs, const char *disk_path, const 
 {
     struct rp_rct *rct = rp_rct_new(fs, disk_path);
     enum rp_rct_verdict ignored;
-    if (!begin(rct, disk, session, true, verdict ? verdict : &ignored, err))
+    if (!begin(rct, disk, session, verdict ? verdict : &ignored, err))
         return rct;
     rp_rct_abandon(rct);
     return NULL;
+}
+
+// No GUID is new, unless the disk is foreign: nobody will seal anything under it, and a child or parent may know it by that.
+static int recover(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err)
+{
+    bool usable;
+    enum rp_rct_verdict verdict;
+    if (examine(rct, disk, &usable, &verdict, err))
+        return -1;
+    if (!usable)
+        return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: %s", rct->path, !rct->store ? "no tracking file" : "of no use");
+    if (verdict == RP_RCT_FOREIGN)
+        new_guid(rct, verdict);
+    if (verdict != RP_RCT_CLEAN) {
+        rct->header.clean = false;
+        if (rp_rct_settle(rct, disk, err))
+            return -1;
+    }
+    return rp_store_lock(rct->store, false, err);
 }
 
 struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
                               struct rp_error *err)
 {
     struct rp_rct *rct = rp_rct_new(fs, disk_path);
-    struct rp_vhdx_session nothing_changes = {disk->file_write_guid, disk->data_write_guid};
-    enum rp_rct_verdict verdict;
-    if (!begin(rct, disk, &nothing_changes, false, &verdict, err) && !rp_rct_freeze(rct, disk, err))
+    if (!recover(rct, disk, err))
         return rct;
     rp_rct_abandon(rct);
     return NULL;
@@ -171,12 +222,12 @@ struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const s
     if (!rct->store || rp_store_lock(rct->store, false, err) || rp_rct_read_slots(rct, &found, err))
         return NULL;
     if (found == RP_RCT_FOUND_NOT_OURS)
-        not_ours(rct, err);
+        rp_rct_not_ours(rct, err);
     else if (found == RP_RCT_FOUND_DAMAGED)
         rp_fail(err, RP_ERR_TRACKING_OFF, "%s: damaged", rct->path);
     else if (!rct->header.clean)
         rp_fail(err, RP_ERR_TRACKING_OFF, "%s: in use, or its last session did not end", rct->path);
-    else if (!rp_guid_equal(&rct->header.disk_id, &disk->disk_id) || judge(&rct->header, disk) != RP_RCT_CLEAN)
+    else if (!rp_guid_equal(&rct->header.disk_id, &disk->disk_id) || rp_rct_judge(&rct->header, disk) != RP_RCT_CLEAN)
         rp_fail(err, RP_ERR_TRACKING_OFF, "%s: the disk was changed without its tracking", rct->path);
     else {
         struct rp_rct *opened = rct;
@@ -192,7 +243,7 @@ int rp_rct_remove(struct rp_fs *fs, const char *disk_path, struct rp_error *err)
     RP_CLEANUP(rp_rct_abandon_p) struct rp_rct *rct = rp_rct_new(fs, disk_path);
     enum rp_rct_found found;
     bool exists;
-    if (rp_fs_exists(fs, rct->path, &exists, err))
+    if (rp_rct_coarse_remove(&rct->coarse, err) || rp_fs_exists(fs, rct->path, &exists, err))
         return -1;
     if (!exists)
         return 0;
@@ -206,13 +257,14 @@ int rp_rct_remove(struct rp_fs *fs, const char *disk_path, struct rp_error *err)
 static void inherit(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk)
 {
     struct rp_rct_header *h = &child->header;
-    uint32_t epoch = atomic_load(&parent->epoch);
+    uint32_t epoch = atomic_load(&parent->state->epoch);
     uint64_t parent_size = atomic_load(&parent->virtual_size);
     *h = parent->header;
     h->virtual_size = disk->virtual_size;
     h->floor_count = 0;
     h->base[0] = parent->keep;
-    h->base[1] = h->base[2] = parent->header.tracking;
+    h->base[1] = parent->header.tracking;
+    h->base[2] = h->base[3] = h->merging = (struct rp_guid){{0}};
     if (!parent->live) {
         // A second branch above a frozen file: it must not seal ids that the first one may have sealed.
         if (epoch > h->first)
@@ -235,7 +287,7 @@ static int create_child(struct rp_rct *child, struct rp_rct *parent, const struc
 {
     // A file of ours here belonged to an earlier disk of that name, or to an attempt that was given up.
     enum rp_rct_found found;
-    if (open_existing(child, &found, err))
+    if (rp_rct_open_existing(child, &found, err))
         return -1;
     rp_rct_enter(parent);
     inherit(child, parent, disk);
@@ -243,6 +295,8 @@ static int create_child(struct rp_rct *child, struct rp_rct *parent, const struc
     if (child->header.epoch >= RP_RCT_EPOCH_LIMIT)
         return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: out of epochs: close the disk and open it again", parent->path);
     bind(child, disk, session);
+    if (rp_rct_begin_coarse(child, &parent->coarse, err))
+        return -1;
     return rp_rct_create_file(child, err);
 }
 

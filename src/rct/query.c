@@ -48,12 +48,35 @@ bool rp_rct_parent_fits(const struct rp_rct *child, const struct rp_rct *parent)
 {
     // The child's own too: a merge gives it to the parent before the child is gone.
     const struct rp_rct_header *h = &child->header;
-    const struct rp_guid accepted[] = {h->base[0], h->base[1], h->base[2], h->tracking, child->keep};
+    const struct rp_guid accepted[] = {h->base[0], h->base[1], h->base[2], h->base[3], h->tracking, child->keep};
+    const struct rp_guid *merging = parent->merged ? &parent->then_merging : &parent->header.merging;
     struct rp_guid stem = rp_rct_stem(parent);
+    if (!rp_guid_is_zero(merging) && !rp_guid_equal(merging, &h->tracking) && !rp_guid_equal(merging, &h->base[2]) &&
+        !rp_guid_equal(merging, &h->base[3]))
+        return false;
     for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++)
         if (rp_guid_equal(&accepted[i], &stem))
             return true;
     return false;
+}
+
+bool rp_rct_layers_fit(struct rp_rct *child, struct rp_rct *parent)
+{
+    rp_rct_enter(child);
+    rp_rct_enter(parent);
+    bool fits = rp_rct_parent_fits(child, parent);
+    rp_rct_leave(parent);
+    rp_rct_leave(child);
+    return fits;
+}
+
+// Not the half-done merge of a child that is not there.
+static bool stands_alone(struct rp_rct *rct)
+{
+    rp_rct_enter(rct);
+    bool alone = rp_guid_is_zero(rct->merged ? &rct->then_merging : &rct->header.merging);
+    rp_rct_leave(rct);
+    return alone;
 }
 
 int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_id *id, uint64_t offset,
@@ -68,14 +91,7 @@ int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_
 
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges found = {0};
     for (size_t i = 0; i < depth; i++) {
-        bool fits = true;
-        if (i) {
-            rp_rct_enter(chain[i - 1]);
-            rp_rct_enter(chain[i]);
-            fits = rp_rct_parent_fits(chain[i - 1], chain[i]);
-            rp_rct_leave(chain[i]);
-            rp_rct_leave(chain[i - 1]);
-        }
+        bool fits = i ? rp_rct_layers_fit(chain[i - 1], chain[i]) : stands_alone(chain[0]);
         RP_CLEANUP(rp_ranges_clear) struct rp_ranges layer = {0};
         rp_rct_enter(chain[i]);
         int failed = 0;
@@ -86,7 +102,7 @@ int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_
             failed = rp_fail(err, RP_ERR_INVALID, "%s: changes asked beyond the end of the disk", chain[0]->path);
         else if (fits)
             failed = add_layer(chain[i], id->epoch, offset, length, &layer, err);
-        else // somebody wrote to the parent behind its children's back
+        else // somebody wrote to the parent behind its children's back, or its child is not there
             rp_ranges_add(&layer, offset, length);
         rp_rct_leave(chain[i]);
         if (failed)

@@ -73,7 +73,7 @@ struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const s
 struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
                               struct rp_error *err);
 
-// Deletes the tracking file of a disk file that is being deleted. One that is not ours stays; none is fine.
+// Deletes the tracking files (.rct, .mrt) of a disk file that is being deleted. One that is not ours stays; none is fine.
 int rp_rct_remove(struct rp_fs *fs, const char *disk_path, struct rp_error *err);
 
 // Prepares, durably and before the pause, the tracking file of a child disk that will take over when `parent` is sealed:
@@ -91,17 +91,20 @@ void rp_rct_mark(struct rp_rct *rct, uint64_t offset, uint64_t length);
 bool rp_rct_covered(struct rp_rct *rct, uint64_t offset, uint64_t length);
 // When it says no, leave the gate and call this, then enter and ask again: sets the regions, durably at return. Calls from
 // several threads share their syncs. A failure is final for the session: what is not covered cannot be changed any more.
+// Who marks without asking pays the sync inside rp_rct_mark, and the process aborts if it fails.
+// Beside a .mrt that is not ours everything is covered: an unclean end counts all of the disk as changed.
 int rp_rct_cover(struct rp_rct *rct, uint64_t offset, uint64_t length, struct rp_error *err);
 // In the background: writes the array, durably, and lets go of the regions that were not used lately. A new generation of
 // the bitmap begins, everybody who is inside `gate` has left, the array is written, and only then does the generation before
 // end. From one thread at a time; not from inside the gate.
 int rp_rct_flush(struct rp_rct *rct, struct rp_gate *gate, struct rp_error *err);
-// Bytes of the disk that a power cut now would add to the next incremental, at most: tells when to flush.
+// Bytes of the disk that a power cut now would add to the next incremental, at most: tells when to flush. 0 when no session is
+// under way; all of the disk, and no flush changes that, beside a .mrt that is not ours.
 uint64_t rp_rct_exposed(const struct rp_rct *rct);
 
 // A mere kill. From here on the array and the epoch are kept in `shm` (rp_rct_shm_size() bytes, empty), so that marks outlive
-// the process. Right after rp_rct_open_write or rp_rct_prepare_child. Takes `shm` over when it succeeds: a clean close or
-// rp_rct_freeze removes it, abandon leaves it. When the memory for a mark cannot be had, that mark is kept in the process only,
+// the process. Right after rp_rct_open_write, rp_rct_prepare_child or rp_rct_thaw, while nobody marks. Takes `shm` over when
+// it succeeds: a clean close or rp_rct_freeze removes it, abandon leaves it. When the memory for a mark cannot be had, that mark is kept in the process only,
 // and `shm` says so: then a kill counts like a power cut.
 int rp_rct_share(struct rp_rct *rct, struct rp_shm *shm, struct rp_error *err);
 size_t rp_rct_shm_size(void);
@@ -142,16 +145,21 @@ int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err)
 
 // First step of merging child into parent, durable at return: parent's since becomes the per-unit maximum, it takes the
 // child's tracking GUID, lineage and epoch, and it is bound to the parent disk both as it is (`disk`) and as `session`
-// will leave it. Idempotent: a merge that was interrupted anywhere is run again. No marks in either meanwhile. End it with
-// rp_rct_freeze, or with rp_rct_thaw when `child` was the live leaf. RP_ERR_BUSY: a reader has the parent's file.
+// will leave it. From here on the parent is right beneath this child only, and says so in its file; elsewhere everything
+// counts as changed. Idempotent: a merge that was interrupted anywhere is run again. No marks in either meanwhile. When the
+// disk has all of the child: rp_rct_merged; then, or after a failure, rp_rct_freeze; or rp_rct_thaw when `child` was the
+// live leaf. RP_ERR_BUSY: a reader has the parent's file.
 int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                  const struct rp_vhdx_session *session, struct rp_error *err);
 // Binds a file at rest to its disk after a change of metadata that is not a change of content (new parent locator):
 // durably accepts both `disk` and `session`; finish with rp_rct_freeze.
 int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session,
                   struct rp_error *err);
-// The same tracker goes on as the live one of a writing session (the leaf was merged into this parent): after rp_rct_merge,
-// which has recorded the session durably.
-void rp_rct_thaw(struct rp_rct *rct);
+// The child's content is in the parent disk, durably. In memory; the next freeze or thaw makes it known.
+void rp_rct_merged(struct rp_rct *parent);
+// The same tracker goes on as the live one of a writing session (the leaf was merged into this parent), durably at return:
+// after rp_rct_merge, which has recorded the session, and rp_rct_merged; before anything durable names the parent as the
+// leaf. Then rp_rct_share, if wanted.
+int rp_rct_thaw(struct rp_rct *parent, struct rp_error *err);
 
 #endif

@@ -92,11 +92,14 @@ int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err)
     h->sequence++;
     h->clean = clean;
     h->virtual_size = atomic_load(&rct->virtual_size);
-    h->changed = atomic_load(&rct->changed);
+    h->changed = atomic_load(&rct->state->changed) == h->epoch; // also when a seal has begun the next one meanwhile
     // What a crash leaves may have been changed by the live session.
     h->stem = rct->live && !clean ? h->tracking : rp_rct_stem(rct);
-    if (clean)
+    if (clean) {
         h->session = (struct rp_vhdx_session){0};
+        h->doubt = RP_RCT_DOUBT_NONE;
+        h->coarse = (struct rp_guid){{0}};
+    }
 
     uint64_t at = h->sequence % 2 ? 0 : RP_RCT_SLOT_SIZE;
     uint8_t head[RP_RCT_HEAD_SIZE];
@@ -157,20 +160,18 @@ int rp_rct_load_page(struct rp_rct *rct, uint64_t index, struct rp_rct_page **ou
         return 0;
     uint64_t at = RP_RCT_PAGES_AT + index * RP_RCT_PAGE_SIZE, size;
     uint8_t bytes[RP_RCT_PAGE_SIZE] = {0};
-    uint32_t since[RP_RCT_PAGE_UNITS], epoch = atomic_load(&rct->epoch);
+    uint32_t since[RP_RCT_PAGE_UNITS], epoch = atomic_load(&rct->state->epoch);
     if (rp_store_size(rct->store, &size, err) ||
         (rp_range_ok(at, sizeof bytes, size) && rp_store_pread(rct->store, bytes, sizeof bytes, at, err)))
         return -1;
     page = *out = rp_rct_pages_make(&rct->pages, index);
     if (rp_rct_page_decode(bytes, index, since)) {
         if (!rct->warned)
-            rp_log(RP_LOG_WARNING, "%s: page %llu is damaged: its part of the disk counts as changed", rct->path,
+            rp_log(RP_LOG_WARNING, "%s: page %llu is damaged: that part of the disk counts as changed", rct->path,
                    (unsigned long long)index);
         rct->warned = true;
-        for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
-            since[i] = epoch;
         atomic_store(&page->dirty, true);
-        atomic_store(&rct->changed, true);
+        atomic_store(&rct->state->changed, epoch);
     }
     for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
         rp_rct_page_raise(page, i, since[i] < epoch ? since[i] : epoch);
@@ -185,7 +186,7 @@ static int write_page(struct rp_rct *rct, uint64_t index, struct rp_error *err)
         return -1;
     uint32_t since[RP_RCT_PAGE_UNITS];
     uint8_t bytes[RP_RCT_PAGE_SIZE];
-    atomic_store(&page->dirty, false); // before the copy: what comes later makes it dirty again
+    atomic_exchange(&page->dirty, false); // before the copy: what comes later makes it dirty again
     for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
         since[i] = atomic_load_explicit(&page->since[i], memory_order_relaxed);
     rp_rct_page_encode(index, since, bytes);
@@ -196,16 +197,18 @@ static int write_page(struct rp_rct *rct, uint64_t index, struct rp_error *err)
     return 0;
 }
 
-int rp_rct_write_pages(struct rp_rct *rct, struct rp_error *err)
+int rp_rct_write_pages(struct rp_rct *rct, bool *news, struct rp_error *err)
 {
     if (rct->failed)
         return rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path);
     uint64_t count = rp_rct_page_count(atomic_load(&rct->virtual_size), rct->header.unit_size);
-    bool wrote = false;
-    for (uint64_t i = 0; i < count; i++) {
-        struct rp_rct_page *page = rp_rct_pages_get(&rct->pages, i);
-        if (!page || !atomic_load(&page->dirty))
+    bool wrote = false, ignored;
+    news = news ? news : &ignored;
+    *news = false;
+    for (uint64_t i = 0; (i = rp_rct_pages_next(&rct->pages, i)) < count; i++) {
+        if (!atomic_load(&rp_rct_pages_get(&rct->pages, i)->dirty))
             continue;
+        *news |= !rp_rct_has_page(rct, i);
         if (write_page(rct, i, err)) {
             rct->failed = true;
             return -1;

@@ -1,25 +1,20 @@
-// A writing session's way: seal, freeze, close; rest, rebind, thaw; growth.
-#include "base/log.h"
+// A writing session's way: seal, freeze, close; rebind, thaw; growth.
 #include "rct/tracker.h"
 
 struct rp_rct_id rp_rct_seal(struct rp_rct *rct)
 {
-    rp_rct_enter(rct);
-    struct rp_rct_id id = {rct->header.tracking, atomic_fetch_add(&rct->epoch, 1)};
-    rct->header.epoch = id.epoch + 1;
-    atomic_store(&rct->changed, false);
-    rp_rct_leave(rct);
-    return id;
+    // One store, and no lock that a flush could hold: this is the pause. The file keeps the old epoch until it is settled.
+    return (struct rp_rct_id){rct->header.tracking, atomic_fetch_add(&rct->state->epoch, 1)};
 }
 
-// Space beyond the old size changed in the current epoch, the rest of its last unit included.
-static void resize(struct rp_rct *rct, uint64_t virtual_size)
+void rp_rct_resize(struct rp_rct *rct, uint64_t virtual_size)
 {
     uint64_t old = atomic_load(&rct->virtual_size);
     if (virtual_size > old) {
-        rp_rct_add_floor(rct, old >> rct->unit_shift, atomic_load(&rct->epoch));
-        atomic_store(&rct->changed, true);
-        atomic_store(&rct->touched, true);
+        uint32_t epoch = atomic_load(&rct->state->epoch);
+        rp_rct_add_floor(rct, old >> rct->unit_shift, epoch);
+        atomic_store(&rct->state->changed, epoch);
+        atomic_store(&rct->state->touched, true);
     }
     atomic_store(&rct->virtual_size, virtual_size);
     rp_rct_fit_bitmap(rct);
@@ -35,33 +30,57 @@ int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err)
         failed = rp_fail(err, RP_ERR_INVALID, "%s: cannot grow to %llu bytes", rct->path,
                          (unsigned long long)virtual_size);
     else if (virtual_size > atomic_load(&rct->virtual_size)) {
-        resize(rct, virtual_size);
-        failed = rp_rct_write_header(rct, false, err);
+        failed = rp_rct_coarse_grow(&rct->coarse, virtual_size, err);
+        if (!failed) {
+            rp_rct_resize(rct, virtual_size);
+            // A floor that had to make room is in the pages now.
+            failed = rp_rct_write_pages(rct, NULL, err) || rp_rct_write_header(rct, false, err);
+        }
     }
     rp_rct_leave(rct);
-    return failed;
+    return failed ? -1 : 0;
 }
 
-// Pages, then the header that calls them complete. The lock is held.
-static int settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err)
+// The pages are in the file now; what memory has of them goes when it is shared.
+static void end_share(struct rp_rct *rct)
+{
+    if (!rct->pages.shm)
+        return;
+    rct->own.epoch = rct->state->epoch;
+    rct->own.changed = rct->state->changed;
+    rct->own.touched = rct->state->touched;
+    rct->state = &rct->own;
+    rp_rct_pages_clear(&rct->pages);
+    rp_shm_remove(rct->pages.shm);
+    rct->pages.shm = NULL;
+}
+
+int rp_rct_settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err)
 {
     if (rct->failed)
         return rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path);
     if (rct->header.clean && !rct->live)
         return 0;
+    rct->header.epoch = atomic_load(&rct->state->epoch);
     if (disk->virtual_size != atomic_load(&rct->virtual_size))
-        resize(rct, disk->virtual_size);
-    if (rp_rct_write_pages(rct, err))
+        rp_rct_resize(rct, disk->virtual_size);
+    if (rp_rct_write_pages(rct, NULL, err))
         return -1;
     rct->header.bound = *disk;
-    rct->live = false;
-    return rp_rct_write_header(rct, true, err);
+    if (rct->merged)
+        rct->header.merging = rct->then_merging;
+    rct->live = rct->merged = false;
+    if (rp_rct_write_header(rct, true, err))
+        return -1;
+    rp_rct_coarse_stop(&rct->coarse);
+    end_share(rct);
+    return 0;
 }
 
 int rp_rct_freeze(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err)
 {
     rp_rct_enter(rct);
-    int failed = settle(rct, disk, err) || rp_store_lock(rct->store, false, err);
+    int failed = rp_rct_settle(rct, disk, err) || rp_store_lock(rct->store, false, err);
     rp_rct_leave(rct);
     return failed ? -1 : 0;
 }
@@ -69,7 +88,7 @@ int rp_rct_freeze(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_
 int rp_rct_close(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err)
 {
     rp_rct_enter(rct);
-    int failed = settle(rct, disk, err);
+    int failed = rp_rct_settle(rct, disk, err);
     rp_rct_leave(rct);
     rp_rct_abandon(rct);
     return failed;
@@ -83,19 +102,33 @@ int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const stru
     if (!failed) {
         rct->header.bound = *disk;
         rct->header.session = *session;
+        rct->header.doubt = RP_RCT_DOUBT_NONE;
         failed = rp_rct_write_header(rct, false, err);
     }
     rp_rct_leave(rct);
     return failed;
 }
 
-void rp_rct_thaw(struct rp_rct *rct)
+void rp_rct_merged(struct rp_rct *rct)
 {
     rp_rct_enter(rct);
-    // Without the merge (or rebind) that made it so, a crash leaves a file that calls itself complete, but bound to GUIDs
-    // that the disk has no more: safe, and a bug all the same.
-    if (rct->header.clean)
-        rp_log(RP_LOG_ERROR, "%s: thawed without a session", rct->path);
-    rct->live = true;
+    rct->merged = true;
     rp_rct_leave(rct);
+}
+
+int rp_rct_thaw(struct rp_rct *rct, struct rp_error *err)
+{
+    rp_rct_enter(rct);
+    int failed = 0;
+    if (rct->header.clean || !rct->merged) {
+        failed = rp_fail(err, RP_ERR_STATE, "%s: thawed without a merge", rct->path);
+    } else {
+        rct->header.merging = rct->then_merging;
+        rct->header.doubt = atomic_load(&rct->coarse.current) ? RP_RCT_DOUBT_REGIONS : RP_RCT_DOUBT_ALL;
+        rct->live = true;
+        rct->merged = false;
+        failed = rp_rct_write_header(rct, false, err);
+    }
+    rp_rct_leave(rct);
+    return failed;
 }

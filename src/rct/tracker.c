@@ -1,4 +1,4 @@
-// The tracker in memory: construction, facts, marks.
+// The tracker in memory: construction, facts.
 #include "rct/tracker.h"
 
 #include <stdlib.h>
@@ -21,6 +21,8 @@ struct rp_rct *rp_rct_new(struct rp_fs *fs, const char *disk_path)
     struct rp_rct *rct = rp_xcalloc(1, sizeof *rct);
     rct->fs = fs;
     rct->path = rp_rct_path(disk_path);
+    rct->state = &rct->own;
+    rp_rct_coarse_init(&rct->coarse, fs, disk_path);
     pthread_mutex_init(&rct->lock, NULL);
     return rct;
 }
@@ -30,6 +32,8 @@ void rp_rct_abandon(struct rp_rct *rct)
     if (!rct)
         return;
     rp_rct_pages_clear(&rct->pages);
+    rp_rct_coarse_free(&rct->coarse);
+    rp_shm_close(rct->pages.shm);
     rp_store_close(rct->store);
     pthread_mutex_destroy(&rct->lock);
     free(rct->present);
@@ -39,9 +43,9 @@ void rp_rct_abandon(struct rp_rct *rct)
 
 void rp_rct_adopt_header(struct rp_rct *rct)
 {
-    atomic_store(&rct->epoch, rct->header.epoch);
+    atomic_store(&rct->state->epoch, rct->header.epoch);
     atomic_store(&rct->virtual_size, rct->header.virtual_size);
-    atomic_store(&rct->changed, rct->header.changed);
+    atomic_store(&rct->state->changed, rct->header.changed ? rct->header.epoch : 0);
     rct->unit_shift = (unsigned)__builtin_ctz(rct->header.unit_size);
 }
 
@@ -88,54 +92,31 @@ void rp_rct_add_floor(struct rp_rct *rct, uint64_t unit, uint32_t epoch)
     rp_rct_floors_add(h, unit, epoch);
 }
 
+void rp_rct_change_all(struct rp_rct *rct, uint64_t virtual_size)
+{
+    struct rp_rct_header *h = &rct->header;
+    h->virtual_size = virtual_size;
+    h->changed = true;
+    h->floor_count = 0;
+    h->merging = (struct rp_guid){{0}};
+    rp_rct_floors_add(h, 0, h->epoch);
+    rp_rct_adopt_header(rct);
+    rp_rct_forget_pages(rct);
+}
+
 struct rp_guid rp_rct_stem(const struct rp_rct *rct)
 {
-    return atomic_load(&rct->touched) ? rct->header.tracking : rct->keep;
-}
-
-// A flag that is set already costs no write to a shared cache line.
-static void raise_flag(atomic_bool *flag)
-{
-    if (!atomic_load_explicit(flag, memory_order_relaxed))
-        atomic_store_explicit(flag, true, memory_order_relaxed);
-}
-
-void rp_rct_mark(struct rp_rct *rct, uint64_t offset, uint64_t length)
-{
-    uint64_t size = atomic_load_explicit(&rct->virtual_size, memory_order_relaxed);
-    if (!length || offset >= size)
-        return;
-    uint64_t unit = offset >> rct->unit_shift;
-    uint64_t last = (offset + rp_min64(length, size - offset) - 1) >> rct->unit_shift;
-    // The gate orders this against a seal, so relaxed is enough here.
-    uint32_t epoch = atomic_load_explicit(&rct->epoch, memory_order_relaxed);
-    while (unit <= last) {
-        struct rp_rct_page *page = rp_rct_pages_get(&rct->pages, unit / RP_RCT_PAGE_UNITS);
-        if (!page)
-            page = rp_rct_pages_make(&rct->pages, unit / RP_RCT_PAGE_UNITS);
-        uint64_t end = rp_min64(last + 1, (unit / RP_RCT_PAGE_UNITS + 1) * RP_RCT_PAGE_UNITS);
-        bool news = false;
-        for (; unit < end; unit++) {
-            _Atomic uint32_t *since = &page->since[unit % RP_RCT_PAGE_UNITS];
-            if (atomic_load_explicit(since, memory_order_relaxed) == epoch)
-                continue;
-            // A plain store: nothing in the array is later than the current epoch.
-            atomic_store_explicit(since, epoch, memory_order_relaxed);
-            news = true;
-        }
-        if (news) {
-            raise_flag(&page->dirty);
-            raise_flag(&rct->changed);
-            raise_flag(&rct->touched);
-        }
-    }
+    return atomic_load(&rct->state->touched) ? rct->header.tracking : rct->keep;
 }
 
 uint32_t rp_rct_unit_size(const struct rp_rct *rct) { return rct->header.unit_size; }
 
-uint32_t rp_rct_epoch(const struct rp_rct *rct) { return atomic_load(&rct->epoch); }
+uint32_t rp_rct_epoch(const struct rp_rct *rct) { return atomic_load(&rct->state->epoch); }
 
-bool rp_rct_newer_changes(const struct rp_rct *rct) { return atomic_load(&rct->changed); }
+bool rp_rct_newer_changes(const struct rp_rct *rct)
+{
+    return atomic_load(&rct->state->changed) == atomic_load(&rct->state->epoch);
+}
 
 struct rp_guid rp_rct_tracking_guid(const struct rp_rct *rct)
 {
@@ -149,7 +130,7 @@ bool rp_rct_last_sealed(const struct rp_rct *rct, struct rp_rct_id *id)
 {
     rp_rct_enter(rct);
     const struct rp_rct_header *h = &rct->header;
-    uint32_t epoch = atomic_load(&rct->epoch);
+    uint32_t epoch = atomic_load(&rct->state->epoch);
     bool found = true;
     if (epoch > h->first)
         *id = (struct rp_rct_id){h->tracking, epoch - 1};

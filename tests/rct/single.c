@@ -71,7 +71,8 @@ struct rp_rct_id seal_disk(struct disk *d)
     session = fake_session();
     assert_int_equal(rp_rct_merge(child.rct, d->rct, &d->facts, &session, NULL), 0);
     fake_disk_written(&d->facts, &session);
-    rp_rct_thaw(d->rct);
+    rp_rct_merged(d->rct);
+    assert_int_equal(rp_rct_thaw(d->rct, NULL), 0);
     rp_rct_abandon(child.rct);
     return id;
 }

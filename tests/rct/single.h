@@ -8,6 +8,7 @@
 #define SIZE (100 * RP_MIB)
 #define UNIT ((uint64_t)WORLD_UNIT)
 #define ALL ((int)(SIZE / UNIT))
+#define REGION 64 // units of a region of the .mrt
 
 struct disk { // a disk file, its tracking file and the tracker
     const char *path;

@@ -172,20 +172,19 @@ static int merge_locked(struct world *w, size_t i)
         if (rp_rct_freeze(above->rct, &above->disk, &err))
             return stopped(w, &err);
     }
+    rp_rct_merged(parent->rct);
+    if (i ? rp_rct_freeze(parent->rct, &parent->disk, &err) : rp_rct_thaw(parent->rct, &err))
+        return stopped(w, &err);
     struct rp_rct *gone = child->rct;
-    char *path = rp_rct_path(child->path);
+    char gone_path[sizeof child->path];
+    strcpy(gone_path, child->path);
     if (i)
         rp_gate_close(w->gate); // the list of layers changes
     memmove(w->layers + i, w->layers + i + 1, (--w->depth - i) * sizeof *w->layers);
     if (i)
         rp_gate_open(w->gate);
     rp_rct_abandon(gone);
-    int failed = rp_fs_unlink(w->fs, path, &err);
-    free(path);
-    if (i)
-        failed |= rp_rct_freeze(w->layers[i].rct, &w->layers[i].disk, &err);
-    else
-        rp_rct_thaw(w->layers[0].rct);
+    int failed = rp_rct_remove(w->fs, gone_path, &err);
     return failed ? stopped(w, &err) : 0;
 }
 
