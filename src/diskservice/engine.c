@@ -287,11 +287,11 @@ uint64_t rp_engine_resume(struct rp_engine *engine, uint64_t paused_at)
 
 int rp_engine_begin(struct rp_engine *engine, enum rp_engine_turn turn, struct rp_error *err)
 {
+    pthread_mutex_lock(&engine->state);
     unsigned patience_ms = engine->merge_options.checkpoint_ms ? engine->merge_options.checkpoint_ms : 2000;
     uint64_t deadline = turn == RP_TURN_MERGE ? 0 : rp_clock_monotonic_ns() + patience_ms * (uint64_t)1000000;
     struct timespec until = {(time_t)(deadline / 1000000000), (long)(deadline % 1000000000)};
     int failed = 0, late = !deadline;
-    pthread_mutex_lock(&engine->state);
     engine->waiting += turn != RP_TURN_MERGE;
     while (engine->turn != RP_TURN_FREE && !(engine->turn == RP_TURN_MERGE && late)) {
         if (engine->turn == RP_TURN_MERGE)

@@ -28,12 +28,12 @@ uint64_t rp_rounds_data(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length)
 
 static double seconds_since(uint64_t start) { return (double)(rp_clock_monotonic_ns() - start) / 1e9; }
 
-static bool nobody_writes(const struct rp_rounds *r) { return r->engine->merge_options.pause_ms == UINT_MAX; }
+static bool nobody_writes(const struct rp_rounds *r) { return r->options.pause_ms == UINT_MAX; }
 
 // What can be copied in one pause: half of it, the other half is for syncs.
 static uint64_t pauseful(const struct rp_rounds *r)
 {
-    unsigned ms = r->engine->merge_options.pause_ms ? r->engine->merge_options.pause_ms : PAUSE_MS;
+    unsigned ms = r->options.pause_ms ? r->options.pause_ms : PAUSE_MS;
     double bytes = (r->speed > 0 ? r->speed : assumed_speed) * ms / 2000;
     return rp_max64((uint64_t)bytes, 64 * RP_KIB);
 }
@@ -64,7 +64,7 @@ static int refuse(const char *path, struct rp_error *err)
 static int lock_files(struct rp_rounds *r, struct rp_engine_chain *disk, size_t index, struct rp_error *err)
 {
     struct rp_engine *engine = r->engine;
-    unsigned patience = engine->merge_options.reader_ms ? engine->merge_options.reader_ms : READER_MS;
+    unsigned patience = r->options.reader_ms ? r->options.reader_ms : READER_MS;
     const char *busy = NULL;
     for (bool shown = false;; usleep(POLL_MS * 1000)) {
         struct rp_error why = {0};
@@ -215,6 +215,9 @@ int rp_rounds_step(struct rp_rounds *r, struct rp_engine_chain *disk, size_t ind
 {
     if (r->disk != disk)
         begin_disk(r, disk);
+    pthread_mutex_lock(&r->engine->state);
+    r->options = r->engine->merge_options;
+    pthread_mutex_unlock(&r->engine->state);
     int locked = lock_files(r, disk, index, err);
     if (locked)
         return locked;

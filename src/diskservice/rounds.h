@@ -7,6 +7,7 @@
 // One merge; belongs to its thread. Starts as zeros but for `engine`.
 struct rp_rounds {
     struct rp_engine *engine;
+    struct rp_engine_merge_options options; // as they were when the step began
     struct rp_fold_pauses pauses;
     uint64_t merged;          // bytes of the files that are merged
     double speed;             // bytes per second, syncs included; 0: not measured
