@@ -1,0 +1,233 @@
+#include "cuts.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "verify.h"
+
+enum { DEADLINE_S = 120 };
+
+static char *path_of(const struct setting *s, const char *name)
+{
+    char *path;
+    if (asprintf(&path, "%s/%s", s->directory, name) < 0)
+        abort();
+    return path;
+}
+
+// ---- the log and the tree agree -------------------------------------------------------------------------------------
+
+static int compare_files(const char *a, const char *b)
+{
+    char x[65536], y[sizeof x];
+    int fa = open(a, O_RDONLY | O_CLOEXEC), fb = open(b, O_RDONLY | O_CLOEXEC), differ = fa < 0 || fb < 0;
+    for (ssize_t n = 1; !differ && n > 0;) {
+        n = read(fa, x, sizeof x);
+        differ = read(fb, y, sizeof y) != n || (n > 0 && memcmp(x, y, (size_t)n));
+    }
+    if (fa >= 0)
+        close(fa);
+    if (fb >= 0)
+        close(fb);
+    return differ;
+}
+
+// service.log is written by programs whose stdio nobody can see.
+static int compare_folders(const char *a, const char *b, char *wrong, size_t room, bool contents)
+{
+    DIR *dir = opendir(a);
+    int differ = !dir;
+    for (struct dirent *entry; !differ && (entry = readdir(dir));) {
+        char *x, *y;
+        struct stat sx, sy;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, "service.log"))
+            continue;
+        if (asprintf(&x, "%s/%s", a, entry->d_name) < 0 || asprintf(&y, "%s/%s", b, entry->d_name) < 0)
+            abort();
+        if (lstat(x, &sx) || lstat(y, &sy) || (sx.st_mode & S_IFMT) != (sy.st_mode & S_IFMT))
+            differ = 1;
+        else if (S_ISDIR(sx.st_mode))
+            differ = compare_folders(x, y, wrong, room, contents);
+        else if (contents && S_ISREG(sx.st_mode))
+            differ = compare_files(x, y);
+        if (differ && !*wrong)
+            snprintf(wrong, room, "the recorder missed something: %s is not %s", x, y);
+        free(x);
+        free(y);
+    }
+    if (dir)
+        closedir(dir);
+    return differ;
+}
+
+static int check_recording(struct cuts *c, const char *root, const char *real, char *wrong, size_t room)
+{
+    struct tree *tree = tree_new(c->log);
+    struct cut end = {.at = log_count(c->log), .mode = CUT_ALL};
+    tree_advance(tree, end.at);
+    int failed = tree_build(tree, &end, root, NULL);
+    if (failed)
+        snprintf(wrong, room, "%s cannot be built: %s", root, strerror(errno));
+    failed = failed || compare_folders(root, real, wrong, room, true) || compare_folders(real, root, wrong, room, false);
+    tree_free(tree);
+    return failed;
+}
+
+// ---- one cut --------------------------------------------------------------------------------------------------------
+
+static void forget_memory(const char *root)
+{
+    // Shared memory does not outlive a power cut.
+    char *folder;
+    if (asprintf(&folder, "%s/host/vms", root) < 0)
+        abort();
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        struct stat st;
+        char shm[128];
+        if (entry->d_name[0] == '.' || fstatat(dirfd(dir), entry->d_name, &st, 0))
+            continue;
+        snprintf(shm, sizeof shm, "/dev/shm/refpoint-%u/%llX-%llX", (unsigned)geteuid(), (unsigned long long)st.st_dev,
+                 (unsigned long long)st.st_ino);
+        if (!tree_empty_folder(shm))
+            rmdir(shm);
+    }
+    if (dir)
+        closedir(dir);
+    free(folder);
+}
+
+struct result {
+    char wrong[1500];
+    int done;
+};
+
+static int look(struct cuts *c, const struct oracle *oracle, const struct cut *cut, bool full, const char *root, struct times *times,
+                struct result *result)
+{
+    char *scratch = path_of(c->setting, "scratch");
+    struct verify verify = {
+        .oracle = oracle, .at = cut->at, .root = root, .scratch = scratch, .full = full, .service = cut->seed % 3 == 0, .seed = cut->seed};
+    mkdir(scratch, 0700);
+    *result = (struct result){0};
+    pid_t pid = fork();
+    if (pid == 0) {
+        char *table = path_of(c->setting, "times");
+        setenv("REFPOINT_PLUGIN", c->setting->plugin, 1);
+        setenv("LD_PRELOAD", c->setting->shim, 1);
+        setenv("TIMES_TABLE", table, 1);
+        alarm(DEADLINE_S);
+        times_show(times);
+        int failed = verify_run(&verify, result->wrong, sizeof result->wrong);
+        result->done = 1;
+        _exit(failed);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    if (!result->done)
+        snprintf(result->wrong, sizeof result->wrong, "looking at it ended with %s %d", WIFSIGNALED(status) ? "signal" : "status",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    if (full)
+        tree_empty_folder(scratch);
+    free(scratch);
+    return !result->done || status;
+}
+
+// ---- which cuts -----------------------------------------------------------------------------------------------------
+
+struct planned {
+    struct cut cut;
+    bool full;
+};
+
+static int by_moment(const void *a, const void *b)
+{
+    const struct planned *x = a, *y = b;
+    return x->cut.at < y->cut.at ? -1 : x->cut.at > y->cut.at;
+}
+
+static struct planned *plan(struct cuts *c, size_t *count)
+{
+    uint64_t random = c->seed, entries = log_count(c->log), found = 0;
+    struct planned *list = calloc(3 * (size_t)c->boundaries + c->samples + 1, sizeof *list);
+    uint64_t *syncs = calloc(entries + 1, sizeof *syncs);
+    *count = 0;
+    for (uint64_t i = 0; i < entries; i++)
+        if (log_kind(c->log, i) == LOG_SYNC || log_kind(c->log, i) == LOG_SYNC_END)
+            syncs[found++] = i;
+    for (unsigned i = 0; i < c->boundaries && found; i++) {
+        // just before the end of a sync, or just after it
+        uint64_t at = syncs[draw(&random) % found] + draw(&random) % 2;
+        list[(*count)++].cut = (struct cut){at, CUT_SYNCED, draw(&random)};
+        list[(*count)++].cut = (struct cut){at, CUT_ALL, draw(&random)};
+    }
+    for (unsigned i = 0; i < c->samples; i++) {
+        uint64_t at = found && draw(&random) % 2 ? syncs[draw(&random) % found] + draw(&random) % 2 : draw(&random) % (entries + 1);
+        list[(*count)++].cut = (struct cut){at, draw(&random) % 3 ? CUT_LOOSE : CUT_ORDERED, draw(&random)};
+    }
+    free(syncs);
+    for (size_t i = 0; i < *count; i++)
+        list[i].full = c->full_every && draw(&random) % c->full_every == 0;
+    qsort(list, *count, sizeof *list, by_moment);
+    return list;
+}
+
+const char *cuts_run(struct cuts *c, struct counts *counts)
+{
+    static char wrong[2048];
+    const char *root = c->log->header->root;
+    char *real = path_of(c->setting, "real"), *table = path_of(c->setting, "times");
+    struct oracle *oracle = oracle_new(c->log);
+    struct times *times = times_open(table);
+    struct result *result = mmap(NULL, sizeof *result, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    wrong[0] = 0;
+    if (!c->only && (rename(root, real) || mkdir(root, 0700)))
+        snprintf(wrong, sizeof wrong, "%s: %s", root, strerror(errno));
+    if (!*wrong && !c->only)
+        check_recording(c, root, real, wrong, sizeof wrong);
+    size_t count = 1;
+    struct planned single = {c->only ? *c->only : (struct cut){0}, c->only_full}, *list = c->only ? &single : plan(c, &count);
+    struct tree *tree = tree_new(c->log);
+    tree_forget_syncs(tree, c->forget, c->forget_suffix);
+    if (c->keep_times)
+        tree_keep_times(tree);
+    for (size_t i = 0; i < count && !*wrong; i++) {
+        const struct cut *cut = &list[i].cut;
+        tree_advance(tree, cut->at);
+        if (tree_build(tree, cut, root, times)) {
+            snprintf(wrong, sizeof wrong, "%s cannot be built: %s", root, strerror(errno));
+            break;
+        }
+        if (look(c, oracle, cut, list[i].full, root, times, result)) {
+            c->failures++;
+            if (!c->keep_going)
+                snprintf(wrong, sizeof wrong, "cut at %llu of %llu (%s, seed %llu%s): %s", (unsigned long long)cut->at,
+                         (unsigned long long)log_count(c->log), cut_mode_name(cut->mode), (unsigned long long)cut->seed,
+                         list[i].full ? ", full" : "", result->wrong);
+            else if (c->setting->verbose)
+                fprintf(stderr, "  cut at %llu (%s, seed %llu%s): %s\n", (unsigned long long)cut->at, cut_mode_name(cut->mode),
+                        (unsigned long long)cut->seed, list[i].full ? ", full" : "", result->wrong);
+        }
+        forget_memory(root);
+        counts->cuts++;
+        counts->full_cuts += list[i].full;
+    }
+    tree_free(tree);
+    if (!c->only)
+        free(list);
+    munmap(result, sizeof *result);
+    times_close(times);
+    oracle_free(oracle);
+    free(real);
+    free(table);
+    return *wrong ? wrong : NULL;
+}

@@ -1,0 +1,279 @@
+// Processes of the VM die: at random moments, or at a chosen call (before it, after it, in the middle of a write).
+#include <dirent.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "life.h"
+
+// ---- what must be true afterwards -----------------------------------------------------------------------------------
+
+// What stands in the disks after a kill must be all that was acknowledged.
+static bool look_after_kill(struct life *l)
+{
+    struct oracle *o = oracle_new(l->log);
+    uint64_t now = log_count(l->log);
+    bool good = true;
+    for (uint32_t d = 0; d < DISKS && good; d++) {
+        struct client_disk *disk = &l->disks[d];
+        uint32_t *values = calloc(disk->size / SECTOR, sizeof *values);
+        const char *wrong = NULL;
+        if (clients_read_disk(l->socket, d, disk->size, values))
+            good = life_bad(l, "disk%u cannot be read after a kill", d);
+        else if ((wrong = l->adopts ? oracle_check_now(o, d, values, disk->size, now)
+                                             : oracle_check_cut(o, d, values, disk->size, now)))
+            good = life_bad(l, "after a kill: %s", wrong);
+        if (good) {
+            life_note_values(l, NOTE_FOUND, &(struct note){.disk = d, .length = disk->size}, values);
+            memcpy(disk->now, values, disk->size / SECTOR * sizeof *values);
+            memset(disk->busy, 0, disk->size / SECTOR);
+        }
+        free(values);
+    }
+    oracle_free(o);
+    return good;
+}
+
+// Whether a service that dies now leaves what it knows to the next one: it has shared memory.
+static void find_adoption(struct life *l)
+{
+    struct stat st;
+    char folder[128];
+    DIR *dir = NULL;
+    if (!stat(l->vm_directory, &st)) {
+        snprintf(folder, sizeof folder, "/dev/shm/refpoint-%lu/%llX-%llX", (unsigned long)geteuid(), (unsigned long long)st.st_dev,
+                 (unsigned long long)st.st_ino);
+        dir = opendir(folder);
+    }
+    l->adopts = false;
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        l->adopts |= entry->d_name[0] != '.';
+    if (dir)
+        closedir(dir);
+}
+
+// A command that was killed may have left the service starting, ending, or as it was.
+static bool ensure_running(struct life *l)
+{
+    for (int i = 0; i < 100; i++) {
+        pid_t before = life_service(l);
+        life_pause(before ? 20000 : 0);
+        if (before && before == life_service(l) && !clients_peek(l->socket))
+            return l->running = true;
+        if (!before) {
+            struct command c = {0};
+            int status = life_refpoint_with(l, &c, "vm start " VM);
+            if (status && i == 99)
+                return life_bad(l, "after a kill, vm start: exit status %d: %.1500s", status, c.output);
+            life_pause(status ? 50000 : 0);
+        }
+    }
+    return life_bad(l, "after a kill, no disk service comes up");
+}
+
+static bool ensure_off(struct life *l)
+{
+    for (int i = 0; i < 100 && life_service(l); i++) {
+        struct command c = {0};
+        life_refpoint_with(l, &c, "vm stop " VM);
+    }
+    l->running = false;
+    return !life_service(l) || life_bad(l, "after a kill, vm stop does not stop it");
+}
+
+// The checkpoints and sizes that there really are, after a command of which nobody knows how far it got.
+static bool take_stock(struct life *l)
+{
+    json_t *list = life_refpoint_json(l, "checkpoint list " VM " --json"), *vm = life_refpoint_json(l, "vm show " VM " --json"), *item;
+    size_t i;
+    l->checkpoint_count = 0;
+    json_array_foreach(list, i, item) {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (name && name[0] == 'c' && !json_is_true(json_object_get(item, "merging")))
+            snprintf(l->checkpoints[l->checkpoint_count++], sizeof *l->checkpoints, "%s", name);
+    }
+    json_array_foreach(json_object_get(vm, "disks"), i, item) {
+        uint64_t size = (uint64_t)json_integer_value(json_object_get(item, "size"));
+        if (i < DISKS && size != l->disks[i].size) {
+            life_note(l, NOTE_SIZE, (struct note){.disk = (uint32_t)i, .length = size});
+            client_disk_resize(&l->disks[i], size);
+        }
+    }
+    bool good = list && vm;
+    json_decref(list);
+    json_decref(vm);
+    return good;
+}
+
+bool step_verify(struct life *l)
+{
+    // With the guest at rest; the next process sees what this one left.
+    bool guest = l->clients != NULL;
+    if (guest && !life_guest_stop(l))
+        return false;
+    struct command c = {.environment = l->environment, .deadline_s = 120};
+    command_run(&c, (char *[]){(char *)l->setting->self, "verify", (char *)l->setting->directory, l->adopts ? "all" : "flushed", NULL});
+    if (c.status)
+        return life_bad(l, "verify: exit status %d: %.1500s", c.status, c.output);
+    if (guest)
+        life_guest_start(l);
+    return true;
+}
+
+static void note_kill(struct life *l, pid_t pid, const char *what)
+{
+    struct note n = life_named(what);
+    n.number = (uint32_t)pid;
+    life_note(l, NOTE_KILLED, n);
+    l->counts->kills++;
+}
+
+// ---- faults ---------------------------------------------------------------------------------------------------------
+
+static void arm(struct life *l, const char *program, uint64_t calls)
+{
+    static const enum log_fault kinds[] = {FAULT_KILL_BEFORE, FAULT_KILL_AFTER, FAULT_KILL_WITHIN};
+    struct log_header *h = l->log->header;
+    snprintf(h->fault_program, sizeof h->fault_program, "%s", program);
+    atomic_store(&h->fault_countdown, (int64_t)(1 + life_chance(l, calls)));
+    atomic_store(&h->fault, kinds[life_chance(l, 3)]);
+}
+static void disarm(struct life *l) { atomic_store(&l->log->header->fault, FAULT_NONE); }
+
+static bool has_ended(int pidfd, int timeout_ms)
+{
+    struct pollfd fd = {.fd = pidfd, .events = POLLIN};
+    return pidfd < 0 || poll(&fd, 1, timeout_ms) > 0;
+}
+
+// ---- the disk service -----------------------------------------------------------------------------------------------
+
+// Something for the service to do while it waits for its death. Its failure is nobody's fault.
+static void work(struct life *l)
+{
+    struct command c = {0};
+    char line[128];
+    struct note n;
+    switch (life_chance(l, 5)) {
+    case 0:
+        life_note(l, NOTE_BACKUP_BEGIN, (struct note){0});
+        life_refpoint_with(l, &c, "backup " VM " --json --merge-timeout 60");
+        break;
+    case 1:
+        n = life_named("");
+        snprintf(n.text, sizeof n.text, "c%zu", l->checkpoint_number++);
+        snprintf(line, sizeof line, "checkpoint create " VM " --name %s", n.text);
+        life_note(l, NOTE_CHECKPOINT_BEGIN, n);
+        life_refpoint_with(l, &c, line);
+        break;
+    case 2:
+        if (l->checkpoint_count) {
+            n = life_named(l->checkpoints[life_chance(l, l->checkpoint_count)]);
+            snprintf(line, sizeof line, "checkpoint delete " VM " %s", n.text);
+            life_note(l, NOTE_DELETE_BEGIN, n);
+            life_refpoint_with(l, &c, line);
+        }
+        break;
+    default:
+        life_pause(life_chance(l, 60000));
+    }
+}
+
+bool step_kill_service(struct life *l)
+{
+    find_adoption(l);
+    pid_t pid = life_service(l);
+    int pidfd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (pidfd < 0)
+        return life_bad(l, "there is no disk service to kill");
+    if (life_chance(l, 2)) {
+        arm(l, "nbdkit", life_chance(l, 2) ? 30 : 300);
+        work(l);
+        for (int i = 0; i < 20 && !has_ended(pidfd, 10); i++)
+            ;
+        disarm(l);
+    } else {
+        life_pause(life_chance(l, 30000));
+    }
+    kill(pid, SIGKILL);
+    bool ended = has_ended(pidfd, 10000);
+    close(pidfd);
+    if (!ended)
+        return life_bad(l, "the disk service survives SIGKILL");
+    if (!life_guest_stop(l))
+        return false;
+    if (log_mend(l->log, (uint32_t)pid))
+        return life_bad(l, "the traces of a killed disk service cannot be mended");
+    note_kill(l, pid, "nbdkit");
+    l->running = false;
+    if (!ensure_running(l) || !look_after_kill(l) || !take_stock(l))
+        return false;
+    if (life_chance(l, 4) == 0 && !step_verify(l))
+        return false;
+    life_guest_start(l);
+    return true;
+}
+
+// ---- commands -------------------------------------------------------------------------------------------------------
+
+bool step_kill_command(struct life *l)
+{
+    enum { BACKUP, CHECKPOINT, DELETE, STOP, START, GROW, JOBS } job = (unsigned)life_chance(l, JOBS);
+    struct command c = {0};
+    struct note n = {0};
+    char line[128] = "";
+    bool needs_off = job == START || job == GROW, quiet = needs_off || job == STOP;
+    if (job == DELETE && !l->checkpoint_count)
+        job = CHECKPOINT;
+    if (needs_off ? !life_stop(l) : quiet && !life_guest_stop(l))
+        return false;
+    switch (job) {
+    case BACKUP:
+        life_note(l, NOTE_BACKUP_BEGIN, n);
+        snprintf(line, sizeof line, "backup " VM " --json --merge-timeout 60");
+        break;
+    case CHECKPOINT:
+        snprintf(n.text, sizeof n.text, "c%zu", l->checkpoint_number++);
+        life_note(l, NOTE_CHECKPOINT_BEGIN, n);
+        snprintf(line, sizeof line, "checkpoint create " VM " --name %s", n.text);
+        break;
+    case DELETE:
+        n = life_named(l->checkpoints[life_chance(l, l->checkpoint_count)]);
+        life_note(l, NOTE_DELETE_BEGIN, n);
+        snprintf(line, sizeof line, "checkpoint delete " VM " %s", n.text);
+        break;
+    case GROW:
+        n.disk = (uint32_t)life_chance(l, DISKS);
+        n.length = l->disks[n.disk].size + (1 << 20);
+        life_note(l, NOTE_SIZE_BEGIN, n);
+        snprintf(line, sizeof line, "disk grow " VM " disk%u %llu", n.disk, (unsigned long long)n.length);
+        break;
+    default:
+        snprintf(line, sizeof line, "vm %s " VM, job == STOP ? "stop" : "start");
+    }
+    if (life_chance(l, 2))
+        arm(l, "refpoint", job == BACKUP ? 400 : 60);
+    else
+        c.kill_after_us = (int)(1000 + life_chance(l, job == BACKUP ? 150000 : 60000));
+    int status = life_refpoint_with(l, &c, line);
+    disarm(l);
+    if (status == 128 + SIGKILL)
+        note_kill(l, c.pid, "refpoint");
+    else if (status > 1 && !l->wrong[0])
+        return life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
+    if (l->wrong[0] || !ensure_running(l))
+        return false;
+    if (quiet && !ensure_off(l))
+        return false;
+    if (!take_stock(l))
+        return false;
+    if (quiet && !life_start(l))
+        return false;
+    return life_chance(l, 6) || step_verify(l);
+}

@@ -1,0 +1,175 @@
+#include "life.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DEADLINE_S = 120 };
+
+bool life_bad(struct life *l, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    if (!l->wrong[0])
+        vsnprintf(l->wrong, sizeof l->wrong, format, list);
+    va_end(list);
+    return false;
+}
+
+uint64_t life_chance(struct life *l, uint64_t of) { return draw(&l->random) % of; }
+void life_pause(uint64_t us)
+{
+    struct timespec t = {.tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000) * 1000};
+    nanosleep(&t, NULL);
+}
+
+uint64_t life_note(struct life *l, enum note_kind kind, struct note n) { return log_note(l->log, kind, &n, sizeof n); }
+struct note life_named(const char *text)
+{
+    struct note n = {0};
+    snprintf(n.text, sizeof n.text, "%s", text);
+    return n;
+}
+
+void life_note_values(struct life *l, enum note_kind kind, const struct note *n, const uint32_t *values)
+{
+    size_t size = sizeof *n + (size_t)(n->length / SECTOR) * sizeof *values;
+    uint8_t *data = malloc(size);
+    memcpy(data, n, sizeof *n);
+    memcpy(data + sizeof *n, values, size - sizeof *n);
+    log_note(l->log, kind, data, size);
+    free(data);
+}
+
+// ---- programs -------------------------------------------------------------------------------------------------------
+
+char **life_environment(struct life *l)
+{
+    extern char **environ;
+    size_t count = 0;
+    while (environ[count])
+        count++;
+    char **copy = calloc(count + 16, sizeof *copy);
+    memcpy(copy, environ, count * sizeof *copy);
+    const struct setting *s = l->setting;
+    if (asprintf(&copy[count++], "REFPOINT_PLUGIN=%s", s->plugin) < 0 || asprintf(&copy[count++], "REFPOINT_HOST=local:%s", l->host) < 0 ||
+        asprintf(&copy[count++], "REFPOINT_REPOSITORY=%s", l->repo) < 0 ||
+        asprintf(&copy[count++], "REFPOINT_PASSWORD=%s", PASSPHRASE) < 0 ||
+        asprintf(&copy[count++], "XDG_CACHE_HOME=%s/cache", s->directory) < 0 ||
+        asprintf(&copy[count++], "LD_PRELOAD=%s", s->recorder) < 0 || asprintf(&copy[count++], "RECORD_LOG=%s/log", s->directory) < 0)
+        abort();
+    return copy;
+}
+
+// Runs `refpoint` with the words of `line`. A killed one's traces are mended.
+int life_refpoint_with(struct life *l, struct command *c, const char *line)
+{
+    char copy[512], *argv[32] = {(char *)l->setting->refpoint}, *save = NULL;
+    size_t count = 1;
+    snprintf(copy, sizeof copy, "%s", line);
+    for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save))
+        argv[count++] = word;
+    c->deadline_s = DEADLINE_S;
+    if (!c->environment)
+        c->environment = l->environment;
+    command_run(c, argv);
+    if (l->setting->verbose)
+        fprintf(stderr, "  %s: %d %s\n", line, c->status, c->status ? c->output : "");
+    if (c->status == -2)
+        return life_bad(l, "refpoint %s: did not end in %d s: %.500s", line, DEADLINE_S, c->output), -2;
+    if (c->status >= 128 && log_mend(l->log, (uint32_t)c->pid))
+        life_bad(l, "the traces of a killed refpoint %s cannot be mended", line);
+    return c->status;
+}
+
+bool life_refpoint(struct life *l, const char *line)
+{
+    struct command c = {0};
+    int status = life_refpoint_with(l, &c, line);
+    return status == 0 || life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
+}
+
+// The JSON of the last line that the command prints.
+json_t *life_refpoint_json(struct life *l, const char *line)
+{
+    struct command c = {0};
+    int status = life_refpoint_with(l, &c, line);
+    json_t *json = status ? NULL : json_loads(c.output, JSON_DECODE_ANY, NULL);
+    if (!json)
+        life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
+    return json;
+}
+
+// The JSON of the last line that is an object.
+json_t *life_last_object(char *output)
+{
+    json_t *json = NULL;
+    char *save = NULL;
+    for (char *line = strtok_r(output, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        json_t *one = *line == '{' ? json_loads(line, 0, NULL) : NULL;
+        if (one) {
+            json_decref(json);
+            json = one;
+        }
+    }
+    return json;
+}
+
+pid_t life_service(struct life *l)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    snprintf(address.sun_path, sizeof address.sun_path, "%.90s/control.sock", l->vm_directory);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool found = fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof address) && !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    if (fd >= 0)
+        close(fd);
+    return found ? peer.pid : 0;
+}
+
+// ---- the guest ------------------------------------------------------------------------------------------------------
+
+void life_guest_start(struct life *l)
+{
+    l->clients = clients_start(l->log, l->disks, DISKS, l->socket, 2, l->setting->kills ? 400 : 1500, draw(&l->random));
+}
+
+bool life_guest_stop(struct life *l)
+{
+    struct clients_counts counts = {0};
+    const char *wrong = clients_stop(l->clients, &counts);
+    l->clients = NULL;
+    l->counts->requests += counts.requests;
+    l->counts->bytes += counts.bytes;
+    l->counts->flushes += counts.flushes;
+    l->counts->reads += counts.reads;
+    return wrong ? life_bad(l, "%s", wrong) : true;
+}
+
+bool life_start(struct life *l)
+{
+    if (!life_refpoint(l, "vm start " VM))
+        return false;
+    life_note(l, NOTE_START, (struct note){0});
+    l->running = true;
+    life_guest_start(l);
+    return true;
+}
+
+bool life_stop(struct life *l)
+{
+    if (!life_guest_stop(l))
+        return false;
+    uint64_t begin = life_note(l, NOTE_FLUSH_BEGIN, (struct note){.disk = UINT32_MAX});
+    if (!life_refpoint(l, "vm stop " VM))
+        return false;
+    life_note(l, NOTE_FLUSH, (struct note){.disk = UINT32_MAX, .offset = begin});
+    l->running = false;
+    return true;
+}

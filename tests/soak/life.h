@@ -1,0 +1,70 @@
+// A VM's life as its steps see it: the programs, the guest, what was promised.
+#ifndef RP_TESTS_SOAK_LIFE_H
+#define RP_TESTS_SOAK_LIFE_H
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "clients.h"
+#include "command.h"
+#include "oracle.h"
+#include "scenario.h"
+
+#define VM "soak"
+#define DISKS 2
+
+struct life {
+    const struct setting *setting;
+    struct log *log;
+    struct counts *counts;
+    char root[256], host[300], repo[300], vm_directory[400], socket[440];
+    char **environment; // with the recorder
+    struct client_disk disks[DISKS];
+    struct clients *clients;
+    bool running;
+    bool adopts; // the next service knows what the killed one knew
+    char checkpoints[64][80];
+    size_t checkpoint_count, checkpoint_number;
+    char points[256][80];
+    size_t point_count, points_seen;
+    uint64_t random;
+    char wrong[2048];   // empty: nothing yet
+};
+
+
+// What is wrong; the first is kept. Returns false.
+bool life_bad(struct life *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint64_t life_chance(struct life *l, uint64_t of); // 0 … of - 1
+void life_pause(uint64_t us);
+uint64_t life_note(struct life *l, enum note_kind kind, struct note note);
+void life_note_values(struct life *l, enum note_kind kind, const struct note *note, const uint32_t *values);
+struct note life_named(const char *text);
+
+// Runs `refpoint` with the words of `line`; returns its exit status. The traces of one that was killed are mended.
+int life_refpoint_with(struct life *l, struct command *command, const char *line);
+bool life_refpoint(struct life *l, const char *line); // must succeed
+json_t *life_refpoint_json(struct life *l, const char *line);
+json_t *life_last_object(char *output); // of the lines of an output
+char **life_environment(struct life *l); // of a program under the recorder
+pid_t life_service(struct life *l); // 0: none
+
+void life_guest_start(struct life *l);
+bool life_guest_stop(struct life *l);
+bool life_start(struct life *l);
+bool life_stop(struct life *l);
+
+// steps.c
+bool step_backup(struct life *l, const char *more);
+bool step_checkpoint(struct life *l);
+bool step_delete(struct life *l);
+bool step_restart(struct life *l);
+bool step_grow(struct life *l);
+// Restores the points that were not looked at yet. What they hold must be one moment during their backup; it is noted.
+bool step_look_at_points(struct life *l);
+
+// kills.c
+bool step_kill_service(struct life *l);
+bool step_kill_command(struct life *l);
+bool step_verify(struct life *l);
+
+#endif

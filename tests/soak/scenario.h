@@ -1,0 +1,26 @@
+// One recorded life of a VM: made, written to, backed up, frozen, merged, grown, stopped, killed; everything under the
+// recorder, chosen by a seed.
+#ifndef RP_TESTS_SOAK_SCENARIO_H
+#define RP_TESTS_SOAK_SCENARIO_H
+
+#include "../record/log.h"
+
+struct setting {
+    const char *refpoint, *plugin, *recorder, *shim, *self; // programs and libraries
+    const char *directory; // holds root/ (what is recorded), log, times, cache/ and images
+    uint64_t seed;
+    unsigned steps;        // of the scenario
+    bool kills;            // processes are killed at random moments and at chosen calls
+    bool verbose;
+};
+struct counts {
+    uint64_t requests, bytes, flushes, reads;
+    uint64_t backups, checkpoints, merges, restores, grows, restarts, kills, cuts, full_cuts, entries, syncs;
+};
+
+// Fills `log` (which stays open). NULL, or what was wrong (static).
+const char *scenario_run(const struct setting *setting, struct log *log, struct counts *counts);
+
+#define PASSPHRASE "open sesame"
+
+#endif

@@ -1,0 +1,21 @@
+// Looks at a host and a repository after a power cut, through public interfaces, and compares with what the oracle knows.
+#ifndef RP_TESTS_SOAK_VERIFY_H
+#define RP_TESTS_SOAK_VERIFY_H
+
+#include "oracle.h"
+
+struct verify {
+    const struct oracle *oracle;
+    uint64_t at;          // the cut
+    const char *root;     // where the folder stands, as recorded
+    const char *scratch;  // a folder for restores and caches
+    bool full;            // also the repository: check, every restore point, and the next incremental
+    bool service;         // full: with the disk service running
+    bool clean;           // nothing was lost: ids must answer exactly
+    uint64_t seed;
+};
+
+// In a process of its own: it may be killed by its deadline. 0 good, 1 wrong: `wrong` says what.
+int verify_run(const struct verify *verify, char *wrong, size_t size);
+
+#endif
