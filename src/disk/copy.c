@@ -2,6 +2,7 @@
 // what they have done, and while it sleeps in `progress` the queue runs dry.
 #include "disk/copy.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +12,9 @@
 enum {
     GRAIN = 64 << 10,    // zeros are looked for in units of this
     BUFFERED = 256 << 10, // one read and write through the page cache: stays within the processor's cache
-    DIRECT_WORKERS = 4,  // keep the device busy; they hardly use a processor
+    MAX_WORKERS = 4,      // past the page cache: they keep the device busy, and hardly use a processor
     BUFFERED_WORKERS = 2, // one reads while the other has its turn to write
+    REPORT = 1 << 20,     // bytes between two calls of `progress`
 };
 
 struct range {
@@ -29,12 +31,12 @@ struct rp_copy {
 
     pthread_mutex_t lock;
     pthread_cond_t work, ready; // a range was queued, or the end came; one was done, or failed
-    struct range queue[2 * DIRECT_WORKERS];
+    struct range queue[2 * MAX_WORKERS];
     unsigned queued, running, threads;
     uint64_t copied;      // by workers, not reported yet
     bool ending, failed;
     struct rp_error error; // the first
-    pthread_t ids[DIRECT_WORKERS];
+    pthread_t ids[MAX_WORKERS];
 };
 
 static struct rp_store *store_of(const struct rp_copy_side *side) { return side->vhdx ? side->vhdx->store : side->raw; }
@@ -242,11 +244,15 @@ static int share_range(struct rp_copy *c, uint64_t offset, uint64_t length, stru
 
 // ---- workers
 
-static void fail(struct rp_copy *c, const struct rp_error *why) // under lock
+// Keeps the first error; -1.
+static int set_failed(struct rp_copy *c, const struct rp_error *why)
 {
+    pthread_mutex_lock(&c->lock);
     if (!c->failed)
         c->error = *why;
     c->failed = true;
+    pthread_mutex_unlock(&c->lock);
+    return -1;
 }
 
 static void *worker(void *argument)
@@ -265,12 +271,11 @@ static void *worker(void *argument)
         bool skip = c->failed;
         pthread_mutex_unlock(&c->lock);
         struct rp_error why = {0};
-        int failed = skip ? 0 : copy_bytes(c, buffer, range.offset, range.length, &why);
+        if (!skip && copy_bytes(c, buffer, range.offset, range.length, &why))
+            set_failed(c, &why);
         pthread_mutex_lock(&c->lock);
         c->running--;
         c->copied += range.length;
-        if (failed)
-            fail(c, &why);
         pthread_cond_signal(&c->ready);
     }
     pthread_mutex_unlock(&c->lock);
@@ -280,8 +285,8 @@ static void *worker(void *argument)
 
 static void start_workers(struct rp_copy *c)
 {
-    unsigned wanted = c->direct ? DIRECT_WORKERS : BUFFERED_WORKERS;
-    while (c->threads < wanted && !pthread_create(&c->ids[c->threads], NULL, worker, c))
+    unsigned most = c->direct ? MAX_WORKERS : BUFFERED_WORKERS;
+    while (c->threads < most && c->threads < c->job.workers && !pthread_create(&c->ids[c->threads], NULL, worker, c))
         c->threads++;
 }
 
@@ -289,15 +294,17 @@ static void start_workers(struct rp_copy *c)
 
 static int report(struct rp_copy *c, uint64_t bytes)
 {
-    c->done += bytes;
-    if (!bytes || !c->job.progress || !c->job.progress(c->job.context, c->done, c->job.total))
-        return 0;
-    struct rp_error why = {0};
-    rp_fail(&why, RP_ERR_CANCELLED, "%s was stopped", c->job.name);
-    pthread_mutex_lock(&c->lock);
-    fail(c, &why);
-    pthread_mutex_unlock(&c->lock);
-    return -1;
+    do {
+        uint64_t n = rp_min64(bytes, REPORT);
+        c->done += n;
+        bytes -= n;
+        if (c->job.progress && c->job.progress(c->job.context, c->done, c->job.total)) {
+            struct rp_error why = {0};
+            rp_fail(&why, RP_ERR_CANCELLED, "%s: stopped", c->job.name);
+            return set_failed(c, &why);
+        }
+    } while (bytes);
+    return 0;
 }
 
 // Reports what workers did, until no more than `limit` ranges are on their way.
@@ -312,7 +319,7 @@ static int await(struct rp_copy *c, unsigned limit)
         int failed = c->failed ? -1 : 0;
         c->copied = 0;
         pthread_mutex_unlock(&c->lock);
-        if (failed || report(c, copied))
+        if (failed || (copied && report(c, copied)))
             return -1;
         if (over)
             return 0;
@@ -333,12 +340,8 @@ static int hand_over(struct rp_copy *c, uint64_t offset, uint64_t length)
 static int here(struct rp_copy *c, uint64_t offset, uint64_t length)
 {
     struct rp_error why = {0};
-    if (c->sharing ? share_range(c, offset, length, &why) : copy_bytes(c, c->buffer, offset, length, &why)) {
-        pthread_mutex_lock(&c->lock);
-        fail(c, &why);
-        pthread_mutex_unlock(&c->lock);
-        return -1;
-    }
+    if (c->sharing ? share_range(c, offset, length, &why) : copy_bytes(c, c->buffer, offset, length, &why))
+        return set_failed(c, &why);
     return report(c, length);
 }
 
@@ -356,21 +359,30 @@ struct rp_copy *rp_copy_new(const struct rp_copy_job *job)
     return c;
 }
 
+static int give_error(const struct rp_copy *c, struct rp_error *err) // written once, before anybody saw that it failed
+{
+    if (err && err->code == RP_OK)
+        *err = c->error;
+    return -1;
+}
+
 int rp_copy_range(struct rp_copy *c, uint64_t offset, uint64_t length, struct rp_error *err)
 {
     while (length) {
         uint64_t n = rp_min64(length, c->job.step - offset % c->job.step);
         if (!c->sharing && !c->threads)
             start_workers(c);
-        if (c->threads ? hand_over(c, offset, n) : here(c, offset, n)) {
-            if (err && err->code == RP_OK)
-                *err = c->error; // written once, before we saw it
-            return -1;
-        }
+        if (c->threads ? hand_over(c, offset, n) : here(c, offset, n))
+            return give_error(c, err);
         offset += n;
         length -= n;
     }
     return 0;
+}
+
+int rp_copy_check(struct rp_copy *c, struct rp_error *err)
+{
+    return await(c, UINT_MAX) || report(c, 0) ? give_error(c, err) : 0;
 }
 
 int rp_copy_end(struct rp_copy *c, struct rp_error *err)
@@ -382,9 +394,7 @@ int rp_copy_end(struct rp_copy *c, struct rp_error *err)
     pthread_mutex_unlock(&c->lock);
     for (unsigned i = 0; i < c->threads; i++)
         pthread_join(c->ids[i], NULL);
-    if (c->failed && err && err->code == RP_OK)
-        *err = c->error;
-    int failed = c->failed ? -1 : 0;
+    int failed = c->failed ? give_error(c, err) : 0;
     pthread_mutex_destroy(&c->turn);
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->work);

@@ -35,6 +35,7 @@ struct torn_fs {
     void *act_context;
     unsigned long stop_after; // changes still possible, + 1; 0: no limit
     bool stopped;
+    bool shares;
 };
 
 struct torn_store {
@@ -150,6 +151,22 @@ static int torn_punch(struct rp_store *s, uint64_t offset, uint64_t length, stru
     return rp_store_punch(TORN(s)->inner, offset, length, err);
 }
 
+// What survives of it survives as of a write: the file system wrote the source's data before it shared it.
+static int torn_clone_range(struct rp_store *to, uint64_t to_offset, struct rp_store *from, uint64_t from_offset, uint64_t length,
+                            struct rp_error *err)
+{
+    struct torn_store *t = TORN(to), *source = TORN(from);
+    if (!t->fs->shares)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: cannot share", to->name);
+    if (!length)
+        return 0;
+    RP_AUTO_FREE uint8_t *data = rp_xmalloc(length);
+    if (go_on(t, err) || rp_store_pread(source->inner, data, length, from_offset, err))
+        return -1;
+    record(t, WRITE, to_offset, length, data);
+    return rp_store_clone_range(t->inner, to_offset, source->inner, from_offset, length, err);
+}
+
 static int torn_identity(struct rp_store *s, struct rp_store_identity *identity, struct rp_error *err)
 {
     return rp_store_identity(TORN(s)->inner, identity, err);
@@ -174,6 +191,7 @@ static const struct rp_store_ops store_ops = {
     .size = torn_size,
     .extents = torn_extents,
     .punch = torn_punch,
+    .clone_range = torn_clone_range,
     .identity = torn_identity,
     .lock = torn_lock,
     .close = torn_close,
@@ -287,6 +305,8 @@ void torn_fs_at_flush(struct rp_fs *fs, void (*act)(void *context), void *contex
     ((struct torn_fs *)fs)->act = act;
     ((struct torn_fs *)fs)->act_context = context;
 }
+
+void torn_fs_share(struct rp_fs *fs) { ((struct torn_fs *)fs)->shares = true; }
 
 void torn_fs_free(struct rp_fs *fs)
 {

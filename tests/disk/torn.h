@@ -17,6 +17,7 @@ unsigned long torn_fs_calls(struct rp_fs *fs); // every call that reads or chang
 void torn_fs_fail_flush(struct rp_fs *fs, unsigned after); // the flush after `after` more fails; 0: none
 // Calls `act` at every sync, before it takes effect: what somebody else does meanwhile. NULL: nothing.
 void torn_fs_at_flush(struct rp_fs *fs, void (*act)(void *context), void *context);
+void torn_fs_share(struct rp_fs *fs); // from now on blocks can be shared
 void torn_fs_free(struct rp_fs *fs);
 
 // splitmix64
