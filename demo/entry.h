@@ -15,13 +15,17 @@
 #define ENTRY_BLOCK 4096u
 #define ENTRY_UNIT 65536u
 #define ENTRY_MAGIC "refpoint demo"
+#define ENTRY_FLUSH 64u // the writer flushes with every write whose number is a multiple, before it logs that write
 
-// A line of the writer's log: "number issued acknowledged offset length seed"; times in ns of CLOCK_REALTIME.
+// A line of the writer's log: "number issued acknowledged offset length seed"; times in ns of CLOCK_REALTIME. The write that is on
+// its way stands in LOG.next, in the same form, "never" acknowledged: a writer that is killed cannot log it any more.
 struct entry {
     uint64_t number, offset, seed;
     int64_t issued, acknowledged;
     uint32_t length;
 };
+#define ENTRY_NEVER INT64_MAX
+#define ENTRY_LINE 200 // bytes, at most
 #define ENTRY_PRINT "%" PRIu64 " %" PRId64 " %" PRId64 " %" PRIu64 " %" PRIu32 " %" PRIu64 "\n"
 #define ENTRY_SCAN "%" SCNu64 " %" SCNd64 " %" SCNd64 " %" SCNu64 " %" SCNu32 " %" SCNu64
 

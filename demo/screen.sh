@@ -44,16 +44,18 @@ flip_bit() # FILE OFFSET
 figures()
 {
     local first=0 i read
-    printf '   %-12s %12s %12s %12s %9s %14s\n' backup 'disk holds' read stored seconds 'of the full'
+    printf '   %-30s %12s %12s %12s %9s %14s\n' backup 'disk holds' read stored seconds 'of the full'
     for i in "${!points[@]}"; do
         refpoint show "demo@${points[i]}" --json >point.json
         read=$(jq .bytes_read point.json)
         [ "$i" != 0 ] || first=$read
-        printf '   %-12s %8d MiB %8d MiB %8d MiB %9s %12s %%\n' "$(jq -r .kind point.json)" $((held[i] >> 20)) $((read >> 20)) \
-            $(($(jq .bytes_stored point.json) >> 20)) "$(awk "BEGIN { printf \"%.2f\", (${tos[i]} - ${froms[i]}) / 1e9 }")" \
-            "$(awk "BEGIN { printf \"%.1f\", 100 * $read / $first }")"
+        printf '   %-30s %8d MiB %8d MiB %8d MiB %9s %12s %%\n' "$(jq -r .kind point.json)${after[i]:+ after ${after[i]}}" $((held[i] >> 20)) \
+            $((read >> 20)) $(($(jq .bytes_stored point.json) >> 20)) \
+            "$(awk "BEGIN { printf \"%.2f\", (${tos[i]} - ${froms[i]}) / 1e9 }")" "$(awk "BEGIN { printf \"%.1f\", 100 * $read / $first }")"
     done
+    printf '   %-30s %12s %8d MiB %35s %%\n' 'qcow2 after a SIGKILL' '' $((qemu_reads >> 20)) \
+        "$(awk "BEGIN { printf \"%.1f\", 100 * $qemu_reads / $first }")"
 }
 
 # What the VM's disk files take of the host's disk.
-disk_bytes() { du -B1 "$dir"/host/vms/*/*.*vhdx | awk '{ sum += $1 } END { print sum }'; }
+disk_bytes() { du -B1 "$disk"/host/vms/*/*.*vhdx | awk '{ sum += $1 } END { print sum }'; }

@@ -1,9 +1,12 @@
 // writer URI LOG WRITES_PER_SECOND: writes to a disk over NBD, one write at a time, until SIGTERM. A write goes into the log
-// only when the server has acknowledged it. Standard output gets a line with the counter four times a second.
+// only when the server has acknowledged it. When the server dies, the writer connects again and repeats the one write that
+// was not acknowledged, nothing else. Standard output gets a line with the counter four times a second.
 #include <libnbd.h>
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,6 +41,45 @@ static uint64_t unit_of(uint64_t step, uint64_t units)
     return stretch * STRETCH + inside / (GROUP - 1) * GROUP + inside % (GROUP - 1);
 }
 
+static struct nbd_handle *connect_to(const char *uri)
+{
+    struct nbd_handle *nbd = nbd_create();
+    if (nbd && nbd_connect_uri(nbd, uri) == 0)
+        return nbd;
+    nbd_close(nbd);
+    return NULL;
+}
+
+static bool deliver(struct nbd_handle *nbd, const struct entry *entry, const uint8_t *data)
+{
+    return nbd_pwrite(nbd, data, entry->length, entry->offset, 0) == 0 &&
+           (entry->number % ENTRY_FLUSH || nbd_flush(nbd, 0) == 0);
+}
+
+// Writes, and flushes when it is time. A server that has gone has half a minute to come back.
+static bool persist(struct nbd_handle **nbd, const char *uri, const struct entry *entry, const uint8_t *data)
+{
+    if (deliver(*nbd, entry, data))
+        return true;
+    for (int64_t deadline = now() + 30000000000; now() < deadline && !stopped;) {
+        struct nbd_handle *again = connect_to(uri);
+        if (again) {
+            nbd_close(*nbd);
+            *nbd = again;
+            if (deliver(again, entry, data))
+                return true;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    return false;
+}
+
+static int format(const struct entry *entry, char line[ENTRY_LINE])
+{
+    return snprintf(line, ENTRY_LINE, ENTRY_PRINT, entry->number, entry->issued, entry->acknowledged, entry->offset, entry->length,
+                    entry->seed);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 4) {
@@ -45,13 +87,16 @@ int main(int argc, char **argv)
         return 3;
     }
     int64_t pace = 1000000000LL / atoi(argv[3]);
-    struct nbd_handle *nbd = nbd_create();
-    int log = open(argv[2], O_WRONLY | O_CREAT | O_APPEND | O_EXCL, 0666);
-    if (!nbd || log < 0) {
+    char next_path[PATH_MAX];
+    char line[ENTRY_LINE];
+    snprintf(next_path, sizeof next_path, "%s.next", argv[2]);
+    int log = open(argv[2], O_WRONLY | O_CREAT | O_APPEND | O_EXCL, 0666), on_its_way = open(next_path, O_WRONLY | O_CREAT, 0666);
+    if (log < 0 || on_its_way < 0) {
         perror(argv[2]);
         return 2;
     }
-    if (nbd_connect_uri(nbd, argv[1]) < 0) {
+    struct nbd_handle *nbd = connect_to(argv[1]);
+    if (!nbd) {
         fprintf(stderr, "writer: %s: %s\n", argv[1], nbd_get_error());
         return 2;
     }
@@ -81,14 +126,18 @@ int main(int argc, char **argv)
         }
         entry_content(&entry, data);
         entry.issued = now();
-        if (nbd_pwrite(nbd, data, entry.length, entry.offset, 0) < 0 || (number % 64 == 0 && nbd_flush(nbd, 0) < 0)) {
+        entry.acknowledged = ENTRY_NEVER;
+        int length = format(&entry, line);
+        if (pwrite(on_its_way, line, (size_t)length, 0) != length) {
+            perror(next_path);
+            return 2;
+        }
+        if (!persist(&nbd, argv[1], &entry, data)) {
             fprintf(stderr, "writer: write %" PRIu64 " failed: %s\n", number, nbd_get_error());
             return 1;
         }
         entry.acknowledged = now();
-        char line[200];
-        int length = snprintf(line, sizeof line, ENTRY_PRINT, entry.number, entry.issued, entry.acknowledged,
-                              entry.offset, entry.length, entry.seed);
+        length = format(&entry, line);
         if (write(log, line, (size_t)length) != length) {
             perror(argv[2]);
             return 2;
