@@ -2,13 +2,15 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 #include "base/num.h"
 
 enum {
-    WORDS_MAX = RP_MRT_SECTORS_MAX * RP_MRT_SECTOR_WORDS, // room for 64 TiB; what is not touched takes no memory
-    AHEAD_MAX = 64,                                       // 256 MiB of a stream
+    WORDS_MAX = RP_MRT_SECTORS_MAX * RP_MRT_SECTOR_WORDS,
+    MEMORY = 7 * WORDS_MAX * 8 + RP_MRT_SECTORS_MAX,
+    AHEAD_MAX = 64, // 256 MiB of a stream
 };
 
 void rp_rct_coarse_init(struct rp_rct_coarse *c, struct rp_fs *fs, const char *disk_path)
@@ -22,13 +24,8 @@ void rp_rct_coarse_init(struct rp_rct_coarse *c, struct rp_fs *fs, const char *d
 void rp_rct_coarse_free(struct rp_rct_coarse *c)
 {
     rp_store_close(c->store);
-    for (int i = 0; i < 2; i++) {
-        free((void *)c->generations[i].set);
-        free((void *)c->generations[i].fresh);
-        free((void *)c->generations[i].written);
-    }
-    free(c->asked);
-    free(c->dirty);
+    if (c->memory)
+        munmap(c->memory, MEMORY);
     free(c->path);
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->idle);
@@ -36,19 +33,30 @@ void rp_rct_coarse_free(struct rp_rct_coarse *c)
 
 static size_t words_of(const struct rp_rct_coarse *c) { return (size_t)c->header.sectors * RP_MRT_SECTOR_WORDS; }
 
-static void wipe(rp_rct_bits **bits, size_t words)
+// Room for 64 TiB, so that growth moves nothing that others are reading. What is never touched takes no memory.
+static void make_memory(struct rp_rct_coarse *c)
 {
-    if (!*bits)
-        *bits = rp_xcalloc(WORDS_MAX, sizeof **bits);
-    else
-        memset((void *)*bits, 0, words * sizeof **bits);
+    if (c->memory)
+        return;
+    c->memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c->memory == MAP_FAILED)
+        abort(); // as rp_xmalloc does
+    madvise(c->memory, MEMORY, MADV_NOHUGEPAGE);
+    uint64_t *bitmap = c->memory;
+    for (int i = 0; i < 2; i++, bitmap += 3 * WORDS_MAX)
+        c->generations[i] = (struct rp_rct_generation){.set = (rp_rct_bits *)bitmap,
+                                                       .fresh = (rp_rct_bits *)(bitmap + WORDS_MAX),
+                                                       .written = (rp_rct_bits *)(bitmap + 2 * WORDS_MAX)};
+    c->asked = bitmap;
+    c->dirty = (uint8_t *)(bitmap + WORDS_MAX);
 }
 
 static void wipe_generation(struct rp_rct_coarse *c, struct rp_rct_generation *g, uint64_t number)
 {
-    wipe(&g->set, words_of(c));
-    wipe(&g->fresh, words_of(c));
-    wipe(&g->written, words_of(c));
+    size_t size = words_of(c) * sizeof *g->set;
+    memset((void *)g->set, 0, size);
+    memset((void *)g->fresh, 0, size);
+    memset((void *)g->written, 0, size);
     g->number = number;
     atomic_store(&g->count, 0);
 }
@@ -188,7 +196,7 @@ static void preset_like(struct rp_rct_generation *g, struct rp_rct_coarse *like,
     pthread_mutex_lock(&like->lock);
     size_t words = rp_min64(rp_div_up(regions, 64), words_of(like));
     for (int i = 0; i < 2 && atomic_load(&like->current); i++)
-        for (size_t w = 0; like->generations[i].written && w < words; w++)
+        for (size_t w = 0; w < words; w++)
             set_word(g, w, atomic_load_explicit(&like->generations[i].written[w], memory_order_relaxed));
     pthread_mutex_unlock(&like->lock);
 }
@@ -220,13 +228,13 @@ int rp_rct_coarse_start(struct rp_rct_coarse *c, uint64_t virtual_size, struct r
     c->failed = false;
     c->header = (struct rp_mrt_header){.name = rp_guid_new(), .sequence = there.sequence, .oldest = 1, .newest = 1,
                                        .sectors = sectors};
+    make_memory(c);
     for (int i = 0; i < 2; i++)
         wipe_generation(c, &c->generations[i], (uint64_t)i);
     struct rp_rct_generation *first = &c->generations[1];
     if (like)
         preset_like(first, like, c->regions);
-    c->asked = c->asked ? c->asked : rp_xcalloc(WORDS_MAX, sizeof *c->asked);
-    c->dirty = c->dirty ? c->dirty : rp_xcalloc(RP_MRT_SECTORS_MAX, 1);
+    memset(c->dirty, 0, sectors);
     for (size_t w = 0; w < words_of(c); w++)
         c->asked[w] = atomic_load(&first->set[w]);
     bool fits = c->store && there.sequence && there.sectors == sectors && size == rp_mrt_file_size(sectors);

@@ -35,6 +35,7 @@ struct rp_rct_coarse {
     struct rp_rct_generation generations[2];
     uint64_t *asked;    // what shall be set in the current one
     uint8_t *dirty;     // sectors in which that is not written yet
+    void *memory;       // of all these bitmaps
     _Atomic(struct rp_rct_generation *) current, previous; // NULL: none
 };
 

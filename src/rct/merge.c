@@ -38,6 +38,11 @@ static void inherit_back(struct rp_rct *child, struct rp_rct *parent, bool fits)
 {
     const struct rp_rct_header *from = &child->header;
     struct rp_rct_header *to = &parent->header;
+    if (!rp_guid_equal(&to->tracking, &from->tracking)) {
+        // A merge of this file into its own parent may have been interrupted under the GUID that goes.
+        to->base[3] = to->base[2];
+        to->base[2] = to->tracking;
+    }
     to->tracking = from->tracking;
     to->first = from->first;
     to->epoch = from->epoch;

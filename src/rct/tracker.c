@@ -111,11 +111,21 @@ struct rp_guid rp_rct_stem(const struct rp_rct *rct)
 
 uint32_t rp_rct_unit_size(const struct rp_rct *rct) { return rct->header.unit_size; }
 
-uint32_t rp_rct_epoch(const struct rp_rct *rct) { return atomic_load(&rct->state->epoch); }
+// Under the lock, because what is shared is unmapped under it.
+uint32_t rp_rct_epoch(const struct rp_rct *rct)
+{
+    rp_rct_enter(rct);
+    uint32_t epoch = atomic_load(&rct->state->epoch);
+    rp_rct_leave(rct);
+    return epoch;
+}
 
 bool rp_rct_newer_changes(const struct rp_rct *rct)
 {
-    return atomic_load(&rct->state->changed) == atomic_load(&rct->state->epoch);
+    rp_rct_enter(rct);
+    bool changed = atomic_load(&rct->state->changed) == atomic_load(&rct->state->epoch);
+    rp_rct_leave(rct);
+    return changed;
 }
 
 struct rp_guid rp_rct_tracking_guid(const struct rp_rct *rct)

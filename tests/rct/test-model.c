@@ -70,7 +70,10 @@ static void operate(struct world *w, unsigned operation)
     case 5:
         assert_int_equal(world_merge(w, 0), 0);
         break;
-    case 6:
+    case 6: case 8: case 9:
+        assert_int_equal(world_flush(w), 0);
+        break;
+    case 10:
         assert_int_equal(world_grow(w, w->size + test_random(&w->seed) % 4096 * 512), 0);
         break;
     default:
@@ -90,13 +93,13 @@ static void a_query_is_exactly_the_touched_units(void **state)
         if (!quiet)
             writers_start(&writers, &w);
         for (unsigned n = test_random(&w.seed) % 4; n > 0; n--)
-            operate(&w, test_random(&w.seed) % 8);
+            operate(&w, test_random(&w.seed) % 12);
         if (!quiet)
             writers_stop(&writers);
         if (test_random(&w.seed) % 4 == 0)
             assert_int_equal(world_reopen(&w), 0);
         else if (test_random(&w.seed) % 20 == 0)
-            world_crash(&w, test_random(&w.seed) % 2);
+            world_crash(&w, (enum crash)(test_random(&w.seed) % 3));
         world_check(&w);
     }
     world_end(&w);

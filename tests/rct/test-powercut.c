@@ -12,6 +12,7 @@
 #include "world.h"
 
 typedef int step_fn(struct world *w);
+#define SIZE (200 * RP_MIB)
 
 static int checkpoint(struct world *w) { return world_checkpoint(w, true); }
 static int grow(struct world *w) { return world_grow(w, w->size + 5 * RP_MIB); }
@@ -19,6 +20,17 @@ static int merge_leaf(struct world *w) { return world_merge(w, 0); }
 static int merge_middle(struct world *w) { return world_merge(w, 2); }
 static int merge_bottom(struct world *w) { return world_merge(w, w->depth - 2); }
 static int reopen(struct world *w) { return world_reopen(w); }
+static int flush(struct world *w) { return world_flush(w); }
+
+// A session of the guest: writes that need new regions, and flushes between them.
+static int write_on(struct world *w)
+{
+    for (int i = 0; i < 3; i++) {
+        if (world_write_some(w, &w->seed, 4) || world_flush(w))
+            return -1;
+    }
+    return 0;
+}
 
 static void some_history(struct world *w)
 {
@@ -28,10 +40,12 @@ static void some_history(struct world *w)
         if (i == 1)
             assert_int_equal(world_reopen(w), 0);
     }
-    // The leaf has pages in its file that are about to be overwritten.
+    // The leaf has pages in its file that are about to be overwritten, and regions of two generations.
     world_write_some(w, &w->seed, 6);
     assert_int_equal(world_reopen(w), 0);
-    world_write_some(w, &w->seed, 6);
+    world_write_some(w, &w->seed, 4);
+    assert_int_equal(world_flush(w), 0);
+    world_write_some(w, &w->seed, 4);
 }
 
 // After a crash the tracker must be as good as new: ids sealed from now on are exact again.
@@ -57,8 +71,8 @@ static void stop_everywhere_in(step_fn *action)
     unsigned long stops = 0;
     for (unsigned long n = 1;; n++) {
         bool stopped = false;
-        for (int power_cut = 0; power_cut < 16; power_cut++) { // one kill, fifteen ways of losing what was not flushed
-            world_start(&w, seed + n * 16 + (unsigned)power_cut, 100 * RP_MIB);
+        for (unsigned way = 0; way < 16; way++) { // four kills, twelve ways of losing what was not flushed
+            world_start(&w, seed + n * 16 + way, SIZE);
             some_history(&w);
             crashfs_arm(w.fs, n);
             int failed = action(&w);
@@ -66,7 +80,7 @@ static void stop_everywhere_in(step_fn *action)
             assert_int_equal(failed != 0, stopped);
             crashfs_arm(w.fs, 0);
             if (stopped) {
-                world_crash(&w, power_cut);
+                world_crash(&w, way < 3 ? KILL : way == 3 ? KILL_UNSHARED : POWER_CUT);
                 stops++;
             }
             must_recover(&w);
@@ -84,6 +98,8 @@ static void a_growth_can_stop_anywhere(void **state) { (void)state; stop_everywh
 static void a_merge_of_the_leaf_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(merge_leaf); }
 static void a_merge_in_the_middle_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(merge_middle); }
 static void a_merge_into_the_base_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(merge_bottom); }
+static void a_flush_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(flush); }
+static void writing_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(write_on); }
 static void a_clean_end_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(reopen); }
 
 // One failure, and everything works again: it must not be forgotten, or pages would be called durable that are not.
@@ -94,7 +110,7 @@ static void a_failed_write_is_final(void **state)
     uint64_t seed = test_seed();
     unsigned long n = 1;
     for (bool failed = true; failed; n++) {
-        world_start(&w, seed + n, 100 * RP_MIB);
+        world_start(&w, seed + n, SIZE);
         some_history(&w);
         crashfs_trip(w.fs, n);
         struct rp_rct *leaf = w.layers[0].rct;
@@ -102,7 +118,7 @@ static void a_failed_write_is_final(void **state)
         failed = rp_rct_freeze(leaf, &w.layers[0].disk, NULL);
         if (failed)
             assert_int_equal(rp_rct_freeze(leaf, &w.layers[0].disk, NULL), -1);
-        world_crash(&w, failed);
+        world_crash(&w, failed ? POWER_CUT : KILL);
         must_recover(&w);
         world_end(&w);
     }
@@ -117,11 +133,11 @@ static void the_power_can_fail_after_each_step(void **state)
     step_fn *const steps[] = {checkpoint, grow, merge_leaf, merge_middle, merge_bottom, reopen};
     uint64_t seed = test_seed();
     for (size_t i = 0; i < 6 * 8; i++) {
-        world_start(&w, seed + i, 100 * RP_MIB);
+        world_start(&w, seed + i, SIZE);
         some_history(&w);
         assert_int_equal(steps[i % 6](&w), 0);
         world_write_some(&w, &w.seed, 2);
-        world_crash(&w, true);
+        world_crash(&w, POWER_CUT);
         must_recover(&w);
         world_end(&w);
     }
@@ -135,6 +151,8 @@ int main(void)
         cmocka_unit_test(a_merge_of_the_leaf_can_stop_anywhere),
         cmocka_unit_test(a_merge_in_the_middle_can_stop_anywhere),
         cmocka_unit_test(a_merge_into_the_base_can_stop_anywhere),
+        cmocka_unit_test(a_flush_can_stop_anywhere),
+        cmocka_unit_test(writing_can_stop_anywhere),
         cmocka_unit_test(a_clean_end_can_stop_anywhere),
         cmocka_unit_test(a_failed_write_is_final),
         cmocka_unit_test(the_power_can_fail_after_each_step),

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -39,6 +41,19 @@ static int stopped(struct world *w, const struct rp_error *err)
     return -1;
 }
 
+static const char *shm_name(const struct layer *layer) { return rp_path_name(layer->path); }
+
+static void share(struct world *w, struct layer *layer)
+{
+    struct rp_error err = {0};
+    if (!w->share)
+        return;
+    struct rp_shm *shm = rp_shm_create(w->shm, shm_name(layer), rp_rct_shm_size(), &err);
+    if (!shm || rp_rct_share(layer->rct, shm, &err))
+        fail_msg("%s", err.text);
+    layer->shared = true;
+}
+
 // Opens the leaf to write and what is below it to ask.
 static int open_all(struct world *w, enum rp_rct_verdict expected)
 {
@@ -63,9 +78,12 @@ static int open_all(struct world *w, enum rp_rct_verdict expected)
         layer->rct = rp_rct_open_write(w->fs, layer->path, &layer->disk, &session, &verdict, &err);
         if (!layer->rct)
             return stopped(w, &err);
+        layer->shared = false;
         if (expected == RP_RCT_CLEAN || verdict == RP_RCT_FOREIGN)
             assert_int_equal(verdict, expected);
         fake_disk_written(&layer->disk, &session);
+        memset(&layer->regions, 0, sizeof layer->regions);
+        share(w, layer);
     }
     return 0;
 }
@@ -81,7 +99,10 @@ static void close_all(struct world *w)
 void world_start(struct world *w, uint64_t seed, uint64_t size)
 {
     memset(w, 0, sizeof *w);
-    *w = (struct world){.fs = crashfs_new(), .gate = rp_gate_new(), .seed = seed, .size = size, .depth = 1, .time = 1};
+    *w = (struct world){.fs = crashfs_new(), .gate = rp_gate_new(), .seed = seed, .size = size, .depth = 1, .time = 1,
+                        .shm = "/dev/shm/rct-test-XXXXXX", .share = seed % 2};
+    pthread_mutex_init(&w->records, NULL);
+    assert_non_null(mkdtemp(w->shm));
     struct rp_guid disk_id = rp_guid_new();
     fake_disk_new(&w->layers[0].disk, size, &disk_id);
     strcpy(w->layers[0].path, "vm/disk0");
@@ -91,8 +112,10 @@ void world_start(struct world *w, uint64_t seed, uint64_t size)
 void world_end(struct world *w)
 {
     close_all(w);
+    rp_shm_clean(w->shm);
     rp_gate_free(w->gate);
     crashfs_free(w->fs);
+    pthread_mutex_destroy(&w->records);
 }
 
 static void mark_truth(struct world *w, uint64_t offset, uint64_t length)
@@ -101,28 +124,65 @@ static void mark_truth(struct world *w, uint64_t offset, uint64_t length)
         atomic_store_explicit(&w->changed[unit], w->time, memory_order_relaxed);
 }
 
-void world_write(struct world *w, uint64_t offset, uint64_t length)
+static size_t region_of(uint64_t offset) { return (size_t)(offset / WORLD_REGION); }
+
+// A cover sets what it is asked for, and for a stream as many regions more as were written before it.
+static void note_cover(struct world *w, struct regions *r, uint64_t offset, uint64_t length)
 {
+    pthread_mutex_lock(&w->records);
+    size_t first = region_of(offset), last = region_of(offset + length - 1), behind = 0;
+    while (behind < 64 && behind < first && (r->written[first - behind - 1] || r->before[first - behind - 1]))
+        behind++;
+    for (size_t i = first; i <= last + behind && i < WORLD_REGIONS; i++)
+        r->set[i] = r->asked[i] = true;
+    pthread_mutex_unlock(&w->records);
+}
+
+static void note_write(struct world *w, struct regions *r, uint64_t offset, uint64_t length)
+{
+    pthread_mutex_lock(&w->records);
+    for (size_t i = region_of(offset); i <= region_of(offset + length - 1); i++)
+        r->written[i] = true;
+    for (uint64_t unit = offset / WORLD_UNIT; unit <= (offset + length - 1) / WORLD_UNIT; unit++)
+        r->news |= atomic_load(&w->changed[unit]) != w->time;
+    pthread_mutex_unlock(&w->records);
+}
+
+int world_write(struct world *w, uint64_t offset, uint64_t length)
+{
+    struct rp_error err = {0};
     unsigned token = rp_gate_enter(w->gate);
+    while (!rp_rct_covered(w->layers[0].rct, offset, length)) {
+        struct rp_rct *leaf = w->layers[0].rct;
+        note_cover(w, &w->layers[0].regions, offset, length);
+        rp_gate_leave(w->gate, token);
+        if (rp_rct_cover(leaf, offset, length, &err))
+            return stopped(w, &err);
+        token = rp_gate_enter(w->gate);
+    }
+    note_write(w, &w->layers[0].regions, offset, length);
     rp_rct_mark(w->layers[0].rct, offset, length);
     mark_truth(w, offset, length);
     rp_gate_leave(w->gate, token);
+    return 0;
 }
 
-void world_write_some(struct world *w, uint64_t *seed, unsigned count)
+int world_write_some(struct world *w, uint64_t *seed, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
         uint64_t offset = test_random(seed) % (w->size / 512) * 512;
         uint64_t length = rp_min64(512 + test_random(seed) % 300000 / 512 * 512, w->size - offset);
-        world_write(w, offset, length);
+        if (world_write(w, offset, length))
+            return -1;
     }
+    return 0;
 }
 
 static void publish(struct world *w, struct rp_rct_id id, uint32_t time)
 {
     if (w->id_count == WORLD_IDS)
         memmove(w->ids, w->ids + 1, --w->id_count * sizeof *w->ids);
-    w->ids[w->id_count++] = (struct published){id, time, true};
+    w->ids[w->id_count++] = (struct published){id, time};
 }
 
 int world_checkpoint(struct world *w, bool show)
@@ -138,6 +198,12 @@ int world_checkpoint(struct world *w, bool show)
     if (!child.rct)
         return stopped(w, &err);
     fake_disk_written(&child.disk, &session);
+    share(w, &child);
+    // What the parent wrote lately is set from the start.
+    pthread_mutex_lock(&w->records);
+    for (size_t i = 0; i < WORLD_REGIONS; i++)
+        child.regions.set[i] = w->layers[0].regions.written[i] || w->layers[0].regions.before[i];
+    pthread_mutex_unlock(&w->records);
 
     rp_gate_close(w->gate);
     struct rp_rct_id id = rp_rct_seal(w->layers[0].rct);
@@ -149,6 +215,8 @@ int world_checkpoint(struct world *w, bool show)
     fake_disk_written(&w->layers[1].disk, NULL);
     if (rp_rct_freeze(w->layers[1].rct, &w->layers[1].disk, &err))
         return stopped(w, &err);
+    w->layers[1].shared = false;
+    memset(&w->layers[1].regions, 0, sizeof w->layers[1].regions);
     if (show)
         publish(w, id, time);
     return 0;
@@ -173,9 +241,17 @@ static int merge_locked(struct world *w, size_t i)
             return stopped(w, &err);
     }
     rp_rct_merged(parent->rct);
+    if (!i) {
+        parent->regions = child->regions;
+        for (size_t r = 0; r < WORLD_REGIONS; r++)
+            parent->regions.set[r] = child->regions.written[r] || child->regions.before[r];
+    }
     if (i ? rp_rct_freeze(parent->rct, &parent->disk, &err) : rp_rct_thaw(parent->rct, &err))
         return stopped(w, &err);
+    if (!i)
+        share(w, parent);
     struct rp_rct *gone = child->rct;
+    bool gone_shared = child->shared;
     char gone_path[sizeof child->path];
     strcpy(gone_path, child->path);
     if (i)
@@ -184,8 +260,34 @@ static int merge_locked(struct world *w, size_t i)
     if (i)
         rp_gate_open(w->gate);
     rp_rct_abandon(gone);
+    if (gone_shared)
+        rp_shm_remove(rp_shm_open(w->shm, rp_path_name(gone_path), NULL));
     int failed = rp_rct_remove(w->fs, gone_path, &err);
     return failed ? stopped(w, &err) : 0;
+}
+
+int world_flush(struct world *w)
+{
+    struct rp_error err = {0};
+    struct regions *r = &w->layers[0].regions;
+    bool turns = r->news;
+    pthread_mutex_lock(&w->records);
+    for (size_t i = 0; i < WORLD_REGIONS; i++)
+        turns |= r->set[i];
+    if (turns) {
+        memcpy(r->before, r->written, sizeof r->before);
+        memset(r->written, 0, sizeof r->written);
+        memset(r->asked, 0, sizeof r->asked);
+        r->news = false;
+    }
+    pthread_mutex_unlock(&w->records);
+    if (rp_rct_flush(w->layers[0].rct, w->gate, &err))
+        return stopped(w, &err);
+    pthread_mutex_lock(&w->records);
+    for (size_t i = 0; i < WORLD_REGIONS && turns; i++) // what was in use, and what was asked for meanwhile
+        r->set[i] = r->before[i] || r->asked[i] || r->written[i];
+    pthread_mutex_unlock(&w->records);
+    return 0;
 }
 
 int world_merge(struct world *w, size_t layer)
@@ -207,7 +309,9 @@ int world_grow(struct world *w, uint64_t size)
     rp_gate_close(w->gate);
     struct rp_error err = {0};
     int failed = rp_rct_grow(w->layers[0].rct, size, &err);
-    if (!failed) {
+    if (failed) {
+        w->claimed[w->size / WORLD_UNIT] = w->time; // the unit that would have become larger
+    } else {
         mark_truth(w, w->size, size - w->size);
         w->layers[0].disk.virtual_size = w->size = size;
     }
@@ -223,6 +327,8 @@ int world_reopen(struct world *w)
     w->layers[0].rct = NULL;
     if (failed)
         return stopped(w, &err);
+    w->layers[0].shared = false;
+    memset(&w->layers[0].regions, 0, sizeof w->layers[0].regions);
     for (size_t i = 1; i < w->depth; i++) {
         assert_int_equal(rp_rct_close(w->layers[i].rct, NULL, NULL), 0);
         w->layers[i].rct = NULL;
@@ -230,13 +336,58 @@ int world_reopen(struct world *w)
     return open_all(w, RP_RCT_CLEAN);
 }
 
-void world_crash(struct world *w, bool power_cut)
+void world_fall(struct world *w, enum crash how)
 {
     close_all(w);
-    crashfs_restart(w->fs, power_cut, &w->seed);
-    for (size_t i = 0; i < w->id_count; i++)
-        w->ids[i].exact = false;
-    assert_int_equal(open_all(w, RP_RCT_UNCLEAN), 0);
+    crashfs_restart(w->fs, how == POWER_CUT, &w->seed);
+    for (size_t i = 0; i < w->depth; i++) {
+        struct layer *layer = &w->layers[i];
+        if (layer->shared && how == KILL)
+            continue;
+        layer->shared = false;
+        for (size_t unit = 0; unit < WORLD_UNITS; unit++)
+            if (layer->regions.set[unit * WORLD_UNIT / WORLD_REGION])
+                w->claimed[unit] = w->time;
+    }
+    if (how != KILL)
+        rp_shm_clean(w->shm);
+    if (how != KILL && access(w->shm, F_OK))
+        assert_int_equal(mkdir(w->shm, 0700), 0);
+}
+
+// As the engine does: the disk first, in the dead session's name, then its tracking; and all of it once more, as after
+// another kill.
+static int adopt(struct world *w, struct layer *layer)
+{
+    struct rp_error err = {0};
+    struct rp_shm *shm = rp_shm_open(w->shm, shm_name(layer), &err);
+    if (!shm)
+        fail_msg("%s", err.text);
+    for (int i = 0; i < 2; i++) {
+        fake_disk_written(&layer->disk, NULL);
+        if (rp_rct_adopt(w->fs, layer->path, &layer->disk, shm, &err)) {
+            rp_shm_close(shm);
+            return stopped(w, &err);
+        }
+    }
+    rp_shm_remove(shm);
+    layer->shared = false;
+    memset(&layer->regions, 0, sizeof layer->regions);
+    return 0;
+}
+
+int world_rise(struct world *w)
+{
+    for (size_t i = 0; i < w->depth; i++)
+        if (w->layers[i].shared && adopt(w, &w->layers[i]))
+            return -1;
+    return open_all(w, RP_RCT_UNCLEAN);
+}
+
+void world_crash(struct world *w, enum crash how)
+{
+    world_fall(w, how);
+    assert_int_equal(world_rise(w), 0);
 }
 
 static void check_id(struct world *w, const struct published *p)
@@ -258,7 +409,7 @@ static void check_id(struct world *w, const struct published *p)
         bool changed = atomic_load(&w->changed[unit]) > p->time;
         if (changed && !answered)
             fail_msg("unit %llu changed after epoch %u and is not reported", (unsigned long long)unit, p->id.epoch);
-        if (answered && !changed && p->exact)
+        if (answered && !changed && w->claimed[unit] <= p->time)
             fail_msg("unit %llu is reported, but did not change after epoch %u", (unsigned long long)unit, p->id.epoch);
     }
     if (found.count)
