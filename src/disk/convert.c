@@ -1,24 +1,11 @@
 // Conversion between raw files and VHDX: what has data is copied, or shared, by copy.c.
 #include "disk/convert.h"
 
-#include <string.h>
-
 #include "base/num.h"
 #include "disk/chain.h"
 #include "disk/copy.h"
 
 enum { STEP = 2 << 20, WORKERS = 4 }; // measured: past the page cache, 2 MiB are quicker than 1 and no slower than 4
-
-int rp_image_detect(struct rp_fs *fs, const char *path, enum rp_image_format *format, struct rp_error *err)
-{
-    RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(fs, path, RP_OPEN_READ, err);
-    uint64_t size;
-    char signature[8] = "";
-    if (!store || rp_store_size(store, &size, err) || (size >= 8 && rp_store_pread(store, signature, 8, 0, err)))
-        return -1;
-    *format = memcmp(signature, "vhdxfile", 8) ? RP_IMAGE_RAW : RP_IMAGE_VHDX;
-    return 0;
-}
 
 struct source {
     struct rp_store *raw;

@@ -11,6 +11,10 @@ typedef int rp_progress_fn(void *context, uint64_t done, uint64_t total); // byt
 
 // VHDX by its signature, raw otherwise.
 int rp_image_detect(struct rp_fs *fs, const char *path, enum rp_image_format *format, struct rp_error *err);
+// Refuses, as UNSUPPORTED, images of formats that would otherwise become a raw disk holding a container that no guest can
+// read; and, as CORRUPT, what is named .vhdx. For what rp_image_detect calls raw.
+int rp_image_check_raw(struct rp_fs *fs, const char *path, struct rp_error *err);
+
 // All of these create `target`, which must not exist: durable at return, removed again on failure. `progress` may be NULL; it
 // is called from this thread.
 

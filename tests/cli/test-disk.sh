@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# refpoint disk convert, judged by qemu-img.
+. "$(dirname "$0")/../lib.sh"
+refpoint=$(realpath "$1")
+export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOST=local:$scratch/host LC_ALL=C.UTF-8
+cd "$scratch" || exit 1
+rp() { "$refpoint" "$@"; }
+# says PATTERN N COMMAND…: one line on standard error, matching, with exit status N.
+says()
+{
+    local pattern=$1 want=$2 got=0
+    shift 2
+    "$@" 2>message || got=$?
+    cat message
+    equal "$got" "$want"
+    grep -q -- "$pattern" message
+}
+
+truncate -s 70000000 a.raw # not a whole MiB
+head -c 9000000 /dev/urandom | dd of=a.raw bs=1M seek=3 conv=notrunc status=none
+dd if=/dev/zero of=a.raw bs=1M seek=20 count=10 conv=notrunc status=none
+head -c 5000 /dev/urandom | dd of=a.raw bs=1000 seek=69995 conv=notrunc status=none
+
+there_and_back()
+{
+    rp disk convert a.raw a.vhdx
+    qemu-img compare a.raw a.vhdx
+    rp disk convert --block-size 8M a.vhdx b.vhdx --json | tail -1 | jq -e '.type == "summary" and .path == "b.vhdx" and .format == "vhdx"'
+    qemu-img compare a.raw b.vhdx
+    qemu-img info b.vhdx | grep -q 'cluster_size: 8388608'
+    rp disk convert -f vhdx -O raw b.vhdx c.raw -q >out
+    [ ! -s out ]
+    cmp -n 70000000 a.raw c.raw
+    equal "$(stat -c %s c.raw)" 70000128 # whole sectors
+    [ "$(du -k c.raw | cut -f 1)" -lt 24000 ]
+}
+behaviour "disk convert makes a VHDX of a raw image, another one of that, and a raw image again" there_and_back
+
+refused()
+{
+    says "exist" 2 rp disk convert a.raw b.vhdx
+    says "neither vhdx nor raw" 3 rp disk convert -O qcow2 a.raw x
+    says "nothing to convert" 3 rp disk convert -O raw a.raw x
+    says "power of two" 3 rp disk convert --block-size 3M a.raw x
+    says "power of two" 3 rp disk convert -O raw --block-size 2M a.vhdx x
+    says "No such file" 2 rp disk convert nosuch x
+    qemu-img create -q -f qcow2 q.qcow2 1M
+    says "qcow2" 2 rp disk convert q.qcow2 x
+    says "not a VHDX" 2 rp disk convert -f vhdx a.raw x
+    [ ! -e x ]
+}
+behaviour "disk convert overwrites nothing and takes no image for what it is not" refused
+
+stopped()
+{
+    local signal
+    head -c 800M /dev/zero | tr '\0' x >large.raw
+    for signal in INT TERM; do
+        timeout -s $signal 0.15 "$refpoint" disk convert large.raw large.vhdx 2>message || true
+        cat message
+        grep -q stopped message
+        [ ! -e large.vhdx ]
+    done
+    rm large.raw
+}
+# Something of that size takes longer than 0.15 s, unless it is shared.
+if [ "$(stat -f -c %T .)" != xfs ] && [ "$(stat -f -c %T .)" != btrfs ]; then
+    behaviour "a conversion that is interrupted leaves nothing behind" stopped
+else
+    skip "a conversion that is interrupted leaves nothing behind" "it is over at once on this file system"
+fi
+
+used()
+{
+    rp vm create web1 --disk a.vhdx
+    rp vm start web1
+    says "in use" 2 rp disk convert -O raw a.vhdx x
+    [ ! -e x ]
+    rp vm stop web1
+    rp disk convert -O raw a.vhdx x
+    cmp x c.raw
+}
+behaviour "a disk that a VM writes to is not converted" used
