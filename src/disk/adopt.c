@@ -15,6 +15,7 @@ static int lay_page(struct rp_vhdx *v, uint64_t place, const _Atomic uint64_t *w
     uint64_t page[RP_PAGE_WORDS];
     for (size_t i = 0; i < RP_PAGE_WORDS; i++)
         page[i] = atomic_load_explicit(&words[i], memory_order_relaxed);
+    rp_table_mark(v, place, RP_VHDX_PAGE);
     return rp_cache_write(v, place, page, sizeof page, err);
 }
 

@@ -50,7 +50,7 @@ static enum rp_vhdx_state state_of(const struct rp_vhdx *v, unsigned state)
 // How a walk goes on where this file leaves it to the parent.
 enum follow { FOLLOW_NOT, FOLLOW_STRICT, FOLLOW_GUESS };
 
-static int walk(struct rp_vhdx *v, bool locked, enum follow follow, uint64_t offset, uint64_t length, struct joiner *j,
+static int walk(struct rp_vhdx *v, enum rp_locked locked, enum follow follow, uint64_t offset, uint64_t length, struct joiner *j,
                 struct rp_error *err);
 
 static int walk_parent(struct rp_vhdx *v, enum follow follow, uint64_t offset, uint64_t length, struct joiner *j,
@@ -62,22 +62,18 @@ static int walk_parent(struct rp_vhdx *v, enum follow follow, uint64_t offset, u
         return rp_fail(err, RP_ERR_STATE, "%s: the parent disk is not linked", v->path);
     uint64_t size = atomic_load(&v->parent->size);
     uint64_t inside = offset < size ? rp_min64(length, size - offset) : 0;
-    int stop = inside ? walk(v->parent, false, follow, offset, inside, j, err) : 0;
+    int stop = inside ? walk(v->parent, RP_UNLOCKED, follow, offset, inside, j, err) : 0;
     return stop || inside == length ? stop : join(j, offset + inside, length - inside, RP_VHDX_UNMAPPED);
 }
 
-static int walk(struct rp_vhdx *v, bool locked, enum follow follow, uint64_t offset, uint64_t length, struct joiner *j,
+static int walk(struct rp_vhdx *v, enum rp_locked locked, enum follow follow, uint64_t offset, uint64_t length, struct joiner *j,
                 struct rp_error *err)
 {
     while (length) {
         struct rp_piece piece;
-        if (!locked)
-            rp_lock(v);
-        int stop = rp_blocks_find(v, offset, length, &piece, err);
-        if (!locked)
-            rp_unlock(v);
-        if (stop)
+        if (rp_blocks_find(v, locked, offset, length, &piece, err))
             return -1;
+        int stop;
         enum rp_vhdx_state state = state_of(v, piece.state);
         if (state == RP_VHDX_IN_PARENT && follow != FOLLOW_NOT)
             stop = walk_parent(v, follow, offset, piece.length, j, err);
@@ -91,7 +87,7 @@ static int walk(struct rp_vhdx *v, bool locked, enum follow follow, uint64_t off
     return 0;
 }
 
-static int extents(struct rp_vhdx *v, bool locked, enum follow follow, uint64_t offset, uint64_t length,
+static int extents(struct rp_vhdx *v, enum rp_locked locked, enum follow follow, uint64_t offset, uint64_t length,
                    rp_vhdx_extent_fn *extent, void *context, struct rp_error *err)
 {
     struct joiner j = {.extent = extent, .context = context};
@@ -104,7 +100,7 @@ int rp_vhdx_extents(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx
 {
     if (rp_check_range(v, offset, length, err))
         return -1;
-    return extents(v, false, FOLLOW_NOT, offset, length, extent, context, err);
+    return extents(v, RP_UNLOCKED, FOLLOW_NOT, offset, length, extent, context, err);
 }
 
 int rp_vhdx_chain_extents(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent, void *context,
@@ -112,12 +108,12 @@ int rp_vhdx_chain_extents(struct rp_vhdx *v, uint64_t offset, uint64_t length, r
 {
     if (rp_check_range(v, offset, length, err))
         return -1;
-    return extents(v, false, FOLLOW_STRICT, offset, length, extent, context, err);
+    return extents(v, RP_UNLOCKED, FOLLOW_STRICT, offset, length, extent, context, err);
 }
 
 int rp_chain_extents_locked(struct rp_vhdx *v, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent,
                             void *context,
                             struct rp_error *err)
 {
-    return extents(v, true, FOLLOW_GUESS, offset, length, extent, context, err);
+    return extents(v, RP_LOCKED, FOLLOW_GUESS, offset, length, extent, context, err);
 }

@@ -3,13 +3,18 @@
 // Payload must be durable *before* the entry only in a differencing disk, where the entry makes sectors visible that
 // hid older data of the parent: without that barrier a power cut could leave zeros where neither the old nor the new
 // sector has any. (In a dynamic disk newly visible space has the same content as before: zeros.)
+#include <string.h>
+
 #include "disk/impl.h"
 
-static void move_ranges(struct rp_ranges *from, struct rp_ranges *to)
+// The first `count`.
+static void move_ranges(struct rp_ranges *from, size_t count, struct rp_ranges *to)
 {
-    for (size_t i = 0; i < from->count; i++)
+    for (size_t i = 0; i < count; i++)
         rp_ranges_push(to, from->items[i].offset, from->items[i].length);
-    from->count = 0;
+    from->count -= count;
+    if (from->count)
+        memmove(from->items, from->items + count, from->count * sizeof *from->items);
 }
 
 static int sync_file(struct rp_vhdx *v, struct rp_error *err)
@@ -22,7 +27,8 @@ static int sync_file(struct rp_vhdx *v, struct rp_error *err)
     return 0;
 }
 
-static void finish(struct rp_vhdx *v, uint64_t end, bool entry_written)
+// `cleared`: so many ranges were zeros when the sync began.
+static void finish(struct rp_vhdx *v, uint64_t end, size_t cleared, bool entry_written)
 {
     rp_lock(v);
     v->space.flushed = end;
@@ -32,22 +38,21 @@ static void finish(struct rp_vhdx *v, uint64_t end, bool entry_written)
         if (!page->dirty)
             rp_journal_give_back(&v->journal, page);
     }
-    move_ranges(&v->space.clearing, &v->space.zeros);
+    move_ranges(&v->space.clearing, cleared, &v->space.zeros);
     if (entry_written)
-        move_ranges(&v->space.leaving, &v->space.dirty);
+        move_ranges(&v->space.leaving, v->space.leaving.count, &v->space.dirty);
     rp_ranges_normalize(&v->space.zeros);
     rp_unlock(v);
 }
 
-static int work(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
+static int work(struct rp_vhdx *v, struct rp_error *err)
 {
-    if (what == RP_FLUSH_ALL && rp_space_clear(v, err))
-        return -1;
     rp_lock(v);
     struct rp_batch batch;
     rp_batch_take(v, &batch);
-    move_ranges(&v->space.freed, &v->space.leaving);
+    move_ranges(&v->space.freed, v->space.freed.count, &v->space.leaving);
     uint64_t end = v->space.end, flushed = v->space.flushed;
+    size_t cleared = v->space.clearing.count;
     bool barrier = v->barrier && batch.count;
     v->barrier = false;
     rp_unlock(v);
@@ -60,7 +65,7 @@ static int work(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
         failed = rp_log_write(v, &batch, flushed, end, err);
     failed = failed || sync_file(v, err) || (batch.count && rp_log_apply(v, &batch, err));
     if (!failed)
-        finish(v, end, batch.count > 0);
+        finish(v, end, cleared, batch.count > 0);
     rp_batch_free(&batch);
     return failed ? -1 : 0;
 }
@@ -70,7 +75,7 @@ int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
     rp_lock(v);
     uint64_t ticket = ++v->flush_asked;
     while (v->flushing && v->flush_done < ticket)
-        pthread_cond_wait(&v->changed, &v->lock);
+        rp_wait(v);
     // A flush that began after us did our work too, or the end of the session did.
     if (v->flush_done >= ticket || atomic_load(&v->failed) || atomic_load(&v->begun) == RP_SESSION_NONE) {
         rp_unlock(v);
@@ -80,13 +85,18 @@ int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
     uint64_t covered = v->flush_asked;
     rp_unlock(v);
     struct rp_error why = {0};
-    int failed = work(v, what, &why);
+    int failed = work(v, &why);
     if (failed)
         rp_session_fail(v, &why);
     rp_lock(v);
-    v->flushing = false;
     v->flush_done = covered;
-    pthread_cond_broadcast(&v->changed);
+    rp_wake(v); // who waits for what is durable now need not wait for the rest
+    rp_unlock(v);
+    if (!failed && what == RP_FLUSH_ALL)
+        rp_space_clear(v);
+    rp_lock(v);
+    v->flushing = false;
+    rp_wake(v);
     rp_unlock(v);
     return rp_session_check(v, err);
 }
@@ -97,7 +107,7 @@ int rp_reserve(struct rp_vhdx *v, size_t pages, struct rp_error *err)
         if (atomic_load(&v->failed))
             return rp_session_check(v, err);
         if (v->growing || !v->cache.dirty) {
-            pthread_cond_wait(&v->changed, &v->lock); // operations under way hold it all
+            rp_wait(v); // operations under way hold it all
             continue;
         }
         rp_unlock(v);
@@ -115,7 +125,7 @@ int rp_reserve(struct rp_vhdx *v, size_t pages, struct rp_error *err)
 void rp_unreserve(struct rp_vhdx *v, size_t pages)
 {
     v->cache.reserved -= pages;
-    pthread_cond_broadcast(&v->changed);
+    rp_wake(v);
 }
 
 int rp_vhdx_flush(struct rp_vhdx *v, struct rp_error *err)

@@ -1,12 +1,13 @@
 // What the files of src/disk share about an open VHDX. Internal.
 //
-// Locking. `lock` guards the metadata cache, the block table, file space and everything without another comment.
-// Payload I/O runs without it:
-// - Reads and overwrites of present space run inside `gate`. Space that a trim freed is handed out again only after the
-//   gate was drained (rp_space), so late I/O can never reach another block's data.
+// Locking. `lock` guards changes of the metadata cache, the block table, file space and everything without another
+// comment. Payload I/O runs without it:
+// - Reads and overwrites of present space run inside `gate`, and look the table up without the lock (rp_blocks_find).
+//   Space that a trim freed is handed out again only after everybody had left the gate (rp_space), so late I/O can never
+//   reach another block's data.
 // - A write that must change the block's state registers the block in `moving`; everybody who would change that block
-//   waits for it. New data is in the file before the state says so.
-// Nobody holds `lock` or is inside `gate` when he flushes.
+//   waits for it, but for other writes into a partly present block. New data is in the file before the state says so.
+// Who is inside the gate may take `lock` for a moment; nobody waits for the gate, or flushes, with `lock` held.
 #ifndef RP_DISK_IMPL_H
 #define RP_DISK_IMPL_H
 
@@ -89,6 +90,21 @@ struct rp_space {
 
 enum { RP_MOVING_MAX = 64 };
 
+struct rp_moving {
+    uint64_t block;
+    unsigned sharers; // that write into sectors of a partly present block; 0: one who will have it alone
+};
+
+// ---- table.c
+
+struct rp_table {
+    atomic_uint_fast64_t offset; // in the file
+    uint64_t pages;              // of the largest disk with blocks of this size
+    _Atomic uint64_t *used;      // a bit per page: 0: nothing but zeros, there was never an entry
+    uint64_t *backed;            // a bit per page that has space in the file, so that writing it cannot fail for that
+    uint64_t *bitmaps_backed;    // a bit per chunk whose sector bitmap has
+};
+
 struct rp_vhdx {
     struct rp_fs *fs;
     struct rp_store *store;
@@ -99,6 +115,7 @@ struct rp_vhdx {
 
     pthread_mutex_t lock;
     pthread_cond_t changed; // a block stopped moving, a reservation ended, a flush ended
+    unsigned waiters;       // for it
     struct rp_gate *gate;
 
     // header and session (session.c); `session_lock` goes before `lock`
@@ -117,9 +134,11 @@ struct rp_vhdx {
     size_t region_count;
     int good_regions;          // the copy of the region table that we used
     bool repair_regions;       // the other one is damaged or different
-    uint64_t bat_offset, metadata_offset;
+    struct rp_table table;
+    uint64_t metadata_offset;
     uint32_t bat_length, metadata_length;
     uint64_t file_size;        // of a reader's file, as it was at open
+    atomic_uint_fast64_t file_end; // nothing that the table names lies beyond
     struct rp_locator locator;
 
     struct rp_cache cache;
@@ -127,7 +146,7 @@ struct rp_vhdx {
     struct rp_overlay overlay;
     struct rp_log log;
     struct rp_space space;
-    uint64_t moving[RP_MOVING_MAX];
+    struct rp_moving moving[RP_MOVING_MAX];
     size_t moving_count;
     bool growing;              // nobody may reserve
 
@@ -140,6 +159,18 @@ struct rp_vhdx {
 
 static inline void rp_lock(struct rp_vhdx *v) { pthread_mutex_lock(&v->lock); }
 static inline void rp_unlock(struct rp_vhdx *v) { pthread_mutex_unlock(&v->lock); }
+static inline void rp_wait(struct rp_vhdx *v) // until `changed`
+{
+    v->waiters++;
+    pthread_cond_wait(&v->changed, &v->lock);
+    v->waiters--;
+}
+static inline void rp_wake(struct rp_vhdx *v)
+{
+    if (v->waiters)
+        pthread_cond_broadcast(&v->changed);
+}
+enum rp_locked { RP_UNLOCKED, RP_LOCKED }; // whether the caller holds `lock`
 
 // ---- cache.c (under lock unless noted)
 
@@ -224,14 +255,32 @@ void rp_unreserve(struct rp_vhdx *v, size_t pages);
 // Looks at the whole table: fails on blocks outside the file or on one another; finds free space. Before first use.
 int rp_space_scan(struct rp_vhdx *v, struct rp_error *err);
 int rp_space_start(struct rp_vhdx *v, struct rp_error *err); // session begins: cuts off what lies beyond `end`
+int rp_space_cut(struct rp_vhdx *v, struct rp_error *err);   // session ended: and free space before `end` too
+// Takes space in the file system for a part of the file, where it can. NO_SPACE.
+int rp_space_back(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_error *err);
 // Space that reads as zeros, durably so. Not below `zeros` or `end` of an earlier state.
 int rp_space_take(struct rp_vhdx *v, uint64_t size, uint64_t *offset, struct rp_error *err);
 void rp_space_free(struct rp_vhdx *v, uint64_t offset, uint64_t size);   // the table named it until now
 void rp_space_return(struct rp_vhdx *v, uint64_t offset, uint64_t size); // taken, but never named
-int rp_space_clear(struct rp_vhdx *v, struct rp_error *err);             // not under lock: old data becomes zeros
+// Not under lock, by the flusher: gives unused space back to the file system. What cannot be given back waits.
+void rp_space_clear(struct rp_vhdx *v);
 void rp_space_free_all(struct rp_vhdx *v);
 
-// ---- blocks.c (under lock)
+// ---- table.c (under lock unless noted)
+
+int rp_table_init(struct rp_vhdx *v, struct rp_error *err);
+void rp_table_free(struct rp_table *table);
+// A part of the file, the table's or not, may hold other than zeros.
+void rp_table_mark(struct rp_vhdx *v, uint64_t offset, uint64_t length);
+int rp_table_get(struct rp_vhdx *v, enum rp_locked locked, uint64_t index, uint64_t *entry, struct rp_error *err);
+int rp_table_put(struct rp_vhdx *v, uint64_t index, uint64_t entry, struct rp_error *err);
+// The first entry at or after `index` that may be other than zero. With or without lock.
+uint64_t rp_table_skip(const struct rp_vhdx *v, uint64_t index);
+// Before an entry changes, and bits of a chunk's bitmap at `offset`: takes space in the file for the pages. NO_SPACE.
+int rp_table_back(struct rp_vhdx *v, uint64_t index, struct rp_error *err);
+int rp_table_back_bitmap(struct rp_vhdx *v, uint64_t chunk, uint64_t offset, struct rp_error *err);
+
+// ---- blocks.c (under lock unless noted)
 
 struct rp_piece {
     unsigned state;       // as in the table; for a partly present block: FULL or NOT_PRESENT, by its bitmap
@@ -239,26 +288,30 @@ struct rp_piece {
     uint64_t length;      // up to where all of that holds, at most what was asked for
 };
 // Where the bytes at `offset` are. Runs on over neighbouring blocks while they are of one kind (and adjacent in the
-// file).
-int rp_blocks_find(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_piece *piece, struct rp_error *err);
+// file). With or without lock; who reads or writes what it found is inside the gate.
+int rp_blocks_find(struct rp_vhdx *v, enum rp_locked locked, uint64_t offset, uint64_t length, struct rp_piece *piece,
+                   struct rp_error *err);
 int rp_block_get(struct rp_vhdx *v, uint64_t block, uint64_t *entry, struct rp_error *err);
 int rp_block_put(struct rp_vhdx *v, uint64_t block, unsigned state, uint64_t file_offset, struct rp_error *err);
-// The sector bitmap of a block's chunk: its place, allocated (all zeros) when `allocate` and there is none; else 0.
-int rp_bitmap_find(struct rp_vhdx *v, uint64_t block, bool allocate, uint64_t *file_offset, struct rp_error *err);
+int rp_block_back(struct rp_vhdx *v, uint64_t block, struct rp_error *err); // before a change: see rp_table_back
+// Where the sector bitmap of a block's chunk is: allocated (all zeros) when there is none, backed in any case.
+int rp_bitmap_need(struct rp_vhdx *v, uint64_t block, uint64_t *file_offset, struct rp_error *err);
 // Sets or clears the bits of a range inside one block.
 int rp_bitmap_fill(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool value,
                    struct rp_error *err);
-// How far from `offset` the bit keeps its value, within `length`.
-int rp_bitmap_run(struct rp_vhdx *v, uint64_t bitmap, uint64_t offset, uint64_t length, bool *value, uint64_t *run,
-                  struct rp_error *err);
+// How far from `offset` the bit keeps its value, within `length`. With or without lock.
+int rp_bitmap_run(struct rp_vhdx *v, enum rp_locked locked, uint64_t bitmap, uint64_t offset, uint64_t length,
+                  bool *value, uint64_t *run, struct rp_error *err);
 static inline uint64_t rp_block_of(const struct rp_vhdx *v, uint64_t offset) { return offset / v->layout.block_size; }
 // Where the block ends in the virtual disk.
 uint64_t rp_block_end(const struct rp_vhdx *v, uint64_t block);
 // Pages that one change of a block can make dirty.
 size_t rp_block_pages(const struct rp_vhdx *v);
 void rp_block_wait(struct rp_vhdx *v, uint64_t block);  // until it is not moving
-void rp_block_move(struct rp_vhdx *v, uint64_t block);  // waits, then registers it
-void rp_block_moved(struct rp_vhdx *v, uint64_t block); // takes it out again
+// Registers a block to write into; waits while somebody else has it, but for those who let others share it.
+void rp_block_move(struct rp_vhdx *v, uint64_t block);
+void rp_block_let_share(struct rp_vhdx *v, uint64_t block); // it is partly present: others may write into it too
+void rp_block_moved(struct rp_vhdx *v, uint64_t block);     // takes it out again
 
 // ---- extents.c
 

@@ -32,9 +32,7 @@ int rp_vhdx_read(struct rp_vhdx *v, void *buffer, uint32_t size, uint64_t offset
     for (uint8_t *data = buffer; size;) {
         struct rp_piece piece;
         unsigned token = rp_gate_enter(v->gate);
-        rp_lock(v);
-        int failed = rp_blocks_find(v, offset, size, &piece, err);
-        rp_unlock(v);
+        int failed = rp_blocks_find(v, RP_UNLOCKED, offset, size, &piece, err);
         if (!failed && piece.state == RP_BLOCK_FULL)
             failed = rp_payload_read(v, data, piece.length, piece.file_offset, err);
         rp_gate_leave(v->gate, token);
@@ -65,18 +63,22 @@ static int prepare(struct rp_vhdx *v, struct change *c, struct rp_error *err)
 {
     if (rp_block_get(v, c->block, &c->entry, err))
         return -1;
-    if (v->layout.has_parent && rp_bitmap_find(v, c->block, true, &c->bitmap, err))
+    if (rp_bat_state(c->entry) == RP_BLOCK_FULL)
+        return 0;
+    if (rp_block_back(v, c->block, err) || (v->layout.has_parent && rp_bitmap_need(v, c->block, &c->bitmap, err)))
         return -1;
-    if (rp_bat_present(c->entry))
-        c->space = rp_bat_offset(c->entry);
-    else if (rp_space_take(v, v->layout.block_size, &c->space, err))
-        return -1;
+    if (!rp_bat_present(c->entry))
+        return rp_space_take(v, v->layout.block_size, &c->space, err);
+    c->space = rp_bat_offset(c->entry);
+    rp_block_let_share(v, c->block);
     return 0;
 }
 
 // Under lock, after the data is in the file: says so.
 static int publish(struct rp_vhdx *v, struct change *c, struct rp_error *err)
 {
+    if (rp_bat_state(c->entry) == RP_BLOCK_PARTIAL && rp_block_get(v, c->block, &c->entry, err)) // another may share it
+        return -1;
     unsigned state = rp_bat_state(c->entry), target = RP_BLOCK_FULL;
     bool transparent = v->layout.has_parent && (state == RP_BLOCK_NOT_PRESENT || state == RP_BLOCK_PARTIAL);
     if (transparent && !c->whole) {
@@ -86,7 +88,7 @@ static int publish(struct rp_vhdx *v, struct change *c, struct rp_error *err)
             rp_bitmap_fill(v, c->bitmap, start, v->layout.block_size, false, err))
             return -1;
         if (rp_bitmap_fill(v, c->bitmap, c->offset, c->length, true, err) ||
-            rp_bitmap_run(v, c->bitmap, start, length, &here, &run, err))
+            rp_bitmap_run(v, RP_LOCKED, c->bitmap, start, length, &here, &run, err))
             return -1;
         target = here && run == length ? RP_BLOCK_FULL : RP_BLOCK_PARTIAL;
     }
@@ -134,9 +136,7 @@ static int overwrite(struct rp_vhdx *v, const struct rp_payload *payload, uint64
     struct rp_piece piece;
     *done = 0;
     unsigned token = rp_gate_enter(v->gate);
-    rp_lock(v);
-    int failed = rp_blocks_find(v, offset, length, &piece, err);
-    rp_unlock(v);
+    int failed = rp_blocks_find(v, RP_UNLOCKED, offset, length, &piece, err);
     if (!failed && piece.state == RP_BLOCK_FULL) {
         failed = payload->put(payload->context, v->store, piece.file_offset, offset, piece.length, err);
         *done = piece.length;

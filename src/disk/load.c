@@ -58,7 +58,7 @@ static int place_regions(struct rp_vhdx *v, struct rp_error *err)
         if (r->offset < log_end && log < r->offset + r->length)
             return rp_fail(err, RP_ERR_CORRUPT, "%s: a region lies on the log", v->path);
         if (rp_guid_equal(&r->id, &rp_vhdx_region_bat)) {
-            v->bat_offset = r->offset;
+            atomic_store(&v->table.offset, r->offset);
             v->bat_length = r->length;
         } else if (rp_guid_equal(&r->id, &rp_vhdx_region_metadata)) {
             v->metadata_offset = r->offset;
@@ -160,5 +160,8 @@ static int load_metadata(struct rp_vhdx *v, struct rp_error *err)
 
 int rp_vhdx_load(struct rp_vhdx *v, struct rp_error *err)
 {
-    return load_regions(v, err) || place_regions(v, err) || load_metadata(v, err) ? -1 : 0;
+    if (load_regions(v, err) || place_regions(v, err) || load_metadata(v, err))
+        return -1;
+    atomic_store(&v->file_end, rp_max64(v->file_size, v->overlay.file_size));
+    return rp_table_init(v, err);
 }

@@ -84,6 +84,8 @@ int rp_vhdx_set_parent_locator(struct rp_vhdx *v, const struct rp_guid *linkage,
     rp_locator_set_guid(&locator, "parent_linkage2", linkage2);
     if ((path && rp_locator_set_paths(&locator, v->path, path, err)) || rp_locator_encode(&locator, &item, err))
         return -1;
+    if (rp_space_back(v, v->metadata_offset, v->metadata_length, err))
+        return -1;
     size_t pages = 3 + item.size / RP_VHDX_PAGE; // the table's entry, and the item wherever it lies
     if (pages > v->log.batch)
         return rp_fail(err, RP_ERR_INVALID, "%s: a parent locator of %zu bytes", v->path, item.size);
@@ -106,7 +108,7 @@ static int table_is_clear(struct rp_vhdx *v, uint64_t from, uint64_t to, bool *c
     *clear = true;
     for (uint64_t at = from * 8; at < to * 8 && *clear;) {
         size_t n = (size_t)rp_min64(to * 8 - at, RP_VHDX_PAGE - at % RP_VHDX_PAGE);
-        if (rp_cache_read(v, v->bat_offset + at, page, n, err))
+        if (rp_cache_read(v, v->table.offset + at, page, n, err))
             return -1;
         for (size_t i = 0; i < n; i++)
             *clear &= !page[i];
@@ -120,9 +122,9 @@ static int copy_table(struct rp_vhdx *v, uint64_t entries, uint64_t to, struct r
 {
     enum { STEP = RP_VHDX_PAGE };
     uint8_t buffer[STEP];
-    for (uint64_t at = 0; at < entries * 8; at += STEP) {
+    for (uint64_t at = 0; (at = rp_table_skip(v, at / 8) * 8) < entries * 8; at += STEP) {
         size_t n = (size_t)rp_min64(STEP, entries * 8 - at);
-        if (rp_cache_read(v, v->bat_offset + at, buffer, n, err))
+        if (rp_cache_read(v, v->table.offset + at, buffer, n, err))
             return -1;
         bool zero = true;
         for (size_t i = 0; i < n && zero; i++)
@@ -147,16 +149,19 @@ static int name_table(struct rp_vhdx *v, uint64_t offset, uint32_t length, struc
     for (int copy = 0; copy < 2; copy++)
         if (rp_cache_write(v, RP_VHDX_REGIONS_OFFSET(copy), table, RP_VHDX_TABLE, err))
             return -1;
-    v->bat_offset = offset;
+    atomic_store(&v->table.offset, offset);
     v->bat_length = length;
     return 0;
 }
 
 static int move_table(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, struct rp_error *err)
 {
-    uint64_t old = v->bat_offset, old_length = v->bat_length, offset;
+    uint64_t old = v->table.offset, old_length = v->bat_length, offset;
     uint64_t length = rp_align_up(layout->entries * 8, RP_VHDX_ALIGN);
-    if (rp_space_take(v, length, &offset, err) || copy_table(v, v->layout.entries, offset, err))
+    if (rp_space_take(v, length, &offset, err))
+        return -1;
+    memset(v->table.backed, 0, rp_div_up(v->table.pages, 64) * 8); // the new place
+    if (copy_table(v, v->layout.entries, offset, err))
         return -1;
     v->barrier = true; // the copy must be durable before the entry that names it
     if (name_table(v, offset, (uint32_t)length, err))
@@ -211,7 +216,10 @@ static int grow(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, struct r
         return -1;
     if (store_size(v, layout->size, err))
         return -1;
-    v->layout = *layout;
+    v->layout.size = layout->size; // only what differs: the rest is read without the lock
+    v->layout.blocks = layout->blocks;
+    v->layout.chunks = layout->chunks;
+    v->layout.entries = layout->entries;
     v->info.size = layout->size;
     atomic_store(&v->size, layout->size);
     return 0;
@@ -239,7 +247,7 @@ int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
             failed = rp_flush(v, RP_FLUSH_LOG, err);
             rp_lock(v);
         } else {
-            pthread_cond_wait(&v->changed, &v->lock);
+            rp_wait(v);
             failed = atomic_load(&v->failed) ? rp_session_check(v, err) : 0;
         }
     }
@@ -252,7 +260,7 @@ int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
     failed = failed || rp_vhdx_flush(v, err);
     rp_lock(v);
     v->growing = false;
-    pthread_cond_broadcast(&v->changed);
+    rp_wake(v);
     rp_unlock(v);
     return failed ? -1 : 0;
 }

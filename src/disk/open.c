@@ -88,6 +88,7 @@ void rp_vhdx_abandon(struct rp_vhdx *v)
     rp_cache_free(v);
     rp_shm_close(v->journal.shm);
     rp_space_free_all(v);
+    rp_table_free(&v->table);
     rp_ranges_clear(&v->overlay.zeros);
     rp_locator_clear(&v->locator);
     rp_gate_free(v->gate);
@@ -121,6 +122,7 @@ int rp_vhdx_freeze(struct rp_vhdx *v, struct rp_error *err)
     rp_lock(v);
     v->file_size = size;
     rp_unlock(v);
+    atomic_store(&v->file_end, size);
     atomic_store(&v->writable, false);
     rp_journal_remove(v);
     return v->flags & RP_VHDX_NO_LOCK ? 0 : rp_store_lock(v->store, false, err);

@@ -27,7 +27,7 @@ int rp_session_fail(struct rp_vhdx *v, const struct rp_error *why)
         v->failure = *why;
         atomic_store(&v->failed, true);
     }
-    pthread_cond_broadcast(&v->changed);
+    rp_wake(v);
     rp_unlock(v);
     return -1;
 }
@@ -43,6 +43,12 @@ int rp_session_check(struct rp_vhdx *v, struct rp_error *err)
         rp_context(err, "an earlier write could not be made durable");
     }
     return -1;
+}
+
+// Before the file says that a session began: without room for its log there is none, and nothing is lost.
+static int back_log(struct rp_vhdx *v, struct rp_error *err)
+{
+    return rp_space_back(v, v->header.log_offset, v->header.log_length, err);
 }
 
 static int start(struct rp_vhdx *v, enum rp_session level, struct rp_error *err)
@@ -82,6 +88,10 @@ int rp_session_begin(struct rp_vhdx *v, enum rp_session level, struct rp_error *
     int failed = 0;
     pthread_mutex_lock(&v->session_lock);
     int begun = atomic_load(&v->begun);
+    if (begun == RP_SESSION_NONE && back_log(v, err)) {
+        pthread_mutex_unlock(&v->session_lock);
+        return -1;
+    }
     if (begun < (int)level && !rp_session_check(v, &why)) {
         failed = begun == RP_SESSION_NONE ? start(v, level, &why) : raise_level(v, &why);
         if (!failed)
@@ -97,9 +107,9 @@ static void set_flushing(struct rp_vhdx *v, bool flushing)
 {
     rp_lock(v);
     while (flushing && v->flushing)
-        pthread_cond_wait(&v->changed, &v->lock);
+        rp_wait(v);
     v->flushing = flushing;
-    pthread_cond_broadcast(&v->changed);
+    rp_wake(v);
     rp_unlock(v);
 }
 
@@ -123,8 +133,12 @@ int rp_session_end(struct rp_vhdx *v, struct rp_error *err)
     }
     // Only now may the file shrink: an entry of the log may have asked for all of it.
     rp_lock(v); // also against readers of a file that is being frozen
-    failed = failed || rp_space_start(v, &why);
+    failed = failed || rp_space_cut(v, &why);
     rp_unlock(v);
+    if (!failed) {
+        rp_space_clear(v);
+        rp_store_punch(v->store, v->header.log_offset, v->header.log_length, NULL); // nobody will read it
+    }
     failed = failed || rp_store_settle(v->store, &why); // the last touch: the file's times are what they will stay
     if (!failed) {
         rp_lock(v);

@@ -1,13 +1,17 @@
 // File space. Whatever is handed out reads as zeros, durably: new space behind the end of the file (the kernel's
 // zeros), or freed space that went through the stages in struct rp_space. So an allocation needs no sync of its own,
 // and a power cut can never show one block's old data in another.
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/num.h"
 #include "disk/impl.h"
 
-enum { EXTEND_MAX = 64 }; // MiB at a time; a file that is closed is cut back to what is used
+enum { // MiB at a time
+    EXTEND_MIN = 32, EXTEND_MAX = 1024, // a file that is closed is cut back to what is used
+    CLEAR_STEP = 64,
+};
 
 struct scan {
     uint8_t *used; // a bit per MiB of the file
@@ -47,30 +51,17 @@ static int scan_entry(struct scan *scan, struct rp_vhdx *v, uint64_t index, uint
                     bitmap ? "a sector bitmap" : "a block", err);
 }
 
-// Walks the parts of the table that the file really holds: a sparse one costs nothing.
+// Walks the parts of the table that may hold something: a sparse one costs nothing.
 static int scan_table(struct scan *scan, struct rp_vhdx *v, struct rp_error *err)
 {
-    RP_CLEANUP(rp_ranges_clear) struct rp_ranges parts = {0};
-    uint64_t bytes = v->layout.entries * 8;
-    if (rp_store_extents(v->store, v->bat_offset, bytes, &parts, err))
-        return -1;
-    enum { STEP = 64 * 1024 };
-    RP_AUTO_FREE uint8_t *buffer = rp_xmalloc(STEP);
-    for (size_t i = 0; i < parts.count; i++) {
-        uint64_t at = rp_align_down(parts.items[i].offset, 8), end = parts.items[i].offset + parts.items[i].length;
-        end = rp_min64(rp_align_up(end, 8), v->bat_offset + bytes);
-        while (at < end) {
-            size_t n = (size_t)rp_min64(STEP, end - at);
-            if (rp_store_pread(v->store, buffer, n, at, err))
+    uint64_t words[RP_PAGE_WORDS];
+    for (uint64_t at = 0; (at = rp_table_skip(v, at)) < v->layout.entries; at += RP_PAGE_WORDS) {
+        uint64_t n = rp_min64(RP_PAGE_WORDS, v->layout.entries - at);
+        if (rp_store_pread(v->store, words, n * 8, v->table.offset + at * 8, err))
+            return -1;
+        for (size_t i = 0; i < n; i++)
+            if (words[i] && scan_entry(scan, v, at + i, le64toh(words[i]), err))
                 return -1;
-            for (size_t k = 0; k < n; k += 8) {
-                uint64_t entry;
-                memcpy(&entry, buffer + k, 8);
-                if (entry && scan_entry(scan, v, (at + k - v->bat_offset) / 8, le64toh(entry), err))
-                    return -1;
-            }
-            at += n;
-        }
     }
     return 0;
 }
@@ -111,6 +102,55 @@ int rp_space_start(struct rp_vhdx *v, struct rp_error *err)
     return 0;
 }
 
+// Takes the free space at the end out of the lists.
+static void lower_end(struct rp_space *space)
+{
+    struct rp_ranges *lists[] = {&space->zeros, &space->dirty, &space->clearing};
+    for (size_t i = 0; i < 3; i++)
+        rp_ranges_normalize(lists[i]);
+    for (size_t i = 0; i < 3; i++) {
+        const struct rp_range *last = lists[i]->items + lists[i]->count - 1;
+        if (!lists[i]->count || last->offset + last->length != space->end)
+            continue;
+        space->end = last->offset;
+        lists[i]->count--;
+        i = (size_t)-1; // what comes before may be in another list
+    }
+}
+
+int rp_space_cut(struct rp_vhdx *v, struct rp_error *err)
+{
+    lower_end(&v->space);
+    atomic_store(&v->file_end, v->space.end);
+    return rp_space_start(v, err);
+}
+
+int rp_space_back(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    if (!rp_store_allocate(v->store, offset, length, &why) || why.code == RP_ERR_UNSUPPORTED)
+        return 0;
+    if (err && err->code == RP_OK)
+        *err = why;
+    return -1;
+}
+
+static int extend(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
+{
+    struct rp_space *space = &v->space;
+    uint64_t step = rp_align_up(space->end / 4, RP_VHDX_ALIGN);
+    step = rp_min64(rp_max64(step, EXTEND_MIN * RP_VHDX_ALIGN), EXTEND_MAX * RP_VHDX_ALIGN);
+    uint64_t target = space->end + rp_max64(size, step);
+    if (rp_store_truncate(v->store, target, NULL)) { // the largest file of this file system?
+        target = space->end + size;
+        if (rp_store_truncate(v->store, target, err))
+            return -1;
+    }
+    space->extended = target;
+    atomic_store(&v->file_end, target);
+    return 0;
+}
+
 int rp_space_take(struct rp_vhdx *v, uint64_t size, uint64_t *offset, struct rp_error *err)
 {
     struct rp_space *space = &v->space;
@@ -127,13 +167,8 @@ int rp_space_take(struct rp_vhdx *v, uint64_t size, uint64_t *offset, struct rp_
     }
     if (space->end + size > RP_VHDX_MAX_FILE)
         return rp_fail(err, RP_ERR_NO_SPACE, "%s: the file is as large as it can be", v->path);
-    if (space->end + size > space->extended) {
-        uint64_t step = rp_min64(rp_align_up(space->end / 16, RP_VHDX_ALIGN), EXTEND_MAX * RP_VHDX_ALIGN);
-        uint64_t target = space->end + rp_max64(size, step);
-        if (rp_store_truncate(v->store, target, err))
-            return -1;
-        space->extended = target;
-    }
+    if (space->end + size > space->extended && extend(v, size, err))
+        return -1;
     *offset = space->end;
     space->end += size;
     return 0;
@@ -155,33 +190,37 @@ static int write_zeros(struct rp_vhdx *v, uint64_t offset, uint64_t length, stru
     return 0;
 }
 
-int rp_space_clear(struct rp_vhdx *v, struct rp_error *err)
+static int clear(struct rp_vhdx *v, uint64_t offset, uint64_t length)
+{
+    struct rp_error why = {0};
+    if (!rp_store_punch(v->store, offset, length, &why))
+        return 0;
+    return why.code == RP_ERR_UNSUPPORTED ? write_zeros(v, offset, length, NULL) : -1;
+}
+
+void rp_space_clear(struct rp_vhdx *v)
 {
     rp_lock(v);
     struct rp_ranges work = v->space.dirty;
     v->space.dirty = (struct rp_ranges){0};
     rp_unlock(v);
     if (!work.count)
-        return 0;
-    // Reads and writes that found their block before it was freed may still be on their way to this space.
-    rp_gate_close(v->gate);
-    rp_gate_open(v->gate);
+        return;
+    rp_gate_wait(v->gate); // reads and writes that found their block before it was freed are on their way to this space
     rp_ranges_normalize(&work);
-    int failed = 0;
-    for (size_t i = 0; !failed && i < work.count; i++) {
-        struct rp_error why = {0};
-        failed = rp_store_punch(v->store, work.items[i].offset, work.items[i].length, &why);
-        if (failed && why.code == RP_ERR_UNSUPPORTED)
-            failed = write_zeros(v, work.items[i].offset, work.items[i].length, err);
-        else if (failed && err)
-            *err = why;
+    for (size_t i = 0; i < work.count; i++) {
+        uint64_t at = work.items[i].offset, end = at + work.items[i].length;
+        bool failed = false;
+        while (at < end) { // in steps: a file system may stop writers of this file meanwhile
+            uint64_t n = rp_min64(end - at, CLEAR_STEP * RP_VHDX_ALIGN);
+            failed = failed || clear(v, at, n);
+            rp_lock(v);
+            rp_ranges_push(failed ? &v->space.dirty : &v->space.clearing, at, n);
+            rp_unlock(v);
+            at += n;
+        }
     }
-    rp_lock(v);
-    for (size_t i = 0; i < work.count; i++)
-        rp_ranges_push(failed ? &v->space.dirty : &v->space.clearing, work.items[i].offset, work.items[i].length);
-    rp_unlock(v);
     rp_ranges_clear(&work);
-    return failed;
 }
 
 void rp_space_free_all(struct rp_vhdx *v)

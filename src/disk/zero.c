@@ -22,9 +22,9 @@ static int drop_block(struct rp_vhdx *v, uint64_t block, unsigned state, struct 
 {
     uint64_t entry, bitmap;
     // A chunk that a child touches gets its bitmap, needed or not: libvhdi misreads one without.
-    if (v->layout.has_parent && rp_bitmap_find(v, block, true, &bitmap, err))
+    if (v->layout.has_parent && rp_bitmap_need(v, block, &bitmap, err))
         return -1;
-    if (rp_block_get(v, block, &entry, err) || rp_block_put(v, block, state, 0, err))
+    if (rp_block_get(v, block, &entry, err) || rp_block_back(v, block, err) || rp_block_put(v, block, state, 0, err))
         return -1;
     if (rp_bat_present(entry))
         rp_space_free(v, rp_bat_offset(entry), v->layout.block_size);
@@ -86,10 +86,27 @@ static int zero_block(struct rp_vhdx *v, uint64_t offset, uint64_t end, bool cha
     return failed;
 }
 
+// How much from `offset` on needs no look, block by block, because a disk without parent has nothing there.
+static int skip_empty(struct rp_vhdx *v, uint64_t offset, uint64_t length, uint64_t *empty, struct rp_error *err)
+{
+    struct rp_piece piece;
+    *empty = 0;
+    if (v->layout.has_parent || rp_blocks_find(v, RP_UNLOCKED, offset, length, &piece, err))
+        return v->layout.has_parent ? 0 : -1;
+    if (piece.state != RP_BLOCK_FULL)
+        *empty = piece.length;
+    return 0;
+}
+
 static int zero(struct rp_vhdx *v, uint64_t offset, uint64_t length, bool change, struct rp_ranges *changed,
                 struct rp_error *err)
 {
     for (uint64_t end = offset + length; offset < end;) {
+        uint64_t empty;
+        if (skip_empty(v, offset, end - offset, &empty, err))
+            return -1;
+        if ((offset += empty) == end)
+            break;
         uint64_t stop = rp_min64(end, (rp_block_of(v, offset) + 1) * v->layout.block_size);
         if (zero_block(v, offset, stop, change, changed, err))
             return -1;
@@ -129,9 +146,13 @@ static int trim(struct rp_vhdx *v, uint64_t offset, uint64_t length, bool change
         return 0; // its blocks stay allocated ([MS-VHDX] 2.5.1.1, note 6)
     uint64_t size = atomic_load(&v->size), end = offset + length, block_size = v->layout.block_size;
     uint64_t first = rp_div_up(offset, block_size), last = end == size ? rp_div_up(end, block_size) : end / block_size;
-    for (uint64_t block = first; block < last; block++)
-        if (trim_block(v, block, change, changed, err))
+    for (uint64_t block = first, empty; block < last; block++) {
+        if (skip_empty(v, block * block_size, rp_min64(last * block_size, size) - block * block_size, &empty, err))
             return -1;
+        block += rp_div_up(empty, block_size); // whole blocks, but for the disk's last
+        if (block < last && trim_block(v, block, change, changed, err))
+            return -1;
+    }
     return 0;
 }
 

@@ -270,6 +270,16 @@ static int memory_extents(struct rp_store *store, uint64_t offset, uint64_t leng
     return 0;
 }
 
+static int memory_allocate(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err)
+{
+    struct memory_store *m = (struct memory_store *)store;
+    if (enter(m, err))
+        return -1;
+    int failed = rp_range_ok(offset, length, m->node->live.size) ? 0 : rp_fail(err, RP_ERR_INVALID, "%s: ends before", store->name);
+    leave(m);
+    return failed;
+}
+
 static int memory_punch(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err)
 {
     struct memory_store *m = (struct memory_store *)store;
@@ -383,6 +393,7 @@ static const struct rp_store_ops store_ops = {
     .truncate = memory_truncate,
     .size = memory_size,
     .extents = memory_extents,
+    .allocate = memory_allocate,
     .punch = memory_punch,
     .clone_range = memory_clone_range,
     .identity = memory_identity,

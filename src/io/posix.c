@@ -158,6 +158,14 @@ static int file_extents(struct rp_store *store, uint64_t offset, uint64_t length
     return 0;
 }
 
+static int file_allocate(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err)
+{
+    while (fallocate(fd_of(store), FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length))
+        if (errno != EINTR)
+            return rp_fail_sys(err, errno, "%s: take %llu bytes of space", store->name, (unsigned long long)length);
+    return 0;
+}
+
 static int file_punch(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err)
 {
     if (fallocate(fd_of(store), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length))
@@ -232,6 +240,7 @@ static const struct rp_store_ops file_ops = {
     .truncate = file_truncate,
     .size = file_size,
     .extents = file_extents,
+    .allocate = file_allocate,
     .punch = file_punch,
     .clone_range = file_clone_range,
     .identity = file_identity,

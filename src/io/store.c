@@ -44,6 +44,13 @@ int rp_store_extents(struct rp_store *store, uint64_t offset, uint64_t length, s
     return 0;
 }
 
+int rp_store_allocate(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err)
+{
+    if (store->ops->allocate)
+        return store->ops->allocate(store, offset, length, err);
+    return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: cannot take space beforehand", store->name);
+}
+
 int rp_store_punch(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err)
 {
     if (store->ops->punch)

@@ -36,6 +36,7 @@ struct rp_store_ops {
     int (*truncate)(struct rp_store *store, uint64_t size, struct rp_error *err);
     int (*size)(struct rp_store *store, uint64_t *size, struct rp_error *err);
     int (*extents)(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_ranges *data, struct rp_error *err);
+    int (*allocate)(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err);
     int (*punch)(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err);
     int (*clone_range)(struct rp_store *target, uint64_t target_offset, struct rp_store *source, uint64_t source_offset,
                        uint64_t length, struct rp_error *err);
@@ -70,6 +71,9 @@ int rp_store_truncate(struct rp_store *store, uint64_t size, struct rp_error *er
 int rp_store_size(struct rp_store *store, uint64_t *size, struct rp_error *err);
 // Appends the parts of the range that may hold something other than zeros. A store that cannot tell reports all of it.
 int rp_store_extents(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_ranges *data, struct rp_error *err);
+// Takes space for a range inside the file, so that later writes there do not fail for want of it; what it reads as stays the
+// same. RP_ERR_NO_SPACE; RP_ERR_UNSUPPORTED where the file system cannot.
+int rp_store_allocate(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err);
 // Gives the space back; the range reads as zero afterwards. RP_ERR_UNSUPPORTED where the file system cannot.
 int rp_store_punch(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err);
 // Makes a range of `target`, inside its size, share the blocks of a range of `source` (FICLONERANGE); durable after a flush

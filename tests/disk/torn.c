@@ -143,6 +143,11 @@ static int torn_extents(struct rp_store *s, uint64_t offset, uint64_t length, st
     return rp_store_extents(TORN(s)->inner, offset, length, data, err);
 }
 
+static int torn_allocate(struct rp_store *s, uint64_t offset, uint64_t length, struct rp_error *err)
+{
+    return go_on(TORN(s), err) ? -1 : rp_store_allocate(TORN(s)->inner, offset, length, err);
+}
+
 static int torn_punch(struct rp_store *s, uint64_t offset, uint64_t length, struct rp_error *err)
 {
     if (go_on(TORN(s), err))
@@ -190,6 +195,7 @@ static const struct rp_store_ops store_ops = {
     .truncate = torn_truncate,
     .size = torn_size,
     .extents = torn_extents,
+    .allocate = torn_allocate,
     .punch = torn_punch,
     .clone_range = torn_clone_range,
     .identity = torn_identity,
