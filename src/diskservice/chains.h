@@ -25,6 +25,7 @@ struct rp_layer {
     struct rp_rct *rct;   // of a frozen file: opened at the first question
     bool rct_unusable;    // no tracking file, or none that can be trusted
     bool broken;          // after a failed write nobody knows what the file says: nothing is built on it in this session
+    bool disk_shared, tracking_shared; // what is not in the files yet is in shared memory
     struct rp_store *lock; // held here, so that the file can be reopened without letting go of it
     atomic_uint references;
 };
@@ -48,6 +49,11 @@ struct rp_engine {
     char *shm_directory;   // NULL: none
     struct rp_store *lock; // RP_ENGINE_LOCK
     bool opened;           // all of it
+    struct rp_shm *announcement; // switch.h; NULL: none
+    bool prepared;               // there is something in it to announce
+    struct rp_flusher *flusher;
+    atomic_bool sync_failed;
+    _Atomic uint64_t room_told_ns; // when somebody was last told that there is no space
     struct rp_gate *gate;
     pthread_mutex_t flushing;
     pthread_mutex_t chains;
@@ -93,10 +99,31 @@ struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer);
 // Freezes the VHDX, then binds its tracker (if any) to the frozen file.
 int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err);
 
+// adopt.c
 // Keeps what a layer that is open for writing has not written yet in shared memory: its disk from rp_vhdx_open on, its
 // tracker from rp_rct_open_write, rp_rct_prepare_child or rp_rct_thaw on, before the first change. Whichever is there and not
 // shared yet; without shared memory it says so in the log, and a kill counts like a power cut.
 void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer);
+// As rp_layer_release, of a file that is about to be deleted: what it has in shared memory goes too.
+void rp_layer_discard(struct rp_engine *engine, struct rp_layer *layer);
+// Brings into the files what a killed engine left. The record has been read, nothing is open.
+int rp_engine_adopt(struct rp_engine *engine, struct rp_error *err);
+// A sync failed (any other error is ignored): said once, and remembered until the machine starts anew or the disks were opened
+// again, then without what was in memory only.
+void rp_engine_sync_failed(struct rp_engine *engine, const struct rp_error *why);
+
+// flusher.c
+// The background thread that writes the trackers of the leaves now and then.
+void rp_flusher_start(struct rp_engine *engine);
+void rp_flusher_stop(struct rp_engine *engine); // at once, but for a write that is under way
+// What the thread does every second. `now_ns`: monotonic.
+void rp_flusher_look(struct rp_engine *engine, uint64_t now_ns);
+
+// room.c
+// Whether fresh leaves on these disks, and what it takes to freeze the leaves of now, will find room. NO_SPACE says what to do.
+int rp_room_for_leaves(struct rp_engine *engine, struct rp_engine_chain *const *disks, size_t count, struct rp_error *err);
+// A request of the guest found no space: says so, once in a while.
+void rp_room_missing(struct rp_engine *engine, size_t disk);
 
 // engine.c
 // A pause: takes `flushing` and `chains`, then closes the gate: guest I/O is out, the leaves may be exchanged. Returns when it

@@ -4,7 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "diskservice/chains.h"
+#include "diskservice/switch.h"
 
 static void copy_result(struct rp_engine_checkpoint *to, const struct rp_engine_checkpoint *from)
 {
@@ -64,20 +64,25 @@ static struct rp_layer *prepare_child(struct rp_engine *engine, struct rp_engine
     struct rp_vhdx_session session = {rp_guid_new(), rp_guid_new()};
     struct rp_rct_disk state;
     if (rp_layer_state_at_rest(engine->fs, path, &state, err) ||
-        (leaf->rct && !(child->rct = rp_rct_prepare_child(leaf->rct, path, &state, &session, err))) ||
-        !(child->vhdx = rp_vhdx_open(engine->fs, path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &session, err)) ||
-        rp_vhdx_set_parent(child->vhdx, leaf->vhdx, err) || rp_vhdx_begin_data_change(child->vhdx, err)) {
-        rp_layer_release(child);
-        return NULL;
-    }
+        (leaf->rct && !(child->rct = rp_rct_prepare_child(leaf->rct, path, &state, &session, err))))
+        goto failed;
+    rp_layer_share(engine, child);
+    if (!(child->vhdx = rp_vhdx_open(engine->fs, path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &session, err)))
+        goto failed;
+    rp_layer_share(engine, child);
+    if (rp_vhdx_set_parent(child->vhdx, leaf->vhdx, err) || rp_vhdx_begin_data_change(child->vhdx, err))
+        goto failed;
     child->rct_unusable = !child->rct;
     return child;
+failed:
+    rp_layer_discard(engine, child);
+    return NULL;
 }
 
 static void discard_child(struct rp_engine *engine, struct rp_layer *child, const char *path)
 {
     bool exists;
-    rp_layer_release(child);
+    rp_layer_discard(engine, child);
     rp_rct_remove(engine->fs, path, NULL);
     if (!rp_fs_exists(engine->fs, path, &exists, NULL) && exists)
         rp_fs_unlink(engine->fs, path, NULL);
@@ -91,76 +96,30 @@ struct fresh {
     size_t count;
     struct rp_engine_chain *disks[RP_ENGINE_MAX_DISKS];
     char *paths[RP_ENGINE_MAX_DISKS];
+    struct rp_layer *frozen[RP_ENGINE_MAX_DISKS]; // the leaves until then
     struct rp_layer *children[RP_ENGINE_MAX_DISKS];
     struct rp_rct_id ids[RP_ENGINE_MAX_DISKS];
     uint64_t pause_ns;
 };
 
-// Everything that takes time. On failure nothing of it stays.
-static int prepare(struct fresh *f, struct rp_error *err)
-{
-    struct rp_engine *engine = f->engine;
-    size_t made = 0;
-    // Listed before they exist: whenever the power goes, the next open knows them for ours.
-    int failed = rp_engine_prune_record(engine, err);
-    for (size_t i = 0; i < f->count && !failed; i++) {
-        f->paths[i] = child_path(rp_chain_leaf(f->disks[i])->path);
-        failed = rp_record_add_scratch(&engine->record, f->paths[i], err);
-    }
-    failed = failed || rp_engine_write_record(engine, err);
-    while (!failed && made < f->count) {
-        f->children[made] = prepare_child(engine, f->disks[made], f->paths[made], err);
-        failed = !f->children[made++];
-    }
-    while (failed && made)
-        made--, discard_child(engine, f->children[made], f->paths[made]);
-    return failed;
-}
-
-// The pause: nothing in it waits for a disk. Returns the number of the switch.
-static unsigned long pause_and_swap(struct fresh *f)
-{
-    struct rp_engine *engine = f->engine;
-    pthread_mutex_lock(&engine->chains);
-    uint64_t start = rp_clock_monotonic_ns();
-    rp_gate_close(engine->gate);
-    for (size_t i = 0; i < f->count; i++) {
-        struct rp_layer *leaf = rp_chain_leaf(f->disks[i]);
-        if (leaf->rct)
-            f->ids[i] = rp_rct_seal(leaf->rct);
-        f->disks[i]->layers[f->disks[i]->depth++] = f->children[i];
-    }
-    unsigned long announced = atomic_fetch_add(&engine->announced, 1) + 1;
-    rp_gate_open(engine->gate);
-    f->pause_ns = rp_clock_monotonic_ns() - start;
-    for (size_t i = 0; i < f->count; i++)
-        rp_engine_publish(engine, f->disks[i]);
-    pthread_mutex_unlock(&engine->chains);
-    return announced;
-}
-
-static struct rp_layer *frozen_of(const struct rp_engine_chain *disk) { return disk->layers[disk->depth - 2]; }
-
 // What the record says of it: the checkpoint's result, or that the fresh leaf is to be merged down as well.
-static int note(struct fresh *f, struct rp_error *err)
+static int note(const struct fresh *f, struct rp_record *record, struct rp_error *err)
 {
-    struct rp_record *record = &f->engine->record;
     struct rp_engine_checkpoint made = {.pause_ns = f->pause_ns};
     if (f->operation)
         made.operation = *f->operation;
     for (size_t i = 0; i < f->count; i++) {
-        struct rp_layer *frozen = frozen_of(f->disks[i]), *leaf = rp_chain_leaf(f->disks[i]);
         struct rp_record_disk *entry = &record->disks[f->disks[i] - f->engine->disks];
         free(entry->leaf_path);
-        entry->leaf_path = rp_xstrdup(leaf->path);
-        if (!f->operation && rp_record_add_merging(record, leaf->path, err))
+        entry->leaf_path = rp_xstrdup(f->children[i]->path);
+        if (!f->operation && rp_record_add_merging(record, f->children[i]->path, err))
             return -1;
         if (f->operation)
             made.disks[made.count++] = (struct rp_engine_frozen){
                 .disk_id = f->disks[i]->disk_id,
-                .path = rp_xstrdup(frozen->path),
-                .leaf_path = rp_xstrdup(leaf->path),
-                .tracked = frozen->rct != NULL,
+                .path = rp_xstrdup(f->frozen[i]->path),
+                .leaf_path = rp_xstrdup(f->children[i]->path),
+                .tracked = f->frozen[i]->rct != NULL,
                 .id = f->ids[i],
             };
     }
@@ -171,21 +130,91 @@ static int note(struct fresh *f, struct rp_error *err)
     return 0;
 }
 
+// Puts down what the record will say, for the engine that would have to finish this one's switch.
+static int prepare_announcement(struct fresh *f, struct rp_error *err)
+{
+    RP_AUTO_FREE struct rp_record *next = rp_xcalloc(1, sizeof *next);
+    bool shared = true;
+    for (size_t i = 0; i < f->count; i++) {
+        shared &= f->frozen[i]->disk_shared && f->children[i]->disk_shared;
+        if (f->frozen[i]->rct)
+            f->ids[i] = (struct rp_rct_id){rp_rct_tracking_guid(f->frozen[i]->rct), rp_rct_epoch(f->frozen[i]->rct)};
+    }
+    if (!shared)
+        return 0;
+    int failed = rp_record_copy(&f->engine->record, next, err) || note(f, next, err);
+    next->generation++;
+    if (!failed)
+        rp_switch_prepare(f->engine, next);
+    rp_record_clear(next);
+    return failed ? -1 : 0;
+}
+
+// Everything that takes time. On failure nothing of it stays.
+static int prepare(struct fresh *f, struct rp_error *err)
+{
+    struct rp_engine *engine = f->engine;
+    size_t made = 0;
+    int failed = rp_room_for_leaves(engine, f->disks, f->count, err) || rp_engine_prune_record(engine, err);
+    // Listed before they exist: whenever the power goes, the next open knows them for ours.
+    for (size_t i = 0; i < f->count && !failed; i++) {
+        f->frozen[i] = rp_chain_leaf(f->disks[i]);
+        f->paths[i] = child_path(f->frozen[i]->path);
+        failed = rp_record_add_scratch(&engine->record, f->paths[i], err);
+    }
+    failed = failed || rp_engine_write_record(engine, err);
+    while (!failed && made < f->count) {
+        f->children[made] = prepare_child(engine, f->disks[made], f->paths[made], err);
+        failed = !f->children[made++];
+    }
+    // Written out now, while nobody waits for it: then there is little left to write between the pause and the record.
+    for (size_t i = 0; i < f->count && !failed; i++)
+        failed = rp_vhdx_flush(f->frozen[i]->vhdx, err);
+    failed = failed || prepare_announcement(f, err);
+    while (failed && made)
+        made--, discard_child(engine, f->children[made], f->paths[made]);
+    return failed ? -1 : 0;
+}
+
+// The pause: nothing in it waits for a disk. Returns the number of the switch.
+static unsigned long pause_and_swap(struct fresh *f)
+{
+    struct rp_engine *engine = f->engine;
+    uint64_t paused_at = rp_engine_pause(engine);
+    for (size_t i = 0; i < f->count; i++) {
+        if (f->frozen[i]->rct)
+            f->ids[i] = rp_rct_seal(f->frozen[i]->rct); // as announced: sealing is the business of who has the turn
+        f->disks[i]->layers[f->disks[i]->depth++] = f->children[i];
+    }
+    unsigned long announced = atomic_fetch_add(&engine->announced, 1) + 1;
+    rp_switch_announce(engine);
+    f->pause_ns = rp_engine_resume(engine, paused_at);
+    for (size_t i = 0; i < f->count; i++)
+        rp_engine_publish(engine, f->disks[i]);
+    return announced;
+}
+
 // Freezes the files that were leaves, and writes the record. A failure here cannot be undone: rp_engine_fail.
 static int settle(struct fresh *f, struct rp_error *err)
 {
     struct rp_engine *engine = f->engine;
     int failed = 0;
     for (size_t i = 0; i < f->count && !failed; i++) {
+        struct rp_error why = {0};
         pthread_mutex_lock(&engine->chains);
-        failed = rp_layer_freeze(frozen_of(f->disks[i]), err);
+        failed = rp_layer_freeze(f->frozen[i], &why);
         pthread_mutex_unlock(&engine->chains);
+        if (failed) {
+            rp_engine_sync_failed(engine, &why);
+            return rp_fail(err, why.code, "%s", why.text);
+        }
     }
-    if (failed || note(f, err) || rp_engine_prune_record(engine, err) || rp_engine_write_record(engine, err))
+    if (note(f, &engine->record, err) || rp_engine_prune_record(engine, err) || rp_engine_write_record(engine, err))
         return -1;
+    rp_switch_withdraw(engine);
     // Only now may a reader open them.
     for (size_t i = 0; i < f->count && !failed; i++)
-        failed = rp_store_lock(frozen_of(f->disks[i])->lock, false, err);
+        failed = rp_store_lock(f->frozen[i]->lock, false, err);
     return failed;
 }
 

@@ -1,5 +1,6 @@
 // What the guest does with its disks. Everything happens inside the gate, so a checkpoint sees an operation wholly before
-// or wholly after it: enter → mark → change → leave.
+// or wholly after it: enter → mark → change → leave. What could wait for a disk and need not be inside is done outside: a sync
+// of the leaf, and setting regions of its coarse map, which happens when a part of the disk changes for the first time.
 #include "base/num.h"
 #include "diskservice/chains.h"
 
@@ -11,17 +12,77 @@ int rp_engine_read(struct rp_engine *engine, size_t disk, void *data, uint32_t s
     return failed;
 }
 
+// Without its kilobyte of text: this is done for every request.
+static void no_error(struct rp_error *error)
+{
+    error->code = RP_OK;
+    error->sys = 0;
+    error->text[0] = 0;
+}
+
+static bool are_covered(struct rp_rct *rct, const struct rp_ranges *ranges)
+{
+    for (size_t i = 0; i < ranges->count; i++)
+        if (!rp_rct_covered(rct, ranges->items[i].offset, ranges->items[i].length))
+            return false;
+    return true;
+}
+
+// Inside the gate; leaves it. Afterwards the leaf may be another one, and everything is to be looked at again.
+static int cover(struct rp_engine *engine, size_t disk, const struct rp_ranges *ranges, unsigned token, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
+    int failed = 0;
+    rp_layer_hold(leaf);
+    rp_gate_leave(engine->gate, token);
+    for (size_t i = 0; i < ranges->count && !failed; i++)
+        failed = rp_rct_cover(leaf->rct, ranges->items[i].offset, ranges->items[i].length, &why);
+    token = rp_gate_enter(engine->gate);
+    bool current = rp_chain_leaf(&engine->disks[disk]) == leaf;
+    rp_gate_leave(engine->gate, token);
+    rp_layer_release(leaf);
+    if (!failed || !current) // a frozen file is not covered any more
+        return 0;
+    rp_engine_sync_failed(engine, &why);
+    return rp_fail(err, why.code, "%s", why.text);
+}
+
+// What every change ends with.
+static int finish(struct rp_engine *engine, size_t disk, int failed, bool fua, struct rp_error *why, struct rp_error *err)
+{
+    if (!failed && fua)
+        failed = rp_engine_flush(engine, disk, why);
+    if (!failed)
+        return 0;
+    if (why->code == RP_ERR_NO_SPACE)
+        rp_room_missing(engine, disk);
+    if (err && !err->code)
+        *err = *why;
+    return -1;
+}
+
 int rp_engine_write(struct rp_engine *engine, size_t disk, const void *data, uint32_t size, uint64_t offset, bool fua,
                     struct rp_error *err)
 {
+    struct rp_error why;
+    struct rp_range range = {offset, size};
+    no_error(&why);
     rp_throttle_wait(engine->disks[disk].throttle, size);
-    unsigned token = rp_gate_enter(engine->gate);
-    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
-    if (leaf->rct)
-        rp_rct_mark(leaf->rct, offset, size);
-    int failed = rp_vhdx_write(leaf->vhdx, data, size, offset, err);
-    rp_gate_leave(engine->gate, token);
-    return failed || (fua && rp_engine_flush(engine, disk, err)) ? -1 : 0;
+    for (;;) {
+        unsigned token = rp_gate_enter(engine->gate);
+        struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
+        if (leaf->rct && !rp_rct_covered(leaf->rct, offset, size)) {
+            if (!cover(engine, disk, &(struct rp_ranges){&range, 1, 1}, token, &why))
+                continue;
+            return finish(engine, disk, -1, fua, &why, err);
+        }
+        if (leaf->rct)
+            rp_rct_mark(leaf->rct, offset, size);
+        int failed = rp_vhdx_write(leaf->vhdx, data, size, offset, &why);
+        rp_gate_leave(engine->gate, token);
+        return finish(engine, disk, failed, fua, &why, err);
+    }
 }
 
 typedef int change_fn(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed, struct rp_error *err);
@@ -32,17 +93,26 @@ typedef int change_fn(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, st
 static int change(struct rp_engine *engine, size_t disk, change_fn *preview, change_fn *deed, uint64_t offset,
                   uint64_t length, bool fua, struct rp_error *err)
 {
-    RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
+    struct rp_error why;
+    no_error(&why);
     rp_throttle_wait(engine->disks[disk].throttle, rp_min64(length, RP_MIB)); // whole blocks cost nothing
-    unsigned token = rp_gate_enter(engine->gate);
-    struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
-    int failed = leaf->rct ? preview(leaf->vhdx, offset, length, &changed, err) : 0;
-    for (size_t i = 0; !failed && i < changed.count; i++)
-        rp_rct_mark(leaf->rct, changed.items[i].offset, changed.items[i].length);
-    if (!failed)
-        failed = deed(leaf->vhdx, offset, length, NULL, err);
-    rp_gate_leave(engine->gate, token);
-    return failed || (fua && rp_engine_flush(engine, disk, err)) ? -1 : 0;
+    for (;;) {
+        RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
+        unsigned token = rp_gate_enter(engine->gate);
+        struct rp_layer *leaf = rp_chain_leaf(&engine->disks[disk]);
+        int failed = leaf->rct ? preview(leaf->vhdx, offset, length, &changed, &why) : 0;
+        if (!failed && leaf->rct && !are_covered(leaf->rct, &changed)) {
+            if (!cover(engine, disk, &changed, token, &why))
+                continue;
+            return finish(engine, disk, -1, fua, &why, err);
+        }
+        for (size_t i = 0; !failed && i < changed.count; i++)
+            rp_rct_mark(leaf->rct, changed.items[i].offset, changed.items[i].length);
+        if (!failed)
+            failed = deed(leaf->vhdx, offset, length, NULL, &why);
+        rp_gate_leave(engine->gate, token);
+        return finish(engine, disk, failed, fua, &why, err);
+    }
 }
 
 int rp_engine_zero(struct rp_engine *engine, size_t disk, uint64_t offset, uint64_t length, bool fua, struct rp_error *err)
@@ -97,6 +167,7 @@ int rp_engine_flush(struct rp_engine *engine, size_t disk, struct rp_error *err)
     struct rp_error why = {0};
     int failed = rp_engine_check(engine, &why) || rp_vhdx_flush(leaf->vhdx, &why);
     rp_layer_release(leaf);
+    rp_engine_sync_failed(engine, &why);
     if (why.code == RP_ERR_STATE) {
         // A checkpoint froze the file meanwhile, and with that makes it durable.
         rp_layer_release(hold_leaf(engine, disk, &later));
@@ -104,6 +175,8 @@ int rp_engine_flush(struct rp_engine *engine, size_t disk, struct rp_error *err)
         why = (struct rp_error){0};
         failed = later == announced ? rp_fail(&why, RP_ERR_STATE, "the disk is not open for writing") : rp_engine_check(engine, &why);
     }
+    if (why.code == RP_ERR_NO_SPACE)
+        rp_room_missing(engine, disk);
     if (failed && err && !err->code)
         *err = why;
     return failed ? -1 : 0;

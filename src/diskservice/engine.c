@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "diskservice/chains.h"
+#include "diskservice/switch.h"
 
 static int take_vm_lock(struct rp_engine *engine, struct rp_error *err)
 {
@@ -85,8 +85,12 @@ static int open_disk(struct rp_engine *engine, const struct rp_record_disk *entr
         leaf->rct_unusable = true;
         rp_log(RP_LOG_WARNING, "changes of %s are not tracked: %s", leaf->path, why.text);
     }
+    rp_layer_share(engine, leaf);
     leaf->vhdx = rp_vhdx_open(engine->fs, leaf->path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &session, err);
-    if (!leaf->vhdx || (parent && rp_vhdx_set_parent(leaf->vhdx, parent->vhdx, err)))
+    if (!leaf->vhdx)
+        return -1;
+    rp_layer_share(engine, leaf);
+    if (parent && rp_vhdx_set_parent(leaf->vhdx, parent->vhdx, err))
         return -1;
     rp_engine_publish(engine, disk);
     return 0;
@@ -126,7 +130,7 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
     pthread_cond_init(&engine->changed, NULL);
     engine->merge_throttle = rp_throttle_new();
     int failed = take_vm_lock(engine, err) || rp_record_read(fs, vm_directory, &engine->record, err) ||
-                 confirm_record(engine, err);
+                 confirm_record(engine, err) || rp_engine_adopt(engine, err);
     for (size_t i = 0; !failed && i < engine->record.count; i++) {
         engine->count++;
         failed = open_disk(engine, &engine->record.disks[i], &engine->disks[i], err);
@@ -144,6 +148,10 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
         rp_engine_sweep(engine);
     engine->generation = engine->record.generation;
     engine->opened = true;
+    rp_switch_open(engine);
+    if (shm_directory)
+        rp_shm_clean(shm_directory); // what was adopted, or is of no use
+    rp_flusher_start(engine);
     return engine;
 }
 
@@ -186,13 +194,22 @@ static int close_leaf(struct rp_engine *engine, struct rp_layer *leaf, struct rp
 int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
 {
     rp_engine_stop_merge(engine);
+    rp_flusher_stop(engine);
     int failed = rp_engine_check(engine, err); // the record does not name these leaves: they end as after a crash
     for (size_t i = 0; i < engine->count && !engine->failed; i++) {
         struct rp_engine_chain *disk = &engine->disks[i];
-        if (disk->live)
-            failed |= close_leaf(engine, rp_chain_leaf(disk), err);
+        struct rp_error why = {0};
+        if (!disk->live || !close_leaf(engine, rp_chain_leaf(disk), &why))
+            continue;
+        failed = rp_fail(err, why.code, "%s", why.text);
+        if (engine->opened)
+            rp_engine_sync_failed(engine, &why);
     }
-    if (!failed && engine->opened)
+    bool clean = !failed && engine->opened;
+    rp_switch_close(engine, clean);
+    if (clean && engine->shm_directory)
+        rp_shm_clean(engine->shm_directory);
+    if (clean)
         rp_store_truncate(engine->lock, 0, NULL); // see rp_engine_left_behind
     free_engine(engine);
     return failed ? -1 : 0;
@@ -203,6 +220,8 @@ void rp_engine_abandon(struct rp_engine *engine)
     if (!engine)
         return;
     rp_engine_stop_merge(engine);
+    rp_flusher_stop(engine);
+    rp_switch_close(engine, false);
     free_engine(engine);
 }
 

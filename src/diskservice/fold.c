@@ -326,7 +326,7 @@ static void delete_child(struct rp_engine *engine, struct rp_layer *child)
 {
     struct rp_error err = {0};
     RP_AUTO_FREE char *path = rp_xstrdup(child->path);
-    rp_layer_release(child); // a flush may still hold it; what it syncs is of no use any more
+    rp_layer_discard(engine, child); // a flush may still hold it; what it syncs is of no use any more
     if (rp_rct_remove(engine->fs, path, &err) || rp_fs_unlink(engine->fs, path, &err) || rp_fs_sync_parent(engine->fs, path, &err))
         rp_log(RP_LOG_WARNING, "%s is merged, but could not be deleted: %s", path, err.text);
 }

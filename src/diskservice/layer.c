@@ -53,12 +53,6 @@ void rp_layer_release(struct rp_layer *layer)
     free(layer);
 }
 
-void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer)
-{
-    (void)engine;
-    (void)layer;
-}
-
 int rp_layer_state(struct rp_layer *layer, struct rp_rct_disk *disk, struct rp_error *err)
 {
     return rp_rct_disk_of(layer->vhdx, disk, err);
@@ -114,5 +108,6 @@ int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err)
         layer->broken = true;
         return rp_context(err, "freeze %s", layer->path);
     }
+    layer->disk_shared = layer->tracking_shared = false;
     return 0;
 }

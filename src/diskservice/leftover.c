@@ -52,17 +52,24 @@ static int delete_files(struct rp_engine *engine, const char *path, struct rp_er
     return 0;
 }
 
+static int rename_if_there(struct rp_engine *engine, const char *from, const char *to, struct rp_error *err)
+{
+    bool there;
+    return rp_fs_exists(engine->fs, from, &there, err) || (there && rp_fs_rename(engine->fs, from, to, err)) ? -1 : 0;
+}
+
 // Out of the way, but not lost. Its tracking goes with it.
 static int put_aside(struct rp_engine *engine, const char *path, struct rp_error *err)
 {
-    RP_AUTO_FREE char *aside = rp_xasprintf("%s.lost", path), *tracking = rp_rct_path(path), *tracking_aside = rp_rct_path(aside);
-    bool taken, tracked;
-    if (rp_fs_exists(engine->fs, aside, &taken, err) || rp_fs_exists(engine->fs, tracking, &tracked, err))
+    RP_AUTO_FREE char *aside = rp_xasprintf("%s.lost", path), *tracking = rp_rct_path(path), *tracking_aside = rp_rct_path(aside),
+                      *coarse = rp_xasprintf("%s.mrt", path), *coarse_aside = rp_xasprintf("%s.mrt", aside);
+    bool taken;
+    if (rp_fs_exists(engine->fs, aside, &taken, err))
         return -1;
     if (taken)
         return rp_fail(err, RP_ERR_EXISTS, "%s: there is one already", aside);
-    if ((tracked && rp_fs_rename(engine->fs, tracking, tracking_aside, err)) || rp_fs_rename(engine->fs, path, aside, err) ||
-        rp_fs_sync_parent(engine->fs, path, err))
+    if (rename_if_there(engine, tracking, tracking_aside, err) || rename_if_there(engine, coarse, coarse_aside, err) ||
+        rp_fs_rename(engine->fs, path, aside, err) || rp_fs_sync_parent(engine->fs, path, err))
         return -1;
     rp_log(RP_LOG_WARNING, "%s: may hold what the guest wrote last, and the part of the chain record that would tell is damaged; "
                            "it is %s now, and can be deleted when the disks are as they should be", path, aside);

@@ -25,7 +25,8 @@ struct handle {
 
 static int failed(const struct rp_error *err)
 {
-    nbdkit_error("%s", err->text);
+    if (err->code != RP_ERR_NO_SPACE) // the engine has said so, once for all requests
+        nbdkit_error("%s", err->text);
     nbdkit_set_error(err->code == RP_ERR_NO_SPACE ? ENOSPC : err->code == RP_ERR_INVALID ? EINVAL : err->sys ? err->sys : EIO);
     return -1;
 }
@@ -69,8 +70,10 @@ static int plugin_after_fork(void)
     struct rp_error err = {0};
     RP_AUTO_FREE char *shm = rp_engine_shm_directory(rp_fs_posix(), vm_directory);
     engine = rp_engine_open(rp_fs_posix(), vm_directory, shm, &err);
-    if (!engine || !(server = rp_server_start(engine, vm_directory, &clients, &err)))
-        return failed(&err);
+    if (!engine || !(server = rp_server_start(engine, vm_directory, &clients, &err))) {
+        nbdkit_error("%s", err.text);
+        return -1;
+    }
     return 0;
 }
 

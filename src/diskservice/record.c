@@ -260,6 +260,15 @@ void rp_record_drop_merging(struct rp_record *record, size_t index)
     record->merging[index] = record->merging[--record->merging_count];
 }
 
+int rp_record_copy(const struct rp_record *from, struct rp_record *to, struct rp_error *err)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf slot = {0};
+    if (rp_record_encode(from, &slot, err) || rp_record_decode(slot.data, slot.size, to, err))
+        return -1;
+    to->damaged = from->damaged;
+    return 0;
+}
+
 void rp_record_clear(struct rp_record *record)
 {
     for (size_t i = 0; i < record->count; i++)

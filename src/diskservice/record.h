@@ -36,6 +36,7 @@ int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record 
 // Writes generation + 1 into the older slot, durably (creates the file when there is none). Updates record->generation.
 int rp_record_write(struct rp_fs *fs, const char *vm_directory, struct rp_record *record, struct rp_error *err);
 void rp_record_clear(struct rp_record *record);
+int rp_record_copy(const struct rp_record *from, struct rp_record *to, struct rp_error *err); // INVALID as for encode
 int rp_record_add_scratch(struct rp_record *record, const char *path, struct rp_error *err); // idempotent
 void rp_record_drop_scratch(struct rp_record *record, size_t index); // the last one takes its place
 int rp_record_add_merging(struct rp_record *record, const char *path, struct rp_error *err);

@@ -144,15 +144,16 @@ static void holds(const char *path, const uint32_t units[UNITS])
 }
 
 struct names {
-    char *items[512];
+    char *items[1024];
     size_t count;
 };
 
 static void add_name(struct names *names, const char *path)
 {
-    assert_true(names->count + 3 < 512);
+    assert_true(names->count + 5 < 1024);
     names->items[names->count++] = rp_xstrdup(path);
     names->items[names->count++] = rp_rct_path(path);
+    names->items[names->count++] = kit_path("%s.mrt", path);
 }
 
 static bool has_name(const struct names *names, const char *path)
@@ -197,6 +198,7 @@ static void check_files(struct world *w, const char *vm_id)
     for (size_t i = 0; i < record.scratch_count; i++) { // the next open of the disks deletes them
         add_name(&names, record.scratch[i]);
         names.items[names.count++] = kit_path("%s.rct.new", record.scratch[i]); // killed while it was made
+        names.items[names.count++] = kit_path("%s.mrt.new", record.scratch[i]);
     }
     DIR *listing = opendir(folder);
     assert_non_null(listing);
