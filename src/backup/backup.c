@@ -12,6 +12,10 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/num.h"
+
+#define LEAST_ROOM (4 * RP_MIB) // for what is written besides data
+#define BEST_RATIO 4            // what compresses better is no VM's disk
 
 struct job {
     struct rp_host_connection *host;
@@ -71,6 +75,12 @@ static int wait_merge(struct job *job, struct rp_error *err)
         int state = rp_host_wait_merge(job->host, job->vm->id, left < 250 ? (unsigned)left : 250, err);
         if (state <= 0 || !left)
             return state;
+        if (job->options->merging) {
+            RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+            if (job->host->ops->find_vm(job->host, job->vm->id, &vm, err))
+                return -1;
+            job->options->merging(job->options->context, &vm);
+        }
         if (stopped(job, err))
             return -1;
     }
@@ -186,10 +196,53 @@ static int open_disks(struct job *job, struct rp_error *err)
     return 0;
 }
 
+// Bytes of disk that are not stored yet.
+static uint64_t left_to_store(const struct job *job)
+{
+    uint64_t left = 0;
+    for (size_t i = 0; job->disks && i < job->plan.count; i++)
+        left += rp_ranges_total(&job->disks[i].data) - atomic_load(&job->disks[i].read);
+    return left;
+}
+
+// How well the data compresses, and how much of it the repository has already, nobody can know beforehand: what has no chance
+// is refused, what may fail is told.
+static int check_room(struct job *job, struct rp_error *err)
+{
+    uint64_t room, needed = left_to_store(job);
+    if (job->options->ignore_room)
+        return 0;
+    if (rp_repo_room(job->repo, &room, err))
+        return -1;
+    if (room >= needed + LEAST_ROOM)
+        return 0;
+    char a[RP_SIZE_TEXT], b[RP_SIZE_TEXT];
+    rp_format_size(room, a);
+    rp_format_size(needed, b);
+    if (room < needed / BEST_RATIO + LEAST_ROOM)
+        return rp_fail(err, RP_ERR_NO_SPACE, "%s: the repository has %s free, too little for a backup that reads %s "
+                       "(--no-space-check tries all the same)", rp_repo_location(job->repo), a, b);
+    remark(job, "%s: the repository has %s free, this backup reads %s: it may not fit", rp_repo_location(job->repo), a, b);
+    return 0;
+}
+
+// One message that says it all, in front of where it was noticed.
+static int explain_full(struct job *job, struct rp_error *err)
+{
+    uint64_t room, left = left_to_store(job);
+    char a[RP_SIZE_TEXT], b[RP_SIZE_TEXT];
+    if (!err || err->code != RP_ERR_NO_SPACE)
+        return -1;
+    if (rp_repo_room(job->repo, &room, NULL))
+        return rp_context(err, "the repository %s is full", rp_repo_location(job->repo));
+    return rp_context(err, "the repository %s is full: %s are free, %s were still to be stored", rp_repo_location(job->repo),
+                      rp_format_size(room, a), rp_format_size(left, b));
+}
+
 static int read_disks(struct job *job, struct rp_error *err)
 {
     uint64_t start = rp_clock_monotonic_ns();
-    if (open_disks(job, err))
+    if (open_disks(job, err) || check_room(job, err))
         return -1;
     RP_AUTO_FREE struct rp_transfer_part *parts = rp_xcalloc(job->plan.count, sizeof *parts);
     for (size_t i = 0; i < job->plan.count; i++)
@@ -204,14 +257,16 @@ static int read_disks(struct job *job, struct rp_error *err)
         .context = job->options->progress_context,
     };
     if (rp_transfer_run(&transfer, err))
-        return -1;
+        return explain_full(job, err);
     for (size_t i = 0; i < job->plan.count; i++)
         rp_backup_disk_close_reader(&job->disks[i]);
     for (size_t i = 0; i < job->plan.count; i++)
-        if (rp_backup_disk_finish(&job->disks[i], err))
-            return rp_context(err, "disk %u", job->plan.disks[i].disk->number);
+        if (rp_backup_disk_finish(&job->disks[i], err)) {
+            rp_context(err, "disk %u", job->plan.disks[i].disk->number);
+            return explain_full(job, err);
+        }
     if (rp_repo_session_flush(job->session, err))
-        return -1;
+        return explain_full(job, err);
     job->result->point.read_ns = rp_clock_monotonic_ns() - start;
     return stopped(job, err);
 }
@@ -246,11 +301,15 @@ static int commit(struct job *job, const struct rp_reference_point *reference, s
     rp_repo_session_stats(job->session, &stats);
     point->bytes_stored = stats.stored_bytes;
     point->new_blocks = stats.new_blocks;
+    // The lock on the VM is ours: no other point of it was written since these were listed.
+    for (size_t i = 0; i < job->points.count; i++)
+        point->sequence = rp_max64(point->sequence, job->points.items[i].sequence);
+    point->sequence++;
     rp_document_fill(point, job->host->address, job->vm, &job->settings, job->base.point, reference, job->disks, job->plan.count);
     if (still_locked(job, err) || rp_repo_commit(job->session, point, err)) {
         if (job->base.point && err && (err->code == RP_ERR_NOT_FOUND || err->code == RP_ERR_CORRUPT))
             rp_context(err, "the restore point that this one builds on is damaged (see refpoint check; backup --full goes on without it)");
-        return -1;
+        return explain_full(job, err);
     }
     return 0;
 }

@@ -13,6 +13,7 @@ struct rp_backup_options {
     bool full;                       // read everything allocated, whatever is known
     enum rp_consistency consistency; // asked for; UNKNOWN counts as CRASH
     bool allow_crash;                // take what the host reached when it could not do better
+    bool ignore_room;                // begin also when the repository seems to have too little
     uint64_t rate;                   // bytes per second read; 0: no limit
     unsigned threads;                // 0: as many as fit the machine
     unsigned merge_timeout_ms;       // how long to wait for merges, before and after; 0: look once
@@ -22,6 +23,7 @@ struct rp_backup_options {
     void *progress_context;
     int (*stop)(void *context);
     void (*remark)(void *context, const char *text);
+    void (*merging)(void *context, const struct rp_vm *vm); // how the host's merge is getting on, while it is waited for
     void *context;
     // How the disks are read; NULL: rp_reader_virtual_disk.
     struct rp_reader *(*open_reader)(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_error *err);
@@ -35,6 +37,7 @@ struct rp_backup_result {
 };
 
 // `vm`: as rp_host_ops.find_vm gave it. RP_ERR_BUSY: another backup of this VM into this repository is running.
+// RP_ERR_NO_SPACE: the repository is full, or so nearly that this was not begun; the message says where and how much is missing.
 int rp_backup_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_vm *vm,
                   const struct rp_backup_options *options, struct rp_backup_result *result, struct rp_error *err);
 void rp_backup_result_clear(struct rp_backup_result *result);

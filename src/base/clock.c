@@ -27,7 +27,7 @@ const char *rp_time_format(int64_t wall_ns, char out[RP_TIME_TEXT])
 
 int rp_time_parse(const char *text, int64_t *wall_ns, struct rp_error *err)
 {
-    static const char *const forms[] = {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d"};
+    static const char *const forms[] = {"%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%d"};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         struct tm tm = {0};
         const char *rest = strptime(text, forms[i], &tm);
@@ -46,5 +46,5 @@ int rp_time_parse(const char *text, int64_t *wall_ns, struct rp_error *err)
         *wall_ns = (int64_t)timegm(&tm) * 1000000000 + fraction;
         return 0;
     }
-    return rp_fail(err, RP_ERR_INVALID, "\"%.64s\" is not a date (YYYY-MM-DD[THH:MM:SS])", text);
+    return rp_fail(err, RP_ERR_INVALID, "\"%.64s\" is not a date (YYYY-MM-DD[THH:MM[:SS]])", text);
 }

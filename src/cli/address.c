@@ -91,7 +91,7 @@ static const struct rp_point *newest(const struct rp_points *points, const struc
 {
     for (size_t i = points->count; i-- > 0;) {
         const struct rp_point *point = &points->items[i];
-        if (selected(point, selection) && point->time_ns <= moment && !skip--)
+        if (selected(point, selection) && point->order_ns <= moment && !skip--)
             return point;
     }
     return NULL;

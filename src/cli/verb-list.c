@@ -27,6 +27,16 @@ static void add_row(struct rp_cli_table *table, const struct rp_point *point)
     rp_cli_cell(table, "%s", point->reason ? point->reason : "");
 }
 
+// One after the other: all of them as one JSON value would take much more memory than the points themselves.
+static void print_item(const struct rp_point *point, bool *any)
+{
+    json_t *json = rp_point_json(point);
+    RP_AUTO_FREE char *text = json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    json_decref(json);
+    rp_cli_print("%s%s", *any ? ",\n" : "[\n", text);
+    *any = true;
+}
+
 static int run(struct rp_cli *cli, struct rp_error *err)
 {
     RP_CLEANUP(rp_repo_close_p) struct rp_repo *repo = rp_cli_open_repo(cli, err);
@@ -38,21 +48,22 @@ static int run(struct rp_cli *cli, struct rp_error *err)
         name = cli->args[0];
     if (name && rp_address_choose_vm(&points, name, &vm_id, err))
         return -1;
-    json_t *array = json_array();
     struct rp_cli_table *table = rp_cli_table_new("POINT|VM|TIME (UTC)|KIND|>DISKS|>SIZE|>READ|>STORED|WHY FULL");
+    bool any = false;
     for (size_t i = 0; i < points.count; i++) {
         if (vm_id && (!points.items[i].vm_id || strcmp(points.items[i].vm_id, vm_id)))
             continue;
-        json_array_append_new(array, rp_point_json(&points.items[i]));
-        add_row(table, &points.items[i]);
+        if (cli->json)
+            print_item(&points.items[i], &any);
+        else
+            add_row(table, &points.items[i]);
     }
     if (cli->json) {
-        rp_cli_print_json(json_incref(array));
+        rp_cli_print(any ? "\n]\n" : "[]\n");
         rp_cli_table_drop(table);
     } else {
         rp_cli_table_print(table);
     }
-    json_decref(array);
     return 0;
 }
 

@@ -87,17 +87,20 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     if (!repo || rp_repo_points(repo, &points, err) ||
         rp_address_choose(cli, &points, cli->arg_count ? cli->args[0] : NULL, &choice, err))
         return -1;
+    RP_CLEANUP(rp_point_clear) struct rp_point point = {0};
     json_t *notes = json_array();
-    int result = rp_repo_notes(repo, choice.point->id, add_note, notes, err);
+    int result = rp_repo_point(repo, choice.point->id, &point, err);
+    if (!result)
+        result = rp_repo_notes(repo, point.id, add_note, notes, err);
     if (!result && cli->json) {
-        json_t *json = rp_point_json(choice.point);
-        json_object_set_new(json, "settings", settings_json(choice.point->settings));
+        json_t *json = rp_point_json(&point);
+        json_object_set_new(json, "settings", settings_json(point.settings));
         json_object_set(json, "notes", notes);
         rp_cli_print_json(json);
     } else if (!result && rp_cli_flag(cli, "settings")) {
-        rp_cli_print("%s\n", choice.point->settings ? choice.point->settings : "");
+        rp_cli_print("%s\n", point.settings ? point.settings : "");
     } else if (!result) {
-        print_point(choice.point, notes);
+        print_point(&point, notes);
     }
     json_decref(notes);
     return result;

@@ -12,6 +12,7 @@
 
 #include "base/guid.h"
 #include "repo/backend.h"
+#include "repo/folders.h"
 #include "repo/whole_file.h"
 
 #define OBJECT_PATH 512
@@ -244,23 +245,6 @@ static void remove_stale_temporaries(int directory)
     closedir(dir);
 }
 
-static int make_parents(const char *path, struct rp_error *err)
-{
-    RP_AUTO_FREE char *copy = rp_xstrdup(path);
-    for (char *p = copy + 1; *copy; p++) {
-        char c = *p;
-        if (c && c != '/')
-            continue;
-        *p = 0;
-        if (mkdir(copy, 0700) && errno != EEXIST)
-            return rp_fail_sys(err, errno, "%s: make the directory", copy);
-        if (!c)
-            break;
-        *p = c;
-    }
-    return 0;
-}
-
 struct rp_backend *rp_backend_directory_open(const char *path, bool create, struct rp_error *err)
 {
     if (!*path) {
@@ -269,7 +253,7 @@ struct rp_backend *rp_backend_directory_open(const char *path, bool create, stru
     }
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT && create) {
-        if (make_parents(path, err))
+        if (rp_folders_make(path, err))
             return NULL;
         fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }

@@ -166,7 +166,10 @@ static void remove_leftovers(const struct rp_repo *repo)
 static void bad_pack(void *context, const char *name, const struct rp_error *why)
 {
     struct rp_check *check = context;
+    uint8_t id[RP_PACK_ID];
     rp_damages_add(check->damages, name, why->text);
+    if (why->code == RP_ERR_CORRUPT && rp_pack_parse_name(name, id))
+        rp_check_mark(check, id, true);
 }
 
 static int run(struct rp_check *check, bool read_data, const struct names *points, struct report *report,

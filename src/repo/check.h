@@ -17,6 +17,8 @@ struct rp_check {
 // RP_ERR_CANCELLED when the caller wants to stop. Only on the thread that called rp_repo_check.
 int rp_check_progress(struct rp_check *check, struct rp_error *err);
 
+// Tells writers to store again what a damaged pack holds; or takes that back.
+void rp_check_mark(struct rp_check *check, const uint8_t pack[RP_PACK_ID], bool damaged);
 // Every pack: its header; and, with `read_data`, every frame and block.
 int rp_check_packs(struct rp_check *check, bool read_data, struct rp_error *err);
 // Every small object that is not a point: authentic and well formed.

@@ -90,15 +90,12 @@ static int check_header(struct rp_check *check, const char *name, const struct r
     return rp_pack_check_header(header, pack->id, repo->config.encrypted, err) ? rp_context(err, "%s", name) : 0;
 }
 
-// Tells writers to store again what a damaged pack holds; and takes that back of a pack that turns out to be whole.
-static void mark(struct rp_check *check, const struct rp_index_pack *pack, bool damaged)
+void rp_check_mark(struct rp_check *check, const uint8_t pack[RP_PACK_ID], bool damaged)
 {
-    if (damaged == pack->damaged)
-        return;
     struct rp_repo *repo = check->repo;
     struct rp_error err = {0};
     char name[RP_OBJECT_NAME], hex[RP_HEX(RP_PACK_ID)], json[64];
-    snprintf(name, sizeof name, RP_DAMAGED_PREFIX "%s", rp_hex(pack->id, RP_PACK_ID, hex));
+    snprintf(name, sizeof name, RP_DAMAGED_PREFIX "%s", rp_hex(pack, RP_PACK_ID, hex));
     int size = snprintf(json, sizeof json, "{\"version\":1,\"time_ns\":%lld}", (long long)rp_clock_wall_ns());
     int failed = damaged ? rp_object_put(repo->backend, repo->crypto, name, json, (size_t)size, &err)
                          : repo->backend->ops->remove(repo->backend, name, &err);
@@ -122,8 +119,9 @@ static void check_pack(struct rp_check *check, uint32_t number, bool read_data)
         rp_damages_pack(check->damages, number, rp_damages_add(check->damages, name, err.text));
     if (result && err.code != RP_ERR_CORRUPT && err.code != RP_ERR_AUTH)
         return; // it could not be read now, which says nothing about it
-    if (result || !whole || read_data)
-        mark(check, &pack, result || !whole);
+    bool damaged = result || !whole;
+    if ((damaged || read_data) && damaged != pack.damaged)
+        rp_check_mark(check, pack.id, damaged);
 }
 
 static void read_pack(void *argument)

@@ -168,7 +168,7 @@ static void merge_segments(struct rp_index *index)
 }
 
 // Appending to the set while a merge runs is fine: positions of older segments stay.
-static void spill_if(struct rp_index *index, size_t at_least)
+static bool spill_if(struct rp_index *index, size_t at_least)
 {
     struct rp_error err = {0};
     pthread_rwlock_wrlock(&index->lock);
@@ -179,9 +179,10 @@ static void spill_if(struct rp_index *index, size_t at_least)
         rp_log(RP_LOG_WARNING, "the index cache could not be written: %s", err.text);
     else if (full)
         merge_segments(index);
+    return result == 0;
 }
 
-void rp_index_spill(struct rp_index *index) { spill_if(index, 1); }
+bool rp_index_spill(struct rp_index *index) { return spill_if(index, 1); }
 
 static uint32_t add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], uint64_t size,
                          const struct rp_pack_index *content)

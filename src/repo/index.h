@@ -57,8 +57,9 @@ unsigned rp_index_find(struct rp_index *index, const uint8_t id[RP_ID_BYTES], en
 // Adds a pack that was just written and is durable. Returns its number.
 uint32_t rp_index_add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], uint64_t size,
                            const struct rp_pack_index *content);
-// Writes what is only in memory to a segment, so that the next open need not read the packs again. Failure is harmless.
-void rp_index_spill(struct rp_index *index);
+// Writes what is only in memory to a segment, so that the next open need not read the packs again. False when that
+// failed, which costs time later and no more.
+bool rp_index_spill(struct rp_index *index);
 
 struct rp_index_pack {
     uint8_t id[RP_PACK_ID];

@@ -11,25 +11,10 @@
 
 #include "base/buf.h"
 #include "io/fs.h"
+#include "repo/folders.h"
 #include "repo/index_roots.h"
 
 #define SUFFIX ".segment"
-
-static int make_directories(const char *path, struct rp_error *err)
-{
-    RP_AUTO_FREE char *copy = rp_xstrdup(path);
-    for (char *p = copy + 1;; p++) {
-        char c = *p;
-        if (c && c != '/')
-            continue;
-        *p = 0;
-        if (mkdir(copy, 0700) && errno != EEXIST)
-            return rp_fail_sys(err, errno, "%s: make the directory for the index cache", copy);
-        if (!c)
-            return 0;
-        *p = c;
-    }
-}
 
 static void append(struct rp_index_segments *set, struct rp_pack_table *packs, struct rp_segment *segment)
 {
@@ -62,8 +47,8 @@ int rp_index_segments_load(struct rp_index_segments *set, const char *directory,
                            struct rp_pack_table *packs, struct rp_error *err)
 {
     *set = (struct rp_index_segments){.directory = rp_xstrdup(directory), .repository = *repository};
-    if (make_directories(directory, err))
-        return -1;
+    if (rp_folders_make(directory, err))
+        return rp_context(err, "the index cache");
     DIR *dir = opendir(directory);
     if (!dir)
         return rp_fail_sys(err, errno, "%s: list the index cache", directory);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "repo/folders.h"
 #include "repo/json.h"
 #include "repo/object.h"
 
@@ -17,6 +18,7 @@
 #define VERSION 1
 
 struct rp_lease {
+    struct rp_lease *next; // in `living`
     struct rp_repo *repo;
     char *folder;
     char *owner;
@@ -32,6 +34,39 @@ struct rp_lease {
     int64_t renewed_wall_ns;
     uint64_t renewed_monotonic_ns;
 };
+
+// The leases of this process: one that is not here was given up, though perhaps the repository had no room to say so.
+static pthread_mutex_t living_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct rp_lease *living;
+
+static void live(struct rp_lease *lease)
+{
+    pthread_mutex_lock(&living_lock);
+    lease->next = living;
+    living = lease;
+    pthread_mutex_unlock(&living_lock);
+}
+
+static void die(const struct rp_lease *lease)
+{
+    pthread_mutex_lock(&living_lock);
+    struct rp_lease **at = &living;
+    while (*at && *at != lease)
+        at = &(*at)->next;
+    if (*at)
+        *at = lease->next;
+    pthread_mutex_unlock(&living_lock);
+}
+
+static bool lives(const uint8_t token[16])
+{
+    pthread_mutex_lock(&living_lock);
+    const struct rp_lease *lease = living;
+    while (lease && memcmp(lease->token, token, 16))
+        lease = lease->next;
+    pthread_mutex_unlock(&living_lock);
+    return lease != NULL;
+}
 
 // ---- this process ---------------------------------------------------------------------------------------------------
 
@@ -139,6 +174,11 @@ int rp_lease_decode(const void *text, size_t size, const char *name, struct rp_l
     return -1;
 }
 
+static int64_t lasts_ns(const struct rp_lease_state *state)
+{
+    return (int64_t)(state->seconds + RP_LEASE_GRACE_SECONDS) * SECOND;
+}
+
 bool rp_lease_is_stale(const struct rp_lease_state *state)
 {
     if (!state->held)
@@ -148,10 +188,32 @@ bool rp_lease_is_stale(const struct rp_lease_state *state)
         uint64_t started = process_started(state->pid);
         if (started != HIDDEN && started != state->pid_started)
             return true;
+        if (state->pid == (uint64_t)getpid() && !lives(state->token))
+            return true;
     }
     int64_t now = rp_clock_wall_ns();
-    int64_t lasts = (int64_t)(state->seconds + RP_LEASE_GRACE_SECONDS) * SECOND;
-    return now > state->renewed_ns && now - state->renewed_ns > lasts;
+    return now > state->renewed_ns && now - state->renewed_ns > lasts_ns(state);
+}
+
+// The clock of the holder's machine can be far ahead of ours, and then tells nothing. But a holder who lives puts a new
+// generation twice a minute: one that we have seen for longer than a lease lasts, by our own clock, is stale. When we saw it
+// first is kept in the cache, from one try of the administrator's to the next.
+static bool seen_too_long(struct rp_repo *repo, const char *folder, uint64_t generation, const struct rp_lease_state *state)
+{
+    RP_AUTO_FREE char *name = rp_xasprintf("seen-%s", folder), *text = NULL;
+    name[5 + strcspn(name + 5, "/")] = '-';
+    RP_AUTO_FREE char *path = rp_repo_cache_path(repo, name);
+    uint64_t then = 0;
+    int64_t since = 0, now = rp_clock_wall_ns();
+    text = read_text(path);
+    if (sscanf(text, "%" SCNu64 " %" SCNd64, &then, &since) == 2 && then == generation && since <= now)
+        return now - since > lasts_ns(state) && unlink(path) == 0;
+    FILE *file = rp_folders_make(repo->cache, NULL) ? NULL : fopen(path, "we");
+    if (file) {
+        fprintf(file, "%" PRIu64 " %" PRId64 "\n", generation, now);
+        fclose(file);
+    }
+    return false;
 }
 
 // ---- generations ----------------------------------------------------------------------------------------------------
@@ -238,7 +300,12 @@ static int check_free(struct rp_repo *repo, const char *folder, uint64_t generat
     if (rp_object_get(repo->backend, repo->crypto, generation_name(folder, generation, name), &json, err) ||
         rp_lease_decode(json.data, json.size, name, &state, err))
         return -1;
-    int result = rp_lease_is_stale(&state) ? 0 : busy(&state, err);
+    bool ahead = state.renewed_ns > rp_clock_wall_ns() + RP_LEASE_GRACE_SECONDS * SECOND;
+    bool stale = rp_lease_is_stale(&state) || (ahead && seen_too_long(repo, folder, generation, &state));
+    int result = stale ? 0 : busy(&state, err);
+    if (!stale && ahead)
+        rp_context(err, "the clock there is ahead of ours; if it is not renewed within %d minutes, try again",
+                   (RP_LEASE_SECONDS + RP_LEASE_GRACE_SECONDS) / 60);
     rp_lease_state_clear(&state);
     return result;
 }
@@ -262,14 +329,15 @@ static int take(struct rp_lease *lease, struct rp_error *err)
             return rp_repo_fail_again(err, &one);
         }
         // We may have looked long ago, and put a number that had come and gone meanwhile: only the highest one counts.
-        if (look(lease->repo, lease->folder, &seen, err))
-            return -1;
-        if (seen.highest == mine) {
+        int looked = look(lease->repo, lease->folder, &seen, err);
+        if (looked == 0 && seen.highest == mine) {
             remove_old(lease->repo, &seen, mine);
             return 0;
         }
         char name[RP_OBJECT_NAME];
         lease->repo->backend->ops->remove(lease->repo->backend, generation_name(lease->folder, mine, name), NULL);
+        if (looked)
+            return -1;
     }
     return rp_fail(err, RP_ERR_BUSY, "%s changes hands too fast", lease->folder);
 }
@@ -332,6 +400,7 @@ bool rp_lease_held(struct rp_lease *lease)
 
 static void lease_free(struct rp_lease *lease)
 {
+    die(lease);
     free(lease->folder);
     free(lease->owner);
     json_decref(lease->fields);
@@ -356,6 +425,7 @@ struct rp_lease *rp_lease_take(struct rp_repo *repo, const char *folder, const c
     pthread_cond_init(&lease->end, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&lease->lock, NULL);
+    live(lease);
     if (take(lease, err)) {
         lease_free(lease);
         return NULL;

@@ -81,6 +81,8 @@ int rp_point_encode(const struct rp_point *point, struct rp_buf *out, struct rp_
     rp_json_set_number(json, "time_ns", (uint64_t)point->time_ns);
     if (set_texts(json, point, point_texts, COUNT(point_texts), err))
         return -1;
+    if (point->sequence)
+        rp_json_set_number(json, "sequence", point->sequence);
     rp_json_set_number(json, "started_ns", point->started_ns);
     rp_json_set_number(json, "checkpoint_ns", point->checkpoint_ns);
     rp_json_set_number(json, "read_ns", point->read_ns);
@@ -162,6 +164,8 @@ int rp_point_decode(const void *text, size_t size, struct rp_point *point, struc
                        (unsigned long long)version);
     point->time_ns = (int64_t)rp_json_number(&json, "time_ns", INT64_MAX, true);
     get_texts(&json, point, point_texts, COUNT(point_texts));
+    point->sequence = rp_json_number(&json, "sequence", INT64_MAX, false);
+    point->order_ns = point->time_ns;
     point->started_ns = rp_json_number(&json, "started_ns", INT64_MAX, false);
     point->checkpoint_ns = rp_json_number(&json, "checkpoint_ns", INT64_MAX, false);
     point->read_ns = rp_json_number(&json, "read_ns", INT64_MAX, false);

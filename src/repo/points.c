@@ -93,10 +93,46 @@ static int list_names(struct rp_repo *repo, const char *prefix, struct names *na
     return 0;
 }
 
+#define COMPARE(x, y) \
+    if ((x) != (y)) \
+    return (x) < (y) ? -1 : 1
+
+static int by_commit(const void *a, const void *b)
+{
+    const struct rp_point *x = a, *y = b;
+    int order = strcmp(x->vm_id, y->vm_id);
+    if (order)
+        return order;
+    COMPARE(x->sequence, y->sequence);
+    COMPARE(x->time_ns, y->time_ns);
+    return strcmp(x->id, y->id);
+}
+
 static int older_first(const void *a, const void *b)
 {
     const struct rp_point *x = a, *y = b;
-    return x->time_ns != y->time_ns ? (x->time_ns < y->time_ns ? -1 : 1) : strcmp(x->id, y->id);
+    COMPARE(x->order_ns, y->order_ns);
+    return by_commit(a, b);
+}
+
+// A clock that was wrong for a while must not keep its point the latest one for ever: no point is younger than those of its VM
+// that were committed after it.
+static void put_in_order(struct rp_points *points)
+{
+    qsort(points->items, points->count, sizeof *points->items, by_commit);
+    for (size_t i = points->count; i-- > 1;) {
+        struct rp_point *earlier = &points->items[i - 1], *later = &points->items[i];
+        if (!strcmp(earlier->vm_id, later->vm_id) && earlier->order_ns > later->order_ns)
+            earlier->order_ns = later->order_ns;
+    }
+    qsort(points->items, points->count, sizeof *points->items, older_first);
+}
+
+int rp_repo_point(struct rp_repo *repo, const char *point_id, struct rp_point *point, struct rp_error *err)
+{
+    char name[RP_OBJECT_NAME];
+    snprintf(name, sizeof name, RP_POINTS_PREFIX "%s", point_id);
+    return rp_points_get(repo, name, point, err);
 }
 
 int rp_repo_points(struct rp_repo *repo, struct rp_points *points, struct rp_error *err)
@@ -117,6 +153,8 @@ int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points 
             points->items = rp_xrealloc(points->items, (capacity *= 2) * sizeof *points->items);
         struct rp_point *point = &points->items[points->count];
         if (rp_points_get(repo, names.items[i], point, &why) == 0) {
+            free(point->settings);
+            point->settings = NULL;
             if (vm_id && strcmp(point->vm_id, vm_id))
                 rp_point_clear(point);
             else
@@ -129,7 +167,7 @@ int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points 
             return rp_repo_fail_again(err, &why);
         }
     }
-    qsort(points->items, points->count, sizeof *points->items, older_first);
+    put_in_order(points);
     return 0;
 }
 

@@ -214,6 +214,13 @@ static int count_object(void *context, const char *name, uint64_t size)
     return 0;
 }
 
+int rp_repo_room(struct rp_repo *repo, uint64_t *bytes, struct rp_error *err)
+{
+    *bytes = UINT64_MAX;
+    return repo->backend->ops->room ? repo->backend->ops->room(repo->backend, bytes, err) : 0;
+}
+
+const char *rp_repo_location(const struct rp_repo *repo) { return repo->backend->location; }
 const struct rp_guid *rp_repo_id(const struct rp_repo *repo) { return &repo->config.id; }
 
 int rp_repo_info(struct rp_repo *repo, struct rp_repo_info *info, struct rp_error *err)

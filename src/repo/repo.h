@@ -38,6 +38,9 @@ struct rp_repo_info {
     int64_t created_ns;
     uint64_t packs, pack_bytes, blocks, points;
 };
+// Bytes that can still be stored; UINT64_MAX where nobody can tell.
+int rp_repo_room(struct rp_repo *repo, uint64_t *bytes, struct rp_error *err);
+const char *rp_repo_location(const struct rp_repo *repo); // borrowed
 const struct rp_guid *rp_repo_id(const struct rp_repo *repo); // borrowed
 int rp_repo_info(struct rp_repo *repo, struct rp_repo_info *info, struct rp_error *err);
 
@@ -100,14 +103,17 @@ int rp_repo_diff(struct rp_repo *repo, const struct rp_repo_root *a, const struc
 // ---- restore points -------------------------------------------------------------------------------------------------
 
 struct rp_points {
-    struct rp_point *items; // oldest first
+    struct rp_point *items; // by order_ns, oldest first; those of one VM in the order of their commits
     size_t count;
 };
-// Points that cannot be read are left out, with a warning in the log; a check names them.
+// Points that cannot be read are left out, with a warning in the log; a check names them. `settings` is left out, too: there
+// may be very many points.
 int rp_repo_points(struct rp_repo *repo, struct rp_points *points, struct rp_error *err);
 // Only those of one VM: all of them together are 2.5 KB for each backup ever made of any VM.
 int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points *points, struct rp_error *err);
 void rp_points_clear(struct rp_points *points);
+// One point, with everything.
+int rp_repo_point(struct rp_repo *repo, const char *point_id, struct rp_point *point, struct rp_error *err);
 // What is learnt later about a point: one JSON object text per note, append-only.
 int rp_repo_note_add(struct rp_repo *repo, const char *point_id, const char *json, struct rp_error *err);
 typedef int rp_repo_note_fn(void *context, int64_t time_ns, const char *json);

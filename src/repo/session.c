@@ -152,11 +152,12 @@ int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, stru
         return rp_context(err, "the session has ended; run the backup again");
     if (rp_points_put(session->repo, point, err))
         return -1;
-    // From now on the index knows the packs of these trees, and will tell if one disappears. The older ones had their time.
-    rp_index_spill(session->repo->index);
+    // From now on the index knows the packs of these trees, and will tell if one disappears; unless it could not be written:
+    // then the next process must look for itself. The older ones had their time.
+    bool known = rp_index_spill(session->repo->index);
     for (size_t i = 0; i < session->pinned_count; i++)
         rp_index_set_complete(session->repo->index, session->pinned[i].id, false);
-    for (size_t i = 0; i < point->disk_count; i++)
+    for (size_t i = 0; i < point->disk_count && known; i++)
         if (rp_index_doubts(session->repo->index) == session->doubts)
             rp_index_set_complete(session->repo->index, point->disks[i].root.id, true);
     return 0;

@@ -72,6 +72,8 @@ struct fake_backend {
     struct rp_backend *inner;
     unsigned puts, fail_at;
     unsigned calls, fail_call; // of any kind
+    unsigned points_read;
+    char failed[128];          // the first call that failed
     bool stays_full, full;     // from the failing call on, every put fails
     uint64_t room;             // what it says; 0: the truth
     unsigned packs;            // puts of packs

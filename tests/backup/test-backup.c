@@ -431,35 +431,88 @@ static void fail_at_every_call(struct world *world, bool after)
 static void a_failure_of_any_host_verb_leaves_host_and_repository_clean(void **state) { fail_at_every_call(*state, false); }
 static void a_lost_answer_of_any_host_verb_leaves_host_and_repository_clean(void **state) { fail_at_every_call(*state, true); }
 
-static void a_failure_of_any_put_leaves_host_and_repository_clean(void **state)
+static unsigned files_below(struct world *world, const char *folder)
 {
-    struct world *world = *state;
+    RP_AUTO_FREE char *command = rp_xasprintf("find %s/repo/%s -type f 2>/dev/null | wc -l", world->folder, folder);
+    char line[32] = "";
+    FILE *list = popen(command, "r");
+    assert_non_null(fgets(line, sizeof line, list));
+    pclose(list);
+    return (unsigned)atoi(line);
+}
+
+// Whatever call of the backend fails, and whether it works again at once or stays full: host and repository are left clean,
+// every point is whole, and the next backup is incremental and good.
+static void fail_at_every_backend_call(struct world *world, bool stays_full)
+{
     world_small_disk(world, 2 * RP_MIB);
     world_must_backup(world);
     unsigned failures = 0;
     for (unsigned n = 1;; n++) {
+        struct fake_backend *backend = world->backend;
         world_write(world, 0, world_random(world, RP_MIB), 1000);
-        world->backend->puts = 0;
-        world->backend->fail_at = n;
+        backend->calls = backend->points_read = 0;
+        backend->failed[0] = 0;
+        unsigned sessions = files_below(world, "sessions"); // a removal that failed left one, which is dead and harmless
+        backend->fail_call = n;
+        backend->stays_full = stays_full;
         int result = world_backup(world);
-        bool reached = world->backend->puts >= n;
-        world->backend->fail_at = 0;
-        assert_true(reached); // until the very last put, which gives the lock back
+        bool reached = backend->calls >= n;
+        backend->fail_call = 0;
+        backend->full = backend->stays_full = false;
+        if (!reached)
+            break;
         failures += result != 0;
         assert_int_equal(fake_count(&world->fake, true), 0);
         // The restore point's own reference point is there, and no other one of a failed job.
         assert_int_equal(fake_count(&world->fake, false), 1);
-        world_verify(world);
-        if (!result) {
-            // Good, but the lock could not be given back: it is held as long as this process lives, and says so.
-            assert_int_equal(world_backup(world), -1);
-            assert_int_equal(world->error.code, RP_ERR_BUSY);
-            break;
+        assert_int_equal(files_below(world, "tmp"), 0);
+        if (strncmp(backend->failed, "remove", 6) && files_below(world, "sessions") != sessions)
+            fail_msg("%u: after %s: %s", n, backend->failed, world->error.text);
+        if (result && world->error.code == RP_ERR_NO_SPACE && strstr(backend->failed, "packs/")) {
+            assert_non_null(strstr(world->error.text, "is full"));
+            assert_non_null(strstr(world->error.text, world->folder)); // which one
+            assert_non_null(strstr(world->error.text, "were still to be stored"));
         }
         world_write(world, 0, 1, 1);
-        assert_string_equal(world_must_backup(world)->kind, "incremental");
+        assert_string_equal(world_must_backup(world)->kind, "incremental"); // so the lock is free, too
+        assert_int_equal(fake_count(&world->fake, false), 1);
+        if (stays_full && !result)
+            n += 3; // near the end only the clean-up fails, again and again
     }
-    assert_true(failures >= 4); // lock, session, pack, point
+    assert_true(failures >= 10);
+    world_verify(world);
+}
+
+static void a_failure_of_any_backend_call_leaves_host_and_repository_clean(void **state) { fail_at_every_backend_call(*state, false); }
+static void a_repository_that_fills_up_at_any_call_leaves_host_and_repository_clean(void **state) { fail_at_every_backend_call(*state, true); }
+
+static void a_backup_that_cannot_fit_is_not_begun(void **state)
+{
+    struct world *world = *state;
+    struct rp_repo_info info;
+    world_small_disk(world, 64 * RP_MIB);
+    world_must_backup(world);
+    for (unsigned i = 0; i < 32; i++)
+        world_write(world, 0, i * RP_MIB, RP_MIB);
+    world->backend->room = 11 * RP_MIB; // a quarter of what is read, and what is written besides: 12
+    assert_int_equal(world_backup(world), -1);
+    assert_int_equal(world->error.code, RP_ERR_NO_SPACE);
+    assert_non_null(strstr(world->error.text, world->folder));
+    assert_non_null(strstr(world->error.text, "11.0 MiB"));
+    assert_non_null(strstr(world->error.text, "32.0 MiB"));
+    assert_int_equal(fake_count(&world->fake, true), 0);
+    assert_int_equal(world->fake.bytes_read, 0);
+    world->backend->room = 20 * RP_MIB; // perhaps
+    world_must_backup(world);
+    assert_int_equal(world->remarks, 1);
+    assert_non_null(strstr(world->last_remark, "may not fit"));
+    assert_int_equal(rp_repo_info(world->repo, &info, NULL), 0);
+    world->backend->room = 1;
+    world->options.ignore_room = true;
+    world_write(world, 0, 0, RP_MIB);
+    assert_string_equal(world_must_backup(world)->kind, "incremental");
+    world_verify(world);
 }
 
 static void stop_in_verb(struct fake_host *fake, const char *verb)
@@ -660,7 +713,9 @@ int main(void)
         TEST(what_was_read_is_durable_before_the_host_gives_the_checkpoint_up),
         TEST(a_failure_of_any_host_verb_leaves_host_and_repository_clean),
         TEST(a_lost_answer_of_any_host_verb_leaves_host_and_repository_clean),
-        TEST(a_failure_of_any_put_leaves_host_and_repository_clean),
+        TEST(a_failure_of_any_backend_call_leaves_host_and_repository_clean),
+        TEST(a_repository_that_fills_up_at_any_call_leaves_host_and_repository_clean),
+        TEST(a_backup_that_cannot_fit_is_not_begun),
         TEST(interrupted_at_any_moment_a_backup_leaves_nothing),
         TEST(a_second_backup_of_the_vm_says_who_is_at_it_and_stops),
         TEST(two_repositories_do_not_break_each_other),

@@ -30,8 +30,10 @@ static int setup(void **state)
     (void)state;
     static const char *const times[] = {"2026-11-20T10:00:00Z", "2026-11-20T11:00:00Z", "2026-11-21T23:59:59.5Z",
                                         "2026-11-22T00:00:00Z", "2026-11-22T10:00:00Z", "2026-11-22T12:00:01Z"};
-    for (size_t i = 0; i < points.count; i++)
+    for (size_t i = 0; i < points.count; i++) {
         assert_int_equal(rp_time_parse(times[i], &items[i].time_ns, NULL), 0);
+        items[i].order_ns = items[i].time_ns;
+    }
     return 0;
 }
 
@@ -90,6 +92,7 @@ static void a_date_means_the_newest_point_up_to_it(void **state)
     expect("web1@2026-11-22T12:00:00", "ac03");
     expect("web1@2026-11-22T12:00:01", "bf06");
     expect("web1@2026-11-22 12:00", "ac03");
+    expect("web1@2026-11-22T12:00", "ac03");
     expect("web1@2026-11-21", "ac03"); // to the end of the day
     expect("web1@2026-11-20", "aa01");
     expect("web1@2026-11-19", "!not-found");
@@ -103,6 +106,8 @@ static void a_disk_may_follow_a_point_also_when_it_is_a_date(void **state)
     expect("web1@latest:0", "bf06:0");
     expect("web1@aa:10", "aa01:10");
     expect("web1@2026-11-22T12:00:00:1", "ac03:1");
+    expect("web1@2026-11-22T12:00:00Z:1", "ac03:1");
+    expect("web1@2026-11-22T12:00Z:1", "ac03:1");
     expect("web1@2026-11-21:1", "ac03:1");
     expect("web1@aa:x", "!not-found");
 }

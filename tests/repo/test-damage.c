@@ -325,6 +325,37 @@ static void what_a_check_found_damaged_is_stored_again(void **state)
     free(stored.data);
 }
 
+static void a_pack_whose_index_is_damaged_is_marked_by_the_plain_check(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings;
+    char folder[256];
+    log_off();
+    store(place, &stored);
+    snprintf(folder, sizeof folder, "%s/damaged", place->repository);
+    uint64_t bit = 8 * (file_size(stored.pack) - 100); // the blocks themselves are whole
+    flip_bit(stored.pack, bit);
+    check(place, false, &findings);
+    assert_true(findings.count > 0);
+    assert_int_equal(count_files(folder), 1);
+    rp_ranges_clear(&findings.ranges);
+    // The cache still knows what it holds; a backup stores that again all the same.
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, stored.data, SIZE, "the vm", NULL);
+    rp_repo_close(repo);
+    place_remove_cache(place);
+    repo = place_open(place);
+    assert_disk(repo, &root, stored.data);
+    rp_repo_close(repo);
+    flip_bit(stored.pack, bit);
+    check(place, true, &findings);
+    assert_int_equal(findings.count, 0);
+    assert_int_equal(count_files(folder), 0);
+    rp_ranges_clear(&findings.ranges);
+    free(stored.data);
+}
+
 static void a_check_can_be_cancelled(void **state)
 {
     struct place *place = *state;
@@ -353,6 +384,7 @@ int main(void)
         WITH(an_unreadable_point_is_a_problem_and_hides_no_other),
         WITH(objects_under_another_name_are_refused),
         WITH(what_a_check_found_damaged_is_stored_again),
+        WITH(a_pack_whose_index_is_damaged_is_marked_by_the_plain_check),
         WITH(a_check_can_be_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

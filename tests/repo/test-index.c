@@ -1,5 +1,9 @@
 // The index cache against a model; damage in the cache never shows in what is read or stored.
+#include "faulty.h"
 #include "place.h"
+
+#include <signal.h>
+#include <sys/resource.h>
 
 #include <unistd.h>
 #include <stdio.h>
@@ -242,6 +246,48 @@ static void what_only_the_cache_knows_is_stored_again(void **state)
     rp_repo_close(repo);
 }
 
+// From the moment that the point is written, no file of more than a few bytes can be: as on a full disk.
+static void fill_the_disk(void *context, const char *name)
+{
+    (void)context;
+    struct rlimit limit = {3000, RLIM_INFINITY};
+    if (!strncmp(name, "points/", 7))
+        setrlimit(RLIMIT_FSIZE, &limit);
+}
+
+static unsigned marks_in(const struct place *place)
+{
+    char command[400], line[16];
+    snprintf(command, sizeof command, "find '%s' -name '*.complete' | wc -l", place->cache);
+    FILE *list = popen(command, "r");
+    assert_non_null(fgets(line, sizeof line, list));
+    pclose(list);
+    return (unsigned)atoi(line);
+}
+
+static void an_index_that_could_not_be_written_vouches_for_no_tree(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t data[RP_REPO_BLOCK];
+    struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+    log_off();
+    signal(SIGXFSZ, SIG_IGN);
+    fill_block(data, 1);
+    for (int full = 0; full < 2; full++) {
+        struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+        faulty->before_put = full ? fill_the_disk : NULL;
+        struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
+        assert_ok(repo ? 0 : -1, err);
+        data[7]++;
+        store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+        assert_int_equal(marks_in(place), 1); // of the first round only
+        setrlimit(RLIMIT_FSIZE, &none);
+        rp_repo_close(repo);
+    }
+    signal(SIGXFSZ, SIG_DFL);
+}
+
 int main(void)
 {
     log_off();
@@ -252,6 +298,7 @@ int main(void)
         WITH(a_damaged_cache_is_made_again_and_never_believed),
         WITH(a_damaged_cache_does_not_make_a_base_look_damaged),
         WITH(what_only_the_cache_knows_is_stored_again),
+        WITH(an_index_that_could_not_be_written_vouches_for_no_tree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -260,7 +260,7 @@ static void a_point_comes_back_with_every_field(void **state)
         .approach = "wmi-checkpoint", .reader = "virtual-disk", .consistency_asked = "application",
         .consistency_reached = "crash", .consistency_reason = "no agent", .reference_point = "rp", .base_point = "b",
         .settings = "<xml/>", .started_ns = 5, .checkpoint_ns = 6, .read_ns = 7, .convert_ns = 8, .bytes_read = 9,
-        .bytes_stored = 10, .new_blocks = 11, .software = "refpoint", .disks = disks, .disk_count = 2,
+        .bytes_stored = 10, .new_blocks = 11, .software = "refpoint", .disks = disks, .disk_count = 2, .sequence = 12,
     };
     struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
     assert_ok(rp_repo_commit(session, &point, &err), err);
@@ -269,9 +269,12 @@ static void a_point_comes_back_with_every_field(void **state)
     assert_ok(rp_repo_points(repo, &points, &err), err);
     assert_int_equal(points.count, 1);
     assert_string_equal(points.items[0].id, point.id);
+    assert_null(points.items[0].settings);
     RP_CLEANUP(rp_buf_clear) struct rp_buf a = {0}, b = {0};
+    RP_CLEANUP(rp_point_clear) struct rp_point whole = {0};
+    assert_ok(rp_repo_point(repo, point.id, &whole, &err), err);
     assert_ok(rp_point_encode(&point, &a, &err), err);
-    assert_ok(rp_point_encode(&points.items[0], &b, &err), err);
+    assert_ok(rp_point_encode(&whole, &b, &err), err);
     assert_string_equal(rp_buf_text(&a), rp_buf_text(&b));
     assert_string_equal(points.items[0].vm_name, point.vm_name);
     assert_string_equal(points.items[0].disks[0].rct_id, "rct:1");
@@ -286,6 +289,40 @@ static int add_note(void *context, int64_t time_ns, const char *json)
     assert_true(time_ns > 0);
     strcat(all, json);
     return 0;
+}
+
+static void a_wrong_clock_does_not_keep_its_point_the_latest(void **state)
+{
+    struct rp_error err = {0};
+    struct rp_repo_root empty = {.size = RP_REPO_BLOCK};
+    struct rp_repo *repo = place_open(*state);
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+    // in the order of the commits; "b" is another VM, "old" was written before there were sequences
+    static const struct { const char *vm, *name; int64_t time; uint64_t sequence; } made[] = {
+        {"vm", "old", 5, 0}, {"vm", "one", 10, 1}, {"vm", "future", 1000, 2}, {"b", "b", 25, 1}, {"vm", "three", 20, 3},
+        {"vm", "four", 30, 4}, {"vm", "back", 15, 5},
+    };
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+        struct rp_point point;
+        point_of(&point, made[i].name, &empty);
+        free(point.vm_id);
+        point.vm_id = strdup(made[i].vm);
+        point.time_ns = made[i].time;
+        point.sequence = made[i].sequence;
+        assert_ok(rp_repo_commit(session, &point, &err), err);
+        rp_point_clear(&point);
+    }
+    rp_repo_session_end(session);
+    static const char *const expected[] = {"old", "one", "future", "three", "four", "back", "b"};
+    struct rp_points points;
+    assert_ok(rp_repo_points(repo, &points, &err), err);
+    assert_int_equal(points.count, 7);
+    for (size_t i = 0; i < points.count; i++)
+        assert_string_equal(points.items[i].vm_name, expected[i]);
+    assert_int_equal(points.items[2].time_ns, 1000); // what it says of itself stays
+    assert_int_equal(points.items[2].order_ns, 15);
+    rp_points_clear(&points);
+    rp_repo_close(repo);
 }
 
 static void the_points_of_one_vm_come_without_those_of_others(void **state)
@@ -361,6 +398,7 @@ int main(void)
         WITH(an_empty_disk_and_an_unchanged_one_store_nothing),
         WITH(a_disk_is_built_only_on_what_the_session_pins),
         WITH(a_point_comes_back_with_every_field),
+        WITH(a_wrong_clock_does_not_keep_its_point_the_latest),
         WITH(the_points_of_one_vm_come_without_those_of_others),
         WITH(notes_are_added_in_order_and_never_change),
         WITH(what_another_process_commits_is_seen_without_reopening),

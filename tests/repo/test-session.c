@@ -163,6 +163,36 @@ static void a_lease_of_another_machine_holds_until_it_runs_out(void **state)
     rp_repo_close(repo);
 }
 
+static void a_lease_from_the_future_is_stale_once_it_was_seen_unchanged_for_long_enough(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct rp_repo *repo = place_open(place);
+    char path[300];
+    put_foreign_lease(repo, "locks/a", "0000000000000005", "held", -36000); // renewed in ten hours
+    for (int i = 0; i < 2; i++) {
+        assert_null(rp_lease_take(repo, "locks/a", "we", NULL, &err));
+        assert_int_equal(err.code, RP_ERR_BUSY);
+        rp_error_clear(&err);
+    }
+    // as if we had seen it first some minutes ago; but meanwhile its holder has renewed it
+    RP_AUTO_FREE char *seen = rp_repo_cache_path(repo, "seen-locks-a");
+    snprintf(path, sizeof path, "%s", seen);
+    for (int lives = 1; lives >= 0; lives--) {
+        FILE *file = fopen(path, "r+");
+        assert_non_null(file);
+        fprintf(file, "%d %lld\n", lives ? 5 : 6, (long long)rp_clock_wall_ns() - 181000000000ll);
+        fclose(file);
+        if (lives)
+            put_foreign_lease(repo, "locks/a", "0000000000000006", "held", -36000);
+        struct rp_lease *lease = rp_lease_take(repo, "locks/a", "we", NULL, &err);
+        assert_int_equal(lease != NULL, !lives);
+        rp_error_clear(&err);
+        rp_lease_release(lease, false);
+    }
+    rp_repo_close(repo);
+}
+
 static void session_folder(const struct place *place, char folder[64])
 {
     char path[200];
@@ -464,6 +494,7 @@ int main(void)
         WITH(the_lock_of_a_process_that_cannot_be_seen_is_not_taken_over),
         WITH(of_many_takers_of_a_stale_lock_one_wins),
         WITH(a_lease_of_another_machine_holds_until_it_runs_out),
+        WITH(a_lease_from_the_future_is_stale_once_it_was_seen_unchanged_for_long_enough),
         WITH(a_session_declared_dead_cannot_commit),
         WITH(a_session_is_an_object_while_it_runs_and_none_after),
         WITH(a_block_in_a_tombstoned_pack_is_stored_again),
