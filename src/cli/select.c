@@ -53,6 +53,7 @@ int rp_cli_wait_merge(const struct rp_cli *cli, struct rp_host_connection *host,
 {
     uint64_t stuck_since = 0;
     bool said = false;
+    RP_CLEANUP(rp_cli_progress_end_p) struct rp_cli_progress *progress = rp_cli_progress_new(cli, "merge");
     for (;;) {
         int state = rp_host_wait_merge(host, vm_id, 200, err);
         if (state <= 0)
@@ -63,11 +64,14 @@ int rp_cli_wait_merge(const struct rp_cli *cli, struct rp_host_connection *host,
         if (!said)
             rp_cli_say(cli, "merging\n");
         said = true;
+        if (vm.merge_total)
+            rp_cli_progress_update(progress, vm.merge_done, vm.merge_total);
         if (rp_cli_stopped())
             return rp_fail(err, RP_ERR_CANCELLED, "stopped waiting; the merge goes on");
         uint64_t now = rp_clock_monotonic_ns();
         stuck_since = !vm.merge_problem ? 0 : stuck_since ? stuck_since : now;
         if (stuck_since && now - stuck_since > 3000000000u) { // a reader that is about to close its file gets its chance
+            rp_cli_progress_hide(progress);
             rp_cli_remark(cli, "the merge is pending, and is tried again later: %s", vm.merge_problem);
             return 1;
         }

@@ -10,7 +10,7 @@
 
 struct remarks {
     const struct rp_cli *cli;
-    struct rp_cli_progress *progress;
+    struct rp_cli_progress *progress, *merge; // the second when the host's merge is waited for
     json_t *texts;
 };
 
@@ -18,8 +18,22 @@ static void on_remark(void *context, const char *text)
 {
     struct remarks *remarks = context;
     rp_cli_progress_hide(remarks->progress);
+    if (remarks->merge)
+        rp_cli_progress_hide(remarks->merge);
     rp_cli_remark(remarks->cli, "%s", text);
     json_array_append_new(remarks->texts, rp_cli_json_text(text));
+}
+
+static void on_merging(void *context, const struct rp_vm *vm)
+{
+    struct remarks *remarks = context;
+    if (!vm->merge_total)
+        return;
+    RP_AUTO_FREE char *title = rp_xasprintf("merge %s", vm->name);
+    rp_cli_progress_hide(remarks->progress);
+    if (!remarks->merge)
+        remarks->merge = rp_cli_progress_new(remarks->cli, title);
+    rp_cli_progress_update(remarks->merge, vm->merge_done, vm->merge_total);
 }
 
 static int parse(const struct rp_cli *cli, struct rp_backup_options *options, struct rp_error *err)
@@ -27,6 +41,7 @@ static int parse(const struct rp_cli *cli, struct rp_backup_options *options, st
     uint64_t threads = 0, timeout = 600;
     options->full = rp_cli_flag(cli, "full");
     options->allow_crash = rp_cli_flag(cli, "allow-crash");
+    options->ignore_room = rp_cli_flag(cli, "no-space-check");
     const char *consistency = rp_cli_value(cli, "consistency");
     if (consistency && strcmp(consistency, "crash") && strcmp(consistency, "application"))
         return rp_fail(err, RP_ERR_USAGE, "--consistency: \"%.32s\" is neither crash nor application", consistency);
@@ -108,18 +123,22 @@ static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     if (!host || host->ops->find_vm(host, name, &vm, err))
         return -1;
+    if (rp_cli_size(cli, "merge-rate", &host->merge_rate, err))
+        return -1;
     if (cli->dry_run)
         return preview(cli, host, repo, &vm, options, err);
     uint64_t start = rp_clock_monotonic_ns();
     RP_AUTO_FREE char *title = rp_xasprintf("backup %s", vm.name);
     struct rp_cli_progress *progress = rp_cli_progress_new(cli, title);
-    struct remarks remarks = {cli, progress, json_array()};
+    struct remarks remarks = {cli, progress, NULL, json_array()};
     options->progress = rp_cli_progress_update;
     options->progress_context = progress;
     options->remark = on_remark;
+    options->merging = on_merging;
     options->context = &remarks;
     struct rp_backup_result result;
     int failed = rp_backup_run(host, repo, &vm, options, &result, err);
+    rp_cli_progress_end(remarks.merge);
     rp_cli_progress_end(progress);
     if (!failed)
         print_result(cli, &result, remarks.texts, (double)(rp_clock_monotonic_ns() - start) / 1e9);
@@ -168,6 +187,8 @@ static const struct rp_cli_option options[] = {
     {0, "limit-rate", "SIZE", "read at most so many bytes per second, as 50M"},
     {0, "consistency", "KIND", "crash (default) or application: what to ask of the host"},
     {0, "allow-crash", NULL, "accept a crash-consistent checkpoint when the host cannot do better"},
+    {0, "no-space-check", NULL, "begin also when the repository seems to have too little room"},
+    {0, "merge-rate", "SIZE", "the host's merges may move so many bytes per second, as 50M"},
     {0, "merge-timeout", "SECONDS", "how long to wait for the host's merges (default 600)"},
     {0, "threads", "N", "threads that read and store (default: by the machine)"},
     RP_ADDRESS_VM_OPTION,

@@ -72,7 +72,8 @@ static int run_delete(struct rp_cli *cli, struct rp_error *err)
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->list_snapshots(host, vm.id, &list, err))
+    if (!host || rp_cli_size(cli, "merge-rate", &host->merge_rate, err) || rp_cli_find_vm(host, cli->args[0], &vm, err) ||
+        host->ops->list_snapshots(host, vm.id, &list, err))
         return -1;
     RP_AUTO_FREE const char **ids = rp_xcalloc(list.count + 1, sizeof *ids);
     RP_AUTO_FREE const char **names = rp_xcalloc(list.count + 1, sizeof *names);
@@ -101,6 +102,7 @@ static const struct rp_cli_option create_options[] = {
 };
 static const struct rp_cli_option delete_options[] = {
     {0, "no-wait", NULL, "do not wait until the merge is over; \"vm show\" tells how far it is"},
+    {0, "merge-rate", "SIZE", "the merge may move so many bytes per second, as 50M"},
     {0},
 };
 
@@ -132,7 +134,7 @@ const struct rp_cli_verb rp_cli_checkpoint_verbs[] = {
     },
     {
         .name = "checkpoint delete",
-        .arguments = "VM CHECKPOINT [--no-wait]",
+        .arguments = "VM CHECKPOINT [--no-wait] [--merge-rate SIZE]",
         .summary = "give a checkpoint up: what came after it is merged into it",
         .details = "CHECKPOINT is its name, its id, or the beginning of its id. The present\n"
                    "content of the disks does not change; the frozen state is gone.\n",

@@ -24,6 +24,11 @@ static json_t *vm_json(const struct rp_vm *vm)
     if (vm->activity == RP_VM_MERGING) {
         json_object_set_new(json, "merge_percent", json_integer((json_int_t)vm->merge_percent));
         json_object_set_new(json, "merge_problem", rp_cli_json_text(vm->merge_problem));
+        json_object_set_new(json, "merge_done", json_integer((json_int_t)vm->merge_done));
+        json_object_set_new(json, "merge_total", json_integer((json_int_t)vm->merge_total));
+        json_object_set_new(json, "merge_rate", json_integer((json_int_t)vm->merge_rate));
+        json_object_set_new(json, "merge_guest_rate", json_integer((json_int_t)vm->merge_guest_rate));
+        json_object_set_new(json, "merge_round", json_integer((json_int_t)vm->merge_round));
     }
     return json;
 }
@@ -104,6 +109,20 @@ static json_t *disks_json(const struct rp_vm_settings *settings)
     return list;
 }
 
+static void show_merge(const struct rp_vm *vm)
+{
+    char done[RP_SIZE_TEXT], total[RP_SIZE_TEXT], rate[RP_SIZE_TEXT];
+    rp_cli_print("activity          merging, %u %%", vm->merge_percent);
+    if (vm->merge_total)
+        rp_cli_print(", %s of %s, %s/s", rp_format_size(vm->merge_done, done), rp_format_size(vm->merge_total, total),
+                     rp_format_size(vm->merge_rate, rate));
+    if (vm->merge_round)
+        rp_cli_print(", round %u", vm->merge_round);
+    if (vm->merge_guest_rate)
+        rp_cli_print(", the guest may write %s/s", rp_format_size(vm->merge_guest_rate, rate));
+    rp_cli_print("%s%s\n", vm->merge_problem ? "; " : "", rp_cli_safe(vm->merge_problem));
+}
+
 static int run_show(struct rp_cli *cli, struct rp_error *err)
 {
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
@@ -125,8 +144,7 @@ static int run_show(struct rp_cli *cli, struct rp_error *err)
     rp_cli_print("name              %s\nid                %s\nstate             %s\n", rp_cli_safe(vm.name), vm.id,
                  rp_vm_state_name(vm.state));
     if (vm.activity == RP_VM_MERGING)
-        rp_cli_print("activity          merging, %u %%%s%s\n", vm.merge_percent, vm.merge_problem ? "; last attempt: " : "",
-                     rp_cli_safe(vm.merge_problem));
+        show_merge(&vm);
     else if (vm.activity)
         rp_cli_print("activity          %s\n", activity_name(vm.activity));
     rp_cli_print("checkpoints       %zu\nreference points  %zu\n", snapshots.count, points.count);

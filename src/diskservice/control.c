@@ -10,6 +10,7 @@ static const char *const verbs[] = {"info", "checkpoint", "merge", "changes", "f
 enum { VERBS = sizeof verbs / sizeof *verbs };
 static const char *const verdicts[] = {"clean", "new", "unclean", "foreign"};
 static const char *const phases[] = {"none", "running", "done", "failed"};
+static const char *const steps[] = {"copying", "waiting", "slowing", "pausing"};
 
 static void json_decref_p(json_t **json) { json_decref(*json); }
 #define AUTO_JSON RP_CLEANUP(json_decref_p)
@@ -134,6 +135,8 @@ static int parse_request(json_t *root, struct rp_control_request *request, struc
     switch (request->verb) {
     case RP_CONTROL_MERGE:
         bad = parse_paths(root, request);
+        if ((request->has_rate = json_object_get(root, "rate")))
+            request->rate = number_of(root, "rate", &bad);
         break;
     case RP_CONTROL_CHANGES:
         request->paths = rp_xcalloc(1, sizeof *request->paths);
@@ -173,6 +176,8 @@ int rp_control_format_request(const struct rp_control_request *request, struct r
         for (size_t i = 0; i < request->path_count; i++)
             failed |= json_array_append_new(paths, json_string(request->paths[i]));
         failed |= json_object_set_new(root, "paths", paths);
+        if (request->has_rate)
+            failed |= json_object_set_new(root, "rate", number_json(request->rate));
     } else if (request->verb == RP_CONTROL_CHANGES) {
         char id[RP_RCT_ID_TEXT];
         failed |= json_object_set_new(root, "path", json_string(request->paths[0]));
@@ -215,6 +220,38 @@ static struct rp_error parse_error(json_t *json, bool *bad)
     return error;
 }
 
+static json_t *merge_json(const struct rp_engine_merge *m)
+{
+    json_t *merge = json_pack("{s:s, s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "phase", phases[m->phase], "operation",
+                              guid_json(&m->operation), "step", steps[m->step], "round", (int)m->round, "done",
+                              number_json(m->done), "total", number_json(m->total), "rate", number_json(m->rate), "guest_rate",
+                              number_json(m->guest_rate), "pause_ns", number_json(m->pause_ns), "longest_pause_ns",
+                              number_json(m->longest_pause_ns));
+    if (m->phase == RP_MERGE_RUNNING && m->waiting.code)
+        json_object_set_new(merge, "waiting", error_json(&m->waiting));
+    if (m->phase == RP_MERGE_FAILED)
+        json_object_set_new(merge, "error", error_json(&m->error));
+    return merge;
+}
+
+static void parse_merge(json_t *json, struct rp_engine_merge *m, bool *bad)
+{
+    m->phase = (enum rp_merge_phase)name_of(json, "phase", phases, 4, bad);
+    m->operation = guid_of(json, "operation", bad);
+    m->step = (enum rp_merge_step)name_of(json, "step", steps, 4, bad);
+    m->round = (unsigned)number_of(json, "round", bad);
+    m->done = number_of(json, "done", bad);
+    m->total = number_of(json, "total", bad);
+    m->rate = number_of(json, "rate", bad);
+    m->guest_rate = number_of(json, "guest_rate", bad);
+    m->pause_ns = number_of(json, "pause_ns", bad);
+    m->longest_pause_ns = number_of(json, "longest_pause_ns", bad);
+    if (m->phase == RP_MERGE_RUNNING && json_object_get(json, "waiting"))
+        m->waiting = parse_error(json_object_get(json, "waiting"), bad);
+    if (m->phase == RP_MERGE_FAILED)
+        m->error = parse_error(json_object_get(json, "error"), bad);
+}
+
 static json_t *info_json(const struct rp_service_info *info)
 {
     json_t *disks = json_array();
@@ -226,23 +263,17 @@ static json_t *info_json(const struct rp_service_info *info)
                              (int)d->physical_sector, "block_size", (int)d->block_size, "leaf", d->leaf_path, "verdict",
                              verdicts[d->verdict], "tracked", d->tracked));
     }
-    const struct rp_engine_merge *m = &info->merge;
-    json_t *merge = json_pack("{s:s, s:o, s:o, s:o, s:o}", "phase", phases[m->phase], "operation", guid_json(&m->operation),
-                              "done", number_json(m->done), "total", number_json(m->total), "pause_ns", number_json(m->pause_ns));
-    if (m->phase == RP_MERGE_FAILED)
-        json_object_set_new(merge, "error", error_json(&m->error));
     if (json_array_size(disks) != info->count) { // a path is not UTF-8
         json_decref(disks);
-        json_decref(merge);
         return NULL;
     }
     return json_pack("{s:i, s:o, s:o, s:o}", "pid", (int)info->pid, "generation", number_json(info->generation), "disks", disks,
-                     "merge", merge);
+                     "merge", merge_json(&info->merge));
 }
 
 static void parse_info(json_t *json, struct rp_service_info *info, bool *bad)
 {
-    json_t *disks = json_object_get(json, "disks"), *merge = json_object_get(json, "merge");
+    json_t *disks = json_object_get(json, "disks");
     info->pid = (pid_t)number_of(json, "pid", bad);
     info->generation = number_of(json, "generation", bad);
     if (!json_is_array(disks) || json_array_size(disks) > RP_ENGINE_MAX_DISKS) {
@@ -262,13 +293,7 @@ static void parse_info(json_t *json, struct rp_service_info *info, bool *bad)
         d->verdict = (enum rp_rct_verdict)name_of(from, "verdict", verdicts, 4, bad);
         d->tracked = flag_of(from, "tracked", bad);
     }
-    info->merge.phase = (enum rp_merge_phase)name_of(merge, "phase", phases, 4, bad);
-    info->merge.operation = guid_of(merge, "operation", bad);
-    info->merge.done = number_of(merge, "done", bad);
-    info->merge.total = number_of(merge, "total", bad);
-    info->merge.pause_ns = number_of(merge, "pause_ns", bad);
-    if (info->merge.phase == RP_MERGE_FAILED)
-        info->merge.error = parse_error(json_object_get(merge, "error"), bad);
+    parse_merge(json_object_get(json, "merge"), &info->merge, bad);
 }
 
 static json_t *checkpoint_json(const struct rp_engine_checkpoint *checkpoint)

@@ -25,6 +25,8 @@ struct rp_control_request {
     struct rp_guid operation;
     size_t path_count; // merge: any number; changes: one
     char **paths;
+    bool has_rate; // merge
+    uint64_t rate; // bytes per second; 0: no limit
     struct rp_rct_id id; // changes
     uint64_t offset, length;
     char disk[32]; // grow

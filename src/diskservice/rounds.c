@@ -103,16 +103,12 @@ static int report(void *context, uint64_t done, uint64_t total)
 {
     struct rp_rounds *r = context;
     struct rp_engine *engine = r->engine;
-    if (done < r->position) // a copy that starts again
-        r->position = r->copied = 0;
-    uint64_t position = rp_min64(done, rp_vhdx_info(r->child->vhdx)->size);
-    uint64_t now_copied = rp_rounds_data(r->child->vhdx, r->position, position - r->position);
-    r->position = position;
-    r->copied += now_copied;
+    uint64_t now_copied = done > r->copied ? done - r->copied : 0;
+    r->copied = done;
     (void)total;
     double busy = seconds_since(r->started);
     pthread_mutex_lock(&engine->state);
-    bool limited = !r->hurry && engine->merge.step == RP_MERGE_COPYING;
+    bool limited = !r->hurry && (engine->merge.step == RP_MERGE_COPYING || nobody_writes(r));
     engine->merge.done = r->merged + rp_min64(r->copied, r->own);
     engine->merge.rate = busy > 0 ? (uint64_t)((double)r->copied / busy) : 0;
     pthread_mutex_unlock(&engine->state);
@@ -126,9 +122,9 @@ static int report(void *context, uint64_t done, uint64_t total)
 
 static int copy(struct rp_rounds *r, struct rp_engine_chain *disk, size_t index, struct rp_error *err)
 {
-    r->child = disk->layers[index];
-    r->own = rp_rounds_data(r->child->vhdx, 0, rp_vhdx_info(r->child->vhdx)->size);
-    r->copied = r->position = r->slept = 0;
+    struct rp_vhdx *child = disk->layers[index]->vhdx;
+    r->own = rp_rounds_data(child, 0, rp_vhdx_info(child)->size);
+    r->copied = r->slept = 0;
     r->started = rp_clock_monotonic_ns();
     if (rp_fold(r->engine, disk, index, report, r, &r->pauses, err))
         return -1;

@@ -23,8 +23,7 @@ struct rp_rounds {
     unsigned pressure;        // how much more the guest is slowed than it should have to be
 
     // Of the file that is being copied:
-    struct rp_layer *child;
-    uint64_t own, copied, position;
+    uint64_t own, copied;
     uint64_t started, slept;
 };
 

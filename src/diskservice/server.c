@@ -69,6 +69,10 @@ static void answer(struct rp_server *server, const struct rp_control_request *re
         rp_engine_checkpoint(engine, &request->operation, &reply->checkpoint, err);
         break;
     case RP_CONTROL_MERGE:
+        if (request->has_rate) {
+            struct rp_engine_merge_options options = {.rate = request->rate};
+            rp_engine_set_merge_options(engine, &options);
+        }
         rp_engine_merge_start(engine, &request->operation, (const char *const *)request->paths, request->path_count, err);
         break;
     case RP_CONTROL_CHANGES:

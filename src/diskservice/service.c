@@ -173,17 +173,18 @@ int rp_service_checkpoint(struct rp_service *service, const struct rp_guid *oper
 }
 
 int rp_service_merge(struct rp_service *service, const struct rp_guid *operation, const char *const *paths, size_t count,
-                     struct rp_error *err)
+                     const uint64_t *rate, struct rp_error *err)
 {
     if (service->fd < 0) {
         struct rp_engine *engine = engine_of(service, err);
-        struct rp_engine_merge_options options = {.pause_ms = UINT_MAX};
+        struct rp_engine_merge_options options = {.rate = rate ? *rate : 0, .pause_ms = UINT_MAX, .reader_ms = 1};
         if (engine)
             rp_engine_set_merge_options(engine, &options); // nobody writes
         return engine && !rp_engine_merge_start(engine, operation, paths, count, err) ? rp_engine_merge_wait(engine, err) : -1;
     }
     struct rp_control_request request = {
-        .verb = RP_CONTROL_MERGE, .operation = *operation, .paths = (char **)paths, .path_count = count};
+        .verb = RP_CONTROL_MERGE, .operation = *operation, .paths = (char **)paths, .path_count = count,
+        .has_rate = rate, .rate = rate ? *rate : 0};
     struct rp_control_reply reply;
     if (count > RP_CONTROL_MAX_PATHS)
         return rp_fail(err, RP_ERR_INVALID, "merge of %zu files: at most %d at once", count, RP_CONTROL_MAX_PATHS);

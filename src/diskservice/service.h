@@ -39,9 +39,10 @@ int rp_service_info(struct rp_service *service, struct rp_service_info *info, st
 void rp_service_info_clear(struct rp_service_info *info);
 int rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation,
                           struct rp_engine_checkpoint *result, struct rp_error *err);
-// Running: starts the merge and returns; in-process: returns when it is done.
+// Running: starts the merge and returns; in-process: returns when it is done, and does not wait for readers. `rate`: bytes per
+// second, 0 no limit; NULL: as it was (also for a merge of this operation that is running already).
 int rp_service_merge(struct rp_service *service, const struct rp_guid *operation, const char *const *paths, size_t count,
-                     struct rp_error *err);
+                     const uint64_t *rate, struct rp_error *err);
 int rp_service_changes(struct rp_service *service, const char *path, const struct rp_rct_id *id, uint64_t offset,
                        uint64_t length, struct rp_ranges *changed, struct rp_error *err);
 int rp_service_flush(struct rp_service *service, struct rp_error *err);

@@ -131,8 +131,8 @@ int rp_local_merge_convert(struct rp_host_connection *host, const char *snapshot
 // Goes on with the merges of a locked VM: starts the next, takes note of one that ended. `at_rest`: merges in-process
 // when the VM is off, which takes its time. Returns 0 none left, 1 some left (problem stored in their rows), -1 error.
 int rp_local_merge_advance(const struct rp_local_vm *vm, bool at_rest, struct rp_error *err);
-// Percent and problem of a VM's merges; false: none. `problem` is malloc'ed or NULL.
-bool rp_local_merge_state(const struct rp_local_vm *vm, unsigned *percent, char **problem);
+// Fills in how a VM's merges are getting on (merge_...; clear it with rp_vm_clear); false: it has none.
+bool rp_local_merge_state(const struct rp_local_vm *vm, struct rp_vm *state);
 
 // ---- point.c: reference points and changes --------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 // A snapshot S froze F; Y is the file that was put on F then. Merging Y into F makes F hold what Y held: the running
 // state when Y is the leaf, or what a later snapshot froze, whose frozen file is F from then on.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -72,6 +73,7 @@ static void note_problem(const struct rp_local_vm *vm, const struct pending *p, 
 static int attempt(const struct rp_local_vm *vm, const struct pending *p, bool at_rest)
 {
     struct rp_error why = {0};
+    const uint64_t *wished = vm->local->host.merge_rate ? &vm->local->host.merge_rate : NULL;
     if (!rp_local_vm_running(vm) && !at_rest)
         return 0;
     RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(vm, &why);
@@ -83,6 +85,8 @@ static int attempt(const struct rp_local_vm *vm, const struct pending *p, bool a
         if (ours && info.merge.phase == RP_MERGE_DONE)
             return 1;
         if (info.merge.phase == RP_MERGE_RUNNING) {
+            if (ours && wished && round == 0) // the same operation again, only the limit is new
+                rp_service_merge(service, &p->operation, (const char *const *)p->child, p->count, wished, NULL);
             note_problem(vm, p, NULL);
             return 0;
         }
@@ -91,7 +95,7 @@ static int attempt(const struct rp_local_vm *vm, const struct pending *p, bool a
             break;
         }
         // The same operation again after a failure or a crash: files that are merged already count as done.
-        if (round == 0 && rp_service_merge(service, &p->operation, (const char *const *)p->child, p->count, &why))
+        if (round == 0 && rp_service_merge(service, &p->operation, (const char *const *)p->child, p->count, wished, &why))
             break;
         if (!rp_service_is_running(service))
             return 1; // in-process it returns when it is done
@@ -114,24 +118,37 @@ int rp_local_merge_advance(const struct rp_local_vm *vm, bool at_rest, struct rp
     }
 }
 
-bool rp_local_merge_state(const struct rp_local_vm *vm, unsigned *percent, char **problem)
+static void show_progress(const struct rp_engine_merge *merge, struct rp_vm *state)
 {
-    *percent = 0;
-    *problem = NULL;
+    state->merge_done = merge->done;
+    state->merge_total = merge->total;
+    state->merge_rate = merge->rate;
+    state->merge_round = merge->round;
+    state->merge_guest_rate = merge->guest_rate;
+    if (merge->total)
+        state->merge_percent = (unsigned)(100.0 * (double)merge->done / (double)merge->total);
+    if (!merge->waiting.code)
+        return;
+    free(state->merge_problem);
+    state->merge_problem = rp_xstrdup(merge->waiting.text);
+}
+
+bool rp_local_merge_state(const struct rp_local_vm *vm, struct rp_vm *state)
+{
     {
         RP_AUTO_QUERY *query = rp_db_query(vm->local->db, NULL,
             "SELECT problem FROM snapshot WHERE vm = ? AND state = 'merging' ORDER BY row LIMIT 1", "i", vm->row);
         if (!query || rp_db_step(vm->local->db, query, NULL) != 1)
             return false;
         if (sqlite3_column_type(query, 0) != SQLITE_NULL)
-            *problem = rp_xstrdup(rp_db_text(query, 0));
+            state->merge_problem = rp_xstrdup(rp_db_text(query, 0));
     }
     if (!rp_local_vm_running(vm))
         return true;
     RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(vm, NULL);
     RP_CLEANUP(rp_service_info_clear) struct rp_service_info info = {0};
-    if (service && !rp_service_info(service, &info, NULL) && info.merge.phase == RP_MERGE_RUNNING && info.merge.total)
-        *percent = (unsigned)(100.0 * (double)info.merge.done / (double)info.merge.total);
+    if (service && !rp_service_info(service, &info, NULL) && info.merge.phase == RP_MERGE_RUNNING)
+        show_progress(&info.merge, state);
     return true;
 }
 

@@ -115,14 +115,14 @@ int rp_local_snapshot_recover(const struct rp_local_vm *vm, struct rp_error *err
 // A merge changes the chains that a checkpoint freezes; products of others refuse to start a backup then as well.
 static int wait_for_merges(const struct rp_local_vm *vm, struct rp_error *err)
 {
-    unsigned percent = 0;
-    RP_AUTO_FREE char *problem = NULL;
+    RP_CLEANUP(rp_vm_clear) struct rp_vm state = {0};
     int rc = rp_local_merge_advance(vm, true, err);
-    if (rc != 1 || !rp_local_merge_state(vm, &percent, &problem))
+    if (rc != 1 || !rp_local_merge_state(vm, &state))
         return rc < 0 ? -1 : 0;
-    if (problem)
-        return rp_fail(err, RP_ERR_BUSY, "VM %s: a checkpoint is waiting to be merged: %s", vm->id, problem);
-    return rp_fail(err, RP_ERR_BUSY, "VM %s: a checkpoint is being merged (%u %%); wait until it is done", vm->id, percent);
+    if (state.merge_problem)
+        return rp_fail(err, RP_ERR_BUSY, "VM %s: a checkpoint is waiting to be merged: %s", vm->id, state.merge_problem);
+    return rp_fail(err, RP_ERR_BUSY, "VM %s: a checkpoint is being merged (%u %%); wait until it is done", vm->id,
+                   state.merge_percent);
 }
 
 int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,

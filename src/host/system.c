@@ -197,8 +197,7 @@ static int check_folder_free(const struct rp_local_vm *vm, struct rp_error *err)
 static int merge_all(const struct rp_local_vm *vm, struct rp_error *err)
 {
     struct rp_db *db = vm->local->db;
-    RP_AUTO_FREE char *problem = NULL;
-    unsigned percent = 0;
+    RP_CLEANUP(rp_vm_clear) struct rp_vm state = {0};
     for (;;) {
         int64_t row = 0;
         if (rp_db_number(db, err, &row, "SELECT row FROM snapshot WHERE vm = ? AND state = 'ready' ORDER BY row LIMIT 1", "i", vm->row))
@@ -213,8 +212,9 @@ static int merge_all(const struct rp_local_vm *vm, struct rp_error *err)
     int rc = rp_local_merge_advance(vm, true, err);
     if (rc != 1)
         return rc;
-    rp_local_merge_state(vm, &percent, &problem);
-    return rp_fail(err, RP_ERR_BUSY, "VM %s: its checkpoints could not be merged: %s", vm->id, problem ? problem : "still at work");
+    rp_local_merge_state(vm, &state);
+    return rp_fail(err, RP_ERR_BUSY, "VM %s: its checkpoints could not be merged: %s", vm->id,
+                   state.merge_problem ? state.merge_problem : "still at work");
 }
 
 int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, bool delete_disks, RP_METHOD_RESULT, struct rp_error *err)

@@ -144,7 +144,7 @@ static void describe(const struct rp_local_vm *source, struct rp_vm *vm)
     vm->name = rp_xstrdup(source->name);
     vm->state = rp_local_vm_running(source) ? RP_VM_RUNNING : RP_VM_OFF;
     int64_t creating = 0;
-    if (rp_local_merge_state(source, &vm->merge_percent, &vm->merge_problem))
+    if (rp_local_merge_state(source, vm))
         vm->activity = RP_VM_MERGING;
     else if (!rp_db_number(source->local->db, NULL, &creating,
                            "SELECT count(*) FROM snapshot WHERE vm = ? AND state = 'creating'", "i", source->row) && creating)

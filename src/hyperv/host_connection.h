@@ -30,7 +30,11 @@ struct rp_vm {
     enum rp_vm_state state;
     enum rp_vm_activity activity;
     unsigned merge_percent; // while MERGING
-    char *merge_problem;    // while MERGING: why the last attempt failed (it is tried again); NULL otherwise
+    char *merge_problem;    // while MERGING: why it does not go on at the moment (it will by itself); NULL otherwise
+    // While MERGING, where the host tells (else 0): bytes, bytes per second; how often what the guest wrote meanwhile was merged
+    // as well; bytes per second that its writes are slowed down to, 0 when they are not.
+    uint64_t merge_done, merge_total, merge_rate, merge_guest_rate;
+    unsigned merge_round;
 };
 struct rp_vms {
     struct rp_vm *items;
@@ -155,6 +159,9 @@ struct rp_host_ops {
 struct rp_host_connection {
     const struct rp_host_ops *ops;
     char *address; // "local:/var/lib/refpoint", for messages
+    // Bytes per second for the merges that this connection starts or finds under way, 0: the host decides. A wish: Hyper-V has
+    // nothing like it.
+    uint64_t merge_rate;
 };
 
 void rp_host_close(struct rp_host_connection *host); // NULL is fine

@@ -62,7 +62,7 @@ static int merge(struct rp_service *service, char **paths, size_t count, struct 
 {
     static struct rp_service_info info;
     struct rp_guid operation = rp_guid_new();
-    if (rp_service_merge(service, &operation, (const char *const *)paths, count, err))
+    if (rp_service_merge(service, &operation, (const char *const *)paths, count, NULL, err))
         return -1;
     for (;;) {
         if (rp_service_info(service, &info, err))

@@ -150,10 +150,10 @@ struct names {
 
 static void add_name(struct names *names, const char *path)
 {
-    assert_true(names->count + 5 < 1024);
+    assert_true(names->count + 5 < sizeof names->items / sizeof *names->items);
     names->items[names->count++] = rp_xstrdup(path);
     names->items[names->count++] = rp_rct_path(path);
-    names->items[names->count++] = kit_path("%s.mrt", path);
+    names->items[names->count++] = rp_xasprintf("%s.mrt", path);
 }
 
 static bool has_name(const struct names *names, const char *path)
