@@ -112,7 +112,7 @@ static int read_header(struct rp_store *store, struct rp_mrt_header *newest, boo
         struct rp_mrt_header header;
         struct rp_error why = {0};
         uint64_t at = (uint64_t)i * RP_MRT_SLOT_STEP;
-        if (size <= at)
+        if (size < at + 8)
             break;
         if (rp_store_pread(store, sector, (size_t)rp_min64(sizeof sector, size - at), at, err))
             return -1;
@@ -190,14 +190,18 @@ static void close_store(struct rp_rct_coarse *c)
     c->store = NULL;
 }
 
-// The regions that `like` wrote to in its last two generations.
+// The regions that `like` wrote to in its last two generations. They count as written here, too: who takes over from this one,
+// perhaps soon, shall have them as well.
 static void preset_like(struct rp_rct_generation *g, struct rp_rct_coarse *like, uint64_t regions)
 {
     pthread_mutex_lock(&like->lock);
     size_t words = rp_min64(rp_div_up(regions, 64), words_of(like));
     for (int i = 0; i < 2 && atomic_load(&like->current); i++)
-        for (size_t w = 0; w < words; w++)
-            set_word(g, w, atomic_load_explicit(&like->generations[i].written[w], memory_order_relaxed));
+        for (size_t w = 0; w < words; w++) {
+            uint64_t lately = atomic_load_explicit(&like->generations[i].written[w], memory_order_relaxed);
+            set_word(g, w, lately);
+            atomic_fetch_or_explicit(&g->written[w], lately, memory_order_relaxed);
+        }
     pthread_mutex_unlock(&like->lock);
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct pending { // a write that no flush has covered
     char *path;
@@ -16,7 +17,8 @@ struct crashfs {
     struct rp_fs fs;
     struct rp_fs *memory;
     pthread_mutex_t lock;
-    unsigned long calls, stop_at, trip_at;
+    unsigned long calls, stop_at, trip_at, flushes;
+    unsigned flush_us;
     bool stopped;
     struct pending *pending;
     size_t count;
@@ -96,9 +98,12 @@ static int crash_pwrite(struct rp_store *store, const void *data, size_t size, u
 static int crash_flush(struct rp_store *store, struct rp_error *err)
 {
     struct crash_store *s = store_of(store);
+    if (s->fs->flush_us)
+        usleep(s->fs->flush_us);
     pthread_mutex_lock(&s->fs->lock);
     enum step now = step(s->fs);
     int failed = 0;
+    s->fs->flushes++;
     if (now == GO) {
         failed = rp_store_flush(s->below, err);
         forget(s->fs, s->path);
@@ -262,6 +267,8 @@ void crashfs_trip(struct rp_fs *fs, unsigned long n)
     fs_of(fs)->trip_at = n;
 }
 
+void crashfs_slow(struct rp_fs *fs, unsigned microseconds) { fs_of(fs)->flush_us = microseconds; }
+unsigned long crashfs_flushes(struct rp_fs *fs) { return fs_of(fs)->flushes; }
 unsigned long crashfs_calls(struct rp_fs *fs) { return fs_of(fs)->calls; }
 bool crashfs_stopped(struct rp_fs *fs) { return fs_of(fs)->stopped; }
 

@@ -202,7 +202,8 @@ int world_checkpoint(struct world *w, bool show)
     // What the parent wrote lately is set from the start.
     pthread_mutex_lock(&w->records);
     for (size_t i = 0; i < WORLD_REGIONS; i++)
-        child.regions.set[i] = w->layers[0].regions.written[i] || w->layers[0].regions.before[i];
+        child.regions.set[i] = child.regions.written[i] =
+            w->layers[0].regions.written[i] || w->layers[0].regions.before[i];
     pthread_mutex_unlock(&w->records);
 
     rp_gate_close(w->gate);
@@ -244,7 +245,8 @@ static int merge_locked(struct world *w, size_t i)
     if (!i) {
         parent->regions = child->regions;
         for (size_t r = 0; r < WORLD_REGIONS; r++)
-            parent->regions.set[r] = child->regions.written[r] || child->regions.before[r];
+            parent->regions.set[r] = parent->regions.written[r] = child->regions.written[r] || child->regions.before[r];
+        memset(parent->regions.before, 0, sizeof parent->regions.before);
     }
     if (i ? rp_rct_freeze(parent->rct, &parent->disk, &err) : rp_rct_thaw(parent->rct, &err))
         return stopped(w, &err);
