@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "backup/partial.h"
 #include "backup/transfer.h"
 #include "base/buf.h"
 #include "base/num.h"
@@ -65,7 +66,7 @@ static int choose(struct restore *restore, struct rp_repo *repo, const struct rp
         RP_AUTO_FREE char *name =
             rp_xasprintf("%s-disk%u.%s", vm, disk->number, options->format == RP_IMAGE_VHDX ? "vhdx" : "raw");
         target->path = rp_path_join(options->directory, name);
-        target->temporary = rp_xasprintf("%s.partial.%ld", target->path, (long)getpid());
+        target->temporary = rp_partial_name(target->path);
         if (rp_repo_data_bytes(repo, &disk->root, &target->data, err))
             return rp_context(err, "disk %u", disk->number);
     }
@@ -140,6 +141,8 @@ static int create_raw(struct target *target, struct rp_error *err)
     if (!target->store)
         return -1;
     target->created = true;
+    if (rp_store_lock(target->store, true, err)) // as a VHDX is locked: see partial.h
+        return -1;
     return rp_store_truncate(target->store, target->disk->root.size, err);
 }
 
@@ -238,6 +241,7 @@ static int write_all(struct restore *restore, struct rp_error *err)
 {
     for (size_t i = 0; i < restore->count; i++) {
         struct target *target = &restore->targets[i];
+        rp_partial_remove_stale(target->path);
         if (restore->options->format == RP_IMAGE_VHDX ? create_vhdx(target, err) : create_raw(target, err))
             return -1;
     }

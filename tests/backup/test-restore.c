@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "backup/diff.h"
 #include "backup/restore.h"
@@ -195,6 +198,58 @@ static void a_name_taken_meanwhile_is_not_overwritten_and_nothing_else_stays(voi
     assert_int_equal(got.size, 8);
 }
 
+static int kill_ourselves(void *context, uint64_t done, uint64_t total)
+{
+    (void)context;
+    (void)total;
+    if (done)
+        raise(SIGKILL);
+    return 0;
+}
+
+static void what_a_killed_restore_left_the_next_one_removes(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_VHDX, .disk = -1};
+    for (int format = 0; format < 2; format++) {
+        options.format = format ? RP_IMAGE_RAW : RP_IMAGE_VHDX;
+        pid_t child = fork();
+        if (!child) {
+            RP_AUTO_FREE char *name = rp_xasprintf("repo");
+            struct fake_backend *backend;
+            struct rp_repo *repo = world_open_repo(world, name, &backend); // threads do not survive a fork
+            struct rp_restore_options killed = options;
+            struct rp_restore_result result;
+            killed.progress = kill_ourselves;
+            killed.rate = RP_MIB;
+            rp_restore_run(repo, &world->last.point, &killed, &result, NULL);
+            _exit(0);
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        assert_int_equal(files_in(folder), 2);
+        // one that somebody still writes, and one that is nobody's
+        RP_AUTO_FREE char *living = rp_xasprintf("%s/web1-disk0.%s.partial.%d", folder, format ? "raw" : "vhdx", (int)child + 1);
+        RP_AUTO_FREE char *other = rp_xasprintf("%s/web1-disk0.%s.partial.", folder, format ? "raw" : "vhdx");
+        struct rp_store *store = rp_fs_open(rp_fs_posix(), living, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL);
+        assert_int_equal(rp_store_lock(store, true, NULL), 0);
+        rp_store_close(rp_fs_open(rp_fs_posix(), other, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL));
+        struct rp_restore_result result;
+        struct rp_error err = {0};
+        if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
+            fail_msg("%s", err.text);
+        assert_int_equal(files_in(folder), 4);
+        assert_int_equal(access(living, F_OK), 0);
+        assert_int_equal(access(other, F_OK), 0);
+        rp_store_close(store);
+        rp_restore_result_clear(&result);
+        RP_AUTO_FREE char *command = rp_xasprintf("rm -r %s", folder);
+        assert_int_equal(system(command), 0);
+    }
+}
+
 static void damaged_data_is_an_error_and_leaves_no_file(void **state)
 {
     struct world *world = *state;
@@ -269,6 +324,7 @@ int main(void)
         TEST(one_disk_can_be_restored_alone),
         TEST(a_file_that_exists_is_never_overwritten),
         TEST(an_interrupted_restore_leaves_nothing),
+        TEST(what_a_killed_restore_left_the_next_one_removes),
         TEST(a_name_taken_meanwhile_is_not_overwritten_and_nothing_else_stays),
         TEST(damaged_data_is_an_error_and_leaves_no_file),
         cmocka_unit_test(names_of_vms_become_harmless_file_names),
