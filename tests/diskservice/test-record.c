@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
+#include "base/crc32c.h"
 #include "crashfs.h"
 #include "diskservice/record.h"
 
@@ -23,6 +25,8 @@ static void fill(struct rp_record *record)
     assert_int_equal(rp_record_add_scratch(record, "/vm/disk0_x.avhdx", NULL), 0);
     assert_int_equal(rp_record_add_scratch(record, "/vm/disk0_x.avhdx", NULL), 0);
     assert_int_equal(record->scratch_count, 1);
+    assert_int_equal(rp_record_add_merging(record, "/vm/disk0_y.avhdx", NULL), 0);
+    assert_int_equal(rp_record_add_merging(record, "/vm/disk1_y.avhdx", NULL), 0);
 }
 
 static void assert_equal(const struct rp_record *a, const struct rp_record *b)
@@ -54,6 +58,29 @@ static void a_record_reads_back_as_it_was_written(void **state)
         rp_record_clear(&read);
     }
     rp_fs_memory_free(fs);
+}
+
+static void a_record_of_the_first_version_is_read(void **state)
+{
+    (void)state;
+    RP_CLEANUP(rp_record_clear) struct rp_record record, read;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf slot = {0};
+    fill(&record);
+    record.generation = 7;
+    while (record.merging_count)
+        rp_record_drop_merging(&record, 0);
+    assert_int_equal(rp_record_encode(&record, &slot, NULL), 0);
+    // it had no list of files that are being merged, not even its length
+    slot.size -= 4;
+    rp_put_le32(slot.data + 12, (uint32_t)slot.size);
+    rp_put_le32(slot.data + 40, 1);
+    rp_put_le32(slot.data + 8, rp_crc32c_skip(slot.data, slot.size, 8));
+    assert_int_equal(rp_record_decode(slot.data, slot.size, &read, NULL), 0);
+    assert_equal(&record, &read);
+    rp_put_le32(slot.data + 40, 3);
+    rp_put_le32(slot.data + 8, rp_crc32c_skip(slot.data, slot.size, 8));
+    struct rp_record later;
+    assert_int_equal(rp_record_decode(slot.data, slot.size, &later, NULL), -1);
 }
 
 static void flip(struct rp_fs *fs, uint64_t offset)
@@ -150,6 +177,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_record_reads_back_as_it_was_written),
+        cmocka_unit_test(a_record_of_the_first_version_is_read),
         cmocka_unit_test(a_torn_slot_leaves_the_generation_before),
         cmocka_unit_test(a_crash_while_writing_leaves_the_old_record_or_the_new_one),
         cmocka_unit_test(hostile_records_are_refused),
