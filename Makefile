@@ -2,6 +2,7 @@
 #
 #   make            build                          make check    all tests, one line per behaviour
 #   make demo       the main job, on a live disk   make bench    measured against restic and qemu-img
+#   make soak       30 minutes of kills and power cuts (SOAK_SECONDS=, SOAK_SEED=; SOAK_DIR= to go on where one was stopped)
 #   make deps       install what is missing        make install  PREFIX=/usr/local DESTDIR=
 #
 # NO_DEPS=1 installs nothing and only tells what is missing. BUILD= names the build folder, MESON_ARGS= goes to meson setup.
@@ -38,6 +39,10 @@ check-slow: need-check
 	@$(MAKE) --no-print-directory build
 	@tests/run $(BUILD) slow
 
+soak: need-check
+	@$(MAKE) --no-print-directory build
+	@tests/soak/run $(BUILD)
+
 # make demo BREAK=tracker: the tracker forgets one write, and the demo must notice.
 demo: need-check
 	@$(MAKE) --no-print-directory build
@@ -55,4 +60,4 @@ install: need-build
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps tell-deps need-build need-check build check check-slow demo bench install clean
+.PHONY: all deps tell-deps need-build need-check build check check-slow soak demo bench install clean

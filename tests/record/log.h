@@ -109,6 +109,7 @@ void *log_reserve(struct log *log, size_t size, uint64_t *position);
 uint64_t log_append(struct log *log, enum log_kind kind, const struct log_entry *entry);
 // A note of the driver's.
 uint64_t log_note(struct log *log, uint32_t kind, const void *data, size_t size);
+// Held while a name is changed and until that is in the log: who kills a process holds it, until the process is dead.
 void log_lock_names(struct log *log);
 void log_unlock_names(struct log *log);
 

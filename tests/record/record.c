@@ -128,8 +128,10 @@ static bool name_find(int at, const char *path, struct name *name)
 
 // ---- faults ---------------------------------------------------------------------------------------------------------
 
+// Not while another thread changes a name: that would have happened and not be in the log.
 static _Noreturn void die(void)
 {
+    log_lock_names(&the_log);
     kill(getpid(), SIGKILL);
     for (;;)
         pause();

@@ -9,6 +9,8 @@
 #include <time.h>
 
 #define LARGEST ((size_t)256 << 10)
+#define ZONE ((uint64_t)1 << 20)
+enum { ZONES = 3 };
 
 struct client {
     struct clients *all;
@@ -27,6 +29,7 @@ struct clients {
     atomic_bool stop;
     pthread_mutex_t lock;
     char wrong[256];
+    uint64_t zones[16][ZONES]; // where most requests go
     struct client items[MAX_CLIENTS];
     size_t count;
 };
@@ -80,7 +83,7 @@ static void set_now(struct client_disk *disk, uint64_t offset, uint64_t length, 
         disk->now[s] = value;
 }
 
-// Where: half of the requests in a few hot places. How much: each power of two as likely as the others.
+// Where: nearly always in a few places, which are others each time. How much: each power of two as likely as the others.
 static void choose_range(struct client *c, const struct client_disk *disk, uint64_t *offset, uint64_t *length, bool large)
 {
     uint64_t most = large ? (uint64_t)4 << 20 : LARGEST, sectors = 1;
@@ -94,11 +97,9 @@ static void choose_range(struct client *c, const struct client_disk *disk, uint6
     if (*length > disk->size)
         *length = disk->size;
     uint64_t room = disk->size - *length, at = draw(&c->random) % (room + 1);
-    if (draw(&c->random) % 2) {
-        uint64_t hot = (draw(&c->random) % 3) * (disk->size / 3);
-        at = hot + draw(&c->random) % (768 << 10);
-        at = at > room ? room : at;
-    }
+    if (draw(&c->random) % 300)
+        at = c->all->zones[c->disk][draw(&c->random) % ZONES] + draw(&c->random) % ZONE;
+    at = at > room ? room : at;
     *offset = at / SECTOR * SECTOR;
     if (large && draw(&c->random) % 2) // whole blocks can be freed
         *offset = *offset >> 20 << 20;
@@ -204,6 +205,9 @@ struct clients *clients_start(struct log *log, struct client_disk *disks, size_t
     all->socket = socket;
     all->pace = pace;
     pthread_mutex_init(&all->lock, NULL);
+    for (uint32_t d = 0; d < disk_count; d++)
+        for (size_t i = 0; i < ZONES; i++)
+            all->zones[d][i] = draw(&seed) % (disks[d].size - ZONE) / SECTOR * SECTOR;
     for (uint32_t d = 0; d < disk_count; d++)
         for (unsigned i = 0; i < per_disk && all->count < MAX_CLIENTS; i++) {
             struct client *c = &all->items[all->count++];

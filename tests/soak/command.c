@@ -17,6 +17,16 @@ static long long now_us(void)
     return t.tv_sec * 1000000ll + t.tv_nsec / 1000;
 }
 
+bool command_kill(struct log *log, pid_t pid, int pidfd)
+{
+    struct pollfd fd = {.fd = pidfd, .events = POLLIN};
+    log_lock_names(log);
+    kill(pid, SIGKILL);
+    bool ended = poll(&fd, 1, 10000) > 0;
+    log_unlock_names(log);
+    return ended;
+}
+
 // The output ends when the program does: what it leaves running has given both streams away.
 static void collect(struct command *c, int fd, int pidfd)
 {
@@ -34,7 +44,7 @@ static void collect(struct command *c, int fd, int pidfd)
             fds[0].fd = -1;
         now = now_us();
         if (!ended && now >= shot && shot < deadline) {
-            kill(c->pid, SIGKILL);
+            command_kill(c->log, c->pid, pidfd);
             shot = deadline;
         }
         if (!ended && now >= deadline) {

@@ -188,6 +188,7 @@ const char *cuts_run(struct cuts *c, struct counts *counts)
     char *real = path_of(c->setting, "real"), *table = path_of(c->setting, "times");
     struct oracle *oracle = oracle_new(c->log);
     struct times *times = times_open(table);
+    counts->coarse = oracle->coarse;
     struct result *result = mmap(NULL, sizeof *result, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     wrong[0] = 0;
     if (!c->only && (rename(root, real) || mkdir(root, 0700)))

@@ -56,6 +56,7 @@ static void find_adoption(struct life *l)
         l->adopts |= entry->d_name[0] != '.';
     if (dir)
         closedir(dir);
+    l->counts->adopts |= l->adopts;
 }
 
 // A command that was killed may have left the service starting, ending, or as it was.
@@ -68,6 +69,7 @@ static bool ensure_running(struct life *l)
             return l->running = true;
         if (!before) {
             struct command c = {0};
+            life_note(l, NOTE_START, (struct note){0});
             int status = life_refpoint_with(l, &c, "vm start " VM);
             if (status && i == 99)
                 return life_bad(l, "after a kill, vm start: exit status %d: %.1500s", status, c.output);
@@ -126,10 +128,11 @@ bool step_verify(struct life *l)
     return true;
 }
 
-static void note_kill(struct life *l, pid_t pid, const char *what)
+static void note_kill(struct life *l, pid_t pid, const char *what, bool nothing_lost)
 {
     struct note n = life_named(what);
     n.number = (uint32_t)pid;
+    n.ok = nothing_lost;
     life_note(l, NOTE_KILLED, n);
     l->counts->kills++;
 }
@@ -201,8 +204,7 @@ bool step_kill_service(struct life *l)
     } else {
         life_pause(life_chance(l, 30000));
     }
-    kill(pid, SIGKILL);
-    bool ended = has_ended(pidfd, 10000);
+    bool ended = command_kill(l->log, pid, pidfd);
     close(pidfd);
     if (!ended)
         return life_bad(l, "the disk service survives SIGKILL");
@@ -210,7 +212,7 @@ bool step_kill_service(struct life *l)
         return false;
     if (log_mend(l->log, (uint32_t)pid))
         return life_bad(l, "the traces of a killed disk service cannot be mended");
-    note_kill(l, pid, "nbdkit");
+    note_kill(l, pid, "nbdkit", l->adopts);
     l->running = false;
     if (!ensure_running(l) || !look_after_kill(l) || !take_stock(l))
         return false;
@@ -260,11 +262,11 @@ bool step_kill_command(struct life *l)
     if (life_chance(l, 2))
         arm(l, "refpoint", job == BACKUP ? 400 : 60);
     else
-        c.kill_after_us = (int)(1000 + life_chance(l, job == BACKUP ? 150000 : 60000));
+        c.kill_after_us = (int)(1000 + life_chance(l, job == BACKUP ? 150000 : 60000)), c.log = l->log;
     int status = life_refpoint_with(l, &c, line);
     disarm(l);
     if (status == 128 + SIGKILL)
-        note_kill(l, c.pid, "refpoint");
+        note_kill(l, c.pid, "refpoint", true);
     else if (status > 1 && !l->wrong[0])
         return life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
     if (l->wrong[0] || !ensure_running(l))

@@ -154,9 +154,9 @@ bool life_guest_stop(struct life *l)
 
 bool life_start(struct life *l)
 {
+    life_note(l, NOTE_START, (struct note){0});
     if (!life_refpoint(l, "vm start " VM))
         return false;
-    life_note(l, NOTE_START, (struct note){0});
     l->running = true;
     life_guest_start(l);
     return true;

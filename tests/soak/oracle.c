@@ -145,8 +145,8 @@ static void take(struct oracle *o, const struct note *note, const uint32_t *valu
             find_checkpoint(o, note->text)->deleted.end = at;
         break;
     case NOTE_KILLED:
-        GROW(o->kills, o->kill_count);
-        o->kills[o->kill_count++] = at;
+        if (o->session_count && !note->ok)
+            o->sessions[o->session_count - 1].unclean = true;
         break;
     case NOTE_FOUND:
         for (uint64_t s = 0; s < note->length / SECTOR; s++)
@@ -154,8 +154,8 @@ static void take(struct oracle *o, const struct note *note, const uint32_t *valu
                 add_event(disk->history, s, values[s], at);
         break;
     case NOTE_START:
-        GROW(o->starts, o->start_count);
-        o->starts[o->start_count++] = at;
+        GROW(o->sessions, o->session_count);
+        o->sessions[o->session_count++] = (struct session){.start = at};
         break;
     case NOTE_FLUSH_BEGIN:
         break;
@@ -170,11 +170,14 @@ struct oracle *oracle_new(const struct log *log)
     for (size_t i = 0; i < MAX_DISKS; i++)
         o->disks[i].history = calloc(1, sizeof *o->disks[i].history);
     uint64_t count = log_count(log);
-    for (uint64_t i = 0; i < count; i++)
-        if (log_kind(log, i) == LOG_NOTE) {
-            const struct note *note = log_data(log, &log->entries[i]);
-            take(o, note, (const uint32_t *)(note + 1), (enum note_kind)log->entries[i].offset, i);
-        }
+    for (uint64_t i = 0; i < count; i++) {
+        const struct log_entry *entry = &log->entries[i];
+        const void *data = log_data(log, entry);
+        if (log_kind(log, i) == LOG_NOTE)
+            take(o, data, (const uint32_t *)((const struct note *)data + 1), (enum note_kind)entry->offset, i);
+        else if (log_kind(log, i) == LOG_CREATE)
+            o->coarse |= strstr(data, ".mrt") != NULL;
+    }
     return o;
 }
 
@@ -191,8 +194,7 @@ void oracle_free(struct oracle *o)
         free(o->backups);
         free(o->points);
         free(o->checkpoints);
-        free(o->starts);
-        free(o->kills);
+        free(o->sessions);
     }
     free(o);
 }
@@ -342,13 +344,13 @@ bool oracle_size_possible(const struct oracle *o, uint32_t disk, uint64_t size, 
     return false;
 }
 
-static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint64_t unit, uint8_t *units, uint64_t count)
+static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint64_t unit, uint64_t ahead, uint8_t *units, uint64_t count)
 {
     for (size_t i = 1; i < d->op_count; i++) {
         const struct op *op = &d->ops[i];
         if (op->issued >= at || op->acked < since || !op->length)
             continue;
-        uint64_t first = op->offset / unit * (unit / UNIT), end = ((op->offset + op->length - 1) / unit + 1) * (unit / UNIT);
+        uint64_t first = op->offset / unit * (unit / UNIT), end = ((op->offset + op->length - 1) / unit + 1 + ahead) * (unit / UNIT);
         for (uint64_t u = first; u < end && u < count; u++)
             units[u] = 1;
     }
@@ -356,10 +358,14 @@ static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint6
 
 bool oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count)
 {
-    if (cut && !o->coarse)
+    if (!o->coarse)
         return false;
-    mark(&o->disks[disk], since, at, UNIT, units, count);
-    if (cut)
-        mark(&o->disks[disk], 0, at, REGION, units, count);
+    mark(&o->disks[disk], since, at, UNIT, 0, units, count);
+    for (size_t i = 0; i < o->session_count && o->sessions[i].start < at; i++) {
+        bool last = i + 1 == o->session_count || o->sessions[i + 1].start >= at;
+        uint64_t end = last ? at : o->sessions[i + 1].start;
+        if (end >= since && (o->sessions[i].unclean || (last && cut)))
+            mark(&o->disks[disk], o->sessions[i].start, end, REGION, AHEAD, units, count);
+    }
     return true;
 }

@@ -46,7 +46,7 @@ static bool prepare(struct life *l)
     l->environment = life_environment(l);
 
     // disk0 begins with content, disk1 is an empty VHDX that somebody else made.
-    static const uint64_t sizes[DISKS] = {(uint64_t)12 << 20, (uint64_t)40 << 20};
+    static const uint64_t sizes[DISKS] = {(uint64_t)12 << 20, (uint64_t)96 << 20};
     for (uint32_t d = 0; d < DISKS; d++)
         client_disk_resize(&l->disks[d], sizes[d]);
     uint8_t *data = malloc(2 << 20);

@@ -43,21 +43,37 @@ static int bad(struct look *l, const char *format, ...)
 
 // ---- reading --------------------------------------------------------------------------------------------------------
 
-static int read_disk(struct look *l, uint32_t number, const char *path, uint32_t **values, uint64_t *size)
+struct reading {
+    struct look *l;
+    struct rp_vhdx *vhdx;
+    uint32_t number;
+    uint32_t *values;
+};
+
+static int read_extent(void *context, uint64_t offset, uint64_t length, enum rp_vhdx_state state)
 {
     enum { PIECE = 1 << 20 };
+    struct reading *r = context;
+    struct look *l = r->l;
+    static uint8_t data[PIECE];
+    for (uint64_t end = offset + length; state == RP_VHDX_DATA && offset < end; offset += PIECE) {
+        uint32_t piece = (uint32_t)rp_min64(end - offset, PIECE);
+        TRY(rp_vhdx_read(r->vhdx, data, piece, offset, &l->err));
+        content_values(data, r->number, offset, piece, r->values + offset / SECTOR);
+    }
+    return 0;
+}
+
+static int read_disk(struct look *l, uint32_t number, const char *path, uint32_t **values, uint64_t *size)
+{
     RP_CLEANUP(rp_chain_close) struct rp_chain chain = {0};
-    RP_AUTO_FREE uint8_t *data = rp_xmalloc(PIECE);
     TRY(rp_chain_open(rp_fs_posix(), path, &chain, &l->err));
     *size = rp_vhdx_info(chain.layers[0])->size;
     free(*values);
     *values = rp_xcalloc(*size / SECTOR + 1, sizeof **values);
-    for (uint64_t at = 0; at < *size; at += PIECE) {
-        uint32_t length = (uint32_t)rp_min64(*size - at, PIECE);
-        TRY(rp_vhdx_read(chain.layers[0], data, length, at, &l->err));
-        content_values(data, number, at, length, *values + at / SECTOR);
-    }
-    return 0;
+    struct reading reading = {l, chain.layers[0], number, *values};
+    int failed = rp_vhdx_chain_extents(chain.layers[0], 0, *size, read_extent, &reading, &l->err);
+    return failed < 0 ? bad(l, "extents of %s: %s", path, l->err.text) : failed;
 }
 
 static int check_disks(struct look *l, const struct rp_vm_settings *settings)
