@@ -1,4 +1,5 @@
 // What the in-process host promises beyond the vtable: its database, its folders, its files.
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <sqlite3.h>
@@ -495,6 +496,74 @@ static void a_checkpoint_that_was_made_and_not_noted_is_found(void **state)
     }
 }
 
+// The files in the folder of the VM's disk are the disk and its tracking, and its path is what it was.
+static void check_merged(struct world *w, const char *id, const char *disk)
+{
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
+    kit_ok(w->c->ops->vm_settings(w->c, id, &s, &w->err), w->err);
+    assert_string_equal(s.disks[0].path, disk);
+    DIR *files = opendir(w->files);
+    assert_non_null(files);
+    for (struct dirent *entry; (entry = readdir(files));)
+        if (entry->d_name[0] != '.' && strcmp(entry->d_name, "disk.vhdx") && strcmp(entry->d_name, "disk.vhdx.rct") &&
+            strcmp(entry->d_name, "disk.vhdx.mrt"))
+            fail_msg("%s was left over", entry->d_name);
+    closedir(files);
+}
+
+static void a_merge_under_way_shows_how_far_it_is_and_outlives_its_service(void **state)
+{
+    enum { MUCH = 24 << 20 };
+    struct world *w = *state;
+    char id[RP_HOST_ID], snap[RP_HOST_ID];
+    RP_AUTO_FREE char *disk = kit_path("%s/disk.vhdx", w->files), *real = NULL;
+    RP_AUTO_FREE uint8_t *data = rp_xmalloc(MUCH), *back = rp_xmalloc(MUCH);
+    kit_vhdx(disk, 64 << 20);
+    kit_ok(define_one(w, "web1", disk, id), w->err);
+    set_state(w, id, RP_VM_RUNNING);
+    kit_ok(w->c->ops->create_snapshot(w->c, id, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH, "t", job, snap, &w->err), w->err);
+    {
+        RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0}, frozen = {0};
+        kit_ok(w->c->ops->vm_settings(w->c, id, &s, &w->err), w->err);
+        kit_ok(w->c->ops->snapshot_settings(w->c, snap, &frozen, &w->err), w->err);
+        real = rp_xstrdup(frozen.disks[0].path);
+        kit_fill(data, MUCH, 7);
+        kit_nbd_write(s.disks[0].nbd_uri, data, MUCH, 0);
+    }
+    w->c->merge_rate = 1 << 20;
+    kit_ok(w->c->ops->convert_to_reference_point(w->c, snap, job, result, &w->err), w->err);
+    for (int life = 0; life < 2; life++) { // the second one after a restart of the service
+        RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+        do {
+            rp_vm_clear(&vm);
+            kit_ok(w->c->ops->find_vm(w->c, id, &vm, &w->err), w->err);
+            assert_int_equal(vm.activity, RP_VM_MERGING);
+        } while (!vm.merge_done);
+        assert_true(vm.merge_total >= MUCH && vm.merge_done < vm.merge_total && vm.merge_percent < 100);
+        assert_int_equal(vm.merge_guest_rate, 0);
+        char refused[RP_HOST_ID];
+        kit_fails(w->c->ops->create_snapshot(w->c, id, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH, "u", job, refused, &w->err),
+                  w->err, RP_ERR_BUSY);
+        if (life)
+            break;
+        set_state(w, id, RP_VM_OFF);
+        // with the service, its leaf above the merged one stays behind: it is found again
+        RP_AUTO_FREE char *directory = kit_path("%s/vms/%s", w->host, id);
+        RP_CLEANUP(rp_record_clear) struct rp_record record = {0};
+        kit_ok(rp_record_read(rp_fs_posix(), directory, &record, &w->err), w->err);
+        assert_int_equal(record.merging_count, 1);
+        assert_string_equal(record.merging[0], record.disks[0].leaf_path);
+        set_state(w, id, RP_VM_RUNNING);
+    }
+    w->c->merge_rate = 4ull << 30; // the one that is under way takes it over
+    assert_int_equal(rp_host_wait_merge(w->c, id, 20000, &w->err), 0);
+    check_merged(w, id, real);
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
+    kit_ok(w->c->ops->vm_settings(w->c, id, &s, &w->err), w->err);
+    kit_nbd_read(s.disks[0].nbd_uri, back, MUCH, 0);
+    assert_memory_equal(data, back, MUCH);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -514,6 +583,7 @@ int main(void)
         TEST(a_vm_with_a_checkpoint_that_the_host_does_not_know_keeps_its_record),
         TEST(a_vm_whose_service_died_is_off_and_starts_again),
         TEST(a_merge_that_the_service_finished_is_noted_by_the_next_to_look),
+        TEST(a_merge_under_way_shows_how_far_it_is_and_outlives_its_service),
         TEST(a_checkpoint_that_was_announced_and_not_made_is_undone),
         TEST(a_checkpoint_that_was_made_and_not_noted_is_found),
     };
