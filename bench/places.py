@@ -93,6 +93,7 @@ class LoopPlace(Place):
         super().end()
         if self.mounted and subprocess.run(['umount', self.folder]).returncode:
             sys.stderr.write(f'bench: {self.folder} is still mounted\n')
+        self.mounted = False
 
 
 def can_loop(kind):

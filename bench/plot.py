@@ -6,7 +6,7 @@ from html import escape
 
 from measure import cells
 
-LABEL, SCALE, TEXT, ROW, TOP = 400, 360, 170, 26, 46
+LABEL, SCALE, TEXT, ROW, TOP = 400, 360, 140, 30, 46
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .title { font-weight: 600; font-size: 14px } .small { font-size: 10px; fill: #57606a } .end { text-anchor: end }

@@ -53,7 +53,7 @@ def stalls(bench, place):
             if merge['phase'] != 'done':
                 sys.exit(f'bench: the merge failed: {merge}')
             waits.append(time.monotonic() - start)
-            merges.append(merge.get('longest_pause_ns', merge['pause_ns']) / 1e6)
+            merges.append(merge['longest_pause_ns'] / 1e6)
     finally:
         for process in load:
             process.send_signal(signal.SIGTERM)
