@@ -109,7 +109,9 @@ static int adopt(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_s
         return -1;
     struct rp_rct_header *h = &rct->header;
     rct->keep = shared->keep;
-    if (h->clean) { // adopted before: whatever is in the pages was written then; the disk may have been settled once more
+    if (h->clean && rp_rct_judge(h, disk) == RP_RCT_CLEAN) // adopted before
+        return 0;
+    if (h->clean) { // and then the disk was adopted once more
         h->session = (struct rp_vhdx_session){disk->file_write_guid, disk->data_write_guid};
         h->doubt = RP_RCT_DOUBT_NONE;
         if (rp_rct_write_header(rct, false, err))

@@ -102,6 +102,65 @@ static void a_flush_can_stop_anywhere(void **state) { (void)state; stop_everywhe
 static void writing_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(write_on); }
 static void a_clean_end_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(reopen); }
 
+// The same once more after a first attempt that was stopped somewhere, and its recovery.
+static void stop_twice_in(step_fn *action)
+{
+    static struct world w;
+    uint64_t seed = test_seed();
+    for (unsigned long n = 1, stopped = 1; stopped; n++) {
+        stopped = 0;
+        for (unsigned way = 0; way < 10; way++) {
+            world_start(&w, seed + n * 16 + way, SIZE);
+            some_history(&w);
+            crashfs_arm(w.fs, 1 + test_random(&w.seed) % 22);
+            action(&w);
+            world_crash(&w, way % 5 < 2 ? KILL : POWER_CUT);
+            world_write_some(&w, &w.seed, 1);
+            crashfs_arm(w.fs, n);
+            int failed = action(&w);
+            assert_int_equal(failed != 0, crashfs_stopped(w.fs));
+            stopped |= failed != 0;
+            world_crash(&w, way % 3 ? POWER_CUT : KILL);
+            must_recover(&w);
+            world_end(&w);
+        }
+    }
+}
+
+static void a_second_attempt_to_merge_the_leaf_can_stop_anywhere(void **state) { (void)state; stop_twice_in(merge_leaf); }
+static void a_second_attempt_to_merge_below_can_stop_anywhere(void **state) { (void)state; stop_twice_in(merge_bottom); }
+
+// The recovery itself is stopped at every call.
+static void a_recovery_can_stop_anywhere(void **state)
+{
+    (void)state;
+    static struct world w;
+    step_fn *const steps[] = {checkpoint, grow, merge_leaf, merge_middle, merge_bottom, write_on, reopen};
+    uint64_t seed = test_seed();
+    unsigned long stops = 0;
+    for (unsigned long n = 1, stopped = 1; stopped; n++) {
+        stopped = 0;
+        for (unsigned way = 0; way < 21; way++) {
+            world_start(&w, seed + n * 32 + way, SIZE);
+            some_history(&w);
+            crashfs_arm(w.fs, 1 + test_random(&w.seed) % 22);
+            steps[way % 7](&w);
+            world_fall(&w, way / 7 ? POWER_CUT : KILL);
+            crashfs_arm(w.fs, n);
+            if (world_rise(&w)) {
+                stops++;
+                stopped = 1;
+                world_crash(&w, way % 2 ? POWER_CUT : KILL);
+            }
+            crashfs_arm(w.fs, 0);
+            must_recover(&w);
+            world_end(&w);
+        }
+    }
+    printf("# %lu stops\n", stops);
+    assert_true(stops >= 100);
+}
+
 // One failure, and everything works again: it must not be forgotten, or pages would be called durable that are not.
 static void a_failed_write_is_final(void **state)
 {
@@ -118,6 +177,8 @@ static void a_failed_write_is_final(void **state)
         failed = rp_rct_freeze(leaf, &w.layers[0].disk, NULL);
         if (failed)
             assert_int_equal(rp_rct_freeze(leaf, &w.layers[0].disk, NULL), -1);
+        else
+            w.layers[0].shared = false;
         world_crash(&w, failed ? POWER_CUT : KILL);
         must_recover(&w);
         world_end(&w);
@@ -154,6 +215,9 @@ int main(void)
         cmocka_unit_test(a_flush_can_stop_anywhere),
         cmocka_unit_test(writing_can_stop_anywhere),
         cmocka_unit_test(a_clean_end_can_stop_anywhere),
+        cmocka_unit_test(a_second_attempt_to_merge_the_leaf_can_stop_anywhere),
+        cmocka_unit_test(a_second_attempt_to_merge_below_can_stop_anywhere),
+        cmocka_unit_test(a_recovery_can_stop_anywhere),
         cmocka_unit_test(a_failed_write_is_final),
         cmocka_unit_test(the_power_can_fail_after_each_step),
     };

@@ -272,8 +272,8 @@ int world_flush(struct world *w)
 {
     struct rp_error err = {0};
     struct regions *r = &w->layers[0].regions;
-    bool turns = r->news;
     pthread_mutex_lock(&w->records);
+    bool turns = r->news;
     for (size_t i = 0; i < WORLD_REGIONS; i++)
         turns |= r->set[i];
     if (turns) {
@@ -365,8 +365,8 @@ static int adopt(struct world *w, struct layer *layer)
     struct rp_shm *shm = rp_shm_open(w->shm, shm_name(layer), &err);
     if (!shm)
         fail_msg("%s", err.text);
+    fake_disk_written(&layer->disk, NULL);
     for (int i = 0; i < 2; i++) {
-        fake_disk_written(&layer->disk, NULL);
         if (rp_rct_adopt(w->fs, layer->path, &layer->disk, shm, &err)) {
             rp_shm_close(shm);
             return stopped(w, &err);
