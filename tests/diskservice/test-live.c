@@ -9,7 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -42,14 +45,21 @@ struct writer {
     pthread_t thread;
 };
 
-static void set_up(struct scene *s)
+static void set_up_in(struct scene *s, const char *directory)
 {
-    *s = (struct scene){.directory = "/tmp/refpoint-live-XXXXXX", .fs = rp_fs_posix(), .seed = test_seed()};
-    assert_non_null(mkdtemp(s->directory));
+    *s = (struct scene){.fs = rp_fs_posix(), .seed = test_seed()};
+    snprintf(s->directory, sizeof s->directory, "%s", directory);
     vm_create(s->fs, s->directory, 1, SIZE);
     s->engine = vm_open(s->fs, s->directory);
     model_new(&s->now, SIZE);
     assert_int_equal(model_change_some(&s->now, s->engine, 0, 40, &s->seed), 0);
+}
+
+static void set_up(struct scene *s)
+{
+    char directory[] = "/tmp/refpoint-live-XXXXXX";
+    assert_non_null(mkdtemp(directory));
+    set_up_in(s, directory);
 }
 
 static void checkpoint(struct scene *s)
@@ -412,6 +422,58 @@ static void a_checkpoint_does_not_wait_for_a_reader_that_a_merge_waits_for(void 
     tear_down(&s);
 }
 
+// A small file system of our own; false: we may not.
+static bool mount_small(const char *directory, const char *options, unsigned long flags)
+{
+    static bool alone;
+    if (!alone && unshare(geteuid() ? CLONE_NEWUSER | CLONE_NEWNS : CLONE_NEWNS))
+        return false;
+    alone = true;
+    return !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount("small", directory, "tmpfs", flags, options);
+}
+
+static void a_full_disk_stops_the_merge_and_not_the_guest(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct rp_error err = {0};
+    char directory[] = "/tmp/refpoint-live-XXXXXX";
+    assert_non_null(mkdtemp(directory));
+    if (!mount_small(directory, "size=1M", 0)) {
+        rmdir(directory);
+        skip();
+    }
+    assert_int_equal(mount("small", directory, "tmpfs", MS_REMOUNT, "size=200M"), 0);
+    RP_AUTO_FREE char *inside = rp_xasprintf("%s/vm", directory);
+    assert_int_equal(mkdir(inside, 0700), 0);
+    set_up_in(&s, inside);
+    assert_int_equal(model_zero(&s.now, s.engine, 0, 0, CELLS), 0); // the root has nothing
+    checkpoint(&s);
+    write_much(&s, 40);
+    struct statvfs room;
+    assert_int_equal(statvfs(inside, &room), 0);
+    RP_AUTO_FREE char *size = rp_xasprintf("size=%llu", (unsigned long long)(room.f_blocks - room.f_bfree) * room.f_frsize + (30 << 20));
+    assert_int_equal(mount("small", directory, "tmpfs", MS_REMOUNT, size), 0);
+    for (int i = 0; i < 2; i++) {
+        rp_error_clear(&err);
+        assert_int_equal(vm_merge(s.engine, s.point.disks[0].leaf_path, &err), -1);
+        assert_int_equal(err.code, RP_ERR_NO_SPACE);
+        check(&s);
+        if (!i) { // what it has already may be written to, also after the service has been away
+            assert_int_equal(model_write(&s.now, s.engine, 0, 3, 9, 99), 0);
+            assert_int_equal(rp_engine_flush(s.engine, 0, NULL), 0);
+            assert_int_equal(rp_engine_close(s.engine, NULL), 0);
+            s.engine = vm_open(s.fs, s.directory);
+        }
+    }
+    assert_int_equal(mount("small", directory, "tmpfs", MS_REMOUNT, "size=200M"), 0);
+    merge_leaf(&s);
+    check_merged(&s);
+    tear_down(&s);
+    assert_int_equal(umount(directory), 0);
+    rmdir(directory);
+}
+
 static void say_nothing(enum rp_log_level level, const char *text)
 {
     (void)level;
@@ -430,6 +492,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_in_mid_merge_waits_a_while_and_says_why_it_gives_up),
         cmocka_unit_test(a_checkpoint_comes_between_two_files_of_a_merge),
         cmocka_unit_test(a_reader_is_named_and_waited_for),
+        cmocka_unit_test(a_full_disk_stops_the_merge_and_not_the_guest),
         cmocka_unit_test(a_checkpoint_does_not_wait_for_a_reader_that_a_merge_waits_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
