@@ -1,5 +1,6 @@
 #include "log.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -133,7 +134,29 @@ void log_lock_names(struct log *log)
 void log_unlock_names(struct log *log) { pthread_mutex_unlock(&log->header->names); }
 
 // The path of a file below the root, by its inode; malloc'ed.
-static char *find_inode(const char *folder, uint64_t inode);
+static char *find_inode(const char *folder, uint64_t inode)
+{
+    DIR *dir = opendir(folder);
+    char *found = NULL;
+    if (!dir)
+        return NULL;
+    for (struct dirent *entry; !found && (entry = readdir(dir));) {
+        char *path;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+            continue;
+        if (asprintf(&path, "%s/%s", folder, entry->d_name) < 0)
+            abort();
+        if (entry->d_type == DT_DIR)
+            found = find_inode(path, inode);
+        else if (entry->d_ino == inode && entry->d_type == DT_REG) {
+            found = path;
+            path = NULL;
+        }
+        free(path);
+    }
+    closedir(dir);
+    return found;
+}
 
 static int mend_one(struct log *log, uint64_t index)
 {
@@ -177,33 +200,20 @@ static int mend_one(struct log *log, uint64_t index)
     return failed ? -1 : 0;
 }
 
-#include <dirent.h>
-
-static char *find_inode(const char *folder, uint64_t inode)
+static bool is_dead(uint32_t pid)
 {
-    DIR *dir = opendir(folder);
-    char *found = NULL;
-    if (!dir)
-        return NULL;
-    for (struct dirent *entry; !found && (entry = readdir(dir));) {
-        char *path;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-            continue;
-        if (asprintf(&path, "%s/%s", folder, entry->d_name) < 0)
-            abort();
-        if (entry->d_type == DT_DIR)
-            found = find_inode(path, inode);
-        else if (entry->d_ino == inode && entry->d_type == DT_REG) {
-            found = path;
-            path = NULL;
-        }
-        free(path);
-    }
-    closedir(dir);
-    return found;
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    FILE *file = fopen(path, "re");
+    size_t n = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    if (file)
+        fclose(file);
+    text[n] = 0;
+    const char *state = strrchr(text, ')'); // "(name) S"
+    return !state || strlen(state) < 3 || state[2] == 'Z' || state[2] == 'X';
 }
 
-int log_mend(struct log *log, uint32_t pid)
+int log_mend(struct log *log)
 {
     uint64_t count = log_count(log);
     uint8_t *ended = calloc(count + 1, 1);
@@ -213,7 +223,7 @@ int log_mend(struct log *log, uint32_t pid)
             ended[log->entries[i].other] = 1;
     for (uint64_t i = 0; i < count && !failed; i++) {
         enum log_kind kind = log_kind(log, i);
-        if (log->entries[i].pid == pid && kind >= LOG_WRITE && kind <= LOG_TRUNCATE && !ended[i])
+        if (kind >= LOG_WRITE && kind <= LOG_TRUNCATE && !ended[i] && is_dead(log->entries[i].pid))
             failed = mend_one(log, i);
     }
     free(ended);

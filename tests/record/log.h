@@ -113,8 +113,8 @@ uint64_t log_note(struct log *log, uint32_t kind, const void *data, size_t size)
 void log_lock_names(struct log *log);
 void log_unlock_names(struct log *log);
 
-// A process has died. What it was writing when it did is there in full, in part or not at all: says in the log what really
-// stands in the files, which are found by inode below the root. Nobody else may be writing to them.
-int log_mend(struct log *log, uint32_t pid);
+// What a process was writing when it died is there in full, in part or not at all: says in the log what really stands in the
+// files, for all processes that are dead. Nobody may be writing to those files meanwhile.
+int log_mend(struct log *log);
 
 #endif

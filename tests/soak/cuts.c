@@ -96,7 +96,7 @@ static void forget_memory(const char *root)
         char shm[128];
         if (entry->d_name[0] == '.' || fstatat(dirfd(dir), entry->d_name, &st, 0))
             continue;
-        snprintf(shm, sizeof shm, "/dev/shm/refpoint-%u/%llX-%llX", (unsigned)geteuid(), (unsigned long long)st.st_dev,
+        snprintf(shm, sizeof shm, "/dev/shm/refpoint-%u/%llx-%llx", (unsigned)geteuid(), (unsigned long long)st.st_dev,
                  (unsigned long long)st.st_ino);
         if (!tree_empty_folder(shm))
             rmdir(shm);
@@ -188,7 +188,6 @@ const char *cuts_run(struct cuts *c, struct counts *counts)
     char *real = path_of(c->setting, "real"), *table = path_of(c->setting, "times");
     struct oracle *oracle = oracle_new(c->log);
     struct times *times = times_open(table);
-    counts->coarse = oracle->coarse;
     struct result *result = mmap(NULL, sizeof *result, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     wrong[0] = 0;
     if (!c->only && (rename(root, real) || mkdir(root, 0700)))

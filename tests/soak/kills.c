@@ -1,5 +1,4 @@
 // Processes of the VM die: at random moments, or at a chosen call (before it, after it, in the middle of a write).
-#include <dirent.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +10,36 @@
 #include <unistd.h>
 
 #include "life.h"
+
+// ---- faults ---------------------------------------------------------------------------------------------------------
+
+static void arm(struct life *l, const char *program, uint64_t calls)
+{
+    static const enum log_fault kinds[] = {FAULT_KILL_BEFORE, FAULT_KILL_AFTER, FAULT_KILL_WITHIN};
+    struct log_header *h = l->log->header;
+    snprintf(h->fault_program, sizeof h->fault_program, "%s", program);
+    atomic_store(&h->fault_countdown, (int64_t)(1 + life_chance(l, calls)));
+    atomic_store(&h->fault, kinds[life_chance(l, 3)]);
+}
+// Whether it came to that.
+static bool disarm(struct life *l)
+{
+    atomic_store(&l->log->header->fault, FAULT_NONE);
+    return atomic_load(&l->log->header->fault_countdown) <= 0;
+}
+
+static bool has_ended(int pidfd, int timeout_ms)
+{
+    struct pollfd fd = {.fd = pidfd, .events = POLLIN};
+    return pidfd < 0 || poll(&fd, 1, timeout_ms) > 0;
+}
+
+static void note_kill(struct life *l, const char *what)
+{
+    struct note n = life_named(what);
+    life_note(l, NOTE_KILLED, n);
+    l->counts->kills++;
+}
 
 // ---- what must be true afterwards -----------------------------------------------------------------------------------
 
@@ -26,8 +55,7 @@ static bool look_after_kill(struct life *l)
         const char *wrong = NULL;
         if (clients_read_disk(l->socket, d, disk->size, values))
             good = life_bad(l, "disk%u cannot be read after a kill", d);
-        else if ((wrong = l->adopts ? oracle_check_now(o, d, values, disk->size, now)
-                                             : oracle_check_cut(o, d, values, disk->size, now)))
+        else if ((wrong = oracle_check_now(o, d, values, disk->size, now)))
             good = life_bad(l, "after a kill: %s", wrong);
         if (good) {
             life_note_values(l, NOTE_FOUND, &(struct note){.disk = d, .length = disk->size}, values);
@@ -40,27 +68,9 @@ static bool look_after_kill(struct life *l)
     return good;
 }
 
-// Whether a service that dies now leaves what it knows to the next one: it has shared memory.
-static void find_adoption(struct life *l)
-{
-    struct stat st;
-    char folder[128];
-    DIR *dir = NULL;
-    if (!stat(l->vm_directory, &st)) {
-        snprintf(folder, sizeof folder, "/dev/shm/refpoint-%lu/%llX-%llX", (unsigned long)geteuid(), (unsigned long long)st.st_dev,
-                 (unsigned long long)st.st_ino);
-        dir = opendir(folder);
-    }
-    l->adopts = false;
-    for (struct dirent *entry; dir && (entry = readdir(dir));)
-        l->adopts |= entry->d_name[0] != '.';
-    if (dir)
-        closedir(dir);
-    l->counts->adopts |= l->adopts;
-}
-
-// A command that was killed may have left the service starting, ending, or as it was.
-static bool ensure_running(struct life *l)
+// A command that was killed may have left the service starting, ending, or as it was. `again`: the next service is killed
+// too while it takes over.
+static bool ensure_running(struct life *l, bool again)
 {
     for (int i = 0; i < 100; i++) {
         pid_t before = life_service(l);
@@ -70,7 +80,14 @@ static bool ensure_running(struct life *l)
         if (!before) {
             struct command c = {0};
             life_note(l, NOTE_START, (struct note){0});
+            if (again)
+                arm(l, "nbdkit", 60);
             int status = life_refpoint_with(l, &c, "vm start " VM);
+            if (again && disarm(l))
+                note_kill(l, "nbdkit, starting");
+            again = false;
+            if (log_mend(l->log))
+                return life_bad(l, "the traces of a killed disk service cannot be mended");
             if (status && i == 99)
                 return life_bad(l, "after a kill, vm start: exit status %d: %.1500s", status, c.output);
             life_pause(status ? 50000 : 0);
@@ -120,39 +137,12 @@ bool step_verify(struct life *l)
     if (guest && !life_guest_stop(l))
         return false;
     struct command c = {.environment = l->environment, .deadline_s = 120};
-    command_run(&c, (char *[]){(char *)l->setting->self, "verify", (char *)l->setting->directory, l->adopts ? "all" : "flushed", NULL});
+    command_run(&c, (char *[]){(char *)l->setting->self, "verify", (char *)l->setting->directory, NULL});
     if (c.status)
         return life_bad(l, "verify: exit status %d: %.1500s", c.status, c.output);
     if (guest)
         life_guest_start(l);
     return true;
-}
-
-static void note_kill(struct life *l, pid_t pid, const char *what, bool nothing_lost)
-{
-    struct note n = life_named(what);
-    n.number = (uint32_t)pid;
-    n.ok = nothing_lost;
-    life_note(l, NOTE_KILLED, n);
-    l->counts->kills++;
-}
-
-// ---- faults ---------------------------------------------------------------------------------------------------------
-
-static void arm(struct life *l, const char *program, uint64_t calls)
-{
-    static const enum log_fault kinds[] = {FAULT_KILL_BEFORE, FAULT_KILL_AFTER, FAULT_KILL_WITHIN};
-    struct log_header *h = l->log->header;
-    snprintf(h->fault_program, sizeof h->fault_program, "%s", program);
-    atomic_store(&h->fault_countdown, (int64_t)(1 + life_chance(l, calls)));
-    atomic_store(&h->fault, kinds[life_chance(l, 3)]);
-}
-static void disarm(struct life *l) { atomic_store(&l->log->header->fault, FAULT_NONE); }
-
-static bool has_ended(int pidfd, int timeout_ms)
-{
-    struct pollfd fd = {.fd = pidfd, .events = POLLIN};
-    return pidfd < 0 || poll(&fd, 1, timeout_ms) > 0;
 }
 
 // ---- the disk service -----------------------------------------------------------------------------------------------
@@ -190,12 +180,18 @@ static void work(struct life *l)
 
 bool step_kill_service(struct life *l)
 {
-    find_adoption(l);
     pid_t pid = life_service(l);
     int pidfd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
     if (pidfd < 0)
         return life_bad(l, "there is no disk service to kill");
-    if (life_chance(l, 2)) {
+    if (life_chance(l, 8) == 0) { // while it ends
+        if (!life_guest_stop(l))
+            return false;
+        struct command c = {0};
+        arm(l, "nbdkit", 40);
+        life_refpoint_with(l, &c, "vm stop " VM);
+        disarm(l);
+    } else if (life_chance(l, 2)) {
         arm(l, "nbdkit", life_chance(l, 2) ? 30 : 300);
         work(l);
         for (int i = 0; i < 20 && !has_ended(pidfd, 10); i++)
@@ -208,13 +204,13 @@ bool step_kill_service(struct life *l)
     close(pidfd);
     if (!ended)
         return life_bad(l, "the disk service survives SIGKILL");
-    if (!life_guest_stop(l))
+    if (l->clients && !life_guest_stop(l))
         return false;
-    if (log_mend(l->log, (uint32_t)pid))
+    if (log_mend(l->log))
         return life_bad(l, "the traces of a killed disk service cannot be mended");
-    note_kill(l, pid, "nbdkit", l->adopts);
+    note_kill(l, "nbdkit");
     l->running = false;
-    if (!ensure_running(l) || !look_after_kill(l) || !take_stock(l))
+    if (!ensure_running(l, life_chance(l, 3) == 0) || !look_after_kill(l) || !take_stock(l))
         return false;
     if (life_chance(l, 4) == 0 && !step_verify(l))
         return false;
@@ -230,7 +226,8 @@ bool step_kill_command(struct life *l)
     struct command c = {0};
     struct note n = {0};
     char line[128] = "";
-    bool needs_off = job == START || job == GROW, quiet = needs_off || job == STOP;
+    // Any job but a stop can be one in this process, with the disks opened there.
+    bool needs_off = job == START || job == GROW || (job != STOP && life_chance(l, 3) == 0), quiet = needs_off || job == STOP;
     if (job == DELETE && !l->checkpoint_count)
         job = CHECKPOINT;
     if (needs_off ? !life_stop(l) : quiet && !life_guest_stop(l))
@@ -260,16 +257,16 @@ bool step_kill_command(struct life *l)
         snprintf(line, sizeof line, "vm %s " VM, job == STOP ? "stop" : "start");
     }
     if (life_chance(l, 2))
-        arm(l, "refpoint", job == BACKUP ? 400 : 60);
+        arm(l, "refpoint", job == BACKUP ? 400 : needs_off ? 150 : 60);
     else
         c.kill_after_us = (int)(1000 + life_chance(l, job == BACKUP ? 150000 : 60000)), c.log = l->log;
     int status = life_refpoint_with(l, &c, line);
     disarm(l);
     if (status == 128 + SIGKILL)
-        note_kill(l, c.pid, "refpoint", true);
+        note_kill(l, "refpoint");
     else if (status > 1 && !l->wrong[0])
         return life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
-    if (l->wrong[0] || !ensure_running(l))
+    if (l->wrong[0] || !ensure_running(l, false))
         return false;
     if (quiet && !ensure_off(l))
         return false;

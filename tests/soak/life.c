@@ -82,7 +82,7 @@ int life_refpoint_with(struct life *l, struct command *c, const char *line)
         fprintf(stderr, "  %s: %d %s\n", line, c->status, c->status ? c->output : "");
     if (c->status == -2)
         return life_bad(l, "refpoint %s: did not end in %d s: %.500s", line, DEADLINE_S, c->output), -2;
-    if (c->status >= 128 && log_mend(l->log, (uint32_t)c->pid))
+    if (c->status >= 128 && log_mend(l->log))
         life_bad(l, "the traces of a killed refpoint %s cannot be mended", line);
     return c->status;
 }

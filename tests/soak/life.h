@@ -22,7 +22,6 @@ struct life {
     struct client_disk disks[DISKS];
     struct clients *clients;
     bool running;
-    bool adopts; // the next service knows what the killed one knew
     char checkpoints[64][80];
     size_t checkpoint_count, checkpoint_number;
     char points[256][80];

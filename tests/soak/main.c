@@ -35,7 +35,7 @@ static int init_repository(const char *path)
 }
 
 // A life that goes on, under the recorder: everything must be there now.
-static int verify_now(const char *directory, bool all)
+static int verify_now(const char *directory)
 {
     char wrong[1500] = "";
     struct log log;
@@ -48,7 +48,7 @@ static int verify_now(const char *directory, bool all)
     }
     mkdir(scratch, 0700);
     struct oracle *oracle = oracle_new(&log);
-    struct verify verify = {.oracle = oracle, .at = log_count(&log), .root = log.header->root, .scratch = scratch, .clean = all,
+    struct verify verify = {.oracle = oracle, .at = log_count(&log), .root = log.header->root, .scratch = scratch, .clean = true,
                             .seed = log_count(&log)};
     int failed = verify_run(&verify, wrong, sizeof wrong);
     oracle_free(oracle);
@@ -90,8 +90,8 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && !strcmp(argv[1], "init-repository"))
         return init_repository(argv[2]);
-    if (argc == 4 && !strcmp(argv[1], "verify"))
-        return verify_now(argv[2], !strcmp(argv[3], "all"));
+    if (argc == 3 && !strcmp(argv[1], "verify"))
+        return verify_now(argv[2]);
     if (argc < 3) {
         fprintf(stderr, "usage: soak-round BUILD DIRECTORY [--seed N] [--steps N] [--kills] …\n");
         return 2;
@@ -168,13 +168,12 @@ int main(int argc, char **argv)
         counts.syncs += log_kind(&log, i) == LOG_SYNC_END;
     printf("{\"seed\":%llu,\"good\":%s,\"failures\":%u,\"requests\":%llu,\"bytes\":%llu,\"flushes\":%llu,\"reads\":%llu,\"backups\":%llu,"
            "\"checkpoints\":%llu,\"merges\":%llu,\"restores\":%llu,\"grows\":%llu,\"restarts\":%llu,\"kills\":%llu,\"cuts\":%llu,"
-           "\"full_cuts\":%llu,\"entries\":%llu,\"syncs\":%llu,\"adopts\":%s,\"coarse\":%s,\"live_seconds\":%.2f,\"cut_seconds\":%.2f}\n",
+           "\"full_cuts\":%llu,\"entries\":%llu,\"syncs\":%llu,\"live_seconds\":%.2f,\"cut_seconds\":%.2f}\n",
            (unsigned long long)setting.seed, wrong ? "false" : "true", cuts.failures, (unsigned long long)counts.requests,
            (unsigned long long)counts.bytes, (unsigned long long)counts.flushes, (unsigned long long)counts.reads,
            (unsigned long long)counts.backups, (unsigned long long)counts.checkpoints, (unsigned long long)counts.merges,
            (unsigned long long)counts.restores, (unsigned long long)counts.grows, (unsigned long long)counts.restarts,
            (unsigned long long)counts.kills, (unsigned long long)counts.cuts, (unsigned long long)counts.full_cuts,
-           (unsigned long long)log_count(&log), (unsigned long long)counts.syncs, counts.adopts ? "true" : "false",
-           counts.coarse ? "true" : "false", recorded - start, now() - recorded);
+           (unsigned long long)log_count(&log), (unsigned long long)counts.syncs, recorded - start, now() - recorded);
     return wrong || cuts.failures ? 1 : 0;
 }

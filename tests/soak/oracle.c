@@ -105,6 +105,10 @@ static void take(struct oracle *o, const struct note *note, const uint32_t *valu
         disk->ops[note->number].acked = at;
         break;
     case NOTE_FLUSH:
+        if (!disk) {
+            GROW(o->ends, o->end_count);
+            o->ends[o->end_count++] = at;
+        }
         for (size_t i = 0; i < o->disk_count; i++)
             if (!disk || disk == &o->disks[i])
                 add_flush(&o->disks[i], (struct span){note->offset, at});
@@ -144,19 +148,13 @@ static void take(struct oracle *o, const struct note *note, const uint32_t *valu
         if (note->ok)
             find_checkpoint(o, note->text)->deleted.end = at;
         break;
-    case NOTE_KILLED:
-        if (o->session_count && !note->ok)
-            o->sessions[o->session_count - 1].unclean = true;
-        break;
     case NOTE_FOUND:
         for (uint64_t s = 0; s < note->length / SECTOR; s++)
             if (s < disk->history->sectors && disk->history->newest[s] >= 0)
                 add_event(disk->history, s, values[s], at);
         break;
+    case NOTE_KILLED:
     case NOTE_START:
-        GROW(o->sessions, o->session_count);
-        o->sessions[o->session_count++] = (struct session){.start = at};
-        break;
     case NOTE_FLUSH_BEGIN:
         break;
     }
@@ -175,8 +173,6 @@ struct oracle *oracle_new(const struct log *log)
         const void *data = log_data(log, entry);
         if (log_kind(log, i) == LOG_NOTE)
             take(o, data, (const uint32_t *)((const struct note *)data + 1), (enum note_kind)entry->offset, i);
-        else if (log_kind(log, i) == LOG_CREATE)
-            o->coarse |= strstr(data, ".mrt") != NULL;
     }
     return o;
 }
@@ -194,7 +190,7 @@ void oracle_free(struct oracle *o)
         free(o->backups);
         free(o->points);
         free(o->checkpoints);
-        free(o->sessions);
+        free(o->ends);
     }
     free(o);
 }
@@ -356,16 +352,12 @@ static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint6
     }
 }
 
-bool oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count)
+void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count)
 {
-    if (!o->coarse)
-        return false;
+    uint64_t session = 0;
+    for (size_t i = 0; i < o->end_count && o->ends[i] < at; i++)
+        session = o->ends[i];
     mark(&o->disks[disk], since, at, UNIT, 0, units, count);
-    for (size_t i = 0; i < o->session_count && o->sessions[i].start < at; i++) {
-        bool last = i + 1 == o->session_count || o->sessions[i + 1].start >= at;
-        uint64_t end = last ? at : o->sessions[i + 1].start;
-        if (end >= since && (o->sessions[i].unclean || (last && cut)))
-            mark(&o->disks[disk], o->sessions[i].start, end, REGION, AHEAD, units, count);
-    }
-    return true;
+    if (cut)
+        mark(&o->disks[disk], session, at, REGION, AHEAD, units, count);
 }

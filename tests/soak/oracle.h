@@ -38,10 +38,6 @@ struct size {
     struct span span;
     uint64_t size;
 };
-struct session { // of the disk service
-    uint64_t start;
-    bool unclean; // …and what it knew was lost: a kill without adoption
-};
 struct history; // of the sectors of a disk
 struct oracle_disk {
     struct op *ops; // by number; [0] is none
@@ -64,9 +60,8 @@ struct oracle {
     size_t point_count;
     struct checkpoint *checkpoints;
     size_t checkpoint_count;
-    bool coarse;    // the tree keeps a coarse map: a file named *.mrt was made
-    struct session *sessions;
-    size_t session_count;
+    uint64_t *ends; // of sessions of the disk service that ended cleanly
+    size_t end_count;
 };
 
 struct oracle *oracle_new(const struct log *log);
@@ -82,8 +77,8 @@ const char *oracle_check_now(const struct oracle *o, uint32_t disk, const uint32
 const char *oracle_check_moment(const struct oracle *o, const uint32_t *const *values, const uint64_t *sizes, struct span span);
 bool oracle_size_possible(const struct oracle *o, uint32_t disk, uint64_t size, uint64_t at);
 
-// Which units may be among the changes since a moment: those that anything was sent to since, and when the service's knowledge
-// was lost, the regions that anything was sent to in that session. False: this tree cannot tell so well, anything may be.
-bool oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count);
+// Which units may be among the changes since a moment: those that anything was sent to since, and after a power cut the
+// regions that anything was sent to in the session of the disk service that it ended.
+void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count);
 
 #endif

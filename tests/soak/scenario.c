@@ -62,6 +62,8 @@ static bool prepare(struct life *l)
     struct note first = {.disk = 0, .number = 1, .what = OP_WRITE, .length = 2 << 20};
     life_note(l, NOTE_ISSUE, first);
     life_note(l, NOTE_ACK, first);
+    for (uint32_t d = 0; d < DISKS; d++)
+        life_note(l, NOTE_SIZE_BEGIN, (struct note){.disk = d, .length = sizes[d]});
     struct command init = {.environment = l->environment, .deadline_s = 60};
     command_run(&init, (char *[]){(char *)s->self, "init-repository", l->repo, NULL});
     if (!made || init.status)

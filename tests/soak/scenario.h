@@ -14,7 +14,6 @@ struct setting {
     bool verbose;
 };
 struct counts {
-    bool adopts, coarse; // what the tree can do: it was seen to
     uint64_t requests, bytes, flushes, reads;
     uint64_t backups, checkpoints, merges, restores, grows, restarts, kills, cuts, full_cuts, entries, syncs;
 };
