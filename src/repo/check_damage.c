@@ -7,7 +7,7 @@
 #include "base/buf.h"
 #include "base/bytes.h"
 
-#define MAX_BLOCKS (2u << 20) // 64 MiB; beyond that, whole packs count as lost
+#define MAX_BLOCKS (1u << 20) // 48 MiB; beyond that, whole packs count as lost
 
 struct damage {
     char *object, *text;

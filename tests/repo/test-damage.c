@@ -356,6 +356,33 @@ static void a_pack_whose_index_is_damaged_is_marked_by_the_plain_check(void **st
     free(stored.data);
 }
 
+static void a_pack_with_very_many_damages_is_told_in_few_lines_that_name_every_block(void **state)
+{
+    struct place *place = *state;
+    struct findings findings;
+    char pack[256];
+    uint32_t blocks = 200;
+    uint64_t size = (uint64_t)blocks * RP_REPO_BLOCK, total;
+    uint8_t *data = calloc(1, size);
+    log_off();
+    for (uint32_t block = 0; block < blocks; block++) // what does not compress: four blocks are a frame
+        fill_block(data + (uint64_t)block * RP_REPO_BLOCK, 3 * (block + 1));
+    struct rp_repo *repo = place_open(place);
+    store_disk(repo, NULL, data, size, "the vm", NULL);
+    rp_repo_close(repo);
+    free(data);
+    first_pack(place, pack);
+    for (uint64_t at = RP_PACK_HEADER + 5; at < size; at += RP_REPO_BLOCK)
+        flip_bit(pack, 8 * at);
+    check(place, true, &findings);
+    assert_in_range(findings.count, 2, 9);
+    assert_non_null(strstr(findings.texts, "more of it is damaged"));
+    rp_ranges_normalize(&findings.ranges);
+    total = rp_ranges_total(&findings.ranges);
+    assert_int_equal(total, size);
+    rp_ranges_clear(&findings.ranges);
+}
+
 static void a_check_can_be_cancelled(void **state)
 {
     struct place *place = *state;
@@ -384,6 +411,7 @@ int main(void)
         WITH(an_unreadable_point_is_a_problem_and_hides_no_other),
         WITH(objects_under_another_name_are_refused),
         WITH(what_a_check_found_damaged_is_stored_again),
+        WITH(a_pack_with_very_many_damages_is_told_in_few_lines_that_name_every_block),
         WITH(a_pack_whose_index_is_damaged_is_marked_by_the_plain_check),
         WITH(a_check_can_be_cancelled),
     };
