@@ -109,8 +109,10 @@ static void lower_end(struct rp_space *space)
     for (size_t i = 0; i < 3; i++)
         rp_ranges_normalize(lists[i]);
     for (size_t i = 0; i < 3; i++) {
-        const struct rp_range *last = lists[i]->items + lists[i]->count - 1;
-        if (!lists[i]->count || last->offset + last->length != space->end)
+        if (!lists[i]->count)
+            continue;
+        const struct rp_range *last = &lists[i]->items[lists[i]->count - 1];
+        if (last->offset + last->length != space->end)
             continue;
         space->end = last->offset;
         lists[i]->count--;

@@ -150,6 +150,12 @@ int rp_vhdx_set_parent_locator(struct rp_vhdx *vhdx, const struct rp_guid *linka
 // least, from this thread, and may sleep: the merge then waits, at most a few steps of 2 MiB go on.
 int rp_vhdx_merge(struct rp_vhdx *child, struct rp_vhdx *parent,
                   int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_error *err);
+// Makes the file of a disk that was just opened for writing as short as moving blocks can make it, durably, and ends the
+// session (DataWriteGuid stays: nobody sees a difference). A power cut or a kill at any moment leaves a file with the same
+// content. `*before` and `*after` get the file's size; `change` false: only those, as they would be, and nothing is written.
+// Cancelled by `progress`, it keeps what was moved. STATE: the disk was changed since it was opened.
+int rp_vhdx_compact(struct rp_vhdx *vhdx, bool change, uint64_t *before, uint64_t *after,
+                    int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_error *err);
 // Puts the session's new DataWriteGuid into the header now, durably (a merge needs it known before it copies).
 int rp_vhdx_begin_data_change(struct rp_vhdx *vhdx, struct rp_error *err);
 

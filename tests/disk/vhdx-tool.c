@@ -178,10 +178,19 @@ static void merge(char **args) // CHILD
     rp_vhdx_abandon(child);
 }
 
+static void compact(char **args) // FILE
+{
+    uint64_t before, after;
+    struct rp_vhdx *v = rp_vhdx_open(rp_fs_posix(), args[0], RP_VHDX_WRITE, NULL, &err);
+    if (!v || rp_vhdx_compact(v, true, &before, &after, NULL, NULL, &err) || rp_vhdx_close(v, &err))
+        die();
+    printf("%llu %llu\n", (unsigned long long)before, (unsigned long long)after);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: vhdx-tool create|child|edit|info|map|chain-map|read|merge|to-raw|from-raw FILE …\n");
+        fprintf(stderr, "usage: vhdx-tool create|child|edit|info|map|chain-map|read|merge|compact|to-raw|from-raw FILE …\n");
         return 3;
     }
     const char *verb = argv[1];
@@ -194,6 +203,8 @@ int main(int argc, char **argv)
         edit(args);
     else if (!strcmp(verb, "merge"))
         merge(args);
+    else if (!strcmp(verb, "compact"))
+        compact(args);
     else if (!strcmp(verb, "to-raw") && rp_convert_vhdx_to_raw(rp_fs_posix(), args[0], args[1], NULL, NULL, &err))
         die();
     else if (!strcmp(verb, "from-raw") && rp_convert_raw_to_vhdx(rp_fs_posix(), args[0], args[1], NULL, NULL, NULL,
