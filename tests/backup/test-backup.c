@@ -1,7 +1,10 @@
 // Backups of a fake host: what is read, what is stored, what is left behind.
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include "backup/tag.h"
 #include "base/num.h"
@@ -487,6 +490,48 @@ static void fail_at_every_backend_call(struct world *world, bool stays_full)
 static void a_failure_of_any_backend_call_leaves_host_and_repository_clean(void **state) { fail_at_every_backend_call(*state, false); }
 static void a_repository_that_fills_up_at_any_call_leaves_host_and_repository_clean(void **state) { fail_at_every_backend_call(*state, true); }
 
+// The real thing: a small file system, and blocks that do not compress. In a mount namespace of its own, so that nothing can
+// stay mounted.
+static void a_real_file_system_that_fills_up_loses_nothing(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *small = rp_xasprintf("%s/small", world->folder);
+    world_small_disk(world, 96 * RP_MIB);
+    mkdir(small, 0700);
+    if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+        mount("small", small, "tmpfs", 0, "size=64m,mode=700")) {
+        print_message("# needs the right to mount\n");
+        skip();
+    }
+    rp_repo_close(world->repo);
+    world->repo = world_open_repo(world, "small/repo", &world->backend);
+    world_must_backup(world);
+    world->options.ignore_room = true;
+    for (unsigned i = 0; i < 88; i++)
+        world_write(world, 0, i * RP_MIB, RP_MIB);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(world_backup(world), -1);
+        assert_int_equal(world->error.code, RP_ERR_NO_SPACE);
+        assert_non_null(strstr(world->error.text, "is full"));
+        assert_non_null(strstr(world->error.text, small));
+        RP_AUTO_FREE char *command =
+            rp_xasprintf("test $(find %s/repo/tmp %s/repo/sessions -type f 2>/dev/null | wc -l) = 0", small, small);
+        assert_int_equal(system(command), 0);
+        assert_int_equal(fake_count(&world->fake, true), 0);
+        assert_int_equal(fake_count(&world->fake, false), 1);
+        world_verify(world);
+    }
+    // Somebody makes room: the next one is incremental, and does not store again what is there.
+    assert_int_equal(mount(NULL, small, NULL, MS_REMOUNT, "size=256m,mode=700"), 0);
+    const struct rp_point *point = world_must_backup(world);
+    assert_string_equal(point->kind, "incremental");
+    assert_true(point->bytes_stored < 64 * RP_MIB);
+    world_verify(world);
+    rp_repo_close(world->repo);
+    world->repo = NULL;
+    assert_int_equal(umount(small), 0);
+}
+
 static void a_backup_that_cannot_fit_is_not_begun(void **state)
 {
     struct world *world = *state;
@@ -716,6 +761,7 @@ int main(void)
         TEST(a_failure_of_any_backend_call_leaves_host_and_repository_clean),
         TEST(a_repository_that_fills_up_at_any_call_leaves_host_and_repository_clean),
         TEST(a_backup_that_cannot_fit_is_not_begun),
+        TEST(a_real_file_system_that_fills_up_loses_nothing),
         TEST(interrupted_at_any_moment_a_backup_leaves_nothing),
         TEST(a_second_backup_of_the_vm_says_who_is_at_it_and_stops),
         TEST(two_repositories_do_not_break_each_other),
