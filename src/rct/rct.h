@@ -39,7 +39,9 @@ struct rp_rct_disk {
     uint64_t virtual_size;
     struct rp_guid disk_id;
     struct rp_guid file_write_guid, data_write_guid; // as the VHDX header says now
-    struct rp_store_identity identity;               // as the file system says now
+    // As the file system says now. Where a clean end binds to it (freeze, close, recover, adopt): as it will still say after a
+    // power cut (rp_store_settle), or that cut turns into "somebody else changed the disk".
+    struct rp_store_identity identity;
 };
 // Fills it from a disk that is open.
 int rp_rct_disk_of(struct rp_vhdx *vhdx, struct rp_rct_disk *disk, struct rp_error *err);

@@ -1,11 +1,13 @@
 // The coarse bitmap: what is covered, what a cut adds, what it costs, and files that are not as they should be.
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -359,6 +361,52 @@ static void nothing_of_ours_stays_when_a_disk_is_deleted(void **state)
     assert_int_equal(rp_rct_remove(fs, "d", NULL), 0);
 }
 
+// A writer has asked in the old generation, and is late with his mark. The flush may not let go of his region before.
+struct flusher {
+    struct disk *disk;
+    struct rp_gate *gate;
+    atomic_bool done;
+};
+
+static void *flush_beside(void *argument)
+{
+    struct flusher *f = argument;
+    bool failed = rp_rct_flush(f->disk->rct, f->gate, NULL);
+    atomic_store(&f->done, true);
+    return failed ? "failed" : NULL;
+}
+
+static void a_flush_waits_for_writers_who_asked_before_it(void **state)
+{
+    (void)state;
+    struct disk d = new_disk("d");
+    open_disk(&d);
+    struct rp_rct_id id = seal_disk(&d);
+    assert_int_equal(rp_rct_cover(d.rct, 0, 512, NULL), 0);
+    write_disk(&d, 9 * REGION_SIZE, 512);
+    struct flusher f = {&d, rp_gate_new(), false};
+    unsigned token = rp_gate_enter(f.gate);
+    assert_true(rp_rct_covered(d.rct, 0, 512));
+    pthread_t thread;
+    pthread_create(&thread, NULL, flush_beside, &f);
+    while (rp_rct_covered(d.rct, 0, 512)) // until the next generation has begun, without this region
+        sched_yield();
+    usleep(20000);
+    assert_false(atomic_load(&f.done));
+    unsigned long syncs = rp_fs_memory_syncs(fs);
+    rp_rct_mark(d.rct, 0, 512);
+    assert_int_equal(rp_fs_memory_syncs(fs), syncs); // it counts still
+    rp_gate_leave(f.gate, token);
+    void *why;
+    pthread_join(thread, &why);
+    assert_null(why);
+    rp_gate_free(f.gate);
+    cut_power(&d);
+    open_disk(&d);
+    assert_int_equal(changed(d.rct, &id), 1 + REGION); // in the array; and the one that was preset
+    close_disk(&d);
+}
+
 // Many threads need a region at once: they share syncs.
 enum { THREADS = 16, TOUCHES = 40 };
 static struct disk storm;
@@ -421,6 +469,7 @@ int main(void)
         TEST(a_lost_tracking_header_is_noticed),
         TEST(a_disk_put_back_from_a_copy_is_noticed),
         TEST(nothing_of_ours_stays_when_a_disk_is_deleted),
+        TEST(a_flush_waits_for_writers_who_asked_before_it),
         TEST(covers_from_many_threads_share_their_syncs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
