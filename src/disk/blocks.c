@@ -148,7 +148,8 @@ static int find_one(struct rp_vhdx *v, enum rp_locked locked, uint64_t offset, u
                     struct rp_error *err)
 {
     uint64_t block = rp_block_of(v, offset), start = block * v->layout.block_size, entry;
-    uint64_t index = rp_layout_block_entry(&v->layout, block), next = rp_table_skip(v, index);
+    uint64_t index = rp_layout_block_entry(&v->layout, block);
+    uint64_t next = rp_table_skip(v, index, rp_layout_block_entry(&v->layout, rp_block_of(v, offset + length - 1)) + 1);
     if (next > index) { // nothing was ever there, up to the first block whose entry is `next` or later
         uint64_t stop = (next - next / (v->layout.chunk_ratio + 1)) * v->layout.block_size;
         *piece = (struct rp_piece){.state = RP_BLOCK_NOT_PRESENT, .length = rp_min64(length, stop - offset)};

@@ -274,8 +274,8 @@ void rp_table_free(struct rp_table *table);
 void rp_table_mark(struct rp_vhdx *v, uint64_t offset, uint64_t length);
 int rp_table_get(struct rp_vhdx *v, enum rp_locked locked, uint64_t index, uint64_t *entry, struct rp_error *err);
 int rp_table_put(struct rp_vhdx *v, uint64_t index, uint64_t entry, struct rp_error *err);
-// The first entry at or after `index` that may be other than zero. With or without lock.
-uint64_t rp_table_skip(const struct rp_vhdx *v, uint64_t index);
+// The first entry at or after `index` that may be other than zero, at most `limit`. With or without lock.
+uint64_t rp_table_skip(const struct rp_vhdx *v, uint64_t index, uint64_t limit);
 // Before an entry changes, and bits of a chunk's bitmap at `offset`: takes space in the file for the pages. NO_SPACE.
 int rp_table_back(struct rp_vhdx *v, uint64_t index, struct rp_error *err);
 int rp_table_back_bitmap(struct rp_vhdx *v, uint64_t chunk, uint64_t offset, struct rp_error *err);

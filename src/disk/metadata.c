@@ -122,7 +122,7 @@ static int copy_table(struct rp_vhdx *v, uint64_t entries, uint64_t to, struct r
 {
     enum { STEP = RP_VHDX_PAGE };
     uint8_t buffer[STEP];
-    for (uint64_t at = 0; (at = rp_table_skip(v, at / 8) * 8) < entries * 8; at += STEP) {
+    for (uint64_t at = 0; (at = rp_table_skip(v, at / 8, entries) * 8) < entries * 8; at += STEP) {
         size_t n = (size_t)rp_min64(STEP, entries * 8 - at);
         if (rp_cache_read(v, v->table.offset + at, buffer, n, err))
             return -1;

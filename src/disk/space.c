@@ -55,7 +55,7 @@ static int scan_entry(struct scan *scan, struct rp_vhdx *v, uint64_t index, uint
 static int scan_table(struct scan *scan, struct rp_vhdx *v, struct rp_error *err)
 {
     uint64_t words[RP_PAGE_WORDS];
-    for (uint64_t at = 0; (at = rp_table_skip(v, at)) < v->layout.entries; at += RP_PAGE_WORDS) {
+    for (uint64_t at = 0; (at = rp_table_skip(v, at, v->layout.entries)) < v->layout.entries; at += RP_PAGE_WORDS) {
         uint64_t n = rp_min64(RP_PAGE_WORDS, v->layout.entries - at);
         if (rp_store_pread(v->store, words, n * 8, v->table.offset + at * 8, err))
             return -1;

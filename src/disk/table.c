@@ -52,18 +52,18 @@ void rp_table_free(struct rp_table *t)
     free(t->bitmaps_backed);
 }
 
-uint64_t rp_table_skip(const struct rp_vhdx *v, uint64_t index)
+uint64_t rp_table_skip(const struct rp_vhdx *v, uint64_t index, uint64_t limit)
 {
-    uint64_t page = page_of(index);
+    uint64_t page = page_of(index), end = rp_min64(rp_div_up(limit, RP_PAGE_WORDS), v->table.pages);
     if (is_used(&v->table, page))
         return index;
-    while (++page < v->table.pages) {
+    while (++page < end) {
         uint64_t word = atomic_load_explicit(&v->table.used[page / 64], memory_order_acquire) >> page % 64;
         if (word)
-            return (page + (unsigned)__builtin_ctzll(word)) * RP_PAGE_WORDS;
+            return rp_min64((page + (unsigned)__builtin_ctzll(word)) * RP_PAGE_WORDS, limit);
         page |= 63;
     }
-    return v->table.pages * RP_PAGE_WORDS;
+    return limit;
 }
 
 int rp_table_get(struct rp_vhdx *v, enum rp_locked locked, uint64_t index, uint64_t *entry, struct rp_error *err)

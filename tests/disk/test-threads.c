@@ -85,12 +85,15 @@ static void *read_everything(void *argument)
     return NULL;
 }
 
-static void run_threads(struct rp_fs *fs, struct rp_vhdx *parent, const char *path)
+// `folder`: with what a killed process leaves there, and adopted instead of closed.
+static void run_threads(struct rp_fs *fs, struct rp_vhdx *parent, const char *path, const char *folder)
 {
     struct rp_error err = {0};
     uint64_t seed = test_seed();
     disk = rp_vhdx_open(fs, path, RP_VHDX_WRITE, NULL, &err);
     check(!disk || (parent && rp_vhdx_set_parent(disk, parent, &err)), &err);
+    struct rp_shm *shm = folder ? rp_shm_create(folder, "disk", rp_vhdx_shm_size(), &err) : NULL;
+    check(folder && (!shm || rp_vhdx_share(disk, shm, &err)), &err);
     struct worker *workers = calloc(THREADS, sizeof *workers);
     pthread_t reader;
     atomic_store(&done, false);
@@ -106,7 +109,14 @@ static void run_threads(struct rp_fs *fs, struct rp_vhdx *parent, const char *pa
         pthread_join(workers[i].thread, NULL);
     atomic_store(&done, true);
     pthread_join(reader, NULL);
-    check(rp_vhdx_close(disk, &err), &err);
+    if (folder) {
+        rp_vhdx_abandon(disk);
+        shm = rp_shm_open(folder, "disk", &err);
+        check(!shm || rp_vhdx_adopt(fs, path, 0, shm, &err), &err);
+        rp_shm_remove(shm);
+    } else {
+        check(rp_vhdx_close(disk, &err), &err);
+    }
     disk = rp_vhdx_open(fs, path, RP_VHDX_READ, NULL, &err);
     check(!disk || (parent && rp_vhdx_set_parent(disk, parent, &err)), &err);
     for (unsigned s = 0; s < SECTORS; s++) {
@@ -127,13 +137,12 @@ static void threads_share_a_dynamic_disk(void **state)
     struct rp_fs *fs = rp_fs_memory_new();
     struct rp_error err = {0};
     check(rp_vhdx_create(fs, "d", &(struct rp_vhdx_create){.size = DISK, .block_size = BLOCK}, &err), &err);
-    run_threads(fs, NULL, "d");
+    run_threads(fs, NULL, "d", NULL);
     rp_fs_memory_free(fs);
 }
 
-static void threads_share_a_differencing_disk(void **state)
+static void share_a_differencing_disk(const char *folder)
 {
-    (void)state;
     struct rp_fs *fs = rp_fs_memory_new();
     struct rp_error err = {0};
     struct rp_vhdx_create create = {.size = DISK, .block_size = BLOCK, .disk_id = rp_guid_new()};
@@ -146,9 +155,76 @@ static void threads_share_a_differencing_disk(void **state)
     create.parent_path = "p";
     create.parent_data_write_guid = rp_vhdx_info(parent)->data_write_guid;
     check(rp_vhdx_create(fs, "c", &create, &err), &err);
-    run_threads(fs, parent, "c");
+    run_threads(fs, parent, "c", folder);
     rp_vhdx_abandon(parent);
     rp_fs_memory_free(fs);
+}
+
+static void threads_share_a_differencing_disk(void **state)
+{
+    (void)state;
+    share_a_differencing_disk(NULL);
+}
+
+static void what_threads_wrote_outlives_their_process(void **state)
+{
+    (void)state;
+    char folder[] = "/dev/shm/refpoint-test-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    share_a_differencing_disk(folder);
+    rp_shm_clean(folder);
+}
+
+// ---- a table that moves under everybody's feet
+
+static void *write_all_over(void *argument)
+{
+    struct worker *w = argument;
+    struct rp_error err = {0};
+    uint64_t words[SECTOR / 8];
+    for (unsigned i = 0; i < 3000; i++) {
+        uint64_t block = w->number + THREADS * random_below(&w->random, 2000);
+        for (unsigned k = 0; k < SECTOR / 8; k++)
+            words[k] = block + 1;
+        check(rp_vhdx_write(disk, words, SECTOR, block * BLOCK, &err), &err);
+        check(rp_vhdx_read(disk, words, SECTOR, block * BLOCK, &err), &err);
+        if (words[0] != block + 1)
+            check(rp_fail(&err, RP_ERR_CORRUPT, "block %llu: not what was written", (unsigned long long)block), &err);
+    }
+    return NULL;
+}
+
+static void a_disk_grows_while_threads_use_it(void **state)
+{
+    (void)state;
+    struct rp_fs *fs = rp_fs_memory_new();
+    struct rp_error err = {0};
+    uint64_t size = 130000 * (uint64_t)BLOCK, seed = test_seed();
+    check(rp_vhdx_create(fs, "d", &(struct rp_vhdx_create){.size = size, .block_size = BLOCK}, &err), &err);
+    disk = rp_vhdx_open(fs, "d", RP_VHDX_WRITE, NULL, &err);
+    check(!disk, &err);
+    struct worker *workers = calloc(THREADS, sizeof *workers);
+    for (unsigned i = 0; i < THREADS; i++) {
+        workers[i].number = i;
+        workers[i].random = seed + i;
+        pthread_create(&workers[i].thread, NULL, write_all_over, &workers[i]);
+    }
+    for (int i = 0; i < 6; i++)
+        check(rp_vhdx_grow(disk, size += 130000 * (uint64_t)BLOCK, &err), &err);
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(workers[i].thread, NULL);
+    check(rp_vhdx_close(disk, &err), &err);
+    disk = rp_vhdx_open(fs, "d", RP_VHDX_READ, NULL, &err);
+    check(!disk, &err);
+    for (uint64_t block = 0; block < THREADS * 2000; block++) {
+        uint64_t words[SECTOR / 8];
+        check(rp_vhdx_read(disk, words, SECTOR, block * BLOCK, &err), &err);
+        assert_true(words[0] == 0 || words[0] == block + 1);
+    }
+    rp_vhdx_abandon(disk);
+    free(workers);
+    rp_fs_memory_free(fs);
+    assert_int_equal(atomic_load(&failures), 0);
 }
 
 int main(void)
@@ -156,6 +232,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_share_a_dynamic_disk),
         cmocka_unit_test(threads_share_a_differencing_disk),
+        cmocka_unit_test(what_threads_wrote_outlives_their_process),
+        cmocka_unit_test(a_disk_grows_while_threads_use_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
