@@ -1,12 +1,16 @@
 """What the benchmarks share: running a program and knowing what it cost, pairs that take turns, and the table."""
 
-import json, os, statistics, subprocess, sys, threading, time
+import json, os, statistics, subprocess, threading, time
 
 TICKS = os.sysconf('SC_CLK_TCK')
 
 
 def say(text):
     print(f'[{time.strftime("%H:%M:%S")}] {text}', flush=True)
+
+
+class Failure(Exception):
+    """A part cannot go on; the others can."""
 
 
 class Cost:
@@ -52,7 +56,7 @@ class Watch(threading.Thread):
 
 
 def run(command, service=None, good=(0,), watch=False, timeout=None, **options):
-    """Runs to the end; a status outside `good` stops the benchmark and shows the output. After `timeout` seconds the program
+    """Runs to the end; a status outside `good` is a Failure with the output. After `timeout` seconds the program
     is killed and the cost is None."""
     with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, **options) as process:
@@ -71,7 +75,7 @@ def run(command, service=None, good=(0,), watch=False, timeout=None, **options):
     if timeout and seconds >= timeout:
         return None, output
     if process.returncode not in good:
-        sys.exit(f'{output}\nbench: exit status {process.returncode}: {" ".join(map(str, command))}')
+        raise Failure(f'{output}\nexit status {process.returncode}: {" ".join(map(str, command))}')
     return Cost(seconds, usage.ru_utime + usage.ru_stime + beside, anonymous), output
 
 
@@ -147,6 +151,9 @@ class Table:
     def skip(self, what, why):
         self.rows.append(dict(part=self.part, what=what, skipped=why, good=None))
 
+    def fail(self, what, why):
+        self.rows.append(dict(part=self.part, what=what, skipped=why, good=False))
+
     def missed(self):
         return sum(row['good'] is False for row in self.rows)
 
@@ -158,7 +165,7 @@ class Table:
 def cells(row):
     """A row as texts: what, goal, measured, verdict, medians, noise."""
     if 'skipped' in row:
-        return row['what'], '', '', 'not measured', row['skipped'], ''
+        return row['what'], '', '', 'FAILED' if row['good'] is False else 'not measured', row['skipped'], ''
     verdict = {True: 'pass', False: 'MISSED', None: ''}[row['good']]
     unit, least, most = row['unit'], row['at_least'], row['at_most']
     if not row['peer']:

@@ -1,8 +1,8 @@
 """NBD servers that are compared, and the load that they get."""
 
-import atexit, json, os, signal, subprocess, sys, time
+import atexit, json, os, signal, subprocess, time
 
-from measure import cpu_of, run
+from measure import Failure, cpu_of, run
 
 servers = set()
 
@@ -39,7 +39,7 @@ def spawn(name, socket, command):
     deadline = time.monotonic() + 20
     while not os.path.exists(socket):
         if process.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f'bench: {command[0]} did not start: {process.stderr.read().decode()}')
+            raise Failure(f'{command[0]} did not start: {process.stderr.read().decode()}')
         time.sleep(0.01)
     return server
 
@@ -77,5 +77,5 @@ def fio(server, kind, block, depth, seconds=1.0, requests=None):
     job = json.loads(text[text.index('{\n'):])['jobs'][0]
     half = job['read' if 'read' in kind else 'write']
     if job['error'] or not half['total_ios']:
-        sys.exit(f'bench: fio failed on {server.name}:\n{text}')
+        raise Failure(f'fio failed on {server.name}:\n{text}')
     return Load(half['iops'], half['bw_bytes'] / (1 << 20), cpu / half['total_ios'] * 1e6)

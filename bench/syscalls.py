@@ -1,8 +1,10 @@
 """Counts the system calls that a disk service makes for one write, with strace."""
 
-import collections, os, re, shutil, signal, socket, struct, subprocess, sys, time, urllib.parse
+import collections, os, re, shutil, signal, socket, struct, subprocess, time, urllib.parse
 
 import nbd
+
+from measure import Failure
 
 SYNCS = {'fsync', 'fdatasync', 'sync', 'syncfs', 'sync_file_range', 'msync'}
 # waiting for the next request and handing it to a thread: depends on the moment, not on the work
@@ -29,12 +31,12 @@ def switch_tracking_off(disk):
 def traced(service, trace, work):
     """Does the work while strace watches the service: how often each system call was made."""
     if not shutil.which('strace'):
-        sys.exit('bench: strace is missing (make deps)')
+        raise Failure('strace is missing (make deps)')
     tracer = subprocess.Popen(['strace', '-f', '-q', '-p', str(service), '-o', trace], stdin=subprocess.DEVNULL,
                               stderr=subprocess.PIPE, text=True)
     while not all(is_traced(service, thread) for thread in os.listdir(f'/proc/{service}/task')):
         if tracer.poll() is not None:
-            sys.exit(f'bench: strace cannot watch the disk service: {tracer.stderr.read()}')
+            raise Failure(f'strace cannot watch the disk service: {tracer.stderr.read()}')
         time.sleep(0.05)
     work()
     tracer.send_signal(signal.SIGINT)
@@ -73,6 +75,6 @@ def steady_writes(uri, service, trace, count=2000):
     names = traced(service, trace, write)
     client.shutdown()
     if names['pwrite64'] + names['pwritev'] + names['pwritev2'] < count:
-        sys.exit(f'bench: the trace misses writes: {dict(names)}')
+        raise Failure(f'the trace misses writes: {dict(names)}')
     return {'system calls': sum(n for name, n in names.items() if name not in WAITING) / count,
             'syncs': sum(n for name, n in names.items() if name in SYNCS) / count}

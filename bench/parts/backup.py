@@ -1,10 +1,10 @@
 """Backup: full, incremental, restore and check against restic; full against qemu-img convert to compressed qcow2."""
 
-import json, os, random, statistics, sys
+import json, os, random, statistics
 
 import nbd
 
-from measure import bytes_in, in_turns, run, say
+from measure import Failure, bytes_in, in_turns, run, say
 
 CHANGED = 100 # one in so many bytes
 
@@ -62,7 +62,7 @@ def rounds(bench, place, image, uri, service):
         seen['nothing'].append(backup())
         kinds = [point['kind'] for point in place.json('-r', ours, 'list')]
         if kinds != ['full', 'incremental', 'incremental']:
-            sys.exit(f'bench: these were not a full and two incremental backups: {kinds}')
+            raise Failure(f'these were not a full and two incremental backups: {kinds}')
     return seen
 
 

@@ -1,10 +1,10 @@
 """Cut: after a power cut, how much the next incremental backup reads, beside QEMU's persistent bitmap."""
 
-import json, os, random, signal, subprocess, sys
+import json, os, random, signal, subprocess
 
 import nbd
 
-from measure import run, say
+from measure import Failure, run, say
 import places, servers
 
 GIB, CHANGED = 2, 100
@@ -91,6 +91,6 @@ def qcow2_reads(image):
     copy = subprocess.run(['qemu-img', 'bitmap', '--add', '--merge', 'since', image, 'copy'], stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if copy.returncode and 'inconsistent' not in copy.stdout:
-        sys.exit(f'bench: qemu-img bitmap: {copy.stdout}')
+        raise Failure(f'qemu-img bitmap: {copy.stdout}')
     extents = json.loads(run(['qemu-img', 'map', '--output=json', '-f', 'qcow2', image])[1])
     return copy.returncode == 0, sum(one['length'] for one in extents if one['data'])

@@ -1,8 +1,8 @@
 """Memory: the most anonymous memory that any command or the disk service takes, with a huge sparse disk and a huge repository."""
 
-import os, re, sys
+import os, re
 
-from measure import Watch, run, say
+from measure import Failure, Watch, run, say
 import servers
 
 LIMIT = 300
@@ -76,6 +76,6 @@ def huge_repository(bench):
     output = run([program], good=(0, 1), env=dict(os.environ, CMOCKA_MESSAGE_OUTPUT='TAP', TMPDIR=bench.disk().folder))[1]
     peaks = {name: int(mib) << 20 for name, mib in re.findall(r'^# (.*): (\d+) MiB$', output, re.M)}
     if not peaks:
-        sys.exit(f'bench: {program} told no figures:\n{output}')
+        raise Failure(f'{program} told no figures:\n{output}')
     most = max(peaks, key=peaks.get)
     add(bench, 'the greediest command, 10 million blocks in the repository', peaks[most], f'{most}; ' + others(peaks, most))

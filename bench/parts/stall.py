@@ -1,9 +1,9 @@
 """Stall: how long guest writes stand still at a checkpoint of four disks, and at the end of a merge, all under load."""
 
-import json, math, os, signal, socket, statistics, subprocess, sys, time, uuid
+import json, math, os, signal, socket, statistics, subprocess, time, uuid
 
-from measure import say
-import servers, syscalls
+from measure import Failure, say
+import syscalls
 
 DISKS, CHECKPOINTS, MIB = 4, 100, 128
 SECONDS = 90 # at each place: a busy disk makes fewer checkpoints
@@ -27,7 +27,7 @@ def control(socket_path, request, **arguments):
         with client.makefile() as answers:
             reply = json.loads(answers.readline())
     if 'error' in reply:
-        sys.exit(f'bench: {request}: {reply["error"]}')
+        raise Failure(f'{request}: {reply["error"]}')
     return reply['result']
 
 
@@ -48,10 +48,10 @@ def stalls(bench, place):
             start = time.monotonic()
             while (merge := control(path, 'info')['merge'])['phase'] == 'running':
                 time.sleep(0.01)
-                if time.monotonic() - start > 120:
-                    sys.exit('bench: a merge does not end')
+                if time.monotonic() - start > 300:
+                    raise Failure('a merge does not end')
             if merge['phase'] != 'done':
-                sys.exit(f'bench: the merge failed: {merge}')
+                raise Failure(f'the merge failed: {merge}')
             waits.append(time.monotonic() - start)
             merges.append(merge['longest_pause_ns'] / 1e6)
     finally:
