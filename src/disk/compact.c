@@ -51,7 +51,7 @@ static void add_move(struct plan *plan, const struct move *move)
 static int find_last(struct rp_vhdx *v, uint64_t limit, struct plan *plan, struct rp_error *err)
 {
     plan->end = front_end(v);
-    for (uint64_t i = rp_table_skip(v, 0); i < v->layout.entries; i = rp_table_skip(v, i + 1)) {
+    for (uint64_t i = 0, n = v->layout.entries; (i = rp_table_skip(v, i, n)) < n; i++) {
         uint64_t entry;
         if (rp_table_get(v, RP_UNLOCKED, i, &entry, err))
             return -1;
