@@ -97,6 +97,10 @@ static int lock_vm(struct job *job, struct rp_error *err)
 
 static int prepare(struct job *job, struct rp_error *err)
 {
+    RP_AUTO_FREE char *twin = rp_repo_twin(job->repo);
+    if (twin)
+        remark(job, "%s is a copy of the repository in %s and has its id: backups into both take away each other's reference "
+               "points, and are full ones; use one of them", rp_repo_location(job->repo), twin);
     if (lock_vm(job, err))
         return -1;
     struct rp_guid id = rp_guid_new();

@@ -40,6 +40,8 @@ struct rp_repo_info {
 };
 // Bytes that can still be stored; UINT64_MAX where nobody can tell.
 int rp_repo_room(struct rp_repo *repo, uint64_t *bytes, struct rp_error *err);
+// Another folder, where a copy of this repository is that was backed up into from here before (malloc'ed); NULL: none is known.
+char *rp_repo_twin(struct rp_repo *repo);
 const char *rp_repo_location(const struct rp_repo *repo); // borrowed
 const struct rp_guid *rp_repo_id(const struct rp_repo *repo); // borrowed
 int rp_repo_info(struct rp_repo *repo, struct rp_repo_info *info, struct rp_error *err);

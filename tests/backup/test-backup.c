@@ -648,6 +648,30 @@ static void two_repositories_do_not_break_each_other(void **state)
     world_verify(world);
 }
 
+static void a_backup_into_a_copy_of_a_repository_is_good_and_says_so(void **state)
+{
+    struct world *world = *state;
+    struct fake_backend *backend;
+    world_small_disk(world, 2 * RP_MIB);
+    world_must_backup(world);
+    RP_AUTO_FREE char *copy = rp_xasprintf("cd %s && cp -r repo copy && ln -s repo link", world->folder);
+    assert_int_equal(system(copy), 0);
+    struct rp_repo *twin = world_open_repo(world, "copy", &backend), *same = world_open_repo(world, "link", &backend);
+    assert_int_equal(world_backup_to(world, same), 0); // the same one, by another name
+    assert_int_equal(world->remarks, 0);
+    assert_int_equal(world_backup_to(world, twin), 0);
+    assert_int_equal(world->remarks, 1);
+    assert_non_null(strstr(world->last_remark, "is a copy of"));
+    rp_repo_close(same);
+    // The original is gone: the copy is the repository now.
+    RP_AUTO_FREE char *move = rp_xasprintf("cd %s && mv repo gone && rm link", world->folder);
+    assert_int_equal(system(move), 0);
+    assert_int_equal(world_backup_to(world, twin), 0);
+    assert_int_equal(world->remarks, 0);
+    assert_string_equal(world->last.point.kind, "incremental");
+    rp_repo_close(twin);
+}
+
 static void leftovers_of_ours_are_removed_and_nothing_of_anybody_else(void **state)
 {
     struct world *world = *state;
@@ -765,6 +789,7 @@ int main(void)
         TEST(interrupted_at_any_moment_a_backup_leaves_nothing),
         TEST(a_second_backup_of_the_vm_says_who_is_at_it_and_stops),
         TEST(two_repositories_do_not_break_each_other),
+        TEST(a_backup_into_a_copy_of_a_repository_is_good_and_says_so),
         TEST(leftovers_of_ours_are_removed_and_nothing_of_anybody_else),
         TEST(a_merge_that_goes_on_is_a_remark_and_not_a_failure),
         TEST(a_merge_pending_after_the_backup_is_told),
