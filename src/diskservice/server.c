@@ -57,6 +57,14 @@ static void answer_grow(struct rp_server *server, const struct rp_control_reques
     pthread_mutex_unlock(&server->clients->lock);
 }
 
+static void answer_merge(struct rp_engine *engine, const struct rp_control_request *request, struct rp_error *err)
+{
+    struct rp_engine_merge_options options = {.rate = request->rate};
+    if (!rp_engine_merge_start(engine, &request->operation, (const char *const *)request->paths, request->path_count, err) &&
+        request->has_rate)
+        rp_engine_set_merge_options(engine, &options);
+}
+
 static void answer(struct rp_server *server, const struct rp_control_request *request, struct rp_control_reply *reply)
 {
     struct rp_engine *engine = server->engine;
@@ -69,11 +77,7 @@ static void answer(struct rp_server *server, const struct rp_control_request *re
         rp_engine_checkpoint(engine, &request->operation, &reply->checkpoint, err);
         break;
     case RP_CONTROL_MERGE:
-        if (request->has_rate) {
-            struct rp_engine_merge_options options = {.rate = request->rate};
-            rp_engine_set_merge_options(engine, &options);
-        }
-        rp_engine_merge_start(engine, &request->operation, (const char *const *)request->paths, request->path_count, err);
+        answer_merge(engine, request, err);
         break;
     case RP_CONTROL_CHANGES:
         // One reply holds a bounded number of ranges and says how far it reaches; the client asks on from there.

@@ -16,7 +16,7 @@ struct rp_throttle {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     uint64_t paid_until; // on the monotonic clock: when all that has passed will be paid for
-    unsigned long sets;  // how often the limit was set
+    unsigned long raised; // how often the limit was raised, or taken away
 };
 
 struct rp_throttle *rp_throttle_new(void)
@@ -40,10 +40,12 @@ void rp_throttle_free(struct rp_throttle *throttle)
 void rp_throttle_set(struct rp_throttle *throttle, uint64_t bytes_per_second)
 {
     pthread_mutex_lock(&throttle->lock);
-    atomic_store(&throttle->rate, bytes_per_second);
-    throttle->paid_until = 0;
-    throttle->sets++;
-    pthread_cond_broadcast(&throttle->changed);
+    uint64_t before = atomic_exchange(&throttle->rate, bytes_per_second);
+    if (!bytes_per_second || bytes_per_second > before) {
+        throttle->paid_until = 0;
+        throttle->raised++;
+        pthread_cond_broadcast(&throttle->changed);
+    }
     pthread_mutex_unlock(&throttle->lock);
 }
 
@@ -65,10 +67,10 @@ void rp_throttle_wait(struct rp_throttle *throttle, uint64_t size)
         uint64_t until = rp_max64(throttle->paid_until, now) + cost_ns(size, rate);
         // What waited its longest is let off the rest: debts that nobody pays would hold up the requests after it.
         until = throttle->paid_until = rp_min64(until, now + RP_THROTTLE_MAX_WAIT_MS * MS);
-        unsigned long sets = throttle->sets;
+        unsigned long raised = throttle->raised;
         until -= BURST_MS * MS;
         struct timespec deadline = {(time_t)(until / (1000 * MS)), (long)(until % (1000 * MS))};
-        while (until > now && sets == throttle->sets &&
+        while (until > now && raised == throttle->raised &&
                !pthread_cond_clockwait(&throttle->changed, &throttle->lock, CLOCK_MONOTONIC, &deadline))
             ;
     }

@@ -12,7 +12,7 @@ struct rp_throttle;
 
 struct rp_throttle *rp_throttle_new(void); // without a limit
 void rp_throttle_free(struct rp_throttle *throttle); // nobody waits; NULL is fine
-// 0: no limit. Whoever waits passes now.
+// 0: no limit. When it is raised, whoever waits passes now.
 void rp_throttle_set(struct rp_throttle *throttle, uint64_t bytes_per_second);
 uint64_t rp_throttle_rate(struct rp_throttle *throttle);
 // Pays for `size` bytes, and waits as long as more than some milliseconds of the limit are owed. One atomic load where there

@@ -185,6 +185,22 @@ static void writers_as_fast_as_they_can_be_do_not_keep_a_merge_from_its_end(void
     tear_down(&s);
 }
 
+static void a_pause_that_nobody_can_keep_is_taken_in_the_end(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct writer writers[WRITERS];
+    set_up(&s);
+    checkpoint(&s);
+    write_much(&s, 16);
+    vm_merge_in_rounds(s.engine); // within a millisecond, while requests of a megabyte come in
+    start_writers(&s, writers, 256, 0);
+    merge_leaf(&s);
+    stop_writers(&s, writers);
+    check_merged(&s);
+    tear_down(&s);
+}
+
 static void writers_at_leisure_are_not_slowed_down(void **state)
 {
     (void)state;
@@ -485,6 +501,7 @@ int main(void)
     rp_log_set_sink(say_nothing);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writers_as_fast_as_they_can_be_do_not_keep_a_merge_from_its_end),
+        cmocka_unit_test(a_pause_that_nobody_can_keep_is_taken_in_the_end),
         cmocka_unit_test(writers_at_leisure_are_not_slowed_down),
         cmocka_unit_test(a_leaf_with_little_in_it_is_merged_at_once),
         cmocka_unit_test(a_merge_keeps_its_limit),
