@@ -52,6 +52,8 @@ void client_disk_resize(struct client_disk *disk, uint64_t size)
     size_t before = disk->size / SECTOR, sectors = size / SECTOR;
     disk->now = realloc(disk->now, sectors * sizeof *disk->now);
     disk->busy = realloc(disk->busy, sectors);
+    disk->used = realloc(disk->used, (size >> 20) + 1);
+    memset(disk->used + (before ? (disk->size >> 20) + 1 : 0), 0, (size >> 20) + 1 - (before ? (disk->size >> 20) + 1 : 0));
     memset(disk->now + before, 0, (sectors - before) * sizeof *disk->now);
     memset(disk->busy, 0, sectors);
     disk->size = size;
@@ -120,6 +122,7 @@ static int change(struct client *c, enum op_kind kind)
     bool fua = kind != OP_TRIM && draw(&c->random) % 16 == 0;
     struct note note = {.disk = c->disk, .number = number, .what = kind, .ok = fua, .offset = offset, .length = length};
     int rc = 0;
+    memset(disk->used + (offset >> 20), 1, ((offset + length - 1) >> 20) - (offset >> 20) + 1);
     log_note(all->log, NOTE_ISSUE, &note, sizeof note);
     switch (kind) {
     case OP_WRITE:
@@ -242,17 +245,19 @@ const char *clients_stop(struct clients *all, struct clients_counts *counts)
     return *wrong ? wrong : NULL;
 }
 
-int clients_read_disk(const char *socket, uint32_t disk, uint64_t size, uint32_t *values)
+int clients_read_disk(const char *socket, uint32_t number, const struct client_disk *disk, bool whole, uint32_t *values)
 {
     enum { PIECE = 1 << 20 };
-    struct nbd_handle *nbd = connect_to(socket, disk);
+    struct nbd_handle *nbd = connect_to(socket, number);
     uint8_t *data = malloc(PIECE);
-    int rc = nbd && nbd_get_size(nbd) == (int64_t)size ? 0 : -1;
-    for (uint64_t at = 0; !rc && at < size; at += PIECE) {
-        size_t length = size - at < PIECE ? (size_t)(size - at) : PIECE;
+    int rc = nbd && nbd_get_size(nbd) == (int64_t)disk->size ? 0 : -1;
+    for (uint64_t at = 0; !rc && at < disk->size; at += PIECE) {
+        size_t length = disk->size - at < PIECE ? (size_t)(disk->size - at) : PIECE;
+        if (!whole && !disk->used[at / PIECE])
+            continue;
         rc = nbd_pread(nbd, data, length, at, 0);
         if (!rc)
-            content_values(data, disk, at, length, values + at / SECTOR);
+            content_values(data, number, at, length, values + at / SECTOR);
     }
     free(data);
     if (nbd)

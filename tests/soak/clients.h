@@ -15,6 +15,7 @@ struct client_disk {
     uint32_t next;      // number of the next request
     uint32_t *now;      // per sector: what it holds if everything acknowledged is there, or ANY_VALUE
     uint8_t *busy;      // per sector
+    uint8_t *used;      // per MiB: something was sent there, ever
 };
 struct clients;
 struct clients_counts {
@@ -29,8 +30,8 @@ const char *clients_stop(struct clients *clients, struct clients_counts *counts)
 
 // Grows or makes the arrays of a disk.
 void client_disk_resize(struct client_disk *disk, uint64_t size);
-// Reads a whole disk over NBD. 0, or -1.
-int clients_read_disk(const char *socket, uint32_t disk, uint64_t size, uint32_t *values);
+// Reads a disk over NBD; unless `whole`, only where something was ever sent. 0, or -1.
+int clients_read_disk(const char *socket, uint32_t number, const struct client_disk *disk, bool whole, uint32_t *values);
 // Whether the service answers. 0, or -1.
 int clients_peek(const char *socket);
 

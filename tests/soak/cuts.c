@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,38 +109,99 @@ static void forget_memory(const char *root)
 
 struct result {
     char wrong[1500];
-    int done;
 };
 
-static int look(struct cuts *c, const struct oracle *oracle, const struct cut *cut, bool full, const char *root, struct times *times,
-                struct result *result)
+// Looking is done in a process of its own, which may crash or hang; it stays for some cuts, because memory that is new is slow.
+struct looker {
+    struct cuts *cuts;
+    const struct oracle *oracle;
+    struct times *times;
+    struct result *result; // shared
+    pid_t pid;             // 0: none
+    int ask, answer;
+    unsigned left;
+};
+struct question {
+    struct cut cut;
+    bool full;
+};
+
+static _Noreturn void looker_run(struct looker *k, int ask, int answer)
 {
-    char *scratch = path_of(c->setting, "scratch");
-    struct verify verify = {
-        .oracle = oracle, .at = cut->at, .root = root, .scratch = scratch, .full = full, .service = cut->seed % 3 == 0, .seed = cut->seed};
+    const struct setting *s = k->cuts->setting;
+    char *scratch = path_of(s, "scratch"), *table = path_of(s, "times");
+    mallopt(M_MMAP_THRESHOLD, 256 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
     mkdir(scratch, 0700);
-    *result = (struct result){0};
-    pid_t pid = fork();
-    if (pid == 0) {
-        char *table = path_of(c->setting, "times");
-        setenv("REFPOINT_PLUGIN", c->setting->plugin, 1);
-        setenv("LD_PRELOAD", c->setting->shim, 1);
-        setenv("TIMES_TABLE", table, 1);
+    setenv("REFPOINT_PLUGIN", s->plugin, 1); // for a disk service that it may start
+    setenv("LD_PRELOAD", s->shim, 1);
+    setenv("TIMES_TABLE", table, 1);
+    times_show(k->times);
+    struct question q;
+    while (read(ask, &q, sizeof q) == sizeof q) {
         alarm(DEADLINE_S);
-        times_show(times);
-        int failed = verify_run(&verify, result->wrong, sizeof result->wrong);
-        result->done = 1;
-        _exit(failed);
+        struct verify verify = {.oracle = k->oracle, .at = q.cut.at, .root = k->cuts->log->header->root, .scratch = scratch,
+                                .full = q.full, .service = q.cut.seed % 3 == 0, .seed = q.cut.seed,
+                                .verbose = k->cuts->only && s->verbose};
+        char failed = (char)verify_run(&verify, k->result->wrong, sizeof k->result->wrong);
+        if (q.full)
+            tree_empty_folder(scratch);
+        if (write(answer, &failed, 1) != 1)
+            break;
     }
+    _exit(0);
+}
+
+static void looker_end(struct looker *k)
+{
+    if (!k->pid)
+        return;
+    close(k->ask);
+    close(k->answer);
+    waitpid(k->pid, NULL, 0);
+    k->pid = 0;
+}
+
+static int looker_start(struct looker *k)
+{
+    int ask[2], answer[2];
+    if (pipe2(ask, O_CLOEXEC) || pipe2(answer, O_CLOEXEC))
+        return -1;
+    k->pid = fork();
+    if (k->pid == 0) {
+        close(ask[1]);
+        close(answer[0]);
+        looker_run(k, ask[0], answer[1]);
+    }
+    close(ask[0]);
+    close(answer[1]);
+    k->ask = ask[1];
+    k->answer = answer[0];
+    k->left = 50;
+    return k->pid > 0 ? 0 : -1;
+}
+
+static int look(struct looker *k, const struct cut *cut, bool full)
+{
+    struct question q = {*cut, full};
+    char failed = 1;
+    k->result->wrong[0] = 0;
+    if (k->pid && !k->left--)
+        looker_end(k);
+    if (!k->pid && looker_start(k)) {
+        snprintf(k->result->wrong, sizeof k->result->wrong, "fork: %s", strerror(errno));
+        return -1;
+    }
+    if (write(k->ask, &q, sizeof q) == sizeof q && read(k->answer, &failed, 1) == 1)
+        return failed;
     int status = 0;
-    waitpid(pid, &status, 0);
-    if (!result->done)
-        snprintf(result->wrong, sizeof result->wrong, "looking at it ended with %s %d", WIFSIGNALED(status) ? "signal" : "status",
-                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-    if (full)
-        tree_empty_folder(scratch);
-    free(scratch);
-    return !result->done || status;
+    waitpid(k->pid, &status, 0);
+    close(k->ask);
+    close(k->answer);
+    k->pid = 0;
+    snprintf(k->result->wrong, sizeof k->result->wrong, "looking at it ended with %s %d", WIFSIGNALED(status) ? "signal" : "status",
+             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    return -1;
 }
 
 // ---- which cuts -----------------------------------------------------------------------------------------------------
@@ -189,6 +251,7 @@ const char *cuts_run(struct cuts *c, struct counts *counts)
     struct oracle *oracle = oracle_new(c->log);
     struct times *times = times_open(table);
     struct result *result = mmap(NULL, sizeof *result, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct looker looker = {.cuts = c, .oracle = oracle, .times = times, .result = result};
     wrong[0] = 0;
     if (!c->only && (rename(root, real) || mkdir(root, 0700)))
         snprintf(wrong, sizeof wrong, "%s: %s", root, strerror(errno));
@@ -207,7 +270,7 @@ const char *cuts_run(struct cuts *c, struct counts *counts)
             snprintf(wrong, sizeof wrong, "%s cannot be built: %s", root, strerror(errno));
             break;
         }
-        if (look(c, oracle, cut, list[i].full, root, times, result)) {
+        if (look(&looker, cut, list[i].full)) {
             c->failures++;
             if (!c->keep_going)
                 snprintf(wrong, sizeof wrong, "cut at %llu of %llu (%s, seed %llu%s): %s", (unsigned long long)cut->at,
@@ -221,6 +284,7 @@ const char *cuts_run(struct cuts *c, struct counts *counts)
         counts->cuts++;
         counts->full_cuts += list[i].full;
     }
+    looker_end(&looker);
     tree_free(tree);
     if (!c->only)
         free(list);

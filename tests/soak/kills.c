@@ -13,13 +13,17 @@
 
 // ---- faults ---------------------------------------------------------------------------------------------------------
 
-static void arm(struct life *l, const char *program, uint64_t calls)
+static void arm_at(struct life *l, const char *program, enum log_fault kind, uint64_t call)
 {
-    static const enum log_fault kinds[] = {FAULT_KILL_BEFORE, FAULT_KILL_AFTER, FAULT_KILL_WITHIN};
     struct log_header *h = l->log->header;
     snprintf(h->fault_program, sizeof h->fault_program, "%s", program);
-    atomic_store(&h->fault_countdown, (int64_t)(1 + life_chance(l, calls)));
-    atomic_store(&h->fault, kinds[life_chance(l, 3)]);
+    atomic_store(&h->fault_countdown, (int64_t)call);
+    atomic_store(&h->fault, kind);
+}
+static const enum log_fault kill_kinds[] = {FAULT_KILL_BEFORE, FAULT_KILL_AFTER, FAULT_KILL_WITHIN};
+static void arm(struct life *l, const char *program, uint64_t calls)
+{
+    arm_at(l, program, kill_kinds[life_chance(l, 3)], 1 + life_chance(l, calls));
 }
 // Whether it came to that.
 static bool disarm(struct life *l)
@@ -53,7 +57,7 @@ static bool look_after_kill(struct life *l)
         struct client_disk *disk = &l->disks[d];
         uint32_t *values = calloc(disk->size / SECTOR, sizeof *values);
         const char *wrong = NULL;
-        if (clients_read_disk(l->socket, d, disk->size, values))
+        if (clients_read_disk(l->socket, d, disk, life_chance(l, 8) == 0, values))
             good = life_bad(l, "disk%u cannot be read after a kill", d);
         else if ((wrong = oracle_check_now(o, d, values, disk->size, now)))
             good = life_bad(l, "after a kill: %s", wrong);
@@ -145,61 +149,48 @@ bool step_verify(struct life *l)
     return true;
 }
 
-// ---- the disk service -----------------------------------------------------------------------------------------------
+// ---- jobs to be killed in -------------------------------------------------------------------------------------------
 
-// Something for the service to do while it waits for its death. Its failure is nobody's fault.
-static void work(struct life *l)
+// Starts a job, of which nobody will know how far it got. Returns the exit status; a negative one is wrong.
+static int run_job(struct life *l, enum job job, struct command *c)
 {
-    struct command c = {0};
-    char line[128];
-    struct note n;
-    switch (life_chance(l, 5)) {
-    case 0:
-        life_note(l, NOTE_BACKUP_BEGIN, (struct note){0});
-        life_refpoint_with(l, &c, "backup " VM " --json --merge-timeout 60");
+    struct note n = {0};
+    char line[128] = "";
+    switch (job) {
+    case JOB_BACKUP:
+        life_note(l, NOTE_BACKUP_BEGIN, n);
+        snprintf(line, sizeof line, "backup " VM " --json --merge-timeout 60");
         break;
-    case 1:
-        n = life_named("");
-        snprintf(n.text, sizeof n.text, "c%zu", l->checkpoint_number++);
-        snprintf(line, sizeof line, "checkpoint create " VM " --name %s", n.text);
-        life_note(l, NOTE_CHECKPOINT_BEGIN, n);
-        life_refpoint_with(l, &c, line);
-        break;
-    case 2:
+    case JOB_DELETE:
         if (l->checkpoint_count) {
             n = life_named(l->checkpoints[life_chance(l, l->checkpoint_count)]);
-            snprintf(line, sizeof line, "checkpoint delete " VM " %s", n.text);
             life_note(l, NOTE_DELETE_BEGIN, n);
-            life_refpoint_with(l, &c, line);
-        }
+            snprintf(line, sizeof line, "checkpoint delete " VM " %s", n.text);
+            break;
+        } // fall through
+    case JOB_CHECKPOINT:
+        snprintf(n.text, sizeof n.text, "c%zu", l->checkpoint_number++);
+        life_note(l, NOTE_CHECKPOINT_BEGIN, n);
+        snprintf(line, sizeof line, "checkpoint create " VM " --name %s", n.text);
         break;
-    default:
-        life_pause(life_chance(l, 60000));
+    case JOB_GROW:
+        n.disk = (uint32_t)life_chance(l, DISKS);
+        n.length = l->disks[n.disk].size + (1 << 20);
+        life_note(l, NOTE_SIZE_BEGIN, n);
+        snprintf(line, sizeof line, "disk grow " VM " disk%u %llu", n.disk, (unsigned long long)n.length);
+        break;
+    case JOB_STOP:
+    case JOB_START:
+        snprintf(line, sizeof line, "vm %s " VM, job == JOB_STOP ? "stop" : "start");
     }
+    return life_refpoint_with(l, c, line);
 }
 
-bool step_kill_service(struct life *l)
+// ---- the disk service -----------------------------------------------------------------------------------------------
+
+// After the death of the service `pid` (which may still live).
+static bool bury_service(struct life *l, pid_t pid, int pidfd, bool again)
 {
-    pid_t pid = life_service(l);
-    int pidfd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (pidfd < 0)
-        return life_bad(l, "there is no disk service to kill");
-    if (life_chance(l, 8) == 0) { // while it ends
-        if (!life_guest_stop(l))
-            return false;
-        struct command c = {0};
-        arm(l, "nbdkit", 40);
-        life_refpoint_with(l, &c, "vm stop " VM);
-        disarm(l);
-    } else if (life_chance(l, 2)) {
-        arm(l, "nbdkit", life_chance(l, 2) ? 30 : 300);
-        work(l);
-        for (int i = 0; i < 20 && !has_ended(pidfd, 10); i++)
-            ;
-        disarm(l);
-    } else {
-        life_pause(life_chance(l, 30000));
-    }
     bool ended = command_kill(l->log, pid, pidfd);
     close(pidfd);
     if (!ended)
@@ -210,9 +201,42 @@ bool step_kill_service(struct life *l)
         return life_bad(l, "the traces of a killed disk service cannot be mended");
     note_kill(l, "nbdkit");
     l->running = false;
-    if (!ensure_running(l, life_chance(l, 3) == 0) || !look_after_kill(l) || !take_stock(l))
+    return ensure_running(l, again) && look_after_kill(l) && take_stock(l);
+}
+
+static int find_service(struct life *l, pid_t *pid)
+{
+    *pid = life_service(l);
+    int pidfd = *pid ? (int)syscall(SYS_pidfd_open, *pid, 0) : -1;
+    if (pidfd < 0)
+        life_bad(l, "there is no disk service to kill");
+    return pidfd;
+}
+
+bool step_kill_service(struct life *l)
+{
+    pid_t pid;
+    int pidfd = find_service(l, &pid);
+    struct command c = {0};
+    if (pidfd < 0)
         return false;
-    if (life_chance(l, 4) == 0 && !step_verify(l))
+    if (life_chance(l, 8) == 0) { // while it ends
+        if (!life_guest_stop(l))
+            return false;
+        arm(l, "nbdkit", 40);
+        run_job(l, JOB_STOP, &c);
+        disarm(l);
+    } else if (life_chance(l, 2)) {
+        arm(l, "nbdkit", life_chance(l, 2) ? 30 : 300);
+        if (life_chance(l, 5) < 3)
+            run_job(l, (enum job[]){JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE}[life_chance(l, 3)], &c);
+        for (int i = 0; i < 20 && !has_ended(pidfd, 10); i++)
+            ;
+        disarm(l);
+    } else {
+        life_pause(life_chance(l, 30000));
+    }
+    if (!bury_service(l, pid, pidfd, life_chance(l, 3) == 0) || (life_chance(l, 4) == 0 && !step_verify(l)))
         return false;
     life_guest_start(l);
     return true;
@@ -220,59 +244,65 @@ bool step_kill_service(struct life *l)
 
 // ---- commands -------------------------------------------------------------------------------------------------------
 
+// `off`: the VM is stopped, so that the disks are opened in the command's own process. `call` 0: at a random moment.
+static bool kill_command(struct life *l, enum job job, bool off, enum log_fault kind, uint64_t call, bool *killed)
+{
+    bool quiet = off || job == JOB_STOP;
+    struct command c = {0};
+    if (off ? !life_stop(l) : quiet && !life_guest_stop(l))
+        return false;
+    if (call) {
+        arm_at(l, "refpoint", kind, call);
+    } else {
+        c.kill_after_us = (int)(1000 + life_chance(l, job == JOB_BACKUP ? 150000 : 60000));
+        c.log = l->log;
+    }
+    int status = run_job(l, job, &c);
+    disarm(l);
+    *killed = status == 128 + SIGKILL;
+    if (*killed)
+        note_kill(l, "refpoint");
+    else if (status > 1)
+        return life_bad(l, "a job that was not killed: exit status %d: %.1500s", status, c.output);
+    // Start and stop again: what is half way must not be in the way.
+    return !l->wrong[0] && ensure_running(l, false) && (!quiet || ensure_off(l)) && take_stock(l) && (!quiet || life_start(l));
+}
+
 bool step_kill_command(struct life *l)
 {
-    enum { BACKUP, CHECKPOINT, DELETE, STOP, START, GROW, JOBS } job = (unsigned)life_chance(l, JOBS);
-    struct command c = {0};
-    struct note n = {0};
-    char line[128] = "";
-    // Any job but a stop can be one in this process, with the disks opened there.
-    bool needs_off = job == START || job == GROW || (job != STOP && life_chance(l, 3) == 0), quiet = needs_off || job == STOP;
-    if (job == DELETE && !l->checkpoint_count)
-        job = CHECKPOINT;
-    if (needs_off ? !life_stop(l) : quiet && !life_guest_stop(l))
-        return false;
-    switch (job) {
-    case BACKUP:
-        life_note(l, NOTE_BACKUP_BEGIN, n);
-        snprintf(line, sizeof line, "backup " VM " --json --merge-timeout 60");
-        break;
-    case CHECKPOINT:
-        snprintf(n.text, sizeof n.text, "c%zu", l->checkpoint_number++);
-        life_note(l, NOTE_CHECKPOINT_BEGIN, n);
-        snprintf(line, sizeof line, "checkpoint create " VM " --name %s", n.text);
-        break;
-    case DELETE:
-        n = life_named(l->checkpoints[life_chance(l, l->checkpoint_count)]);
-        life_note(l, NOTE_DELETE_BEGIN, n);
-        snprintf(line, sizeof line, "checkpoint delete " VM " %s", n.text);
-        break;
-    case GROW:
-        n.disk = (uint32_t)life_chance(l, DISKS);
-        n.length = l->disks[n.disk].size + (1 << 20);
-        life_note(l, NOTE_SIZE_BEGIN, n);
-        snprintf(line, sizeof line, "disk grow " VM " disk%u %llu", n.disk, (unsigned long long)n.length);
-        break;
-    default:
-        snprintf(line, sizeof line, "vm %s " VM, job == STOP ? "stop" : "start");
+    enum job job = (enum job)life_chance(l, JOB_START + 1);
+    bool off = job == JOB_START || job == JOB_GROW || (job != JOB_STOP && life_chance(l, 3) == 0), killed;
+    uint64_t calls = job == JOB_BACKUP ? 400 : off ? 150 : 60, call = life_chance(l, 2) ? 1 + life_chance(l, calls) : 0;
+    return kill_command(l, job, off, kill_kinds[life_chance(l, 3)], call, &killed) && (life_chance(l, 6) || step_verify(l));
+}
+
+// ---- every step -----------------------------------------------------------------------------------------------------
+
+bool step_every(struct life *l, enum job job, bool service, bool off, unsigned stride)
+{
+    bool killed = true;
+    uint64_t call = 1 + life_chance(l, stride);
+    for (unsigned i = 0; killed && i < 2000; i++, call += stride) {
+        if (!service) {
+            if (!kill_command(l, job, off, kill_kinds[i % 3], call, &killed))
+                return false;
+        } else {
+            pid_t pid;
+            int pidfd = find_service(l, &pid);
+            struct command c = {0};
+            if (pidfd < 0 || (job == JOB_STOP && !life_guest_stop(l)))
+                return false;
+            arm_at(l, "nbdkit", kill_kinds[i % 3], call);
+            run_job(l, job, &c);
+            killed = disarm(l);
+            if (!bury_service(l, pid, pidfd, false))
+                return false;
+            life_guest_start(l);
+        }
+        // A few checkpoints to delete, and not too long a chain.
+        while (job == JOB_DELETE ? !l->checkpoint_count : l->checkpoint_count > 3)
+            if (job == JOB_DELETE ? !step_checkpoint(l) : !step_delete(l))
+                return false;
     }
-    if (life_chance(l, 2))
-        arm(l, "refpoint", job == BACKUP ? 400 : needs_off ? 150 : 60);
-    else
-        c.kill_after_us = (int)(1000 + life_chance(l, job == BACKUP ? 150000 : 60000)), c.log = l->log;
-    int status = life_refpoint_with(l, &c, line);
-    disarm(l);
-    if (status == 128 + SIGKILL)
-        note_kill(l, "refpoint");
-    else if (status > 1 && !l->wrong[0])
-        return life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
-    if (l->wrong[0] || !ensure_running(l, false))
-        return false;
-    if (quiet && !ensure_off(l))
-        return false;
-    if (!take_stock(l))
-        return false;
-    if (quiet && !life_start(l))
-        return false;
-    return life_chance(l, 6) || step_verify(l);
+    return step_verify(l);
 }

@@ -62,8 +62,12 @@ bool step_grow(struct life *l);
 bool step_look_at_points(struct life *l);
 
 // kills.c
+enum job { JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE, JOB_GROW, JOB_STOP, JOB_START };
 bool step_kill_service(struct life *l);
 bool step_kill_command(struct life *l);
+// The job again and again, each time killed at a later call (every `stride`th), until it comes to its end: the command, or the
+// disk service meanwhile. `off`: with the VM stopped, in the command's own process.
+bool step_every(struct life *l, enum job job, bool service, bool off, unsigned stride);
 bool step_verify(struct life *l);
 
 #endif

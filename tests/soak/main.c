@@ -1,6 +1,8 @@
 // soak-round: one round of the soak test. See run, which makes many of them.
 //   soak-round BUILD DIRECTORY [OPTION…]
 //     --seed N  --steps N  --kills  --verbose
+//     --every JOB:WHERE --stride N                  instead: a job killed at every Nth call until it gets to its end;
+//                                                   JOB: backup checkpoint delete grow stop start; WHERE: command service off
 //     --boundaries N --samples N --full-every N     which cuts
 //     --cut AT:MODE:SEED[:full]                     no new life: this cut of the log in DIRECTORY
 //     --forget-sync N | --forget-syncs-of SUFFIX    as if these syncs had not been (it must be noticed)
@@ -8,6 +10,7 @@
 // The last line is what was done, as JSON. Exit status: 0 good, 1 something is wrong, 2 it could not be done.
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +118,10 @@ int main(int argc, char **argv)
             setting.seed = strtoull(value, NULL, 10);
         else if (!strcmp(argv[i], "--steps"))
             setting.steps = (unsigned)atoi(value);
+        else if (!strcmp(argv[i], "--every"))
+            setting.every = value;
+        else if (!strcmp(argv[i], "--stride"))
+            setting.stride = (unsigned)atoi(value);
         else if (!strcmp(argv[i], "--boundaries"))
             cuts.boundaries = (unsigned)atoi(value);
         else if (!strcmp(argv[i], "--samples"))
@@ -146,6 +153,7 @@ int main(int argc, char **argv)
     }
     struct counts counts = {0};
     struct log log;
+    signal(SIGPIPE, SIG_IGN);
     cuts.seed = setting.seed ^ 0x5eed;
     cuts.log = &log;
     const char *wrong = NULL;

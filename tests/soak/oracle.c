@@ -340,13 +340,13 @@ bool oracle_size_possible(const struct oracle *o, uint32_t disk, uint64_t size, 
     return false;
 }
 
-static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint64_t unit, uint64_t ahead, uint8_t *units, uint64_t count)
+static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint64_t unit, uint8_t *units, uint64_t count)
 {
     for (size_t i = 1; i < d->op_count; i++) {
         const struct op *op = &d->ops[i];
         if (op->issued >= at || op->acked < since || !op->length)
             continue;
-        uint64_t first = op->offset / unit * (unit / UNIT), end = ((op->offset + op->length - 1) / unit + 1 + ahead) * (unit / UNIT);
+        uint64_t first = op->offset / unit * (unit / UNIT), end = ((op->offset + op->length - 1) / unit + 1) * (unit / UNIT);
         for (uint64_t u = first; u < end && u < count; u++)
             units[u] = 1;
     }
@@ -354,10 +354,18 @@ static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint6
 
 void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count)
 {
-    uint64_t session = 0;
+    uint64_t session = 0, row = 0, ahead = 0;
+    mark(&o->disks[disk], since, at, UNIT, units, count);
+    if (!cut)
+        return;
     for (size_t i = 0; i < o->end_count && o->ends[i] < at; i++)
         session = o->ends[i];
-    mark(&o->disks[disk], since, at, UNIT, 0, units, count);
-    if (cut)
-        mark(&o->disks[disk], session, at, REGION, AHEAD, units, count);
+    uint8_t *regions = calloc(count + 1, 1);
+    mark(&o->disks[disk], session, at, REGION, regions, count);
+    for (uint64_t u = 0; u < count; u++) {
+        row = regions[u] ? row + 1 : 0;
+        ahead = regions[u] ? row : ahead ? ahead - 1 : 0;
+        units[u] |= regions[u] || ahead;
+    }
+    free(regions);
 }

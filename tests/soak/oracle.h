@@ -9,7 +9,6 @@
 #define NEVER UINT64_MAX
 #define UNIT 65536u              // of change tracking
 #define REGION ((uint64_t)4 << 20) // of what a power cut adds to it
-#define AHEAD 2                 // regions that may be set before they are reached
 
 struct op {
     enum op_kind kind;
@@ -78,7 +77,8 @@ const char *oracle_check_moment(const struct oracle *o, const uint32_t *const *v
 bool oracle_size_possible(const struct oracle *o, uint32_t disk, uint64_t size, uint64_t at);
 
 // Which units may be among the changes since a moment: those that anything was sent to since, and after a power cut the
-// regions that anything was sent to in the session of the disk service that it ended.
+// regions that anything was sent to in the session of the disk service that it ended. A stream has regions set ahead of it: behind
+// a row of n such regions, n more.
 void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count);
 
 #endif

@@ -30,6 +30,16 @@ static bool one_step(struct life *l)
     return step_grow(l);
 }
 
+static bool every_step(struct life *l)
+{
+    static const char *const jobs[] = {"backup", "checkpoint", "delete", "grow", "stop", "start"};
+    const char *where = strchr(l->setting->every, ':');
+    for (enum job job = JOB_BACKUP; where && job <= JOB_START; job++)
+        if (!strncmp(jobs[job], l->setting->every, (size_t)(where - l->setting->every)))
+            return step_every(l, job, !strcmp(where, ":service"), !strcmp(where, ":off"), l->setting->stride ? l->setting->stride : 1);
+    return life_bad(l, "--every %s: what?", l->setting->every);
+}
+
 // ---- the beginning and the end --------------------------------------------------------------------------------------
 
 static bool prepare(struct life *l)
@@ -59,6 +69,7 @@ static bool prepare(struct life *l)
     for (size_t i = 0; i < (2 << 20) / SECTOR; i++)
         l->disks[0].now[i] = 1;
     l->disks[0].next = 2;
+    memset(l->disks[0].used, 1, 2);
     struct note first = {.disk = 0, .number = 1, .what = OP_WRITE, .length = 2 << 20};
     life_note(l, NOTE_ISSUE, first);
     life_note(l, NOTE_ACK, first);
@@ -101,6 +112,7 @@ static void end(struct life *l)
     for (size_t d = 0; d < DISKS; d++) {
         free(l->disks[d].now);
         free(l->disks[d].busy);
+        free(l->disks[d].used);
     }
 }
 
@@ -109,7 +121,9 @@ const char *scenario_run(const struct setting *setting, struct log *log, struct 
     static struct life l;
     l = (struct life){.setting = setting, .log = log, .counts = counts, .random = setting->seed};
     bool good = prepare(&l) && life_start(&l);
-    for (unsigned i = 0; good && i < setting->steps; i++)
+    if (good && setting->every)
+        good = every_step(&l);
+    for (unsigned i = 0; good && !setting->every && i < setting->steps; i++)
         good = one_step(&l);
     if (good)
         good = (!l.running || life_stop(&l)) && step_look_at_points(&l) && (!setting->kills || step_verify(&l));

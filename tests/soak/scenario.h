@@ -11,6 +11,8 @@ struct setting {
     uint64_t seed;
     unsigned steps;        // of the scenario
     bool kills;            // processes are killed at random moments and at chosen calls
+    const char *every;     // JOB:WHERE: instead of steps, this job killed at every stride-th call; WHERE: command, service, off
+    unsigned stride;
     bool verbose;
 };
 struct counts {

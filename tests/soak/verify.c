@@ -120,10 +120,16 @@ static int check_changes(struct look *l, const struct point *point, uint32_t n, 
             return bad(l, "disk%u: unit %llu changed since %s (point %.12s), and is not among its changes", n, (unsigned long long)u,
                        then->rct_id, point->id);
     oracle_may_tell(l->v->oracle, n, point->span.begin, l->v->at, !l->v->clean, may, units);
-    for (uint64_t u = 0; u < units; u++)
-        if (told[u] && !may[u] && u * UNIT < then->size)
-            return bad(l, "disk%u: unit %llu is among the changes since %s (point %.12s), nobody was near it", n, (unsigned long long)u,
-                       then->rct_id, point->id);
+    uint64_t count = 0, too_many = 0, first = 0;
+    for (uint64_t u = 0; u < units; u++) {
+        bool odd = told[u] && !may[u] && u * UNIT < then->size;
+        first = odd && !too_many ? u : first;
+        too_many += odd;
+        count += told[u];
+    }
+    if (too_many)
+        return bad(l, "disk%u: %llu of %llu units that changed since %s (point %.12s), the first %llu, are too many: nobody was near them", n,
+                   (unsigned long long)too_many, (unsigned long long)count, then->rct_id, point->id, (unsigned long long)first);
     return 0;
 }
 
@@ -405,7 +411,7 @@ int verify_run(const struct verify *verify, char *wrong, size_t size)
 {
     struct look l = {.v = verify, .wrong = wrong, .room = size};
     wrong[0] = 0;
-    rp_log_set_level(RP_LOG_ERROR);
+    rp_log_set_level(verify->verbose ? RP_LOG_DEBUG : RP_LOG_ERROR);
     int failed = look(&l);
     for (size_t i = 0; i < MAX_DISKS; i++)
         free(l.values[i]);

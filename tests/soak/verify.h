@@ -13,6 +13,7 @@ struct verify {
     bool service;         // full: with the disk service running
     bool clean;           // nothing was lost: ids must answer exactly
     uint64_t seed;
+    bool verbose;         // show what the libraries log
 };
 
 // In a process of its own: it may be killed by its deadline. 0 good, 1 wrong: `wrong` says what.
