@@ -1,9 +1,10 @@
-// refpoint disk add | remove | grow | convert
+// refpoint disk add | remove | grow | convert | compact
 #include <string.h>
 
 #include "base/num.h"
 #include "cli/select.h"
 #include "disk/convert.h"
+#include "rct/compact.h"
 
 static int run_add(struct rp_cli *cli, struct rp_error *err)
 {
@@ -125,6 +126,26 @@ static const struct rp_cli_option convert_options[] = {
     {0},
 };
 
+static int run_compact(struct rp_cli *cli, struct rp_error *err)
+{
+    uint64_t before = 0, after = 0;
+    struct rp_cli_progress *progress = rp_cli_progress_new(cli, "compact");
+    int failed = rp_rct_compact(rp_fs_posix(), cli->args[0], !cli->dry_run, &before, &after, rp_cli_progress_update, progress, err);
+    rp_cli_progress_end(progress);
+    if (failed)
+        return -1;
+    char was[RP_SIZE_TEXT], is[RP_SIZE_TEXT], back[RP_SIZE_TEXT];
+    if (cli->json)
+        rp_cli_print_json_line(json_pack("{s:s, s:o, s:b, s:I, s:I}", "type", "summary", "path", rp_cli_json_text(cli->args[0]),
+                                         "dry_run", (int)cli->dry_run, "before", (json_int_t)before, "after", (json_int_t)after));
+    else if (after >= before)
+        rp_cli_say(cli, "%s: %s, nothing to give back\n", rp_cli_safe(cli->args[0]), rp_format_size(before, was));
+    else
+        rp_cli_say(cli, "%s: %s%s given back: %s, was %s\n", rp_cli_safe(cli->args[0]), cli->dry_run ? "would have " : "",
+                   rp_format_size(before - after, back), rp_format_size(after, is), rp_format_size(before, was));
+    return 0;
+}
+
 const struct rp_cli_verb rp_cli_disk_verbs[] = {
     {
         .name = "disk add",
@@ -171,6 +192,20 @@ const struct rp_cli_verb rp_cli_disk_verbs[] = {
         .min_args = 2,
         .max_args = 2,
         .run = run_convert,
+    },
+    {
+        .name = "disk compact",
+        .arguments = "FILE",
+        .summary = "make a VHDX file shorter that has free space inside",
+        .details = "Blocks at its end move into space that trims left before them. The disk in the\n"
+                   "file stays as it is, and so does its change tracking: the next backup is still\n"
+                   "incremental. Refused while anybody has the file open: the VM must be off.\n"
+                   "Interrupted, or cut off from power, the file is whole, and partly compacted.\n",
+        .examples = "refpoint disk compact /srv/vm/web1.vhdx\n",
+        .min_args = 1,
+        .max_args = 1,
+        .flags = RP_CLI_DRY_RUN,
+        .run = run_compact,
     },
     {0},
 };

@@ -86,3 +86,32 @@ used()
     cmp x c.raw
 }
 behaviour "a disk that a VM writes to is not converted" used
+
+compacted()
+{
+    local file uri before
+    rp vm create web2 --disk a.raw
+    rp vm start web2
+    uri=$(rp vm show web2 --json | jq -r '.disks[0].nbd_uri')
+    rp repo init -r repo --no-encryption
+    rp backup web2 -r repo
+    qemu-io -f raw -d unmap -c 'write -P 7 60M 1M' -c 'discard 2M 4M' "$uri"
+    file=$(rp vm show web2 --json | jq -r '.disks[0].path')
+    says "in use" 2 rp disk compact "$file"
+    rp vm stop web2
+    rp disk convert -O raw "$file" before.raw
+    before=$(stat -c %s "$file")
+    rp disk compact "$file" --dry-run | grep -q "would have 4.0 MiB given back"
+    equal "$(stat -c %s "$file")" "$before"
+    rp disk compact "$file" --json | tail -1 | jq -e ".type == \"summary\" and .before == $before and .after == $((before - 4194304))"
+    equal "$(stat -c %s "$file")" $((before - 4194304))
+    rp disk compact "$file" | grep -q "nothing to give back"
+    qemu-img check "$file"
+    qemu-img compare "$file" before.raw
+    # its change tracking went along
+    rp backup web2 -r repo --json | tail -1 | jq -e '.kind == "incremental" and .bytes_read < 6000000'
+    rp restore web2 -r repo --to restored -O raw
+    cmp before.raw restored/web2-disk0.raw
+}
+behaviour "disk compact gives space back, and the next backup is incremental and right" compacted
+for vm in web1 web2; do rp vm stop $vm; done >/dev/null 2>&1 # should a behaviour have failed before that
