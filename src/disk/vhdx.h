@@ -5,6 +5,11 @@
 // is full, and at close. After a crash at any moment every flushed write reads back; a write that was not flushed reads
 // as the old data or the new data, per sector.
 //
+// Errors: a write that finds no room in the file system, or whose data cannot be written, fails alone (NO_SPACE, IO): what
+// it was to change reads as before or as written, everything else stays, and later calls work. Room for the log and for
+// metadata is taken before it is needed. Only a failed sync, or a failure to write metadata, is final.
+// Space of blocks that were trimmed or zeroed goes back to the file system at the next flush.
+//
 // Thread safety: every function except open and close may be called from several threads at once. Overlapping
 // concurrent writes end in one order or the other.
 //
