@@ -69,8 +69,9 @@ static int note_in_child(struct rp_rct *child, const struct rp_rct *parent, bool
     return rp_rct_write_header(child, false, err);
 }
 
-static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                 const struct rp_vhdx_session *session, struct rp_error *err)
+// Everything that must be durable before the first page is overwritten, and the .mrt of a session that will go on.
+static int prepare(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                   const struct rp_vhdx_session *session, struct rp_error *err)
 {
     if (rp_rct_make_writable(parent, err))
         return -1;
@@ -83,9 +84,30 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
     parent->header.session = *session;
     // Only values that the child has as well will come to the array, and nothing yet to the disk.
     parent->header.doubt = fits ? RP_RCT_DOUBT_NONE : RP_RCT_DOUBT_ALL;
-    // Not clean before the first page is overwritten.
     if (rp_rct_write_header(parent, false, err))
         return -1;
+    enum rp_rct_doubt doubt = parent->header.doubt;
+    if (child->live && rp_rct_begin_coarse(parent, &child->coarse, err))
+        return -1;
+    parent->header.doubt = doubt;
+    parent->prepared = true;
+    return 0;
+}
+
+static bool is_prepared(const struct rp_rct *parent, const struct rp_vhdx_session *session)
+{
+    const struct rp_vhdx_session *s = &parent->header.session;
+    return parent->prepared && rp_guid_equal(&s->file_write_guid, &session->file_write_guid) &&
+           rp_guid_equal(&s->data_write_guid, &session->data_write_guid);
+}
+
+static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                 const struct rp_vhdx_session *session, struct rp_error *err)
+{
+    if (!is_prepared(parent, session) && prepare(child, parent, disk, session, err))
+        return -1;
+    parent->prepared = false;
+    bool fits = rp_rct_parent_fits(child, parent);
 
     uint64_t child_size = atomic_load(&child->virtual_size);
     if (child_size > atomic_load(&parent->virtual_size)) {
@@ -105,20 +127,32 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
     inherit_back(child, parent, fits);
     if (rp_rct_write_pages(parent, NULL, err))
         return -1;
-    // For the session that goes on in the parent, should the child be the leaf.
-    if (child->live && rp_rct_begin_coarse(parent, &child->coarse, err))
-        return -1;
     parent->header.doubt = RP_RCT_DOUBT_NONE;
     return rp_rct_write_header(parent, false, err);
+}
+
+typedef int merge_fn(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                     const struct rp_vhdx_session *session, struct rp_error *err);
+
+static int locked(merge_fn *what, struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                  const struct rp_vhdx_session *session, struct rp_error *err)
+{
+    rp_rct_enter(child);
+    rp_rct_enter(parent);
+    int failed = what(child, parent, disk, session, err);
+    rp_rct_leave(parent);
+    rp_rct_leave(child);
+    return failed;
+}
+
+int rp_rct_prepare_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                         const struct rp_vhdx_session *session, struct rp_error *err)
+{
+    return locked(prepare, child, parent, disk, session, err);
 }
 
 int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                  const struct rp_vhdx_session *session, struct rp_error *err)
 {
-    rp_rct_enter(child);
-    rp_rct_enter(parent);
-    int failed = merge(child, parent, disk, session, err);
-    rp_rct_leave(parent);
-    rp_rct_leave(child);
-    return failed;
+    return locked(merge, child, parent, disk, session, err);
 }

@@ -145,6 +145,10 @@ int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_
 // session (RP_ERR_STATE); never shrinks (RP_ERR_INVALID).
 int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err);
 
+// For a short pause: what rp_rct_merge with the same `session` would do first and that can be done while the guest writes to
+// the child. It also does what rp_rct_rebind does: the parent disk may be opened under `session`, its content not yet changed.
+int rp_rct_prepare_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                         const struct rp_vhdx_session *session, struct rp_error *err);
 // First step of merging child into parent, durable at return: parent's since becomes the per-unit maximum, it takes the
 // child's tracking GUID, lineage and epoch, and it is bound to the parent disk both as it is (`disk`) and as `session`
 // will leave it. From here on the parent is right beneath this child only, and says so in its file; elsewhere everything

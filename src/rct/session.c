@@ -69,7 +69,7 @@ int rp_rct_settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_
     rct->header.bound = *disk;
     if (rct->merged)
         rct->header.merging = rct->then_merging;
-    rct->live = rct->merged = false;
+    rct->live = rct->merged = rct->prepared = false;
     if (rp_rct_write_header(rct, true, err))
         return -1;
     rp_rct_coarse_stop(&rct->coarse);
@@ -103,6 +103,7 @@ int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const stru
         rct->header.bound = *disk;
         rct->header.session = *session;
         rct->header.doubt = RP_RCT_DOUBT_NONE;
+        rct->prepared = false;
         failed = rp_rct_write_header(rct, false, err);
     }
     rp_rct_leave(rct);

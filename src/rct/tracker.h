@@ -32,7 +32,8 @@ struct rp_rct {
     size_t present_size;
     bool live;           // a writing session: marks may come
     struct rp_guid keep; // the stem, as long as this session changed nothing
-    bool merged;               // all of the child that header.merging names has arrived
+    bool prepared;               // for a merge
+    bool merged;                 // all of the child that header.merging names has arrived
     struct rp_guid then_merging; // what header.merging becomes then: the child's own
 
     // What rp_rct_mark needs.

@@ -1,4 +1,6 @@
 // The machine stops at every single call that changes something, in every step of a tracker's life.
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -101,6 +103,47 @@ static void a_merge_into_the_base_can_stop_anywhere(void **state) { (void)state;
 static void a_flush_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(flush); }
 static void writing_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(write_on); }
 static void a_clean_end_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(reopen); }
+
+static void *flush_beside(void *argument) { return world_flush(argument) ? "stopped" : NULL; }
+
+// While a flush waits, a writer who asked before it makes his mark, and another one changes a new unit in a region that is
+// preset. Then the flush is stopped at every call.
+static void a_flush_beside_writers_can_stop_anywhere(void **state)
+{
+    (void)state;
+    static struct world w;
+    uint64_t seed = test_seed();
+    const uint64_t late = 160 * RP_MIB;
+    unsigned long n = 0;
+    for (void *stopped = &w; stopped;) {
+        n++;
+        stopped = NULL;
+        for (unsigned way = 0; way < 24; way++) {
+            world_start(&w, seed + n * 32 + way, SIZE);
+            assert_int_equal(world_checkpoint(&w, true), 0);
+            assert_int_equal(world_write(&w, 0, 512), 0);
+            assert_int_equal(world_cover(&w, late, 512), 0);
+            unsigned token = rp_gate_enter(w.gate);
+            assert_true(rp_rct_covered(w.layers[0].rct, late, 512));
+            pthread_t thread;
+            void *why;
+            pthread_create(&thread, NULL, flush_beside, &w);
+            while (rp_rct_covered(w.layers[0].rct, late, 512))
+                sched_yield();
+            assert_int_equal(world_write(&w, 3 * WORLD_UNIT, 512), 0);
+            crashfs_arm(w.fs, n);
+            world_mark(&w, late, 512);
+            rp_gate_leave(w.gate, token);
+            pthread_join(thread, &why);
+            if (why)
+                stopped = why;
+            world_crash(&w, way ? POWER_CUT : KILL_UNSHARED);
+            must_recover(&w);
+            world_end(&w);
+        }
+    }
+    assert_true(n >= 5);
+}
 
 // The same once more after a first attempt that was stopped somewhere, and its recovery.
 static void stop_twice_in(step_fn *action)
@@ -213,6 +256,7 @@ int main(void)
         cmocka_unit_test(a_merge_in_the_middle_can_stop_anywhere),
         cmocka_unit_test(a_merge_into_the_base_can_stop_anywhere),
         cmocka_unit_test(a_flush_can_stop_anywhere),
+        cmocka_unit_test(a_flush_beside_writers_can_stop_anywhere),
         cmocka_unit_test(writing_can_stop_anywhere),
         cmocka_unit_test(a_clean_end_can_stop_anywhere),
         cmocka_unit_test(a_second_attempt_to_merge_the_leaf_can_stop_anywhere),

@@ -240,6 +240,60 @@ static void a_parent_opened_and_not_written_stays_exact(void **state)
     close_disk(&base);
 }
 
+static uint64_t changed_through(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_id *id)
+{
+    struct rp_rct *chain[] = {child, parent};
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges r = {0};
+    assert_int_equal(rp_rct_query(chain, 2, id, 0, SIZE, &r, NULL), 0);
+    return rp_ranges_total(&r) / UNIT;
+}
+
+// Nobody knows which of the child's units have arrived: to an id of the child, those that have not are changed back.
+static void a_half_merged_parent_is_right_beneath_its_child_only(void **state)
+{
+    (void)state;
+    struct disk base = new_disk("base"), child = {.path = "c"}, leaf = {.path = "l"}, branch = {.path = "b"};
+    open_disk(&base);
+    struct rp_vhdx_session session = fake_session();
+    fake_disk_new(&child.facts, SIZE, &base.facts.disk_id);
+    assert_non_null(child.rct = rp_rct_prepare_child(base.rct, "c", &child.facts, &session, NULL));
+    struct rp_rct_id first = rp_rct_seal(base.rct);
+    assert_int_equal(rp_rct_freeze(base.rct, &base.facts, NULL), 0);
+    rp_rct_mark(child.rct, 3 * UNIT, 1);
+    fake_disk_new(&leaf.facts, SIZE, &base.facts.disk_id);
+    session = fake_session();
+    assert_non_null(leaf.rct = rp_rct_prepare_child(child.rct, "l", &leaf.facts, &session, NULL));
+    struct rp_rct_id second = rp_rct_seal(child.rct);
+    assert_int_equal(rp_rct_freeze(child.rct, &child.facts, NULL), 0);
+    session = fake_session();
+    assert_int_equal(rp_rct_merge(child.rct, base.rct, &base.facts, &session, NULL), 0);
+    rp_rct_abandon(leaf.rct);
+    crash_disk(&child);
+    crash_disk(&base); // in the middle of the copying
+    fake_disk_written(&base.facts, &session);
+
+    assert_non_null(base.rct = rp_rct_recover(fs, "base", &base.facts, NULL));
+    assert_non_null(child.rct = rp_rct_open_read(fs, "c", &child.facts, NULL));
+    assert_int_equal(changed_through(child.rct, base.rct, &first), 1);
+    assert_int_equal(changed_through(child.rct, base.rct, &second), 0);
+    assert_int_equal(changed(base.rct, &second), ALL); // alone
+    session = fake_session();
+    fake_disk_new(&branch.facts, SIZE, &base.facts.disk_id);
+    assert_non_null(branch.rct = rp_rct_prepare_child(base.rct, "b", &branch.facts, &session, NULL));
+    assert_int_equal(changed_through(branch.rct, base.rct, &second), ALL); // beneath another
+    rp_rct_abandon(branch.rct);
+    rp_rct_abandon(base.rct);
+
+    assert_non_null(base.rct = rp_rct_open_read(fs, "base", &base.facts, NULL)); // it is still so when opened again
+    assert_int_equal(changed_through(child.rct, base.rct, &first), 1);
+    assert_int_equal(changed(base.rct, &second), ALL);
+    rp_rct_abandon(base.rct);
+    rp_rct_abandon(child.rct);
+    assert_int_equal(open_disk(&base), RP_RCT_UNCLEAN); // as a leaf
+    assert_int_equal(changed(base.rct, &second), ALL);
+    close_disk(&base);
+}
+
 static void growth_is_a_change_of_the_new_space(void **state)
 {
     (void)state;
@@ -385,6 +439,7 @@ int main(void)
         TEST(a_parent_written_behind_its_child_counts_as_changed),
         TEST(a_parent_written_by_a_session_that_crashed_counts_as_changed),
         TEST(a_parent_opened_and_not_written_stays_exact),
+        TEST(a_half_merged_parent_is_right_beneath_its_child_only),
         TEST(growth_is_a_change_of_the_new_space),
         TEST(a_huge_disk_costs_what_was_touched),
         TEST(the_lineage_forgets_only_the_oldest),

@@ -148,6 +148,20 @@ static void note_write(struct world *w, struct regions *r, uint64_t offset, uint
     pthread_mutex_unlock(&w->records);
 }
 
+int world_cover(struct world *w, uint64_t offset, uint64_t length)
+{
+    struct rp_error err = {0};
+    note_cover(w, &w->layers[0].regions, offset, length);
+    return rp_rct_cover(w->layers[0].rct, offset, length, &err) ? stopped(w, &err) : 0;
+}
+
+void world_mark(struct world *w, uint64_t offset, uint64_t length)
+{
+    note_write(w, &w->layers[0].regions, offset, length);
+    rp_rct_mark(w->layers[0].rct, offset, length);
+    mark_truth(w, offset, length);
+}
+
 int world_write(struct world *w, uint64_t offset, uint64_t length)
 {
     struct rp_error err = {0};
@@ -160,9 +174,7 @@ int world_write(struct world *w, uint64_t offset, uint64_t length)
             return stopped(w, &err);
         token = rp_gate_enter(w->gate);
     }
-    note_write(w, &w->layers[0].regions, offset, length);
-    rp_rct_mark(w->layers[0].rct, offset, length);
-    mark_truth(w, offset, length);
+    world_mark(w, offset, length);
     rp_gate_leave(w->gate, token);
     return 0;
 }
@@ -228,7 +240,8 @@ static int merge_locked(struct world *w, size_t i)
     struct rp_error err = {0};
     struct layer *child = &w->layers[i], *parent = &w->layers[i + 1];
     struct rp_vhdx_session session = fake_session();
-    if (rp_rct_merge(child->rct, parent->rct, &parent->disk, &session, &err))
+    if ((w->seed & 64 && rp_rct_prepare_merge(child->rct, parent->rct, &parent->disk, &session, &err)) ||
+        rp_rct_merge(child->rct, parent->rct, &parent->disk, &session, &err))
         return stopped(w, &err);
     fake_disk_written(&parent->disk, &session);
     parent->disk.virtual_size = child->disk.virtual_size;

@@ -68,6 +68,8 @@ void world_start(struct world *w, uint64_t seed, uint64_t size);
 void world_end(struct world *w);
 // 0, or -1 when the file system stopped.
 int world_write(struct world *w, uint64_t offset, uint64_t length); // through the gate; thread safe
+int world_cover(struct world *w, uint64_t offset, uint64_t length); // its two halves: outside the gate, inside
+void world_mark(struct world *w, uint64_t offset, uint64_t length);
 int world_write_some(struct world *w, uint64_t *seed, unsigned count);
 
 int world_checkpoint(struct world *w, bool publish);
