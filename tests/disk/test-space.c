@@ -235,11 +235,7 @@ static void a_replay_makes_the_file_as_long_as_the_log_says(void **state)
         struct rp_vhdx *v = create(fs, "d", 8 * BLOCK);
         must(rp_vhdx_flush(v, &err));
         struct rp_store *store = rp_fs_open(fs, "d", RP_OPEN_WRITE, &err);
-<<<<<<< /tmp/tmp.Iuw4DHCttM/mine
         uint64_t size = 0;
-=======
-        uint64_t size;
->>>>>>> /tmp/tmp.Iuw4DHCttM/head
         must(!store || rp_store_size(store, &size, &err));
         write_block(v, 0, 1);
         write_block(v, 1, 1);
@@ -251,11 +247,7 @@ static void a_replay_makes_the_file_as_long_as_the_log_says(void **state)
         check_block(v, 0, 0);
         check_block(v, 1, 0);
         if (flags == RP_VHDX_WRITE) {
-<<<<<<< /tmp/tmp.Iuw4DHCttM/mine
             uint64_t longer = 0;
-=======
-            uint64_t longer;
->>>>>>> /tmp/tmp.Iuw4DHCttM/head
             must(rp_store_size(store, &longer, &err));
             assert_true(longer >= size + 2 * BLOCK);
             write_block(v, 1, 5);
