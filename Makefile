@@ -3,6 +3,8 @@
 #   make            build                          make check    all tests, one line per behaviour
 #   make demo       the main job, on a live disk   make bench    measured against restic and qemu-img
 #   make soak       30 minutes of kills and power cuts (SOAK_SECONDS=, SOAK_SEED=; SOAK_DIR= to go on where one was stopped)
+#   make mutants    deliberate bugs, each of which must be noticed
+#   make fuzz       a CPU hour for every parser (FUZZ_CPU_SECONDS=; goes on where it was stopped)
 #   make deps       install what is missing        make install  PREFIX=/usr/local DESTDIR=
 #
 # NO_DEPS=1 installs nothing and only tells what is missing. BUILD= names the build folder, MESON_ARGS= goes to meson setup.
@@ -48,6 +50,15 @@ demo: need-check
 	@$(MAKE) --no-print-directory build
 	@demo/run $(BUILD) $(if $(BREAK),--break $(BREAK))
 
+# Each deliberate bug of tests/mutants/mutants.py must be noticed by the tests named beside it.
+mutants: need-check
+	@tests/mutants/run $(BUILD)
+
+# Every parser of outside bytes under libFuzzer with sanitizers; findings are kept in $(BUILD)/fuzzing.
+fuzz:
+	@.ci/deps build ci
+	@fuzz/campaign $(BUILD)/fuzzing
+
 bench: deps
 	@$(MAKE) --no-print-directory build
 	@bench/run $(BUILD) $(PARTS)
@@ -60,4 +71,4 @@ install: need-build
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps tell-deps need-build need-check build check check-slow soak demo bench install clean
+.PHONY: all deps tell-deps need-build need-check build check check-slow soak mutants fuzz demo bench install clean
