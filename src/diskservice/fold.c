@@ -144,7 +144,7 @@ static int bind_tracking(struct fold *f, struct rp_error *err)
     f->tracked = child->rct && parent->rct;
     parent->rct_unusable = !f->tracked;
     if (f->tracked)
-        return before && !f->above ? rp_rct_rebind(parent->rct, &state, &f->session, err) : 0; // else merged at once
+        return before && !f->above ? rp_rct_prepare_merge(child->rct, parent->rct, &state, &f->session, err) : 0; // else merged at once
     // The content is about to change in places that nobody knows. A tracking file there stays bound to a DataWriteGuid that
     // is gone: who opens it next sees that.
     rp_rct_abandon(parent->rct);
