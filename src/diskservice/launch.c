@@ -20,7 +20,7 @@
 #include "diskservice/socket.h"
 
 #define PLUGIN "nbdkit-refpoint-plugin.so"
-enum { START_SECONDS = 60, STOP_SECONDS = 300, LOG_TAIL = 4096 };
+enum { DYING_SECONDS = 5, START_SECONDS = 60, STOP_SECONDS = 300, LOG_TAIL = 4096 };
 
 static char *find_plugin(struct rp_error *err)
 {
@@ -59,7 +59,6 @@ static int lock_folder(const char *directory, struct rp_error *err)
     return -1;
 }
 
-// BUSY when somebody has the disks open.
 static int check_free(const char *directory, struct rp_error *err)
 {
     RP_AUTO_FREE char *path = rp_path_join(directory, RP_ENGINE_LOCK);
@@ -71,6 +70,30 @@ static int check_free(const char *directory, struct rp_error *err)
         return 0;
     RP_CLEANUP(rp_store_close_p) struct rp_store *lock = rp_fs_open(fs, path, RP_OPEN_WRITE, err);
     return !lock || rp_store_lock(lock, true, err) ? -1 : 0;
+}
+
+// Any line gets an answer, an empty one that it is no request. From a process that was killed there is none, though its socket
+// may still take connections.
+static bool is_served(const char *control)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf rest = {0}, line = {0};
+    RP_AUTO_FD int fd = rp_socket_connect(control, NULL);
+    struct timeval patience = {.tv_sec = DYING_SECONDS};
+    return fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) && !rp_socket_write(fd, "\n", 1, NULL) &&
+           rp_socket_read_line(fd, 65536, &rest, &line, NULL) == 1;
+}
+
+// BUSY when somebody has the disks open. The kernel takes its time to end a process that was killed, and to let go of its locks.
+static int wait_until_free(const char *directory, const char *control, struct rp_error *err)
+{
+    uint64_t deadline = rp_clock_monotonic_ns() + DYING_SECONDS * 1000000000ull;
+    for (;; usleep(5000)) {
+        struct rp_error why = {0};
+        if (!check_free(directory, &why))
+            return 0;
+        if (why.code != RP_ERR_BUSY || rp_clock_monotonic_ns() > deadline || is_served(control))
+            return rp_fail(err, why.code, "%s", why.text);
+    }
 }
 
 // Without LISTEN_FDS and its like: nbdkit would take inherited sockets for NBD sockets.
@@ -197,7 +220,7 @@ int rp_service_start(const char *vm_directory, struct rp_error *err)
     if (strlen(control) >= sizeof ((struct sockaddr_un *)0)->sun_path)
         return rp_fail(err, RP_ERR_INVALID, "%s: too long for the path of a socket; use a shorter folder", control);
     RP_AUTO_FD int folder = lock_folder(directory, err);
-    if (folder < 0 || check_free(directory, err))
+    if (folder < 0 || wait_until_free(directory, control, err))
         return -1;
     // Left by a crash: nobody has the disks. nbdkit does not start where a socket stands.
     unlink(control);

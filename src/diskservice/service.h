@@ -49,8 +49,8 @@ int rp_service_flush(struct rp_service *service, struct rp_error *err);
 int rp_service_grow(struct rp_service *service, const char *disk, uint64_t size, struct rp_error *err);
 
 // Starts nbdkit with our plugin on the VM's folder as a daemon of its own (own session, log in service.log), and waits
-// until both sockets answer. RP_ERR_BUSY when it runs already. Finds the plugin beside the program (build tree) or in the
-// installed plugin folder; REFPOINT_PLUGIN overrides.
+// until both sockets answer. RP_ERR_BUSY when it runs already; one that was killed and is not quite dead is waited for. Finds
+// the plugin beside the program (build tree) or in the installed plugin folder; REFPOINT_PLUGIN overrides.
 int rp_service_start(const char *vm_directory, struct rp_error *err);
 // Asks it to end (SIGTERM) and waits until everything is closed. Not running is fine.
 int rp_service_stop(const char *vm_directory, struct rp_error *err);
