@@ -57,7 +57,7 @@ enum log_fault {
     FAULT_KILL_BEFORE, // SIGKILL instead of the call
     FAULT_KILL_AFTER,  // SIGKILL when the call has been made
     FAULT_KILL_WITHIN, // a write is cut short at a sector, then SIGKILL; any other call: as BEFORE
-    FAULT_ERROR,       // the call fails with `fault_errno`
+    FAULT_ERROR,       // the call fails with `fault_errno` (ENOSPC: a sync does not)
     FAULT_SHORT,       // a write writes its first half only; any other call: nothing
 };
 

@@ -405,6 +405,8 @@ static int record_sync(int fd, long call, bool times, enum log_kind kind)
     if (!tracked(fd, &st))
         return (int)syscall(call, fd);
     enum log_fault fault = step();
+    if (fault == FAULT_ERROR && atomic_load(&the_log.header->fault_errno) == ENOSPC)
+        fault = FAULT_NONE; // not what a sync fails with
     if (fails(fault))
         return -1;
     struct log_entry entry = {.inode = st.st_ino, .length = times};

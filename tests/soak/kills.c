@@ -1,4 +1,5 @@
 // Processes of the VM die: at random moments, or at a chosen call (before it, after it, in the middle of a write).
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -276,13 +277,46 @@ bool step_kill_command(struct life *l)
     return kill_command(l, job, off, kill_kinds[life_chance(l, 3)], call, &killed) && (life_chance(l, 6) || step_verify(l));
 }
 
+// ---- no room --------------------------------------------------------------------------------------------------------
+
+// One call finds no room, or a write is cut short: the job may fail, and nothing is lost.
+bool step_no_room(struct life *l)
+{
+    bool service = life_chance(l, 2), off = !service && life_chance(l, 2);
+    enum job job = (enum job[]){JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE, JOB_GROW}[life_chance(l, off ? 4 : 3)];
+    struct command c = {0};
+    if (off && !life_stop(l))
+        return false;
+    atomic_store(&l->log->header->fault_errno, ENOSPC);
+    arm_at(l, service ? "nbdkit" : "refpoint", life_chance(l, 4) ? FAULT_ERROR : FAULT_SHORT, 1 + life_chance(l, 150));
+    int status = run_job(l, job, &c);
+    disarm(l);
+    if (status < 0 || status > 2)
+        return life_bad(l, "a job that found no room: exit status %d: %.1500s", status, c.output);
+    l->counts->faults++;
+    if (off)
+        return ensure_off(l) && take_stock(l) && life_start(l) && (life_chance(l, 3) || step_verify(l));
+    pid_t pid;
+    int pidfd = find_service(l, &pid);
+    if (pidfd < 0)
+        return false;
+    if (life_chance(l, 2)) { // nothing is lost by a stop either
+        if (!life_guest_stop(l) || !ensure_off(l) || !has_ended(pidfd, 10000))
+            return life_bad(l, "the disk service does not end after it found no room");
+    }
+    if (!bury_service(l, pid, pidfd, false) || !step_verify(l))
+        return false;
+    life_guest_start(l);
+    return true;
+}
+
 // ---- every step -----------------------------------------------------------------------------------------------------
 
 bool step_every(struct life *l, enum job job, bool service, bool off, unsigned stride)
 {
     bool killed = true;
     uint64_t call = 1 + life_chance(l, stride);
-    for (unsigned i = 0; killed && i < 2000; i++, call += stride) {
+    for (unsigned i = 0; killed && life_has_room(l); i++, call += stride) {
         if (!service) {
             if (!kill_command(l, job, off, kill_kinds[i % 3], call, &killed))
                 return false;
@@ -299,6 +333,9 @@ bool step_every(struct life *l, enum job job, bool service, bool off, unsigned s
                 return false;
             life_guest_start(l);
         }
+        // The next backup finds what the killed one had stored, and builds on it.
+        if (job == JOB_BACKUP && !step_backup(l, ""))
+            return false;
         // A few checkpoints to delete, and not too long a chain.
         while (job == JOB_DELETE ? !l->checkpoint_count : l->checkpoint_count > 3)
             if (job == JOB_DELETE ? !step_checkpoint(l) : !step_delete(l))

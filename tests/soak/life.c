@@ -28,6 +28,8 @@ void life_pause(uint64_t us)
     nanosleep(&t, NULL);
 }
 
+bool life_has_room(struct life *l) { return atomic_load(&l->log->header->used) < l->log->header->bytes * 2 / 3; }
+
 uint64_t life_note(struct life *l, enum note_kind kind, struct note n) { return log_note(l->log, kind, &n, sizeof n); }
 struct note life_named(const char *text)
 {
@@ -137,7 +139,7 @@ pid_t life_service(struct life *l)
 
 void life_guest_start(struct life *l)
 {
-    l->clients = clients_start(l->log, l->disks, DISKS, l->socket, 2, l->setting->kills ? 400 : 1500, draw(&l->random));
+    l->clients = clients_start(l->log, l->disks, DISKS, l->socket, 2, l->setting->every ? 8000 : l->setting->kills ? 400 : 1500, draw(&l->random));
 }
 
 bool life_guest_stop(struct life *l)

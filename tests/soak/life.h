@@ -39,6 +39,8 @@ uint64_t life_note(struct life *l, enum note_kind kind, struct note note);
 void life_note_values(struct life *l, enum note_kind kind, const struct note *note, const uint32_t *values);
 struct note life_named(const char *text);
 
+bool life_has_room(struct life *l); // in the log, for another step
+
 // Runs `refpoint` with the words of `line`; returns its exit status. The traces of one that was killed are mended.
 int life_refpoint_with(struct life *l, struct command *command, const char *line);
 bool life_refpoint(struct life *l, const char *line); // must succeed
@@ -65,6 +67,7 @@ bool step_look_at_points(struct life *l);
 enum job { JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE, JOB_GROW, JOB_STOP, JOB_START };
 bool step_kill_service(struct life *l);
 bool step_kill_command(struct life *l);
+bool step_no_room(struct life *l);
 // The job again and again, each time killed at a later call (every `stride`th), until it comes to its end: the command, or the
 // disk service meanwhile. `off`: with the VM stopped, in the command's own process.
 bool step_every(struct life *l, enum job job, bool service, bool off, unsigned stride);

@@ -14,7 +14,7 @@
 static bool one_step(struct life *l)
 {
     if (l->setting->kills && life_chance(l, 100) < 70)
-        return life_chance(l, 2) ? step_kill_service(l) : step_kill_command(l);
+        return life_chance(l, 10) == 0 ? step_no_room(l) : life_chance(l, 2) ? step_kill_service(l) : step_kill_command(l);
     life_pause(20000 + life_chance(l, l->setting->kills ? 60000 : 150000));
     unsigned dice = (unsigned)life_chance(l, 100);
     if (dice < 35)
@@ -51,7 +51,7 @@ static bool prepare(struct life *l)
     snprintf(l->repo, sizeof l->repo, "%s/repo", l->root);
     mkdir(l->root, 0700);
     snprintf(path, sizeof path, "%s/log", s->directory);
-    if (log_create(l->log, path, l->root, 4u << 20, (uint64_t)6 << 30))
+    if (log_create(l->log, path, l->root, 4u << 20, (uint64_t)2 << 30))
         return life_bad(l, "%s: %s", path, strerror(errno));
     l->environment = life_environment(l);
 
@@ -123,7 +123,7 @@ const char *scenario_run(const struct setting *setting, struct log *log, struct 
     bool good = prepare(&l) && life_start(&l);
     if (good && setting->every)
         good = every_step(&l);
-    for (unsigned i = 0; good && !setting->every && i < setting->steps; i++)
+    for (unsigned i = 0; good && !setting->every && i < setting->steps && life_has_room(&l); i++)
         good = one_step(&l);
     if (good)
         good = (!l.running || life_stop(&l)) && step_look_at_points(&l) && (!setting->kills || step_verify(&l));

@@ -17,7 +17,7 @@ struct setting {
 };
 struct counts {
     uint64_t requests, bytes, flushes, reads;
-    uint64_t backups, checkpoints, merges, restores, grows, restarts, kills, cuts, full_cuts, entries, syncs;
+    uint64_t backups, checkpoints, merges, restores, grows, restarts, kills, faults, cuts, full_cuts, entries, syncs;
 };
 
 // Fills `log` (which stays open). NULL, or what was wrong (static).
