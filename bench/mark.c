@@ -1,6 +1,6 @@
-// mark FOLDER: what tracking costs in the data path, in nanoseconds, for writes of 4 KiB at random places of a 64 GiB disk: is the
-// region covered, then the mark, with the array in shared memory, as in the disk service. When all of the array is there
-// (steady), and at the first touch of each page of it. FOLDER is any folder of ours. One line of JSON.
+// mark FOLDER: what tracking costs in the data path, in nanoseconds, for writes of 4 KiB at random places of a 64 GiB
+// disk: is the region covered, then the mark, with the array in shared memory, as in the disk service. When all of the
+// array is there (steady), and at the first touch of each page of it. FOLDER is any folder of ours. One line of JSON.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

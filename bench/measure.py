@@ -22,7 +22,7 @@ class Cost:
 
 
 def cpu_of(pid):
-    """CPU seconds that a running process and its threads have used; for services that work beside the measured program."""
+    """CPU seconds that a process and its threads have used; for services that work beside the measured program."""
     if not pid:
         return 0.0
     with open(f'/proc/{pid}/stat') as file:
@@ -80,8 +80,8 @@ def run(command, service=None, good=(0,), watch=False, timeout=None, **options):
 
 
 def in_turns(sides, runs, warm_up=1):
-    """Calls every side in turn, in alternating order: {name: results}. The first round is not counted: whoever is first to
-    fill memory that the machine has not lately used pays for it, several times the work itself on a virtual machine."""
+    """Calls every side in turn, in alternating order: {name: results}. The first round is not counted: whoever is first
+    to fill memory that the machine has not lately used pays for it, several times the work itself on a virtual machine."""
     results = {name: [] for name in sides}
     for i in range(runs + warm_up):
         for name in list(sides)[::1 if i % 2 else -1]:
@@ -105,7 +105,7 @@ def number(value):
 
 def spread(values, unit):
     middle = number(statistics.median(values))
-    return f'{middle} {unit}' if len(values) == 1 else f'{middle} {unit} ({number(min(values))} to {number(max(values))})'
+    return f'{middle} {unit}' + (f' ({number(min(values))} to {number(max(values))})' if len(values) > 1 else '')
 
 
 class Table:
@@ -120,8 +120,8 @@ class Table:
             self.notes[self.part].append(text)
 
     def ratio(self, what, ours, theirs, peer, unit, at_least=None, at_most=None):
-        """Two lists of one pair each. With `at_least`, how many times better we are (faster where the unit is a time); with
-        `at_most`, how much of the peer's we need. Judged by the medians; neither: a figure without a goal."""
+        """Two lists of one pair each. With `at_least`, how many times better we are (faster where the unit is a time);
+        with `at_most`, how much of the peer's we need. Judged by the medians; neither: a figure without a goal."""
         less_is_better = unit in ('s', 'ms', 'us', 'CPU s', 'MiB')
         inverse = less_is_better and at_most is None
 
@@ -135,8 +135,8 @@ class Table:
         # what the machine makes of the same work: each run of the peer against the one before
         again = [max(a, b) / min(a, b) for a, b in zip(theirs, theirs[1:]) if min(a, b)]
         self.rows.append(dict(
-            part=self.part, what=what, peer=peer, unit=unit, at_least=at_least, at_most=at_most, value=value, low=min(each),
-            high=max(each), best=divide(best(ours), best(theirs)), ours=ours, theirs=theirs,
+            part=self.part, what=what, peer=peer, unit=unit, at_least=at_least, at_most=at_most, value=value,
+            low=min(each), high=max(each), best=divide(best(ours), best(theirs)), ours=ours, theirs=theirs,
             noise=max(again) - 1 if again else None,
             good=value >= at_least if at_least is not None else value <= at_most if at_most is not None else None))
 
@@ -144,8 +144,8 @@ class Table:
         """A measurement of ours alone."""
         value = statistics.median(values)
         self.rows.append(dict(
-            part=self.part, what=what, peer=None, unit=unit, at_least=at_least, at_most=at_most, value=value, low=min(values),
-            high=max(values), ours=list(values), detail=detail,
+            part=self.part, what=what, peer=None, unit=unit, at_least=at_least, at_most=at_most, value=value,
+            low=min(values), high=max(values), ours=list(values), detail=detail,
             good=value >= at_least if at_least is not None else value <= at_most if at_most is not None else None))
 
     def skip(self, what, why):
@@ -168,10 +168,18 @@ def cells(row):
         return row['what'], '', '', 'FAILED' if row['good'] is False else 'not measured', row['skipped'], ''
     verdict = {True: 'pass', False: 'MISSED', None: ''}[row['good']]
     unit, least, most = row['unit'], row['at_least'], row['at_most']
+    goal = ''
     if not row['peer']:
-        goal = f'at least {number(least)} {unit}' if least is not None else f'at most {number(most)} {unit}' if most is not None else ''
-        return row['what'], goal, f'{number(row["value"])} {unit}', verdict, row['detail'] or spread(row['ours'], unit), ''
-    goal = f'≥ {least:g} × {row["peer"]}' if least is not None else f'≤ {most:g} of {row["peer"]}' if most is not None else ''
+        if least is not None:
+            goal = f'at least {number(least)} {unit}'
+        elif most is not None:
+            goal = f'at most {number(most)} {unit}'
+        detail = row['detail'] or spread(row['ours'], unit)
+        return row['what'], goal, f'{number(row["value"])} {unit}', verdict, detail, ''
+    if least is not None:
+        goal = f'≥ {least:g} × {row["peer"]}'
+    elif most is not None:
+        goal = f'≤ {most:g} of {row["peer"]}'
     measured = f'{number(row["value"])} of it' if most is not None else f'{number(row["value"])} ×'
     detail = f'{spread(row["ours"], unit)} against {spread(row["theirs"], unit)}'
     noise = f'{row["noise"] * 100:.0f} %' if row['noise'] is not None else ''

@@ -1,5 +1,5 @@
-"""SVG plots of the rows that have a goal: one bar per row, from the goal to what was measured, on a logarithmic scale; right of the
-line is better. Whiskers show the least and the most of all pairs. Readable on light and dark pages."""
+"""SVG plots of the rows that have a goal: one bar per row, from the goal to what was measured, on a logarithmic scale; right
+of the line is better. Whiskers show the least and the most of all pairs. Readable on light and dark pages."""
 
 import math, os
 from html import escape
@@ -10,7 +10,8 @@ LABEL, SCALE, TEXT, ROW, TOP = 400, 360, 140, 30, 46
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .title { font-weight: 600; font-size: 14px } .small { font-size: 10px; fill: #57606a } .end { text-anchor: end }
-  .middle { text-anchor: middle } .grid { stroke: #57606a; stroke-opacity: .25 } .goal { stroke: #57606a; stroke-width: 1.5 }
+  .middle { text-anchor: middle } .grid { stroke: #57606a; stroke-opacity: .25 }
+  .goal { stroke: #57606a; stroke-width: 1.5 }
   .pass { fill: #2da44e } .missed { fill: #cf222e } .whisker { stroke: #24292f; stroke-width: 1.2 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .small { fill: #9198a1 } .grid, .goal { stroke: #9198a1 } .whisker { stroke: #e6edf3 }
@@ -41,24 +42,28 @@ def draw(title, rows):
         at = (math.log2(max(score, 1e-9)) - low) / (high - low)
         return LABEL + SCALE * min(max(at, 0), 1)
 
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
-           f'<title>{escape(title)}</title>', f'<style>{STYLE}\n</style>', f'<text class="title" x="8" y="20">{escape(title)}</text>']
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+           'role="img">', f'<title>{escape(title)}</title>', f'<style>{STYLE}\n</style>',
+           f'<text class="title" x="8" y="20">{escape(title)}</text>']
     bottom = TOP + ROW * len(rows)
     step = 1 if high - low <= 8 else 2
     for power in range(low, high + 1):
         if power % step == 0:
             name = 'goal' if power == 0 else f'{2 ** power} ×' if power > 0 else f'1/{2 ** -power}'
-            out.append(f'<line class="{"goal" if power == 0 else "grid"}" x1="{x(2 ** power):.1f}" x2="{x(2 ** power):.1f}" y1="{TOP - 8}" y2="{bottom}"/>')
-            out.append(f'<text class="small middle" x="{x(2 ** power):.1f}" y="{bottom + 16}">{name}</text>')
+            kind, at = 'grid' if power else 'goal', x(2 ** power)
+            out.append(f'<line class="{kind}" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 8}" y2="{bottom}"/>')
+            out.append(f'<text class="small middle" x="{at:.1f}" y="{bottom + 16}">{name}</text>')
     for i, (row, (score, worst, best)) in enumerate(zip(rows, seen)):
         what, goal, measured = cells(row)[:3]
         y, start, end = TOP + ROW * i, x(1), x(score)
         out.append(f'<text class="end" x="{LABEL - 10}" y="{y + 11}">{escape(what)}</text>')
         out.append(f'<text class="small end" x="{LABEL - 10}" y="{y + 22}">{escape(goal)}</text>')
-        out.append(f'<rect class="{"pass" if row["good"] else "missed"}" x="{min(start, end):.1f}" y="{y + 2}" width="{max(abs(end - start), 1):.1f}" height="14" rx="2"/>')
+        kind, left, length = 'pass' if row['good'] else 'missed', min(start, end), max(abs(end - start), 1)
+        out.append(f'<rect class="{kind}" x="{left:.1f}" y="{y + 2}" width="{length:.1f}" height="14" rx="2"/>')
         if worst != best:
             middle = y + 9
-            out.append(f'<path class="whisker" d="M{x(worst):.1f} {middle}H{x(best):.1f}M{x(worst):.1f} {middle - 4}v8M{x(best):.1f} {middle - 4}v8"/>')
+            out.append(f'<path class="whisker" d="M{x(worst):.1f} {middle}H{x(best):.1f}M{x(worst):.1f} {middle - 4}v8'
+                       f'M{x(best):.1f} {middle - 4}v8"/>')
         out.append(f'<text x="{LABEL + SCALE + 10}" y="{y + 13}">{escape(measured)}</text>')
     return '\n'.join(out + ['</svg>', ''])
 

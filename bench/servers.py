@@ -45,13 +45,15 @@ def spawn(name, socket, command):
 
 
 def nbdkit_file(place, image):
-    return spawn('nbdkit file', place.path('file.sock'), ['nbdkit', '-f', '--exit-with-parent', '-U', place.path('file.sock'), 'file', image])
+    return spawn('nbdkit file', place.path('file.sock'), ['nbdkit', '-f', '--exit-with-parent', '-U',
+                                                          place.path('file.sock'), 'file', image])
 
 
 def qemu_nbd(place, image, kind, aio='threads', name=None):
     """As people run it: the page cache in between (cache=writeback, its default), trims passed on."""
     socket = place.path((name or kind) + '.sock')
-    return spawn(name or f'qemu-nbd {kind}', socket, ['qemu-nbd', '--persistent', '--shared=4', '--socket', socket, '--format', kind,
+    return spawn(name or f'qemu-nbd {kind}', socket, ['qemu-nbd', '--persistent', '--shared=4', '--socket', socket,
+                                                      '--format', kind,
                                                      '--cache=writeback', f'--aio={aio}', '--discard=unmap', image])
 
 
@@ -69,7 +71,8 @@ class Load:
 
 def fio(server, kind, block, depth, seconds=1.0, requests=None):
     """kind: fio's randread, randwrite, read or write. Ends after so many seconds, or after so many requests."""
-    limit = [f'--number_ios={requests}'] if requests else ['--time_based', f'--runtime={int(seconds * 1000)}ms', '--norandommap']
+    limit = [f'--number_ios={requests}'] if requests else ['--time_based', f'--runtime={int(seconds * 1000)}ms',
+                                                           '--norandommap']
     before = cpu_of(server.pid)
     cost, text = run(['fio', '--name=load', '--ioengine=nbd', f'--uri={server.uri}', f'--rw={kind}', f'--bs={block}',
                       f'--iodepth={depth}', '--randrepeat=0', '--output-format=json', *limit])

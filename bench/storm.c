@@ -1,10 +1,10 @@
-// storm URI STRIDE COUNT DEPTH SEED SECONDS: COUNT writes of 4 KiB over NBD, each to another stretch of STRIDE bytes, in a
-// shuffled order, DEPTH on their way at a time, for SECONDS at most; then a flush. Prints one line of JSON: seconds until the
-// last was acknowledged, seconds with the flush, and how long the writes took in microseconds (median, 99 %, longest).
+// storm URI STRIDE COUNT DEPTH SEED SECONDS: COUNT writes of 4 KiB over NBD, each to another stretch of STRIDE bytes, in
+// a shuffled order, DEPTH on their way at a time, for SECONDS at most; then a flush. Prints one line of JSON: seconds until
+// the last was acknowledged, seconds with the flush, and how long the writes took in microseconds (median, 99 %, longest).
 // With COUNT 0 it goes on over and over, without a flush, until SIGTERM.
 #include <libnbd.h>
 
-#include <poll.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -70,7 +70,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: storm URI STRIDE COUNT DEPTH SEED SECONDS\n");
         return 3;
     }
-    uint64_t stride = strtoull(argv[2], NULL, 0), count = strtoull(argv[3], NULL, 0), random = strtoull(argv[5], NULL, 0);
+    uint64_t stride = strtoull(argv[2], NULL, 0), count = strtoull(argv[3], NULL, 0);
+    uint64_t random = strtoull(argv[5], NULL, 0);
     int depth = atoi(argv[4]), seconds = atoi(argv[6]);
     struct nbd_handle *nbd = nbd_create();
     if (!nbd || nbd_connect_uri(nbd, argv[1]) < 0)
@@ -80,7 +81,7 @@ int main(int argc, char **argv)
     if (forever)
         count = places;
     if (stride < BLOCK || !places || places > UINT32_MAX || count > places || depth < 1 || depth > DEPTH_MAX) {
-        fprintf(stderr, "storm: the disk has %llu places of %llu bytes\n", (unsigned long long)places, (unsigned long long)stride);
+        fprintf(stderr, "storm: the disk has %" PRIu64 " places of %" PRIu64 " bytes\n", places, stride);
         return 3;
     }
     struct sigaction action = {.sa_handler = stop};
@@ -127,7 +128,8 @@ int main(int argc, char **argv)
 
     size_t kept = completed < KEPT ? completed : KEPT;
     qsort(latencies, kept, sizeof *latencies, by_value);
-    printf("{\"writes\": %llu, \"seconds\": %.6f, \"durable_seconds\": %.6f, \"median_us\": %u, \"p99_us\": %u, \"longest_us\": %u}\n",
-           (unsigned long long)completed, acknowledged, durable, latencies[kept / 2], latencies[kept * 99 / 100], latencies[kept ? kept - 1 : 0]);
+    printf("{\"writes\": %" PRIu64 ", \"seconds\": %.6f, \"durable_seconds\": %.6f, ", completed, acknowledged, durable);
+    printf("\"median_us\": %u, \"p99_us\": %u, \"longest_us\": %u}\n", latencies[kept / 2], latencies[kept * 99 / 100],
+           latencies[kept ? kept - 1 : 0]);
     return 0;
 }

@@ -1,8 +1,8 @@
-"""Allocate: writes of 4 KiB that each need a new block of the disk file, and what the first touch of a region costs tracking."""
+"""Allocate: writes of 4 KiB that each need a new block of the disk file, and what the first touch of a region costs."""
 
 import json, statistics
 
-from measure import in_turns, run, say
+from measure import cpu_of, in_turns, run, say
 import servers, syscalls
 
 BLOCK = 2 << 20
@@ -12,8 +12,10 @@ GOALS = (('qemu-nbd vhdx', 20), ('qemu-nbd qcow2', 1))
 
 
 def measure(bench):
-    bench.table.note(f'An empty disk of {DISK >> 30} GiB; each write goes to another block of 2 MiB (VHDX, both) or cluster of 64 KiB '
-                     '(qcow2), in a shuffled order, 32 on their way at a time. The time runs until the last is acknowledged; '
+    bench.table.note(f'An empty disk of {DISK >> 30} GiB; each write goes to another block of 2 MiB (VHDX, both) or '
+                     f'cluster of 64 KiB '
+                     '(qcow2), in a shuffled order, 32 on their way at a time. The time runs until the last is '
+                     'acknowledged; '
                      'another row counts the flush at the end, too.')
     for place in bench.both():
         blocks(bench, place)
@@ -21,7 +23,10 @@ def measure(bench):
 
 
 def storm(bench, server, stride, count, seed, seconds=60):
-    return json.loads(run([bench.program('bench-storm'), server.uri, stride, count, 32, seed, seconds])[1])
+    before = cpu_of(server.pid)
+    seen = json.loads(run([bench.program('bench-storm'), server.uri, stride, count, 32, seed, seconds])[1])
+    seen['cpu_us'] = (cpu_of(server.pid) - before) / seen['writes'] * 1e6
+    return seen
 
 
 def blocks(bench, place):
@@ -53,11 +58,15 @@ def blocks(bench, place):
         return [one['writes'] / one[clock] for one in seen[side]]
 
     for peer, goal in GOALS:
-        bench.table.ratio(f'a new block with every 4 KiB, {place.name}', rates('refpoint', 'seconds'), rates(peer, 'seconds'), peer,
+        bench.table.ratio(f'a new block with every 4 KiB, {place.name}', rates('refpoint', 'seconds'),
+                          rates(peer, 'seconds'), peer,
                           'IOPS', at_least=goal)
     for peer, _ in GOALS:
         bench.table.ratio(f'… with the flush at the end, {place.name}', rates('refpoint', 'durable_seconds'),
                           rates(peer, 'durable_seconds'), peer, 'IOPS')
+    for peer, _ in GOALS:
+        bench.table.ratio(f'… CPU of the server per write, {place.name}', [one['cpu_us'] for one in seen['refpoint']],
+                          [one['cpu_us'] for one in seen[peer]], peer, 'us')
 
 
 def first_touch(bench, place):
@@ -82,5 +91,6 @@ def first_touch(bench, place):
             syncs = sum(n for name, n in names.items() if name in syscalls.SYNCS)
         place.delete('touch')
     bench.table.figure(f'first touches of {REGION >> 20} MiB regions, shuffled, {place.name}', rates, 'IOPS',
-                       detail=f'{statistics.median(again):,.0f} when touched again; 99 % within {statistics.median(p99):.1f} ms; '
+                       detail=f'{statistics.median(again):,.0f} when touched again; '
+                              f'99 % within {statistics.median(p99):.1f} ms; '
                               f'{syncs} syncs for {touches}')

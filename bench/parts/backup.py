@@ -12,8 +12,10 @@ CHANGED = 100 # one in so many bytes
 def measure(bench):
     place = bench.disk()
     image = bench.image(place)
-    bench.table.note(f'The {bench.gib} GiB image of convert, as the disk of a VM that runs; the CPU seconds of its disk service are ours. '
-                     'Both repositories are encrypted. What changes: 1 % in extents of 4 to 64 KiB, scattered over what is allocated.')
+    bench.table.note(f'The {bench.gib} GiB image of convert, as the disk of a VM that runs; the CPU seconds of its '
+                     f'disk service are ours. '
+                     'Both repositories are encrypted. What changes: 1 % in extents of 4 to 64 KiB, '
+                     'scattered over what is allocated.')
     say('backup: the VM')
     place.create('bench', image)
     uri, service = place.start('bench')
@@ -53,7 +55,8 @@ def rounds(bench, place, image, uri, service):
             seen['stored'][side].append(bytes_in(folder) / (1 << 20))
         place.settle()
         target = place.path('backup.qcow2')
-        seen['qcow2'].append(run(['sh', '-c', 'qemu-img convert -c -O qcow2 -o compression_type=zstd "$1" "$2" && sync "$2"', 'sh',
+        seen['qcow2'].append(run(['sh', '-c', 'qemu-img convert -c -O qcow2 -o compression_type=zstd "$1" "$2" && '
+                                              'sync "$2"', 'sh',
                                   image, target])[0])
         place.remove('backup.qcow2')
         changed = apply(image, uri, bench.gib, seed=i)
@@ -119,13 +122,15 @@ def restores(bench, place, image):
     def restic(): # ours is durable when it returns; so theirs must be as well
         place.remove('restic-restored')
         place.settle()
-        return run(['sh', '-c', 'restic --quiet --repo "$1" restore latest --target "$2" && sync -f "$2"', 'sh', place.path('restic'), theirs],
+        return run(['sh', '-c', 'restic --quiet --repo "$1" restore latest --target "$2" && sync -f "$2"', 'sh',
+                    place.path('restic'), theirs],
                    env=place.environment)[0]
 
     say('backup: restore')
     seen = in_turns({'refpoint': restore, 'restic': restic}, bench.runs, warm_up=0)
     run(['cmp', image, os.path.join(ours, 'bench-disk0.raw')])
-    bench.table.ratio('restore to raw', [cost.seconds for cost in seen['refpoint']], [cost.seconds for cost in seen['restic']], 'restic', 's',
+    bench.table.ratio('restore to raw', [cost.seconds for cost in seen['refpoint']],
+                      [cost.seconds for cost in seen['restic']], 'restic', 's',
                       at_least=2)
     place.remove('restored', 'restic-restored')
 
@@ -134,11 +139,14 @@ def checks(bench, place):
     stored, raw = bytes_in(place.path('ours')), 0
     for point in place.json('-r', place.path('ours'), 'list'):
         raw += place.json('-r', place.path('ours'), 'show', f'bench@{point["id"]}')['bytes_read']
-    for name, options, amount, what, goal in (('quick', (), stored, 'stored', 1.5), ('deep', ('--read-data',), raw, 'raw', 0.4)):
+    for name, options, amount, what, goal in (('quick', (), stored, 'stored', 1.5),
+                                              ('deep', ('--read-data',), raw, 'raw', 0.4)):
         say(f'backup: {name} check')
         costs = [place.rp('-r', place.path('ours'), 'check', *options)[0] for _ in range(bench.runs)]
-        bench.table.figure(f'{name} check, {what} bytes per second of CPU', [amount / 1e9 / cost.cpu for cost in costs], 'GB/s',
-                           at_least=goal, detail=f'{amount / 1e9:.2f} GB in {statistics.median(cost.seconds for cost in costs):.2f} s')
+        bench.table.figure(f'{name} check, {what} bytes per second of CPU',
+                           [amount / 1e9 / cost.cpu for cost in costs], 'GB/s',
+                           at_least=goal, detail=f'{amount / 1e9:.2f} GB in '
+                                  f'{statistics.median(cost.seconds for cost in costs):.2f} s')
 
 
 def add(bench, seen):
@@ -153,6 +161,7 @@ def add(bench, seen):
     table.ratio('full backup, time', seconds(full[0]), seconds(seen['qcow2']), 'qemu-img -c zstd', 's', at_most=0.7)
     table.ratio('full backup, time', seconds(full[0]), seconds(full[1]), 'restic', 's')
     table.ratio('full backup, stored', *seen['stored'], 'restic', 'MiB', at_most=1)
-    table.ratio('incremental after 1 %, whole job', seconds(incremental[0]), seconds(incremental[1]), 'restic', 's', at_least=25)
+    table.ratio('incremental after 1 %, whole job', seconds(incremental[0]), seconds(incremental[1]), 'restic', 's',
+                at_least=25)
     table.ratio('incremental after 1 %, CPU', cpu(incremental[0]), cpu(incremental[1]), 'restic', 'CPU s')
     table.figure('incremental without changes', seconds(seen['nothing']), 's', at_most=0.5)

@@ -1,4 +1,4 @@
-"""Convert: whole images between raw and VHDX against qemu-img and cp, a sequential read against libvhdi, maps of empty disks."""
+"""Convert: images between raw and VHDX against qemu-img and cp, sequential reads against libvhdi, maps of empty disks."""
 
 import json, os, statistics
 
@@ -8,8 +8,10 @@ MAP_SECONDS = 20 # qemu-img gets no longer
 
 
 def measure(bench):
-    bench.table.note('Both sides are durable when the clock stops: refpoint syncs what it makes, `sync` follows qemu-img and cp. '
-                     'The image: half never written, a quarter files of /usr, a quarter incompressible; read from the page cache.')
+    bench.table.note('Both sides are durable when the clock stops: refpoint syncs what it makes, `sync` follows '
+                     'qemu-img and cp. '
+                     'The image: half never written, a quarter files of /usr, a quarter incompressible; '
+                     'read from the page cache.')
     for place in bench.both():
         convert(bench, place)
     share(bench)
@@ -37,9 +39,11 @@ def pairs(bench, place, what, sides):
 
 
 def add(bench, what, seen, peer, goal, cpu_goal=None):
-    bench.table.ratio(what, [cost.seconds for cost in seen['refpoint']], [cost.seconds for cost in seen[peer]], peer, 's', at_least=goal)
+    bench.table.ratio(what, [cost.seconds for cost in seen['refpoint']], [cost.seconds for cost in seen[peer]], peer,
+                      's', at_least=goal)
     if cpu_goal:
-        bench.table.ratio(f'{what}, CPU', [cost.cpu for cost in seen['refpoint']], [cost.cpu for cost in seen[peer]], peer, 'CPU s',
+        bench.table.ratio(f'{what}, CPU', [cost.cpu for cost in seen['refpoint']], [cost.cpu for cost in seen[peer]],
+                          peer, 'CPU s',
                           at_most=cpu_goal)
 
 
@@ -67,7 +71,8 @@ def share(bench):
         'refpoint': lambda target: place.rp('disk', 'convert', '-f', 'raw', '-O', 'vhdx', raw, target)[0],
         'cp': lambda target: durably('cp', '--sparse=auto', '--reflink=never', raw, target)})
     add(bench, 'raw to VHDX with shared extents, xfs', seen, 'cp', 20)
-    bench.table.note('xfs is a loop device over a file; cp runs with --reflink=never, since with its own reflink it copies nothing, but '
+    bench.table.note('xfs is a loop device over a file; cp runs with --reflink=never, since with its own reflink it '
+                     'copies nothing, but '
                      'makes no VHDX either.')
 
 
@@ -87,8 +92,10 @@ def read(bench):
     seen = in_turns({'one': lambda: seconds(ours, 'read', vhdx, 1), 'two': lambda: seconds(ours, 'read', vhdx, 2),
                      'libvhdi': lambda: seconds(theirs, vhdx)}, max(bench.runs, 5))
     bench.table.ratio('sequential read of a VHDX, one thread', seen['one'], seen['libvhdi'], 'libvhdi', 's', at_least=1)
-    bench.table.ratio('sequential read of a VHDX, two threads', seen['two'], seen['libvhdi'], 'libvhdi', 's', at_least=1.7)
-    bench.table.note('libvhdi reads the same file, made by qemu-img, with pieces of 1 MiB and one thread, through its C library.')
+    bench.table.ratio('sequential read of a VHDX, two threads', seen['two'], seen['libvhdi'], 'libvhdi', 's',
+                      at_least=1.7)
+    bench.table.note('libvhdi reads the same file, made by qemu-img, with pieces of 1 MiB and one thread, through its '
+                     'C library.')
     place.remove('read.raw', 'read.vhdx')
 
 
@@ -98,8 +105,10 @@ def maps(bench):
         say(f'convert: the map of {what}')
         vhdx = place.path('map.vhdx')
         place.rp('disk', 'convert', '-f', 'raw', '-O', 'vhdx', bench.empty(place, 'map.raw', size, writes), vhdx)
-        ours = [json.loads(run([bench.program('bench-vhdx'), 'map', vhdx])[1])['seconds'] * 1000 for _ in range(bench.runs)]
+        ours = [json.loads(run([bench.program('bench-vhdx'), 'map',
+                                vhdx])[1])['seconds'] * 1000 for _ in range(bench.runs)]
         cost, _ = run(['qemu-img', 'map', '--output=json', '-f', 'vhdx', vhdx], timeout=MAP_SECONDS)
         theirs = f'{cost.seconds:.2f} s' if cost else f'nothing after {MAP_SECONDS} s'
-        bench.table.figure(f'map of {what}', ours, 'ms', at_most=100, detail=f'{statistics.median(ours):.2f} ms; qemu-img map: {theirs}')
+        bench.table.figure(f'map of {what}', ours, 'ms', at_most=100,
+                           detail=f'{statistics.median(ours):.2f} ms; qemu-img map: {theirs}')
         place.remove('map.vhdx', 'map.raw')

@@ -16,9 +16,12 @@ def measure(bench):
     if why:
         bench.table.skip('the next incremental after a power cut', why)
         return
-    bench.table.note(f'A {GIB} GiB disk, allocated to a half, on an ext4 of its own (a loop device). 1 % of what is allocated is written right '
-                     'after a backup, and flushed; then the disk service is killed with SIGKILL and the power is cut as demo/power-cut '
-                     'does it: only what has reached the device is kept, the page cache and all shared memory are gone. The same for '
+    bench.table.note(f'A {GIB} GiB disk, allocated to a half, on an ext4 of its own (a loop device). 1 % of what is '
+                     f'allocated is written right '
+                     'after a backup, and flushed; then the disk service is killed with SIGKILL and the power is cut as '
+                     'demo/power-cut '
+                     'does it: only what has reached the device is kept, the page cache and all shared memory are gone. '
+                     'The same for '
                      'qemu-nbd and a qcow2 with a persistent bitmap.')
     raw = bench.noise(bench.disk(), 'cut.raw', GIB * 512)
     with open(raw, 'r+b') as file:
@@ -78,7 +81,8 @@ def after(bench, raw, name):
     read = place.json('-r', repository, 'show', f'cut@{point["id"]}')['bytes_read']
     usable, theirs_read = qcow2_reads(qcow2)
     bench.table.figure(f'read after a power cut, 1 % {name}', [read / (1 << 20)], 'MiB',
-                       detail=f'{point["kind"]}; {connected[0][1] / (1 << 20):.0f} MiB were written. qcow2: the bitmap is '
+                       detail=f'{point["kind"]}; {connected[0][1] / (1 << 20):.0f} MiB were written. '
+                              f'qcow2: the bitmap is '
                               f'{"usable" if usable else "inconsistent"}, {theirs_read / (1 << 20):,.0f} MiB to read')
     place.delete('cut')
     place.end()

@@ -1,5 +1,5 @@
-"""Service: the disk service, tracking on, under fio's nbd engine, beside the servers that people have now: steady work on an
-allocated disk, writes into a fresh differencing leaf, reads through one and three levels."""
+"""Service: the disk service, tracking on, under fio's nbd engine, beside the servers that people have now: steady work on
+an allocated disk, writes into a fresh differencing leaf, reads through one and three levels."""
 
 from measure import in_turns, run, say
 import servers
@@ -11,7 +11,8 @@ LEAF_REQUESTS = 40000 # of 131072 blocks: the leaf stays fresh
 
 
 def measure(bench):
-    bench.table.note(f'{MIB} MiB disk, allocated everywhere, incompressible; one connection on a unix socket, depth 32 for 4 KiB '
+    bench.table.note(f'{MIB} MiB disk, allocated everywhere, incompressible; one connection on a unix socket, depth '
+                     f'32 for 4 KiB '
                      'and 4 for 1 MiB. All go through the page cache: qemu-nbd with cache=writeback, its default.')
     for place in bench.both():
         data = bench.noise(place, 'data.raw', MIB)
@@ -52,7 +53,8 @@ def steady(bench, place, data, aio):
         seen = in_turns({server.name: (lambda server=server: load(server)) for server in sides}, bench.runs)
         for peer, goal in (('nbdkit file', 0.85), ('qemu-nbd qcow2', 2.5), ('qemu-nbd vhdx', 3)):
             compare(bench, f'{what}, {place.name}', seen, peer, block, goal)
-        bench.table.ratio(f'{what}, {place.name}: CPU of server and client per request', [one.cpu for one in seen['refpoint']],
+        bench.table.ratio(f'{what}, {place.name}: CPU of server and client per request',
+                          [one.cpu for one in seen['refpoint']],
                           [one.cpu for one in seen['nbdkit file']], 'nbdkit file', 'us')
     for server in sides[1:]:
         server.end()
@@ -86,7 +88,8 @@ def levels(bench, place, data, aio):
             return load
 
         def theirs():
-            run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', place.path('level0.qcow2'), place.path('fresh.qcow2')])
+            run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', place.path('level0.qcow2'),
+                 place.path('fresh.qcow2')])
             server = servers.qemu_nbd(place, place.path('fresh.qcow2'), 'qcow2', aio)
             place.settle()
             load = servers.fio(server, kind, block, depth, requests=requests)

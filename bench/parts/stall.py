@@ -12,8 +12,10 @@ SECONDS = 90 # at each place: a busy disk makes fewer checkpoints
 def measure(bench):
     for place in bench.both():
         stalls(bench, place)
-    bench.table.note(f'{DISKS} disks of {MIB} MiB in one VM, each under 4 KiB random writes at depth 32 from a program of its own; '
-                     f'up to {CHECKPOINTS} checkpoints in {SECONDS} s, each followed by its merge. The pause is what the disk service measured itself: from '
+    bench.table.note(f'{DISKS} disks of {MIB} MiB in one VM, each under 4 KiB random writes at depth 32 from a '
+                     f'program of its own; '
+                     f'up to {CHECKPOINTS} checkpoints in {SECONDS} s, each followed by its merge. The pause is what the '
+                     'disk service measured itself: from '
                      'closing the gate until it is open again.')
 
 
@@ -36,7 +38,8 @@ def stalls(bench, place):
     place.rp('vm', 'create', 'stall', *(word for _ in range(DISKS) for word in ('--disk', image)))
     uri, _ = place.start('stall')
     path = os.path.join(os.path.dirname(syscalls.socket_of(uri)), 'control.sock')
-    load = [subprocess.Popen([bench.program('bench-storm'), one, '4096', '0', '32', str(i), '900'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    load = [subprocess.Popen([bench.program('bench-storm'), one, '4096', '0', '32', str(i), '900'],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             for i, one in enumerate(place.uris('stall'))]
     pauses, merges, waits, deadline = [], [], [], time.monotonic() + SECONDS
     say(f'stall, {place.name}: checkpoints and merges under load')
@@ -62,9 +65,13 @@ def stalls(bench, place):
         place.remove('stall.raw')
     pauses.sort()
     writes = sum(one['writes'] for one in seen)
-    bench.table.figure(f'pause of a checkpoint, 99th percentile, {place.name}', [pauses[math.ceil(len(pauses) * 0.99) - 1]], 'ms', at_most=10,
-                       detail=f'{len(pauses)} checkpoints, median {statistics.median(pauses):.2f} ms, longest {pauses[-1]:.2f} ms')
+    bench.table.figure(f'pause of a checkpoint, 99th percentile, {place.name}',
+                       [pauses[math.ceil(len(pauses) * 0.99) - 1]], 'ms', at_most=10,
+                       detail=f'{len(pauses)} checkpoints, median {statistics.median(pauses):.2f} ms, '
+                              f'longest {pauses[-1]:.2f} ms')
     bench.table.figure(f'longest pause of a merge, {place.name}', [max(merges)], 'ms', at_most=50,
-                       detail=f'median {statistics.median(merges):.2f} ms; a merge took {statistics.median(waits):.2f} s')
-    bench.table.figure(f'the slowest write meanwhile, {place.name}', [max(one['longest_us'] for one in seen) / 1000], 'ms',
+                       detail=f'median {statistics.median(merges):.2f} ms; a merge took '
+                              f'{statistics.median(waits):.2f} s')
+    bench.table.figure(f'the slowest write meanwhile, {place.name}', [max(one['longest_us'] for one in seen) / 1000],
+                       'ms',
                        detail=f'{writes:,} writes; 99 % within {max(one["p99_us"] for one in seen) / 1000:.1f} ms')

@@ -20,7 +20,8 @@ def measure(bench):
             syscalls.switch_tracking_off(place.disk(vm))
         sides[vm] = servers.of_vm(place, vm)
         servers.fio(sides[vm], 'write', '1m', 4, requests=MIB) # every block is there, every region known
-    bench.table.note(f'Off: a foreign file stands where the tracking file should be, so refpoint tracks nothing. {MIB} MiB disk on '
+    bench.table.note(f'Off: a foreign file stands where the tracking file should be, so refpoint tracks nothing. '
+                     f'{MIB} MiB disk on '
                      f'{place.name}; the pairs are fio with 4 KiB random writes at depth 32.')
     counted(bench, place, sides)
     marks(bench)
@@ -44,8 +45,10 @@ def counted(bench, place, sides):
 def marks(bench):
     say('tracking: what one mark costs')
     seen = [json.loads(run([bench.program('bench-mark'), bench.tmpfs().folder])[1]) for _ in range(bench.runs)]
-    bench.table.figure('one mark of 4 KiB, with the look whether its region is covered', [one['steady_ns'] for one in seen], 'ns', at_most=100,
-                       detail=f'{statistics.median(one["first_ns"] for one in seen):.0f} ns where it makes the first pages')
+    bench.table.figure('one mark of 4 KiB, with the look whether its region is covered',
+                       [one['steady_ns'] for one in seen], 'ns', at_most=100,
+                       detail=f'{statistics.median(one["first_ns"] for one in seen):.0f} ns where it makes '
+                              'the first pages')
 
 
 def on_and_off(bench, sides):
