@@ -85,7 +85,7 @@ static int crash_pwrite(struct rp_store *store, const void *data, size_t size, u
     pthread_mutex_lock(&s->fs->lock);
     enum step now = step(s->fs);
     if (now == STOP_NOW)
-        size /= 2; // torn
+        size = size / 2 & ~(size_t)511; // torn: a sector is written or not
     int failed = 0;
     if (now != STOPPED && size) {
         failed = rp_store_pwrite(s->below, data, size, offset, err);

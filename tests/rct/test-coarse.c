@@ -91,6 +91,21 @@ static void after_a_flush_a_cut_adds_only_what_was_in_use(void **state)
     close_disk(&d);
 }
 
+static void a_change_of_an_earlier_epoch_covers_nothing(void **state)
+{
+    (void)state;
+    struct disk d = new_disk("d");
+    open_disk(&d);
+    write_disk(&d, 0, 512);
+    struct rp_rct_id id = seal_disk(&d);
+    flush_disk(&d); // lets go of the region that was in use before
+    flush_disk(&d);
+    assert_int_equal(rp_rct_exposed(d.rct), 0);
+    assert_int_equal(changed(d.rct, &id), 0);
+    assert_false(rp_rct_covered(d.rct, 0, 512));
+    close_disk(&d);
+}
+
 static void a_flush_of_nothing_writes_nothing(void **state)
 {
     (void)state;
@@ -198,6 +213,27 @@ static void growth_loses_no_region(void **state)
     struct rp_ranges r = {0};
     assert_int_equal(rp_rct_query(&d.rct, 1, &id, 0, SIZE, &r, NULL), 0);
     assert_int_equal(rp_ranges_total(&r), REGION_SIZE);
+    rp_ranges_clear(&r);
+    close_disk(&d);
+}
+
+// More growths than the header can tell apart: what had to make room is in the array before the header is without it.
+static void many_growths_are_durable(void **state)
+{
+    (void)state;
+    struct disk d = new_disk("d");
+    open_disk(&d);
+    struct rp_rct_id first = seal_disk(&d);
+    for (int i = 0; i < 2 * RP_RCT_FLOORS_MAX; i++) {
+        seal_disk(&d); // a floor for each epoch
+        d.facts.virtual_size += UNIT;
+        assert_int_equal(rp_rct_grow(d.rct, d.facts.virtual_size, NULL), 0);
+    }
+    cut_power(&d);
+    assert_int_equal(open_disk(&d), RP_RCT_UNCLEAN);
+    struct rp_ranges r = {0};
+    assert_int_equal(rp_rct_query(&d.rct, 1, &first, 0, d.facts.virtual_size, &r, NULL), 0);
+    assert_int_equal(rp_ranges_total(&r), 2 * RP_RCT_FLOORS_MAX * UNIT);
     rp_ranges_clear(&r);
     close_disk(&d);
 }
@@ -458,12 +494,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_region_is_durable_before_it_is_covered),
         TEST(after_a_flush_a_cut_adds_only_what_was_in_use),
+        TEST(a_change_of_an_earlier_epoch_covers_nothing),
         TEST(a_flush_of_nothing_writes_nothing),
         TEST(marks_without_asking_are_covered_all_the_same),
         TEST(a_stream_costs_a_sync_for_ever_more_regions),
         TEST(a_child_begins_with_the_regions_that_its_parent_used),
         TEST(growth_reaches_the_bitmap),
         TEST(growth_loses_no_region),
+        TEST(many_growths_are_durable),
         TEST(a_bitmap_that_is_not_ours_is_left_alone),
         TEST(a_damaged_bitmap_never_hides_a_change),
         TEST(a_lost_tracking_header_is_noticed),

@@ -241,7 +241,7 @@ static void foreign_memory_is_refused_and_changes_nothing(void **state)
     make_disk();
     first_id();
     struct rp_error err = {0};
-    for (int what = 0; what < 5; what++) {
+    for (int what = 0; what < 6; what++) {
         struct rp_shm *shm = rp_shm_create(folder, "shm", rp_rct_shm_size(), &err);
         assert_non_null(shm);
         open_disk(&disk);
@@ -266,6 +266,10 @@ static void foreign_memory_is_refused_and_changes_nothing(void **state)
             crash_disk(&disk);
             facts = other = disk.facts;
         }
+        if (what == 5) { // one that happened to have the same GUIDs
+            struct rp_vhdx_session same = {facts.file_write_guid, facts.data_write_guid};
+            rp_rct_abandon(rp_rct_open_write(fs, disk.path, &facts, &same, NULL, NULL));
+        }
         assert_non_null(shm = rp_shm_open(folder, "shm", &err));
         assert_int_equal(rp_rct_adopt(fs, disk.path, &other, shm, &err), -1);
         assert_int_equal(err.code, RP_ERR_STATE);
@@ -278,6 +282,35 @@ static void foreign_memory_is_refused_and_changes_nothing(void **state)
         assert_int_equal(rp_ranges_total(&found), REGION * UNIT);
         close_disk(&disk);
     }
+    remove_disk();
+}
+
+// Its child's session has the same tracking GUID, and another one for its disk.
+static void the_memory_of_a_parent_is_none_of_its_child(void **state)
+{
+    (void)state;
+    make_disk();
+    struct rp_error err = {0};
+    open_disk(&disk);
+    struct rp_shm *shm = rp_shm_create(folder, "shm", rp_rct_shm_size(), &err);
+    assert_int_equal(rp_rct_share(disk.rct, shm, &err), 0);
+    char path[100];
+    snprintf(path, sizeof path, "%s/c", folder);
+    struct rp_rct_disk child;
+    fake_disk_new(&child, disk.facts.virtual_size, &disk.facts.disk_id);
+    struct rp_vhdx_session session = fake_session();
+    struct rp_rct *rct = rp_rct_prepare_child(disk.rct, path, &child, &session, &err);
+    assert_non_null(rct);
+    rp_rct_abandon(rct);
+    rp_rct_seal(disk.rct); // the child's epoch now
+    crash_disk(&disk);
+    assert_non_null(shm = rp_shm_open(folder, "shm", &err));
+    fake_disk_written(&child, &session);
+    assert_int_equal(rp_rct_adopt(fs, path, &child, shm, &err), -1);
+    assert_int_equal(err.code, RP_ERR_STATE);
+    assert_int_equal(rp_rct_adopt(fs, disk.path, &disk.facts, shm, NULL), 0);
+    rp_shm_remove(shm);
+    rp_rct_remove(fs, path, NULL);
     remove_disk();
 }
 
@@ -336,6 +369,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_anywhere_nothing_is_missing_and_nothing_too_much),
         cmocka_unit_test(foreign_memory_is_refused_and_changes_nothing),
+        cmocka_unit_test(the_memory_of_a_parent_is_none_of_its_child),
         cmocka_unit_test(without_memory_a_kill_counts_as_a_power_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

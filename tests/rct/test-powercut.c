@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -104,10 +105,17 @@ static void a_flush_can_stop_anywhere(void **state) { (void)state; stop_everywhe
 static void writing_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(write_on); }
 static void a_clean_end_can_stop_anywhere(void **state) { (void)state; stop_everywhere_in(reopen); }
 
-static void *flush_beside(void *argument) { return world_flush(argument) ? "stopped" : NULL; }
+static atomic_bool flushed;
 
-// While a flush waits, a writer who asked before it makes his mark, and another one changes a new unit in a region that is
-// preset. Then the flush is stopped at every call.
+static void *flush_beside(void *argument)
+{
+    void *why = world_flush(argument) ? "stopped" : NULL;
+    atomic_store(&flushed, true);
+    return why;
+}
+
+// While a flush waits, a writer who asked before it makes his mark; and all the time another one changes new units in a
+// region that is preset. The flush is stopped at every call.
 static void a_flush_beside_writers_can_stop_anywhere(void **state)
 {
     (void)state;
@@ -127,14 +135,19 @@ static void a_flush_beside_writers_can_stop_anywhere(void **state)
             assert_true(rp_rct_covered(w.layers[0].rct, late, 512));
             pthread_t thread;
             void *why;
+            atomic_store(&flushed, false);
+            crashfs_slow(w.fs, 300);
             pthread_create(&thread, NULL, flush_beside, &w);
             while (rp_rct_covered(w.layers[0].rct, late, 512))
                 sched_yield();
-            assert_int_equal(world_write(&w, 3 * WORLD_UNIT, 512), 0);
             crashfs_arm(w.fs, n);
             world_mark(&w, late, 512);
             rp_gate_leave(w.gate, token);
+            for (uint64_t unit = 1; !atomic_load(&flushed); usleep(50))
+                if (!crashfs_stopped(w.fs) && unit < 64)
+                    assert_int_equal(world_write(&w, unit++ * WORLD_UNIT, 512), 0);
             pthread_join(thread, &why);
+            crashfs_slow(w.fs, 0);
             if (why)
                 stopped = why;
             world_crash(&w, way ? POWER_CUT : KILL_UNSHARED);
