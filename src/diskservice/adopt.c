@@ -173,6 +173,24 @@ static int adopt_file(struct rp_engine *engine, const char *path, bool *whole, s
     return adopt_disk(engine, path, disk, whole, err) || adopt_tracking(engine, path, tracking, err) ? -1 : 0;
 }
 
+// What looks durable may be in the page cache only: its writer was killed before its sync.
+static int settle_files(struct rp_engine *engine, const char *path, struct rp_error *err)
+{
+    RP_AUTO_FREE char *tracking = rp_rct_path(path);
+    const char *const paths[] = {path, tracking};
+    for (size_t i = 0; i < 2; i++) {
+        bool exists;
+        if (rp_fs_exists(engine->fs, paths[i], &exists, err))
+            return -1;
+        if (!exists)
+            continue;
+        RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(engine->fs, paths[i], RP_OPEN_READ, err);
+        if (!store || rp_store_settle(store, err))
+            return -1;
+    }
+    return 0;
+}
+
 // A switch that the guest saw: its frozen files are ended like any other, and the record that names the new leaves is written.
 static int finish_switch(struct rp_engine *engine, struct rp_record *next, struct rp_error *err)
 {
@@ -181,7 +199,7 @@ static int finish_switch(struct rp_engine *engine, struct rp_record *next, struc
         bool whole;
         if (i < next->count && !strcmp(path, next->disks[i].leaf_path))
             continue;
-        if (adopt_file(engine, path, &whole, err))
+        if (adopt_file(engine, path, &whole, err) || (whole && settle_files(engine, path, err)))
             return -1;
         if (whole)
             continue;

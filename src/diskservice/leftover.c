@@ -41,12 +41,17 @@ static struct rp_store *lock_leftover(struct rp_engine *engine, const char *path
     return NULL;
 }
 
-static int delete_files(struct rp_engine *engine, const char *path, struct rp_error *err)
+static int delete_tracking(struct rp_engine *engine, const char *path, struct rp_error *err)
 {
     RP_AUTO_FREE char *tracking = rp_rct_path(path), *half_made = rp_xasprintf("%s.new", tracking);
     if (is_half_made(engine->fs, half_made))
         rp_fs_unlink(engine->fs, half_made, NULL);
-    if (rp_rct_remove(engine->fs, path, err) || rp_fs_unlink(engine->fs, path, err) || rp_fs_sync_parent(engine->fs, path, err))
+    return rp_rct_remove(engine->fs, path, err);
+}
+
+static int delete_files(struct rp_engine *engine, const char *path, struct rp_error *err)
+{
+    if (delete_tracking(engine, path, err) || rp_fs_unlink(engine->fs, path, err) || rp_fs_sync_parent(engine->fs, path, err))
         return -1;
     rp_log(RP_LOG_INFO, "deleted %s, left over by an interrupted checkpoint or merge", path);
     return 0;
@@ -83,8 +88,13 @@ void rp_engine_sweep(struct rp_engine *engine)
         struct rp_error err = {0};
         size_t disk, layer;
         bool exists;
-        if (rp_engine_find_layer(engine, path, &disk, &layer) || rp_fs_exists(engine->fs, path, &exists, &err) || !exists)
+        if (rp_engine_find_layer(engine, path, &disk, &layer) || rp_fs_exists(engine->fs, path, &exists, &err))
             continue;
+        if (!exists) { // a power cut can undo the deletion of its tracking alone
+            if (delete_tracking(engine, path, &err) || rp_fs_sync_parent(engine->fs, path, &err))
+                rp_log(RP_LOG_WARNING, "a leftover stays: %s", err.text);
+            continue;
+        }
         RP_CLEANUP(rp_store_close_p) struct rp_store *lock = lock_leftover(engine, path);
         if (lock && (engine->record.damaged ? put_aside(engine, path, &err) : delete_files(engine, path, &err)))
             rp_log(RP_LOG_WARNING, "a leftover stays: %s", err.text);
