@@ -29,6 +29,7 @@ struct rp_segment {
     uint32_t pack_count;
     uint64_t count, pages;
     const uint8_t *packs, *entries;
+    uint8_t *verified; // per page: it was found whole since the segment was opened
 };
 
 int rp_entry_compare(const void *a, const void *b)
@@ -112,6 +113,7 @@ struct rp_segment *rp_segment_open(const char *path, const struct rp_guid *repos
         rp_segment_close(segment);
         return NULL;
     }
+    segment->verified = rp_xcalloc(segment->pages + 1, 1);
     return segment;
 }
 
@@ -121,6 +123,7 @@ void rp_segment_close(struct rp_segment *segment)
         return;
     if (segment->map)
         munmap((void *)(uintptr_t)segment->map, segment->size);
+    free(segment->verified);
     free(segment->path);
     free(segment);
 }
@@ -134,11 +137,17 @@ const uint8_t *rp_segment_pack(const struct rp_segment *segment, uint32_t number
     return segment->packs + (size_t)number * RP_PACK_ID;
 }
 
-// The page, or NULL when it is damaged.
+// The page, or NULL when it is damaged. Its checksum is looked at once: a search touches a few pages of every segment, and
+// their checksums would cost more than all the rest of it.
 static const uint8_t *page_of(const struct rp_segment *segment, uint64_t page)
 {
     const uint8_t *data = segment->entries + page * PAGE;
-    return rp_get_le32(data + PAGE_CRC) == rp_crc32c(0, data, PAGE_CRC) ? data : NULL;
+    if (__atomic_load_n(&segment->verified[page], __ATOMIC_RELAXED))
+        return data;
+    if (rp_get_le32(data + PAGE_CRC) != rp_crc32c(0, data, PAGE_CRC))
+        return NULL;
+    __atomic_store_n(&segment->verified[page], 1, __ATOMIC_RELAXED);
+    return data;
 }
 
 static bool usable(const struct rp_segment *segment, const struct rp_entry *entry)

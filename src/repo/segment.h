@@ -35,7 +35,7 @@ struct rp_entry {
 int rp_entry_compare(const void *a, const void *b);
 
 struct rp_segment;
-// Only the header and the pack table are read and verified; each entry page when it is used.
+// Only the header and the pack table are read and verified; each entry page when it is first used.
 struct rp_segment *rp_segment_open(const char *path, const struct rp_guid *repository, struct rp_error *err);
 void rp_segment_close(struct rp_segment *segment); // NULL is fine
 const char *rp_segment_path(const struct rp_segment *segment);

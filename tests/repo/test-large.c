@@ -22,7 +22,7 @@
 #define PER_FRAME 32u
 #define PER_PACK (2000u * PER_FRAME)
 #define FAKE_FRAME (RP_TAG_BYTES + 1)
-#define REAL (512u << 20)   // bytes of true data in the second disk
+#define REAL (256u << 20)   // bytes of true data in the second disk
 
 struct large {
     struct place *place;
@@ -147,8 +147,6 @@ static int make(void **state)
     place_setup(state);
     large->place = *state;
     pid_t child = fork(); // its memory is not to be inherited
-    int results[2];
-    (void)results;
     char path[128];
     snprintf(path, sizeof path, "%s/roots", large->place->folder);
     if (!child) {
@@ -277,10 +275,10 @@ static void *write_part(void *argument)
     struct rp_error err = {0};
     uint8_t *data = malloc(1 << 20);
     uint32_t random = 99 + writing->part;
-    for (unsigned i = 0; i < 256; i++) {
+    for (unsigned i = 0; i < 64; i++) {
         for (uint32_t at = 0; at < 1 << 20; at += 4)
             rp_put_le32(data + at, at % 5 ? next_random(&random) : 0);
-        assert_ok(rp_disk_writer_put(writing->writer, (DISK / 1024 * (i * 4 + writing->part)) & ~0xFFFFull, data, 1 << 20, &err), err);
+        assert_ok(rp_disk_writer_put(writing->writer, (DISK / 256 * (i * 4 + writing->part)) & ~0xFFFFull, data, 1 << 20, &err), err);
     }
     free(data);
     return NULL;
@@ -365,10 +363,10 @@ static void no_command_takes_more_than_300_mib(void **state)
 {
     const struct large *large = *state;
     measure(large, "list, info", list);
+    measure(large, "check", quick_check);
     measure(large, "diff", diff);
     measure(large, "restore", restore);
     measure(large, "backup", back_up);
-    measure(large, "check", quick_check);
     measure(large, "check --read-data of ten million damaged blocks", deep_check_of_ten_million_damaged_blocks);
 }
 
