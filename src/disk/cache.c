@@ -72,8 +72,8 @@ static struct rp_page *insert(struct rp_cache *cache, uint64_t offset, const uin
         page = new_page(cache);
     atomic_store_explicit(&page->offset, offset, memory_order_relaxed);
     atomic_store_explicit(&page->recent, true, memory_order_relaxed);
-    for (size_t i = 0; i < RP_PAGE_WORDS; i++)
-        atomic_store_explicit(&page->words[i], words[i], memory_order_relaxed);
+    for (size_t i = 0; i < RP_PAGE_WORDS; i++) // a release: who sees one of these words sees the odd version too
+        atomic_store_explicit(&page->words[i], words[i], memory_order_release);
     _Atomic(struct rp_page *) *head = bucket(cache, offset);
     atomic_store_explicit(&page->next, atomic_load_explicit(head, memory_order_relaxed), memory_order_relaxed);
     atomic_fetch_add(&page->version, 1);

@@ -57,9 +57,11 @@ static int find_last(struct rp_vhdx *v, uint64_t limit, struct plan *plan, struc
             return -1;
         bool bitmap = i % (v->layout.chunk_ratio + 1) == v->layout.chunk_ratio;
         struct move m = {i, rp_bat_offset(entry), 0, bitmap ? RP_VHDX_ALIGN : v->layout.block_size};
-        if (m.from + m.size > limit && m.from) // an unmapped block may have kept its space: it moves as if it had data
+        if (!rp_bat_has_space(entry)) // an unmapped block that kept its own moves as if it had data
+            continue;
+        if (m.from + m.size > limit)
             add_move(plan, &m);
-        else if (m.from)
+        else
             plan->end = rp_max64(plan->end, m.from + m.size);
     }
     if (plan->count)
@@ -141,6 +143,8 @@ static int rename_block(struct rp_vhdx *v, const struct move *m, struct rp_error
     if (!failed) {
         failed = rp_table_back(v, m->index, err) || rp_table_get(v, RP_LOCKED, m->index, &entry, err) ||
                  rp_table_put(v, m->index, m->to | rp_bat_state(entry), err);
+        if (!failed && m->index % (v->layout.chunk_ratio + 1) == v->layout.chunk_ratio)
+            rp_cache_drop(v, m->from, m->size); // clean pages of a sector bitmap: the place may get another use
         if (!failed)
             rp_space_free(v, m->from, m->size);
         v->barrier = true; // what was moved is durable before the entry that says where

@@ -75,6 +75,13 @@ enum {
 static inline unsigned rp_bat_state(uint64_t entry) { return entry & 7; }
 static inline uint64_t rp_bat_offset(uint64_t entry) { return entry & ~(RP_VHDX_ALIGN - 1); }
 static inline bool rp_bat_present(uint64_t entry) { return rp_bat_state(entry) >= RP_BLOCK_FULL; }
+// Whether the offset is that of space in the file: an undefined or unmapped block may have kept its own. What other states
+// have there means nothing, and can be anything.
+static inline bool rp_bat_has_space(uint64_t entry)
+{
+    bool may_keep = rp_bat_state(entry) == RP_BLOCK_UNDEFINED || rp_bat_state(entry) == RP_BLOCK_UNMAPPED;
+    return rp_bat_present(entry) || (may_keep && rp_bat_offset(entry));
+}
 
 // The arithmetic of the table, from block size, sector and disk size that were checked before.
 struct rp_vhdx_layout {

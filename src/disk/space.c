@@ -39,13 +39,12 @@ static int scan_entry(struct scan *scan, struct rp_vhdx *v, uint64_t index, uint
 {
     bool bitmap = index % (v->layout.chunk_ratio + 1) == v->layout.chunk_ratio;
     unsigned state = rp_bat_state(entry);
-    bool anchored = !bitmap && (state == RP_BLOCK_UNDEFINED || state == RP_BLOCK_UNMAPPED) && rp_bat_offset(entry);
     bool known = bitmap ? state == 0 || (state == 6 && v->layout.has_parent)
                         : state < 4 || state == 6 || (state == 7 && v->layout.has_parent);
     if (!known)
         return rp_fail(err, RP_ERR_CORRUPT, "%s: table entry %llu: %#llx makes no sense", v->path,
                        (unsigned long long)index, (unsigned long long)entry);
-    if (!rp_bat_present(entry) && !anchored)
+    if (!rp_bat_has_space(entry))
         return 0;
     return scan_use(scan, v, rp_bat_offset(entry), bitmap ? RP_VHDX_ALIGN : v->layout.block_size,
                     bitmap ? "a sector bitmap" : "a block", err);
@@ -123,6 +122,7 @@ static void lower_end(struct rp_space *space)
 int rp_space_cut(struct rp_vhdx *v, struct rp_error *err)
 {
     lower_end(&v->space);
+    v->space.flushed = v->space.end; // what the log of a later session of this handle will say that the file has
     atomic_store(&v->file_end, v->space.end);
     return rp_space_start(v, err);
 }
