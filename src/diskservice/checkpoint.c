@@ -235,7 +235,7 @@ static int switch_to_fresh(struct fresh *f, struct rp_error *err)
     atomic_store(&engine->settled, announced);
     pthread_cond_broadcast(&engine->changed);
     pthread_mutex_unlock(&engine->state);
-    return failed ? rp_fail(err, failure.code, "%s", failure.text) : 0;
+    return failed ? rp_fail(err, RP_ERR_IO, "%s", failure.text) : 0; // whether it exists, the next open decides
 }
 
 int rp_engine_put_leaf(struct rp_engine *engine, struct rp_engine_chain *disk, uint64_t *pause_ns, struct rp_error *err)

@@ -78,9 +78,11 @@ struct rp_engine_checkpoint {
 // kept in the chain record). While a merge runs it waits for a moment at which the merge can be left alone (between files, not
 // between the rounds of one), for a while: then RP_ERR_BUSY says how far the merge is. RP_ERR_BUSY at once when a merge was
 // interrupted between rounds: it must be finished first.
-// When the preparation fails nothing has changed. When the durability after the switch fails, the guest goes on writing
-// into the new leaf, the checkpoint does not exist, and every later flush and checkpoint fails: after a failed sync
-// nobody can say what the disk holds, and the record still names the files as they were.
+// When the preparation fails (NO_SPACE: it looked for room first) nothing has changed. When the durability after the switch
+// fails, always with RP_ERR_IO, the guest goes on writing into the new leaf and every later flush and checkpoint fails: the
+// record still names the files as they were. The next open of the disks decides whether the checkpoint exists: if only the
+// record could not be written, it finishes the switch; after a failed sync of a disk nobody can say what that holds, and it
+// does not.
 int rp_engine_checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
                          struct rp_error *err);
 void rp_engine_checkpoint_clear(struct rp_engine_checkpoint *result);
