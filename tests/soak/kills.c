@@ -315,10 +315,11 @@ bool step_no_room(struct life *l)
 bool step_every(struct life *l, enum job job, bool service, bool off, unsigned stride)
 {
     bool killed = true;
-    uint64_t call = 1 + life_chance(l, stride);
-    for (unsigned i = 0; killed && life_has_room(l); i++, call += stride) {
+    const struct setting *s = l->setting;
+    uint64_t call = s->first ? s->first : 1 + life_chance(l, stride);
+    for (unsigned i = 0; killed && life_has_room(l) && (!s->count || i < s->count); i++, call += stride) {
         if (!service) {
-            if (!kill_command(l, job, off, kill_kinds[i % 3], call, &killed))
+            if (!kill_command(l, job, off, kill_kinds[call % 3], call, &killed))
                 return false;
         } else {
             pid_t pid;
@@ -326,7 +327,7 @@ bool step_every(struct life *l, enum job job, bool service, bool off, unsigned s
             struct command c = {0};
             if (pidfd < 0 || (job == JOB_STOP && !life_guest_stop(l)))
                 return false;
-            arm_at(l, "nbdkit", kill_kinds[i % 3], call);
+            arm_at(l, "nbdkit", kill_kinds[call % 3], call);
             run_job(l, job, &c);
             killed = disarm(l);
             if (!bury_service(l, pid, pidfd, false))

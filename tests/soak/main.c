@@ -1,7 +1,7 @@
 // soak-round: one round of the soak test. See run, which makes many of them.
 //   soak-round BUILD DIRECTORY [OPTION…]
 //     --seed N  --steps N  --kills  --verbose
-//     --every JOB:WHERE --stride N                  instead: a job killed at every Nth call until it gets to its end;
+//     --every JOB:WHERE --stride N --first N --count N   instead: a job killed at every Nth call until it gets to its end;
 //                                                   JOB: backup checkpoint delete grow stop start; WHERE: command service off
 //     --boundaries N --samples N --full-every N     which cuts
 //     --cut AT:MODE:SEED[:full]                     no new life: this cut of the log in DIRECTORY
@@ -122,6 +122,10 @@ int main(int argc, char **argv)
             setting.every = value;
         else if (!strcmp(argv[i], "--stride"))
             setting.stride = (unsigned)atoi(value);
+        else if (!strcmp(argv[i], "--first"))
+            setting.first = (unsigned)atoi(value);
+        else if (!strcmp(argv[i], "--count"))
+            setting.count = (unsigned)atoi(value);
         else if (!strcmp(argv[i], "--boundaries"))
             cuts.boundaries = (unsigned)atoi(value);
         else if (!strcmp(argv[i], "--samples"))

@@ -12,7 +12,7 @@ struct setting {
     unsigned steps;        // of the scenario
     bool kills;            // processes are killed at random moments and at chosen calls
     const char *every;     // JOB:WHERE: instead of steps, this job killed at every stride-th call; WHERE: command, service, off
-    unsigned stride;
+    unsigned stride, first, count; // which calls; 0: every one, from a random one on, to the end
     bool verbose;
 };
 struct counts {
