@@ -1,6 +1,6 @@
 """What the benchmarks share: running a program and knowing what it cost, pairs that take turns, and the table."""
 
-import json, os, statistics, subprocess, threading, time
+import json, os, signal, statistics, subprocess, threading, time
 
 TICKS = os.sysconf('SC_CLK_TCK')
 
@@ -56,12 +56,12 @@ class Watch(threading.Thread):
 
 
 def run(command, service=None, good=(0,), watch=False, timeout=None, **options):
-    """Runs to the end; a status outside `good` is a Failure with the output. After `timeout` seconds the program
-    is killed and the cost is None."""
+    """Runs to the end; a status outside `good` is a Failure with the output. After `timeout` seconds the program and
+    what it started is killed, and the cost is None."""
     with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, **options) as process:
+                          stderr=subprocess.STDOUT, text=True, start_new_session=bool(timeout), **options) as process:
         watching = Watch(process.pid) if watch else None
-        alarm = threading.Timer(timeout, process.kill) if timeout else None
+        alarm = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL)) if timeout else None
         before, start = cpu_of(service), time.monotonic()
         for helper in filter(None, (watching, alarm)):
             helper.start()
