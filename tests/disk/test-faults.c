@@ -13,7 +13,7 @@
 #include "limited.h"
 #include "torn.h"
 
-enum { SECTOR = 512, BLOCK = 1 << 20, BLOCKS = 12, DISK = BLOCKS * BLOCK, SECTORS = DISK / SECTOR, MAYBE = 16 };
+enum { SECTOR = 512, BLOCK = 1 << 20, BLOCKS = 12, DISK = BLOCKS * BLOCK, SECTORS = DISK / SECTOR, MAYBE = 320 };
 
 static struct rp_error err;
 
