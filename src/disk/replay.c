@@ -179,11 +179,11 @@ static int into_file(struct rp_vhdx *v, const struct scan *scan, uint32_t head, 
     return rp_header_update(v, 2, err);
 }
 
-// What comes next may be as large as two batches: it has the whole log but for the last entry, which stays valid until
-// then.
+// What comes next may be as large as two batches, and half of it written must leave a valid log. But the last entry may need
+// the one before it: so an empty one, which needs nothing, comes first, in the third of the log that is never in use. The
+// rest of the log is free then.
 static int resume(struct rp_vhdx *v, const struct scan *scan, uint32_t head, struct rp_error *err)
 {
-    uint32_t left = scan->sectors - scan->entries[head].length / RP_VHDX_PAGE;
     v->log = (struct rp_log){
         .offset = v->header.log_offset,
         .length = v->header.log_length,
@@ -191,9 +191,12 @@ static int resume(struct rp_vhdx *v, const struct scan *scan, uint32_t head, str
         .sequence = scan->entries[head].sequence + 1,
         .head = following(scan, head) * RP_VHDX_PAGE,
         .last = head * RP_VHDX_PAGE,
-        .batch = rp_entry_capacity(left),
+        .batch = rp_entry_capacity(scan->sectors - 1),
     };
-    return run_in_file(v, scan, head, err);
+    if (run_in_file(v, scan, head, err))
+        return -1;
+    uint64_t size = rp_align_down(v->file_size, RP_VHDX_ALIGN);
+    return rp_log_write(v, &(struct rp_batch){0}, size, size, err) || rp_store_flush(v->store, err) ? -1 : 0;
 }
 
 typedef int replay_fn(struct rp_vhdx *v, const struct scan *scan, uint32_t head, struct rp_error *err);

@@ -288,6 +288,87 @@ static void a_power_cut_during_an_adoption_loses_nothing_that_was_flushed(void *
         }
 }
 
+// A journal of two batches, above a log whose last entry still needs the one before it.
+enum { WIDE_PAGES = 600, WIDE_STEP = 512 }; // of the table, with blocks of 1 MiB
+
+struct wide {
+    struct rp_fs *fs;
+    struct rp_vhdx *disk;
+    unsigned long changes; // of an adoption, after its first sync
+    bool stopping;
+};
+
+// A block of each of so many pages of the table becomes zeros.
+static void zero_pages(struct rp_vhdx *v, uint64_t first)
+{
+    for (uint64_t i = first; i < first + WIDE_PAGES; i++)
+        must(rp_vhdx_zero(v, i * WIDE_STEP * BLOCK, BLOCK, NULL, &err));
+}
+
+static void change_more_and_stop(void *context)
+{
+    struct wide *w = context;
+    zero_pages(w->disk, 3 * WIDE_PAGES);
+    torn_fs_stop_after(w->fs, 0);
+}
+
+static void stop_soon(void *context)
+{
+    struct wide *w = context;
+    if (!w->stopping)
+        torn_fs_stop_after(w->fs, w->changes);
+    w->stopping = true;
+}
+
+static int add_zeros(void *context, uint64_t offset, uint64_t length, enum rp_vhdx_state state)
+{
+    (void)offset;
+    *(uint64_t *)context += state == RP_VHDX_ZERO ? length : 0;
+    return 0;
+}
+
+static void a_power_cut_while_the_largest_journal_is_logged_leaves_a_valid_log(void **state)
+{
+    (void)state;
+    uint64_t random = test_seed();
+    struct rp_vhdx_create create = {.size = 4 * WIDE_PAGES * WIDE_STEP * (uint64_t)BLOCK,
+                                    .block_size = BLOCK,
+                                    .logical_sector = 4096,
+                                    .disk_id = rp_guid_new(),
+                                    .parent_path = "p",
+                                    .parent_data_write_guid = rp_guid_new()};
+    for (unsigned long n = 0; n < 30; n++) {
+        struct wide w = {.fs = torn_fs_new(), .changes = n % 6};
+        must(rp_vhdx_create(w.fs, "d", &create, &err));
+        struct rp_vhdx *v = w.disk = open_shared(w.fs, "d", NULL, NULL);
+        for (uint64_t i = 0; i < 2; i++) {
+            zero_pages(v, i * WIDE_PAGES);
+            must(rp_vhdx_flush(v, &err));
+        }
+        static const uint8_t data[BLOCK];
+        zero_pages(v, 2 * WIDE_PAGES);
+        must(rp_vhdx_write(v, data, BLOCK, BLOCK, &err)); // its flush begins with a sync
+        torn_fs_at_flush(w.fs, change_more_and_stop, &w);
+        struct rp_error why = {0};
+        assert_int_equal(rp_vhdx_flush(v, &why), -1);
+        torn_fs_at_flush(w.fs, NULL, NULL);
+        rp_vhdx_abandon(v);
+        torn_fs_kill(w.fs);
+        torn_fs_at_flush(w.fs, stop_soon, &w);
+        why = (struct rp_error){0};
+        assert_int_equal(adopt(w.fs, "d", &why), -1);
+        torn_fs_at_flush(w.fs, NULL, NULL);
+        torn_fs_cut(w.fs, &random, 32 + (unsigned)random_below(&random, 192));
+        v = rp_vhdx_open(w.fs, "d", RP_VHDX_WRITE, NULL, &err);
+        must(!v);
+        uint64_t zeros = 0;
+        must(rp_vhdx_extents(v, 0, 2 * WIDE_PAGES * WIDE_STEP * (uint64_t)BLOCK, add_zeros, &zeros, &err));
+        assert_int_equal(zeros, 2 * WIDE_PAGES * (uint64_t)BLOCK);
+        rp_vhdx_abandon(v);
+        torn_fs_free(w.fs);
+    }
+}
+
 // ---- what is not its own
 
 static void a_file_that_somebody_else_wrote_is_left_alone(void **state)
@@ -527,6 +608,7 @@ int main(void)
         cmocka_unit_test(nothing_is_lost_by_a_kill_at_any_call),
         cmocka_unit_test(an_adoption_that_is_killed_at_any_call_is_done_again),
         cmocka_unit_test(a_power_cut_during_an_adoption_loses_nothing_that_was_flushed),
+        cmocka_unit_test(a_power_cut_while_the_largest_journal_is_logged_leaves_a_valid_log),
         cmocka_unit_test(a_file_that_somebody_else_wrote_is_left_alone),
         cmocka_unit_test(a_session_that_ends_well_leaves_no_shared_memory),
         cmocka_unit_test(the_session_that_is_adopted_keeps_its_guids),
