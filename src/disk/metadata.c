@@ -225,14 +225,21 @@ static int grow(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, struct r
     return 0;
 }
 
+// Under lock, or for a first look.
+static int check_growth(const struct rp_vhdx *v, uint64_t size, struct rp_error *err)
+{
+    uint64_t now = atomic_load(&v->size);
+    if (size < now || size > RP_VHDX_MAX_SIZE || !rp_is_aligned(size, v->layout.logical_sector) || v->info.fixed)
+        return rp_fail(err, RP_ERR_INVALID, "%s: cannot grow %sfrom %llu to %llu bytes", v->path,
+                       v->info.fixed ? "a fixed disk " : "", (unsigned long long)now, (unsigned long long)size);
+    return 0;
+}
+
 int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
 {
-    if (size < v->info.size || size > RP_VHDX_MAX_SIZE || !rp_is_aligned(size, v->layout.logical_sector) ||
-        v->info.fixed)
-        return rp_fail(err, RP_ERR_INVALID, "%s: cannot grow %sfrom %llu to %llu bytes", v->path,
-                       v->info.fixed
-                           ? "a fixed disk " : "", (unsigned long long)v->info.size, (unsigned long long)size);
-    if (size == v->info.size)
+    if (check_growth(v, size, err))
+        return -1;
+    if (size == atomic_load(&v->size))
         return rp_session_check(v, err);
     if (rp_session_begin(v, RP_SESSION_DATA, err))
         return -1;
@@ -251,11 +258,15 @@ int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
             failed = atomic_load(&v->failed) ? rp_session_check(v, err) : 0;
         }
     }
+    failed = failed || check_growth(v, size, err); // another thread may have been first
+    if (failed || size == v->layout.size) {
+        rp_unlock(v);
+        return failed ? -1 : rp_session_check(v, err);
+    }
     // Until the new place and size are durable no block changes: what a killed process leaves of the table would be of
     // one that no header knows.
-    v->growing = !failed;
-    if (!failed)
-        failed = grow(v, &layout, err);
+    v->growing = true;
+    failed = grow(v, &layout, err);
     rp_unlock(v);
     failed = failed || rp_vhdx_flush(v, err);
     rp_lock(v);

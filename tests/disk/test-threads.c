@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -227,6 +228,43 @@ static void a_disk_grows_while_threads_use_it(void **state)
     assert_int_equal(atomic_load(&failures), 0);
 }
 
+static void *grow_less(void *argument)
+{
+    struct rp_error err = {0};
+    rp_vhdx_grow(argument, 2 * (uint64_t)DISK, &err); // succeeds or is refused
+    return NULL;
+}
+
+static pthread_t other;
+
+static void start_other(void *context)
+{
+    if (!atomic_exchange(&done, true) && !pthread_create(&other, NULL, grow_less, context))
+        usleep(3000); // it saw the old size
+}
+
+static void a_disk_that_two_threads_grow_never_shrinks(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 16; i++) {
+        struct rp_error err = {0};
+        struct rp_fs *fs = torn_fs_new();
+        struct rp_vhdx_create create = {.size = DISK, .block_size = BLOCK};
+        assert_int_equal(rp_vhdx_create(fs, "disk", &create, &err), 0);
+        disk = rp_vhdx_open(fs, "disk", RP_VHDX_WRITE, NULL, &err);
+        assert_non_null(disk);
+        assert_int_equal(rp_vhdx_write(disk, (uint8_t[SECTOR]){1}, SECTOR, 0, &err), 0); // growing begins with a sync
+        atomic_store(&done, false);
+        torn_fs_at_flush(fs, start_other, disk);
+        assert_int_equal(rp_vhdx_grow(disk, 4 * (uint64_t)DISK, &err), 0);
+        pthread_join(other, NULL);
+        torn_fs_at_flush(fs, NULL, NULL);
+        assert_int_equal(rp_vhdx_info(disk)->size, 4 * (uint64_t)DISK);
+        assert_int_equal(rp_vhdx_close(disk, &err), 0);
+        torn_fs_free(fs);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +272,7 @@ int main(void)
         cmocka_unit_test(threads_share_a_differencing_disk),
         cmocka_unit_test(what_threads_wrote_outlives_their_process),
         cmocka_unit_test(a_disk_grows_while_threads_use_it),
+        cmocka_unit_test(a_disk_that_two_threads_grow_never_shrinks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
