@@ -145,6 +145,9 @@ void rp_cli_print_error(const struct rp_cli *cli, const struct rp_error *err);
 // A whole document, indented (takes `value`); and one line of a stream of objects.
 void rp_cli_print_json(json_t *value);
 void rp_cli_print_json_line(json_t *value);
+// A list, one item after the other: all of a long one as one value would take much memory.
+void rp_cli_print_json_item(json_t *value, bool first);
+void rp_cli_print_json_end(bool empty);
 // A json string from text that may be hostile: broken UTF-8 becomes U+FFFD. NULL gives null.
 json_t *rp_cli_json_text(const char *text);
 

@@ -142,6 +142,15 @@ void rp_cli_print_json(json_t *value)
     json_decref(value);
 }
 
+void rp_cli_print_json_item(json_t *value, bool first)
+{
+    fputs(first ? "[\n" : ",\n", stdout);
+    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    json_decref(value);
+}
+
+void rp_cli_print_json_end(bool empty) { fputs(empty ? "[]\n" : "\n]\n", stdout); }
+
 void rp_cli_print_json_line(json_t *value)
 {
     json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));

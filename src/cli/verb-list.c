@@ -27,16 +27,6 @@ static void add_row(struct rp_cli_table *table, const struct rp_point *point)
     rp_cli_cell(table, "%s", point->reason ? point->reason : "");
 }
 
-// One after the other: all of them as one JSON value would take much more memory than the points themselves.
-static void print_item(const struct rp_point *point, bool *any)
-{
-    json_t *json = rp_point_json(point);
-    RP_AUTO_FREE char *text = json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    json_decref(json);
-    rp_cli_print("%s%s", *any ? ",\n" : "[\n", text);
-    *any = true;
-}
-
 static int run(struct rp_cli *cli, struct rp_error *err)
 {
     RP_CLEANUP(rp_repo_close_p) struct rp_repo *repo = rp_cli_open_repo(cli, err);
@@ -54,12 +44,13 @@ static int run(struct rp_cli *cli, struct rp_error *err)
         if (vm_id && (!points.items[i].vm_id || strcmp(points.items[i].vm_id, vm_id)))
             continue;
         if (cli->json)
-            print_item(&points.items[i], &any);
+            rp_cli_print_json_item(rp_point_json(&points.items[i]), !any);
         else
             add_row(table, &points.items[i]);
+        any = true;
     }
     if (cli->json) {
-        rp_cli_print(any ? "\n]\n" : "[]\n");
+        rp_cli_print_json_end(!any);
         rp_cli_table_drop(table);
     } else {
         rp_cli_table_print(table);
