@@ -97,7 +97,7 @@ static void check(struct world *w, struct rp_vhdx *v)
 static uint64_t file_size(struct world *w)
 {
     RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(w->fs, "disk", RP_OPEN_READ, &err);
-    uint64_t size;
+    uint64_t size = 0;
     must(!store || rp_store_size(store, &size, &err));
     return size;
 }
@@ -270,7 +270,7 @@ static void a_disk_that_was_compacted_can_be_written_to_at_once(void **state)
     (void)state;
     struct world w = {.random = test_seed(), .fs = torn_fs_new(), .model = malloc(DISK), .buffer = malloc(DISK), .block = MIB};
     struct rp_vhdx_create create = {.size = DISK, .block_size = MIB};
-    uint64_t before, after;
+    uint64_t before = 0, after = 0;
     must(rp_vhdx_create(w.fs, "disk", &create, &err));
     struct rp_vhdx *v = open_disk(&w, RP_VHDX_WRITE);
     fill(&w, v, 12);
