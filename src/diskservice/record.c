@@ -94,7 +94,7 @@ static int decode_body(struct rp_cursor *c, struct rp_record *record)
     uint32_t disks = rp_cursor_le32(c), frozen = rp_cursor_le32(c), scratch = rp_cursor_le32(c);
     record->last.operation = rp_cursor_guid(c);
     record->last.pause_ns = rp_cursor_le64(c);
-    if (c->failed || !version || version > VERSION || !record->generation || disks > RP_ENGINE_MAX_DISKS ||
+    if (c->failed || version != VERSION || !record->generation || disks > RP_ENGINE_MAX_DISKS ||
         frozen > RP_ENGINE_MAX_DISKS || scratch > RP_RECORD_MAX_SCRATCH)
         return -1;
     for (uint32_t i = 0; i < disks && !c->failed; i++) {
@@ -117,7 +117,7 @@ static int decode_body(struct rp_cursor *c, struct rp_record *record)
     }
     for (uint32_t i = 0; i < scratch && !c->failed; i++)
         record->scratch[record->scratch_count++] = get_path(c);
-    uint32_t merging = version >= 2 ? rp_cursor_le32(c) : 0;
+    uint32_t merging = rp_cursor_le32(c);
     if (merging > RP_RECORD_MAX_MERGING)
         return -1;
     for (uint32_t i = 0; i < merging && !c->failed; i++)

@@ -60,27 +60,20 @@ static void a_record_reads_back_as_it_was_written(void **state)
     rp_fs_memory_free(fs);
 }
 
-static void a_record_of_the_first_version_is_read(void **state)
+static void a_record_of_another_version_is_not_read(void **state)
 {
     (void)state;
     RP_CLEANUP(rp_record_clear) struct rp_record record, read;
     RP_CLEANUP(rp_buf_clear) struct rp_buf slot = {0};
     fill(&record);
     record.generation = 7;
-    while (record.merging_count)
-        rp_record_drop_merging(&record, 0);
     assert_int_equal(rp_record_encode(&record, &slot, NULL), 0);
-    // it had no list of files that are being merged, not even its length
-    slot.size -= 4;
-    rp_put_le32(slot.data + 12, (uint32_t)slot.size);
-    rp_put_le32(slot.data + 40, 1);
-    rp_put_le32(slot.data + 8, rp_crc32c_skip(slot.data, slot.size, 8));
-    assert_int_equal(rp_record_decode(slot.data, slot.size, &read, NULL), 0);
-    assert_equal(&record, &read);
-    rp_put_le32(slot.data + 40, 3);
-    rp_put_le32(slot.data + 8, rp_crc32c_skip(slot.data, slot.size, 8));
-    struct rp_record later;
-    assert_int_equal(rp_record_decode(slot.data, slot.size, &later, NULL), -1);
+    for (uint32_t version = 1; version <= 3; version += 2) {
+        rp_put_le32(slot.data + 40, version);
+        rp_put_le32(slot.data + 8, rp_crc32c_skip(slot.data, slot.size, 8));
+        assert_int_equal(rp_record_decode(slot.data, slot.size, &read, NULL), -1);
+        rp_record_clear(&read);
+    }
 }
 
 static void flip(struct rp_fs *fs, uint64_t offset)
@@ -177,7 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_record_reads_back_as_it_was_written),
-        cmocka_unit_test(a_record_of_the_first_version_is_read),
+        cmocka_unit_test(a_record_of_another_version_is_not_read),
         cmocka_unit_test(a_torn_slot_leaves_the_generation_before),
         cmocka_unit_test(a_crash_while_writing_leaves_the_old_record_or_the_new_one),
         cmocka_unit_test(hostile_records_are_refused),
