@@ -16,12 +16,13 @@ typedef int rp_backend_list_fn(void *context, const char *name, uint64_t size); 
 
 // Names are relative paths of [a-z0-9._-] with '/'. All calls are thread safe.
 struct rp_backend_ops {
-    // Durable at return. RP_ERR_EXISTS when the name is taken (then nothing changed); RP_ERR_NO_SPACE leaves nothing.
+    // Durable at return. RP_ERR_EXISTS when the name is taken (then nothing changed, and what is there is durable);
+    // RP_ERR_NO_SPACE leaves nothing.
     int (*put)(struct rp_backend *backend, const char *name, const void *data, size_t size, struct rp_error *err);
     // Exactly `size` bytes from `offset`; an object that is shorter is RP_ERR_CORRUPT, none is RP_ERR_NOT_FOUND.
     int (*get)(struct rp_backend *backend, const char *name, uint64_t offset, void *data, size_t size, struct rp_error *err);
     int (*size)(struct rp_backend *backend, const char *name, uint64_t *size, struct rp_error *err);
-    // Every object whose name starts with the folder `prefix` ("packs/"), in any order.
+    // Every object whose name starts with the folder `prefix` ("packs/"), in any order; durable, all of them, at return.
     int (*list)(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context, struct rp_error *err);
     // Gone already is fine.
     int (*remove)(struct rp_backend *backend, const char *name, struct rp_error *err);

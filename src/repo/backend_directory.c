@@ -75,6 +75,12 @@ static int take_name(int directory, const char *temporary, const char *name)
     return 0;
 }
 
+// Who hears that an object is there relies on it, as if he had written it.
+static int name_taken(struct rp_backend *backend, const char *name, const char *folder, struct rp_error *err)
+{
+    return sync_folder(backend, folder, err) ? -1 : rp_fail_sys(err, EEXIST, "%s/%s: write", backend->location, name);
+}
+
 static int directory_put(struct rp_backend *backend, const char *name, const void *data, size_t size,
                          struct rp_error *err)
 {
@@ -86,7 +92,7 @@ static int directory_put(struct rp_backend *backend, const char *name, const voi
         return -1;
     struct stat taken;
     if (fstatat(fd_of(backend), name, &taken, AT_SYMLINK_NOFOLLOW) == 0) // the usual case, found cheaply
-        return rp_fail_sys(err, EEXIST, "%s/%s: write", backend->location, name);
+        return name_taken(backend, name, folder, err);
     struct rp_guid random = rp_guid_new();
     snprintf(temporary, sizeof temporary, "tmp/%s", rp_guid_format(&random, guid));
     int failed = rp_whole_file_write(fd_of(backend), temporary, data, size);
@@ -102,6 +108,8 @@ static int directory_put(struct rp_backend *backend, const char *name, const voi
         failed = take_name(fd_of(backend), temporary, name) ? errno : 0;
     if (failed) {
         unlinkat(fd_of(backend), temporary, 0);
+        if (failed == EEXIST)
+            return name_taken(backend, name, folder, err);
         return rp_fail_sys(err, failed, "%s/%s: write", backend->location, name);
     }
     return sync_folder(backend, folder, err);
@@ -171,6 +179,9 @@ static int list_folder(struct rp_backend *backend, const char *folder, unsigned 
             result = each(context, name, (uint64_t)st.st_size) ? 1 : 0;
         }
     }
+    // A name that a killed writer gave, and did not sync, is one that a power cut can take back.
+    if (result >= 0 && fsync(dirfd(dir)) && errno != EROFS && errno != EINVAL)
+        result = rp_fail_sys(err, errno, "%s/%s: sync", backend->location, folder);
     closedir(dir);
     return result;
 }
