@@ -102,6 +102,7 @@ void world_start(struct world *w, uint64_t seed, uint64_t size)
     *w = (struct world){.fs = crashfs_new(), .gate = rp_gate_new(), .seed = seed, .size = size, .depth = 1, .time = 1,
                         .shm = "/dev/shm/rct-test-XXXXXX", .share = seed % 2};
     pthread_mutex_init(&w->records, NULL);
+    pthread_rwlock_init(&w->held, NULL);
     assert_non_null(mkdtemp(w->shm));
     struct rp_guid disk_id = rp_guid_new();
     fake_disk_new(&w->layers[0].disk, size, &disk_id);
@@ -116,6 +117,7 @@ void world_end(struct world *w)
     rp_gate_free(w->gate);
     crashfs_free(w->fs);
     pthread_mutex_destroy(&w->records);
+    pthread_rwlock_destroy(&w->held);
 }
 
 static void mark_truth(struct world *w, uint64_t offset, uint64_t length)
@@ -169,8 +171,11 @@ int world_write(struct world *w, uint64_t offset, uint64_t length)
     while (!rp_rct_covered(w->layers[0].rct, offset, length)) {
         struct rp_rct *leaf = w->layers[0].rct;
         note_cover(w, &w->layers[0].regions, offset, length);
+        pthread_rwlock_rdlock(&w->held);
         rp_gate_leave(w->gate, token);
-        if (rp_rct_cover(leaf, offset, length, &err))
+        int failed = rp_rct_cover(leaf, offset, length, &err);
+        pthread_rwlock_unlock(&w->held);
+        if (failed)
             return stopped(w, &err);
         token = rp_gate_enter(w->gate);
     }
@@ -274,7 +279,9 @@ static int merge_locked(struct world *w, size_t i)
     memmove(w->layers + i, w->layers + i + 1, (--w->depth - i) * sizeof *w->layers);
     if (i)
         rp_gate_open(w->gate);
+    pthread_rwlock_wrlock(&w->held);
     rp_rct_abandon(gone);
+    pthread_rwlock_unlock(&w->held);
     if (gone_shared)
         rp_shm_remove(rp_shm_open(w->shm, rp_path_name(gone_path), NULL));
     int failed = rp_rct_remove(w->fs, gone_path, &err);

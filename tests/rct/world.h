@@ -47,6 +47,7 @@ struct world {
     char shm[32];  // folder on tmpfs
     bool share;    // trackers are shared
     pthread_mutex_t records; // what the writers note in `regions`
+    pthread_rwlock_t held;   // for reading: a writer who has left the gate to cover still uses the leaf that he saw
     uint64_t seed;
     uint64_t size;
     struct layer layers[WORLD_LAYERS]; // [0] is the leaf
