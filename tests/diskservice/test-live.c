@@ -193,7 +193,7 @@ static void a_pause_that_nobody_can_keep_is_taken_in_the_end(void **state)
     set_up(&s);
     checkpoint(&s);
     write_much(&s, 16);
-    vm_merge_in_rounds(s.engine); // within a millisecond, while requests of a megabyte come in
+    vm_merge_by(s.engine, true); // within a millisecond, while requests of a megabyte come in
     start_writers(&s, writers, 256, 0);
     merge_leaf(&s);
     stop_writers(&s, writers);

@@ -182,7 +182,7 @@ static void restart_clean(struct scene *s)
     ask_for_changes(s, NULL);
     s->engine = vm_open(s->fs, VM_DIRECTORY);
     if (dice(s, 2))
-        vm_merge_in_rounds(s->engine);
+        vm_merge_by(s->engine, true);
     for (size_t i = 0; i < DISKS; i++) {
         struct rp_engine_disk facts;
         rp_engine_disk(s->engine, i, &facts);

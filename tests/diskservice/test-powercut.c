@@ -74,8 +74,7 @@ static void crash(struct scene *s, bool power_cut)
     rp_engine_abandon(s->engine);
     crashfs_restart(s->fs, power_cut, &s->seed);
     s->engine = vm_open(s->fs, VM_DIRECTORY);
-    if (s->rounds)
-        vm_merge_in_rounds(s->engine);
+    vm_merge_by(s->engine, s->rounds);
 }
 
 // What the disk holds, and that every id still answers and misses nothing.
@@ -225,8 +224,7 @@ static void leftovers_of_a_stopped_checkpoint_are_gone_after_the_next_start(void
 static void start_rounds(struct scene *s, uint64_t seed, bool rounds)
 {
     scene_start(s, CHECKPOINTS, seed);
-    if ((s->rounds = rounds))
-        vm_merge_in_rounds(s->engine);
+    vm_merge_by(s->engine, s->rounds = rounds);
 }
 
 // Merges `victim` (0 the lowest child) with a stop at every call; with a `step` of 2, at every other one, by the seed.

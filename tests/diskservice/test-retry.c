@@ -31,8 +31,7 @@ static void scene_start(struct scene *s, uint64_t seed)
     *s = (struct scene){.fs = crashfs_new(), .rounds = seed % 2, .seed = seed};
     vm_create(s->fs, VM_DIRECTORY, 1, SIZE);
     s->engine = vm_open(s->fs, VM_DIRECTORY);
-    if (s->rounds)
-        vm_merge_in_rounds(s->engine);
+    vm_merge_by(s->engine, s->rounds);
     model_new(&s->now, SIZE);
     assert_int_equal(model_change_some(&s->now, s->engine, 0, 6, &s->seed), 0);
     for (size_t i = 0; i < CHECKPOINTS; i++) {
@@ -77,8 +76,7 @@ static void restart(struct scene *s, enum ending ending)
         rp_engine_abandon(s->engine);
     crashfs_restart(s->fs, ending == POWER_CUT, &s->seed);
     s->engine = vm_open(s->fs, VM_DIRECTORY);
-    if (s->rounds)
-        vm_merge_in_rounds(s->engine);
+    vm_merge_by(s->engine, s->rounds);
 }
 
 static unsigned long calls_of_merge(uint64_t seed, size_t victim)

@@ -85,7 +85,7 @@ static void restart(struct life *l)
         rp_error_clear(&err);
     }
     if (test_random(&l->random) % 2)
-        vm_merge_in_rounds(l->engine);
+        vm_merge_by(l->engine, true);
 }
 
 static void check(struct life *l)

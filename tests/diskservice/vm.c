@@ -1,6 +1,7 @@
 #include "diskservice/chains.h"
 #include "vm.h"
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -175,9 +176,9 @@ void model_check_changes(const struct model *before, const struct model *after, 
 
 struct rp_guid vm_operation(void) { return rp_guid_new(); }
 
-void vm_merge_in_rounds(struct rp_engine *engine)
+void vm_merge_by(struct rp_engine *engine, bool rounds)
 {
-    struct rp_engine_merge_options options = {.pause_ms = 1, .checkpoint_ms = 1, .reader_ms = 1};
+    struct rp_engine_merge_options options = {.pause_ms = rounds ? 1 : UINT_MAX, .checkpoint_ms = 1, .reader_ms = 1};
     rp_engine_set_merge_options(engine, &options);
 }
 

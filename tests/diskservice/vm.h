@@ -12,8 +12,8 @@
 void vm_create(struct rp_fs *fs, const char *directory, size_t disks, uint64_t size);
 // As rp_engine_open, but fails the test when it fails.
 struct rp_engine *vm_open(struct rp_fs *fs, const char *directory);
-// As if the guest wrote so much that a leaf can only be merged in rounds.
-void vm_merge_in_rounds(struct rp_engine *engine);
+// A leaf is merged in rounds, as if the guest wrote much; or in one go, however much there is.
+void vm_merge_by(struct rp_engine *engine, bool rounds);
 // No file that a merge or a checkpoint made and left behind: everything that the record lists as such is gone or in a chain.
 void vm_no_leftovers(struct rp_engine *engine, struct rp_fs *fs, const char *directory);
 char *vm_leaf(struct rp_engine *engine, size_t disk); // path; free it
