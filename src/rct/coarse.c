@@ -343,13 +343,10 @@ int rp_rct_coarse_set(struct rp_rct_coarse *c, uint64_t first, uint64_t last, st
     pthread_mutex_lock(&c->lock);
     for (;;) {
         struct rp_rct_generation *g = atomic_load(&c->current); // anew each time: a flush may have begun the next one
-        if (!g || first >= c->regions)
+        if (!g || all_set(g, first, last))
             break;
-        last = rp_min64(last, c->regions - 1);
-        if (all_set(g, first, last))
-            break;
-        if (c->failed) {
-            failed = refused(c, err);
+        if (c->failed || last >= c->regions) {
+            failed = c->failed ? refused(c, err) : rp_fail(err, RP_ERR_INVALID, "%s: has no such region", c->path);
             break;
         }
         for (uint64_t r = first, end = ahead_of(c, g, first, last); r <= end; r++)

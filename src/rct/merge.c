@@ -111,6 +111,8 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
 
     uint64_t child_size = atomic_load(&child->virtual_size);
     if (child_size > atomic_load(&parent->virtual_size)) {
+        if (rp_rct_coarse_grow(&parent->coarse, child_size, err))
+            return -1;
         atomic_store(&parent->virtual_size, child_size); // what is new counts as changed in the child
         rp_rct_fit_bitmap(parent);
     }
