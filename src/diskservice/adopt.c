@@ -11,13 +11,27 @@
 // Says that a sync failed. As long as this boot lasts, what the page cache says of these files is not what the disk holds.
 #define FAILED_NAME "failed"
 
+static void no_shared_memory(const struct rp_error *why)
+{
+    rp_log(RP_LOG_WARNING, "no shared memory, so a killed disk service loses what was not flushed: %s", why->text);
+}
+
 char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory)
 {
     struct rp_error err = {0};
     char *directory = fs == rp_fs_posix() ? rp_shm_directory(vm_directory, &err) : NULL;
     if (err.code)
-        rp_log(RP_LOG_WARNING, "no shared memory, so a killed disk service loses what was not flushed: %s", err.text);
+        no_shared_memory(&err);
     return directory;
+}
+
+void rp_engine_make_shm(struct rp_engine *engine, const char *directory)
+{
+    struct rp_error err = {0};
+    if (directory && rp_shm_make(directory, &err))
+        no_shared_memory(&err);
+    else if (directory)
+        engine->shm_directory = rp_xstrdup(directory);
 }
 
 static bool has_files(const char *directory)
@@ -35,7 +49,7 @@ static bool has_files(const char *directory)
 bool rp_engine_left_behind(struct rp_fs *fs, const char *vm_directory)
 {
     RP_AUTO_FREE char *path = rp_path_join(vm_directory, RP_ENGINE_LOCK);
-    // An engine that ends leaves an empty lock file. So nothing is made in shared memory to find out that nothing is there.
+    // An engine that ends leaves an empty lock file.
     RP_CLEANUP(rp_store_close_p) struct rp_store *lock = fs == rp_fs_posix() ? rp_fs_open(fs, path, RP_OPEN_READ, NULL) : NULL;
     uint64_t size = 0;
     if (!lock || rp_store_size(lock, &size, NULL) || !size)

@@ -122,7 +122,6 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
     struct rp_engine *engine = rp_xcalloc(1, sizeof *engine);
     engine->fs = fs;
     engine->directory = rp_xstrdup(vm_directory);
-    engine->shm_directory = shm_directory ? rp_xstrdup(shm_directory) : NULL;
     engine->gate = rp_gate_new();
     pthread_mutex_init(&engine->flushing, NULL);
     pthread_mutex_init(&engine->chains, NULL);
@@ -130,7 +129,10 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
     pthread_cond_init(&engine->changed, NULL);
     engine->merge_throttle = rp_throttle_new();
     int failed = take_vm_lock(engine, err) || rp_record_read(fs, vm_directory, &engine->record, err) ||
-                 confirm_record(engine, err) || rp_engine_adopt(engine, err);
+                 confirm_record(engine, err);
+    if (!failed)
+        rp_engine_make_shm(engine, shm_directory);
+    failed = failed || rp_engine_adopt(engine, err);
     for (size_t i = 0; !failed && i < engine->record.count; i++) {
         engine->count++;
         failed = open_disk(engine, &engine->record.disks[i], &engine->disks[i], err);
@@ -149,8 +151,8 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
     engine->generation = engine->record.generation;
     engine->opened = true;
     rp_switch_open(engine);
-    if (shm_directory)
-        rp_shm_clean(shm_directory); // what was adopted, or is of no use
+    if (engine->shm_directory)
+        rp_shm_clean(engine->shm_directory); // what was adopted, or is of no use
     rp_flusher_start(engine);
     return engine;
 }
@@ -209,6 +211,8 @@ int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
     rp_switch_close(engine, clean);
     if (clean && engine->shm_directory)
         rp_shm_clean(engine->shm_directory);
+    else if (engine->shm_directory)
+        rmdir(engine->shm_directory); // if there is nothing in it
     if (clean)
         rp_store_truncate(engine->lock, 0, NULL); // see rp_engine_left_behind
     free_engine(engine);

@@ -22,8 +22,8 @@ struct rp_engine;
 // `shm_directory` (io/shm.h): where what is not in the files yet is kept from now on, so that a mere kill loses nothing that
 // was acknowledged; what a killed service left there is first brought into the files. NULL: a kill counts like a power cut.
 struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, const char *shm_directory, struct rp_error *err);
-// That folder for a VM whose files are on the machine's file system: malloc'ed. NULL for others, and where none can be had
-// (then the log says why).
+// The name of that folder for a VM whose files are on the machine's file system: malloc'ed. NULL for others, and where there
+// can be none (then the log says why). rp_engine_open makes it.
 char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory);
 // Whether an engine was killed and left something there, which the next open brings into the files. Also true for one that
 // lives and works on them; opening them will tell.

@@ -39,12 +39,17 @@ char *rp_shm_directory(const char *directory, struct rp_error *err)
         rp_fail_sys(err, errno, "%s", directory);
         return NULL;
     }
-    RP_AUTO_FREE char *ours = rp_xasprintf("/dev/shm/refpoint-%lu", (unsigned long)geteuid());
-    char *path = rp_xasprintf("%s/%" PRIxMAX "-%" PRIxMAX, ours, (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
-    if (!make_private_directory(ours, err) && !make_private_directory(path, err))
-        return path;
-    free(path);
-    return NULL;
+    return rp_xasprintf("/dev/shm/refpoint-%lu/%" PRIxMAX "-%" PRIxMAX, (unsigned long)geteuid(), (uintmax_t)st.st_dev,
+                        (uintmax_t)st.st_ino);
+}
+
+int rp_shm_make(const char *directory, struct rp_error *err)
+{
+    RP_AUTO_FREE char *above = rp_xasprintf("%.*s", (int)(strrchr(directory, '/') - directory), directory);
+    struct stat st;
+    // What everybody may write to, as /dev/shm, is fine above it, as long as nobody may rename what is ours.
+    bool common = !lstat(above, &st) && S_ISDIR(st.st_mode) && !st.st_uid && st.st_mode & S_ISVTX;
+    return (!common && make_private_directory(above, err)) || make_private_directory(directory, err) ? -1 : 0;
 }
 
 // Opens and locks the file that has the name now. -1: err, or (without O_CREAT) NOT_FOUND.

@@ -17,8 +17,11 @@
 struct rp_shm;
 
 // The folder for the shared memory of what is kept in `directory` (a VM's folder): /dev/shm/refpoint-<uid>/<device>-<inode>.
-// Made if it is not there, for us alone (mode 0700); PERMISSION when it belongs to somebody else. malloc'ed; NULL on failure.
+// Only its name: asking makes nothing. malloc'ed; NULL on failure.
 char *rp_shm_directory(const char *directory, struct rp_error *err);
+// Makes that folder, and the one it is in, if they are not there, for us alone (mode 0700); PERMISSION when one belongs to
+// somebody else. By who has the lock of what is kept in it, because rp_shm_clean takes it away.
+int rp_shm_make(const char *directory, struct rp_error *err);
 
 // An empty file of `size` bytes, all zeros, that replaces an older one of that name. Memory is taken when it is reserved, so
 // `size` may be generous. BUSY when a living process has the older one.

@@ -104,8 +104,12 @@ static void a_folder_has_one_place_and_a_file_on_a_disk_is_refused(void **state)
     char *one = rp_shm_directory("/usr", &err), *same = rp_shm_directory("/usr/", &err), *other = rp_shm_directory(*state, &err);
     assert_string_equal(one, same);
     assert_string_not_equal(one, other);
-    rp_shm_clean(one);
+    struct stat made;
+    assert_int_equal(stat(other, &made), -1); // asking makes nothing
+    assert_int_equal(rp_shm_make(other, &err) || rp_shm_make(other, &err) || stat(other, &made), 0);
+    assert_int_equal(made.st_mode & 07777, 0700);
     rp_shm_clean(other);
+    assert_int_equal(stat(other, &made), -1);
     free(one);
     free(same);
     free(other);

@@ -48,7 +48,6 @@ static void empty_shm(const char *directory)
 
 static struct rp_engine *open_shared(struct rp_fs *fs, const char *shm, struct rp_error *err)
 {
-    mkdir(shm, 0700); // a clean close has removed it
     return rp_engine_open(fs, VM_DIRECTORY, shm, err);
 }
 
@@ -67,6 +66,35 @@ static enum rp_rct_verdict verdict_of(struct rp_engine *engine)
     rp_engine_disk(engine, 0, &facts);
     free(facts.leaf_path);
     return facts.verdict;
+}
+
+static bool is_there(const char *path)
+{
+    struct stat st;
+    return !stat(path, &st);
+}
+
+static void a_folder_in_shared_memory_comes_and_goes_with_its_engine(void **state)
+{
+    (void)state;
+    RP_AUTO_FREE char *shm = new_shm();
+    struct rp_error err = {0};
+    rmdir(shm);
+    struct rp_fs *fs = crashfs_new();
+    vm_create(fs, VM_DIRECTORY, 1, SIZE);
+    struct rp_engine *engine = rp_engine_open(fs, VM_DIRECTORY, shm, &err);
+    assert_non_null(engine);
+    assert_true(is_there(shm));
+    assert_null(rp_engine_open(fs, VM_DIRECTORY, shm, &err)); // the second one has nothing to do with it
+    assert_int_equal(err.code, RP_ERR_BUSY);
+    assert_true(is_there(shm));
+    RP_AUTO_FREE char *leaf = vm_leaf(engine, 0);
+    assert_int_equal(rp_engine_close(engine, NULL), 0);
+    assert_false(is_there(shm));
+    assert_int_equal(rp_fs_unlink(fs, leaf, NULL), 0);
+    assert_null(rp_engine_open(fs, VM_DIRECTORY, shm, NULL));
+    assert_false(is_there(shm));
+    crashfs_free(fs);
 }
 
 // ---- a kill, and a power cut while the next engine takes over
@@ -606,6 +634,7 @@ int main(void)
     rp_log_set_sink(listen);
     rp_log_set_level(RP_LOG_INFO);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_folder_in_shared_memory_comes_and_goes_with_its_engine),
         cmocka_unit_test(a_power_cut_while_a_killed_engine_is_taken_over_loses_nothing_that_was_flushed),
         cmocka_unit_test(a_full_file_system_is_one_message_and_costs_nothing_that_was_written),
         cmocka_unit_test(a_failed_sync_is_final_and_the_next_open_trusts_only_the_disk),
