@@ -217,6 +217,41 @@ static void growth_loses_no_region(void **state)
     close_disk(&d);
 }
 
+static void a_parent_that_grows_by_a_merge_has_regions_for_it(void **state)
+{
+    (void)state;
+    for (int prepared = 0; prepared < 2; prepared++) {
+        struct disk d = new_disk("d"), child = {.path = "c"};
+        open_disk(&d);
+        fake_disk_new(&child.facts, SIZE, &d.facts.disk_id);
+        struct rp_vhdx_session session = fake_session();
+        assert_non_null(child.rct = rp_rct_prepare_child(d.rct, "c", &child.facts, &session, NULL));
+        rp_rct_seal(d.rct);
+        assert_int_equal(rp_rct_freeze(d.rct, &d.facts, NULL), 0);
+        session = fake_session();
+        if (prepared)
+            assert_int_equal(rp_rct_prepare_merge(child.rct, d.rct, &d.facts, &session, NULL), 0);
+        assert_int_equal(rp_rct_grow(child.rct, 20 * RP_GIB, NULL), 0);
+        assert_int_equal(rp_rct_merge(child.rct, d.rct, &d.facts, &session, NULL), 0);
+        fake_disk_written(&d.facts, &session);
+        d.facts.virtual_size = 20 * RP_GIB;
+        rp_rct_merged(d.rct);
+        assert_int_equal(rp_rct_thaw(d.rct, NULL), 0);
+        rp_rct_abandon(child.rct);
+        struct rp_rct_id id = seal_disk(&d);
+        write_disk(&d, 19 * RP_GIB, 512);
+        cut_power(&d);
+        assert_int_equal(open_disk(&d), RP_RCT_UNCLEAN);
+        struct rp_ranges r = {0};
+        assert_int_equal(rp_rct_query(&d.rct, 1, &id, 0, 20 * RP_GIB, &r, NULL), 0);
+        assert_int_equal(rp_ranges_total(&r), REGION_SIZE);
+        rp_ranges_clear(&r);
+        close_disk(&d);
+        rp_rct_remove(fs, "d", NULL);
+        rp_rct_remove(fs, "c", NULL);
+    }
+}
+
 // More growths than the header can tell apart: what had to make room is in the array before the header is without it.
 static void many_growths_are_durable(void **state)
 {
@@ -501,6 +536,7 @@ int main(void)
         TEST(a_child_begins_with_the_regions_that_its_parent_used),
         TEST(growth_reaches_the_bitmap),
         TEST(growth_loses_no_region),
+        TEST(a_parent_that_grows_by_a_merge_has_regions_for_it),
         TEST(many_growths_are_durable),
         TEST(a_bitmap_that_is_not_ours_is_left_alone),
         TEST(a_damaged_bitmap_never_hides_a_change),

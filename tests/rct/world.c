@@ -145,8 +145,6 @@ static void note_write(struct world *w, struct regions *r, uint64_t offset, uint
     pthread_mutex_lock(&w->records);
     for (size_t i = region_of(offset); i <= region_of(offset + length - 1); i++)
         r->written[i] = true;
-    for (uint64_t unit = offset / WORLD_UNIT; unit <= (offset + length - 1) / WORLD_UNIT; unit++)
-        r->news |= atomic_load(&w->changed[unit]) != w->time;
     pthread_mutex_unlock(&w->records);
 }
 
@@ -178,6 +176,8 @@ int world_write(struct world *w, uint64_t offset, uint64_t length)
         if (failed)
             return stopped(w, &err);
         token = rp_gate_enter(w->gate);
+        if (leaf == w->layers[0].rct) // perhaps in the generation of a flush that began meanwhile
+            note_cover(w, &w->layers[0].regions, offset, length);
     }
     world_mark(w, offset, length);
     rp_gate_leave(w->gate, token);
@@ -292,21 +292,18 @@ int world_flush(struct world *w)
 {
     struct rp_error err = {0};
     struct regions *r = &w->layers[0].regions;
+    // With nothing set, a new generation may or may not begin: then the older records stay as well.
+    bool turns = rp_rct_exposed(w->layers[0].rct) > 0;
     pthread_mutex_lock(&w->records);
-    bool turns = r->news;
-    for (size_t i = 0; i < WORLD_REGIONS; i++)
-        turns |= r->set[i];
-    if (turns) {
-        memcpy(r->before, r->written, sizeof r->before);
-        memset(r->written, 0, sizeof r->written);
-        memset(r->asked, 0, sizeof r->asked);
-        r->news = false;
+    for (size_t i = 0; i < WORLD_REGIONS; i++) {
+        r->before[i] = r->written[i] || (r->before[i] && !turns);
+        r->written[i] = r->asked[i] = false;
     }
     pthread_mutex_unlock(&w->records);
     if (rp_rct_flush(w->layers[0].rct, w->gate, &err))
         return stopped(w, &err);
     pthread_mutex_lock(&w->records);
-    for (size_t i = 0; i < WORLD_REGIONS && turns; i++) // what was in use, and what was asked for meanwhile
+    for (size_t i = 0; i < WORLD_REGIONS; i++) // what was in use, and what was asked for meanwhile
         r->set[i] = r->before[i] || r->asked[i] || r->written[i];
     pthread_mutex_unlock(&w->records);
     return 0;

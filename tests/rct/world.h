@@ -19,7 +19,6 @@ struct regions {
     bool set[WORLD_REGIONS];
     bool asked[WORLD_REGIONS];                          // since the last flush began
     bool written[WORLD_REGIONS], before[WORLD_REGIONS]; // since then; since the one before that
-    bool news;                                          // something changed since then for the first time in its epoch
 };
 
 struct layer {
