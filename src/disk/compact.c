@@ -197,7 +197,7 @@ int rp_vhdx_compact(struct rp_vhdx *v, bool change, uint64_t *before, uint64_t *
         return -1;
     struct rp_error why = {0};
     int failed = run(v, &plan, progress, context, &why);
-    if (rp_session_end(v, &why)) // also after a failure: what the table says is right at any moment
+    if (rp_vhdx_freeze(v, &why)) // also after a failure: what the table says is right at any moment
         failed = -1;
     if (failed && err && err->code == RP_OK)
         *err = why;

@@ -122,7 +122,6 @@ static void lower_end(struct rp_space *space)
 int rp_space_cut(struct rp_vhdx *v, struct rp_error *err)
 {
     lower_end(&v->space);
-    v->space.flushed = v->space.end; // what the log of a later session of this handle will say that the file has
     atomic_store(&v->file_end, v->space.end);
     return rp_space_start(v, err);
 }

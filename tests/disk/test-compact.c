@@ -265,7 +265,7 @@ static void an_offset_that_a_block_without_data_left_behind_is_ignored(void **st
     }
 }
 
-static void a_disk_that_was_compacted_can_be_written_to_at_once(void **state)
+static void a_handle_that_compacted_its_file_only_reads(void **state)
 {
     (void)state;
     struct world w = {.random = test_seed(), .fs = torn_fs_new(), .model = malloc(DISK), .buffer = malloc(DISK), .block = MIB};
@@ -279,8 +279,16 @@ static void a_disk_that_was_compacted_can_be_written_to_at_once(void **state)
     v = open_disk(&w, RP_VHDX_WRITE);
     must(!v || rp_vhdx_compact(v, true, &before, &after, NULL, NULL, &err));
     assert_true(after < before);
+    struct rp_guid file = rp_vhdx_info(v)->file_write_guid;
+    assert_int_equal(rp_vhdx_write(v, w.model, 512, 0, &err), -1); // by a session that has ended
+    assert_int_equal(err.code, RP_ERR_STATE);
+    rp_error_clear(&err);
+    check(&w, v);
+    must(rp_vhdx_close(v, &err));
+    v = open_disk(&w, RP_VHDX_WRITE);
     memset(w.model, 7, 512);
-    must(rp_vhdx_write(v, w.model, 512, 0, &err));
+    must(!v || rp_vhdx_write(v, w.model, 512, 0, &err));
+    assert_false(rp_guid_equal(&file, &rp_vhdx_info(v)->file_write_guid));
     rp_vhdx_abandon(v); // killed before any flush
     v = open_disk(&w, RP_VHDX_READ);
     must(!v);
@@ -297,7 +305,7 @@ int main(void)
         cmocka_unit_test(compacting_by_sharing_survives_power_cuts_at_any_moment),
         cmocka_unit_test(a_short_file_is_left_alone_and_a_stopped_one_is_right),
         cmocka_unit_test(an_offset_that_a_block_without_data_left_behind_is_ignored),
-        cmocka_unit_test(a_disk_that_was_compacted_can_be_written_to_at_once),
+        cmocka_unit_test(a_handle_that_compacted_its_file_only_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
