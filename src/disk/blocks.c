@@ -76,7 +76,8 @@ int rp_bitmap_need(struct rp_vhdx *v, uint64_t block, uint64_t *offset, struct r
         return rp_table_back_bitmap(v, chunk, *offset, err);
     if (rp_table_back(v, index, err) || rp_space_take(v, RP_VHDX_ALIGN, offset, err))
         return -1;
-    if (!rp_table_back_bitmap(v, chunk, *offset, err) && !rp_table_put(v, index, *offset | RP_BLOCK_FULL, err))
+    // Not as the chunk's: it is that only when the table names it.
+    if (!rp_space_back(v, *offset, RP_VHDX_ALIGN, err) && !rp_table_put(v, index, *offset | RP_BLOCK_FULL, err))
         return 0;
     rp_space_return(v, *offset, RP_VHDX_ALIGN);
     return -1;
@@ -193,6 +194,14 @@ int rp_blocks_find(struct rp_vhdx *v, enum rp_locked locked, uint64_t offset, ui
         piece->length += next.length;
     }
     return 0;
+}
+
+int rp_blocks_look(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_piece *piece, struct rp_error *err)
+{
+    unsigned token = rp_gate_enter(v->gate);
+    int failed = rp_blocks_find(v, RP_UNLOCKED, offset, length, piece, err);
+    rp_gate_leave(v->gate, token);
+    return failed;
 }
 
 static struct rp_moving *find_moving(struct rp_vhdx *v, uint64_t block)

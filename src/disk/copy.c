@@ -87,7 +87,7 @@ static int find_in_chain(struct rp_vhdx *v, uint64_t offset, uint64_t length, st
         struct rp_piece piece;
         if (offset >= size)
             break;
-        if (rp_blocks_find(v, RP_UNLOCKED, offset, rp_min64(length, size - offset), &piece, err))
+        if (rp_blocks_look(v, offset, rp_min64(length, size - offset), &piece, err))
             return -1;
         length = piece.length;
         if (piece.state == RP_BLOCK_FULL && rp_range_ok(piece.file_offset, length, file_end(v))) {

@@ -71,7 +71,8 @@ static int walk(struct rp_vhdx *v, enum rp_locked locked, enum follow follow, ui
 {
     while (length) {
         struct rp_piece piece;
-        if (rp_blocks_find(v, locked, offset, length, &piece, err))
+        if (locked == RP_LOCKED ? rp_blocks_find(v, locked, offset, length, &piece, err)
+                                : rp_blocks_look(v, offset, length, &piece, err))
             return -1;
         int stop;
         enum rp_vhdx_state state = state_of(v, piece.state);

@@ -70,7 +70,7 @@ static int work(struct rp_vhdx *v, struct rp_error *err)
     return failed ? -1 : 0;
 }
 
-int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
+static void flush(struct rp_vhdx *v, enum rp_flush what)
 {
     rp_lock(v);
     uint64_t ticket = ++v->flush_asked;
@@ -79,7 +79,7 @@ int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
     // A flush that began after us did our work too, or the end of the session did.
     if (v->flush_done >= ticket || atomic_load(&v->failed) || atomic_load(&v->begun) == RP_SESSION_NONE) {
         rp_unlock(v);
-        return rp_session_check(v, err);
+        return;
     }
     v->flushing = true;
     uint64_t covered = v->flush_asked;
@@ -98,6 +98,11 @@ int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
     v->flushing = false;
     rp_wake(v);
     rp_unlock(v);
+}
+
+int rp_flush(struct rp_vhdx *v, enum rp_flush what, struct rp_error *err)
+{
+    flush(v, what);
     return rp_session_check(v, err);
 }
 
@@ -132,5 +137,7 @@ int rp_vhdx_flush(struct rp_vhdx *v, struct rp_error *err)
 {
     if (!atomic_load(&v->failed) && atomic_load(&v->begun) == RP_SESSION_NONE)
         return 0; // nothing was written
-    return rp_flush(v, RP_FLUSH_ALL, err);
+    flush(v, RP_FLUSH_ALL);
+    // A freeze that came first made everything durable: that the file cannot be written to any more is no failure.
+    return atomic_load(&v->failed) ? rp_session_check(v, err) : 0;
 }

@@ -239,6 +239,7 @@ int rp_header_update(struct rp_vhdx *v, int times, struct rp_error *err);
 int rp_session_end(struct rp_vhdx *v, struct rp_error *err);
 // Records the first failure for good and returns -1.
 int rp_session_fail(struct rp_vhdx *v, const struct rp_error *why);
+void rp_session_fail_locked(struct rp_vhdx *v, const struct rp_error *why);
 // 0 when writing is possible.
 int rp_session_check(struct rp_vhdx *v, struct rp_error *err);
 
@@ -288,9 +289,12 @@ struct rp_piece {
     uint64_t length;      // up to where all of that holds, at most what was asked for
 };
 // Where the bytes at `offset` are. Runs on over neighbouring blocks while they are of one kind (and adjacent in the
-// file). With or without lock; who reads or writes what it found is inside the gate.
+// file). With the lock, or inside the gate, as long as what it found is read or written: outside, the table and what it
+// names may be moved, freed and used again under one's eyes.
 int rp_blocks_find(struct rp_vhdx *v, enum rp_locked locked, uint64_t offset, uint64_t length, struct rp_piece *piece,
                    struct rp_error *err);
+// The same for who only wants to know: inside the gate for the time of the look.
+int rp_blocks_look(struct rp_vhdx *v, uint64_t offset, uint64_t length, struct rp_piece *piece, struct rp_error *err);
 int rp_block_get(struct rp_vhdx *v, uint64_t block, uint64_t *entry, struct rp_error *err);
 int rp_block_put(struct rp_vhdx *v, uint64_t block, unsigned state, uint64_t file_offset, struct rp_error *err);
 int rp_block_back(struct rp_vhdx *v, uint64_t block, struct rp_error *err); // before a change: see rp_table_back

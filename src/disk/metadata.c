@@ -96,7 +96,7 @@ int rp_vhdx_set_parent_locator(struct rp_vhdx *v, const struct rp_guid *linkage,
         rp_unreserve(v, pages);
     }
     rp_unlock(v);
-    return failed ? -1 : rp_vhdx_flush(v, err);
+    return failed ? -1 : rp_flush(v, RP_FLUSH_ALL, err);
 }
 
 // ---- growth
@@ -154,7 +154,7 @@ static int name_table(struct rp_vhdx *v, uint64_t offset, uint32_t length, struc
     return 0;
 }
 
-static int move_table(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, struct rp_error *err)
+static int move_table(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, bool *named, struct rp_error *err)
 {
     uint64_t old = v->table.offset, old_length = v->bat_length, offset;
     uint64_t length = rp_align_up(layout->entries * 8, RP_VHDX_ALIGN);
@@ -164,6 +164,7 @@ static int move_table(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, st
     if (copy_table(v, v->layout.entries, offset, err))
         return -1;
     v->barrier = true; // the copy must be durable before the entry that names it
+    *named = true;
     if (name_table(v, offset, (uint32_t)length, err))
         return -1;
     rp_cache_drop(v, old, old_length);
@@ -206,13 +207,14 @@ static int store_size(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
     return item ? rp_cache_write(v, v->metadata_offset + item->offset, bytes, 8, err) : -1;
 }
 
-// Under lock, with everything written out before: at most 4 pages become dirty (size, both region tables).
-static int grow(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, struct rp_error *err)
+// Under lock, with everything written out before: at most 4 pages become dirty (size, both region tables). When it
+// fails after `*named` they may tell of a table that is not used: they must never reach the file.
+static int grow(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, bool *named, struct rp_error *err)
 {
     bool fits = layout->entries <= v->bat_length / 8, clear = true;
     if (clear_tail(v, err) || (fits && table_is_clear(v, v->layout.entries, layout->entries, &clear, err)))
         return -1;
-    if ((!fits || !clear) && move_table(v, layout, err))
+    if ((!fits || !clear) && move_table(v, layout, named, err))
         return -1;
     if (store_size(v, layout->size, err))
         return -1;
@@ -235,6 +237,24 @@ static int check_growth(const struct rp_vhdx *v, uint64_t size, struct rp_error 
     return 0;
 }
 
+// Under lock (dropped meanwhile), with newcomers held off. A table that moves takes its pages out of the cache, so
+// none of them may be waiting: a log entry of its own.
+static int write_out(struct rp_vhdx *v, struct rp_error *err)
+{
+    int failed = 0;
+    while (!failed && (v->cache.dirty || v->cache.reserved || v->flushing)) {
+        if (v->cache.dirty && !v->flushing) {
+            rp_unlock(v);
+            failed = rp_flush(v, RP_FLUSH_LOG, err);
+            rp_lock(v);
+        } else {
+            rp_wait(v);
+            failed = atomic_load(&v->failed) ? rp_session_check(v, err) : 0;
+        }
+    }
+    return failed;
+}
+
 int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
 {
     if (check_growth(v, size, err))
@@ -245,33 +265,26 @@ int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
         return -1;
     struct rp_vhdx_layout layout;
     rp_vhdx_layout_init(&layout, size, v->layout.block_size, v->layout.logical_sector, v->layout.has_parent);
+    struct rp_error why = {0};
+    bool named = false;
     rp_lock(v);
-    // A table that moves takes its pages out of the cache, so none of them may be waiting: a log entry of its own.
-    int failed = 0;
-    while (!failed && (v->cache.dirty || v->cache.reserved || v->flushing || v->growing)) {
-        if (v->cache.dirty && !v->flushing && !v->growing) {
-            rp_unlock(v);
-            failed = rp_flush(v, RP_FLUSH_LOG, err);
-            rp_lock(v);
-        } else {
-            rp_wait(v);
-            failed = atomic_load(&v->failed) ? rp_session_check(v, err) : 0;
-        }
-    }
-    failed = failed || check_growth(v, size, err); // another thread may have been first
-    if (failed || size == v->layout.size) {
-        rp_unlock(v);
-        return failed ? -1 : rp_session_check(v, err);
-    }
-    // Until the new place and size are durable no block changes: what a killed process leaves of the table would be of
-    // one that no header knows.
+    while (v->growing)
+        rp_wait(v);
+    // From now on, until the new place and size are durable, no block changes: what a killed process leaves of the
+    // table would be of one that no header knows.
     v->growing = true;
-    failed = grow(v, &layout, err);
+    int failed = write_out(v, &why) || check_growth(v, size, &why); // another thread may have been first
+    if (!failed && size != v->layout.size)
+        failed = grow(v, &layout, &named, &why);
+    if (failed && named)
+        rp_session_fail_locked(v, &why); // before anybody can flush
     rp_unlock(v);
-    failed = failed || rp_vhdx_flush(v, err);
+    failed = failed || rp_flush(v, RP_FLUSH_ALL, &why);
     rp_lock(v);
     v->growing = false;
     rp_wake(v);
     rp_unlock(v);
+    if (failed && err && err->code == RP_OK)
+        *err = why;
     return failed ? -1 : 0;
 }

@@ -20,14 +20,19 @@ int rp_header_update(struct rp_vhdx *v, int times, struct rp_error *err)
     return 0;
 }
 
-int rp_session_fail(struct rp_vhdx *v, const struct rp_error *why)
+void rp_session_fail_locked(struct rp_vhdx *v, const struct rp_error *why)
 {
-    rp_lock(v);
     if (!atomic_load(&v->failed)) {
         v->failure = *why;
         atomic_store(&v->failed, true);
     }
     rp_wake(v);
+}
+
+int rp_session_fail(struct rp_vhdx *v, const struct rp_error *why)
+{
+    rp_lock(v);
+    rp_session_fail_locked(v, why);
     rp_unlock(v);
     return -1;
 }
@@ -131,8 +136,10 @@ int rp_session_end(struct rp_vhdx *v, struct rp_error *err)
         v->header.log_guid = (struct rp_guid){0};
         failed = rp_header_update(v, 2, &why);
     }
-    // Only now may the file shrink: an entry of the log may have asked for all of it.
-    rp_lock(v); // also against readers of a file that is being frozen
+    // Only now may the file shrink: an entry of the log may have asked for all of it. Readers of a file that is being
+    // frozen may still be on their way to what was freed last.
+    rp_gate_wait(v->gate);
+    rp_lock(v);
     failed = failed || rp_space_cut(v, &why);
     rp_unlock(v);
     if (!failed) {

@@ -7,8 +7,10 @@
 //
 // Errors: a write that finds no room in the file system, or whose data cannot be written, fails alone (NO_SPACE, IO): what
 // it was to change reads as before or as written, everything else stays, and later calls work. Room for the log and for
-// metadata is taken before it is needed. Only a failed sync, or a failure to write metadata, is final.
-// Space of blocks that were trimmed or zeroed goes back to the file system at the next flush.
+// metadata is taken before it is needed. Only a failed sync, or a failure to write metadata, is final. (Where the file
+// shares blocks with another one, by a reflink or in a snapshot of its file system, no room can be taken: the first
+// write to a shared part of the log or of metadata then finds its room only when it happens, and without any it is
+// final.) Space of blocks that were trimmed or zeroed goes back to the file system at the next flush.
 //
 // Thread safety: every function except open and close may be called from several threads at once. Overlapping
 // concurrent writes end in one order or the other.
@@ -121,7 +123,7 @@ int rp_vhdx_trim_preview(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length,
 int rp_vhdx_zero_preview(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, struct rp_ranges *changed,
                          struct rp_error *err);
 // Makes everything written before the call durable. Concurrent flushes share the work. A failure is final: later writes
-// and flushes fail too.
+// and flushes fail too. One that a freeze overtakes succeeds: the freeze made it all durable.
 int rp_vhdx_flush(struct rp_vhdx *vhdx, struct rp_error *err);
 // Flushes, writes all metadata in place, clears LogGuid and turns the handle read-only (shared lock).
 // The file is then a clean VHDX that others may open to read. Repeating it is fine.
@@ -155,10 +157,11 @@ int rp_vhdx_set_parent_locator(struct rp_vhdx *vhdx, const struct rp_guid *linka
 // least, from this thread, and may sleep: the merge then waits, at most a few steps of 2 MiB go on.
 int rp_vhdx_merge(struct rp_vhdx *child, struct rp_vhdx *parent,
                   int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_error *err);
-// Makes the file of a disk that was just opened for writing as short as moving blocks can make it, durably, and ends the
-// session (DataWriteGuid stays: nobody sees a difference). A power cut or a kill at any moment leaves a file with the same
-// content. `*before` and `*after` get the file's size; `change` false: only those, as they would be, and nothing is written.
-// Cancelled by `progress`, it keeps what was moved. STATE: the disk was changed since it was opened.
+// Makes the file of a disk that was just opened for writing as short as moving blocks can make it, durably
+// (DataWriteGuid stays: nobody sees a difference). Where that changed the file, also when it was cancelled or failed,
+// the handle is frozen afterwards. A power cut or a kill at any moment leaves a file with the same content. `*before`
+// and `*after` get the file's size; `change` false: only those, as they would be, and nothing is written. Cancelled
+// by `progress`, it keeps what was moved. STATE: the disk was changed since it was opened.
 int rp_vhdx_compact(struct rp_vhdx *vhdx, bool change, uint64_t *before, uint64_t *after,
                     int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_error *err);
 // Puts the session's new DataWriteGuid into the header now, durably (a merge needs it known before it copies).

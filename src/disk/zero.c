@@ -91,7 +91,7 @@ static int skip_empty(struct rp_vhdx *v, uint64_t offset, uint64_t length, uint6
 {
     struct rp_piece piece;
     *empty = 0;
-    if (v->layout.has_parent || rp_blocks_find(v, RP_UNLOCKED, offset, length, &piece, err))
+    if (v->layout.has_parent || rp_blocks_look(v, offset, length, &piece, err))
         return v->layout.has_parent ? 0 : -1;
     if (piece.state != RP_BLOCK_FULL)
         *empty = piece.length;

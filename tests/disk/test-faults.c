@@ -280,6 +280,75 @@ static void a_call_that_fails_once_loses_nothing_that_was_flushed(void **state)
                 ;
 }
 
+// ---- metadata that fails halfway
+
+static enum rp_code no_second_region_table(void *context, enum call call, uint64_t offset, uint64_t length)
+{
+    (void)context, (void)length;
+    return call == CALL_READ && offset >= 256 << 10 && offset < 320 << 10 ? RP_ERR_IO : RP_OK;
+}
+
+// The second region table has left the cache, and cannot be read again: the first must not reach the file alone.
+static void growth_that_names_its_new_table_in_one_place_only_is_final(void **state)
+{
+    (void)state;
+    enum { PAGES = 8400 }; // of the table: more than the cache keeps
+    const uint64_t page = 512 * (uint64_t)BLOCK, size = PAGES * page;
+    struct rp_fs *fs = limited_fs_new();
+    struct rp_vhdx_create create = {.size = size, .block_size = BLOCK, .disk_id = rp_guid_new()};
+    create.parent_path = "p";
+    create.parent_data_write_guid = rp_guid_new();
+    must(rp_vhdx_create(fs, "d", &create, &err));
+    struct rp_vhdx *v = rp_vhdx_open(fs, "d", RP_VHDX_WRITE, NULL, &err);
+    must(!v);
+    for (uint64_t i = 0; i < PAGES; i++)
+        must(rp_vhdx_zero(v, i * page, BLOCK, NULL, &err));
+    must(rp_vhdx_flush(v, &err));
+    limited_fs_watch(fs, no_second_region_table, NULL);
+    assert_int_equal(rp_vhdx_grow(v, 8 * size, NULL), -1);
+    limited_fs_watch(fs, NULL, NULL);
+    assert_int_equal(rp_vhdx_flush(v, NULL), -1);
+    assert_int_equal(rp_vhdx_zero(v, BLOCK, BLOCK, NULL, NULL), -1);
+    rp_vhdx_abandon(v);
+    v = rp_vhdx_open(fs, "d", RP_VHDX_WRITE, NULL, &err);
+    must(!v);
+    assert_int_equal(rp_vhdx_info(v)->size, size);
+    must(rp_vhdx_grow(v, 8 * size, &err));
+    uint8_t sector[SECTOR];
+    for (uint64_t i = 0; i < PAGES; i += 99)
+        must(rp_vhdx_read(v, sector, SECTOR, i * page, &err)); // zeros of its own: there is no parent to ask
+    must(rp_vhdx_close(v, &err));
+    limited_fs_free(fs);
+}
+
+static enum rp_code fail_read(void *context, enum call call, uint64_t offset, uint64_t length)
+{
+    unsigned *left = context;
+    (void)offset, (void)length;
+    return call == CALL_READ && *left && !--*left ? RP_ERR_IO : RP_OK;
+}
+
+// Its first place was backed, and given back when the table could not be read to name it.
+static void a_sector_bitmap_has_room_wherever_it_is(void **state)
+{
+    (void)state;
+    for (unsigned at = 1; at < 5; at++) {
+        struct model *m = new_model(true, at);
+        struct rp_error why = {0};
+        unsigned left = at;
+        limited_fs_watch(m->fs, fail_read, &left);
+        write_stamps(m, 0, 1, 7, false, &why);
+        limited_fs_watch(m->fs, NULL, NULL);
+        limited_fs_set(m->fs, limited_fs_used(m->fs) + 1); // room for the sector alone
+        write_stamps(m, 0, 1, 8, false, &why);
+        must(rp_vhdx_flush(m->disk, &err));
+        must(rp_vhdx_close(m->disk, &err));
+        open_disk(m, RP_VHDX_READ);
+        verify(m);
+        free_model(m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +356,8 @@ int main(void)
         cmocka_unit_test(however_little_room_is_left_what_is_acknowledged_can_be_flushed),
         cmocka_unit_test(without_room_for_its_log_a_session_does_not_begin),
         cmocka_unit_test(a_call_that_fails_once_loses_nothing_that_was_flushed),
+        cmocka_unit_test(growth_that_names_its_new_table_in_one_place_only_is_final),
+        cmocka_unit_test(a_sector_bitmap_has_room_wherever_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

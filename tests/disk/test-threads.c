@@ -14,6 +14,7 @@
 #include "base/num.h"
 #include "disk/vhdx.h"
 #include "io/memory.h"
+#include "limited.h"
 #include "torn.h"
 
 enum { THREADS = 4, DISK = 16 << 20, BLOCK = 1 << 20, SECTOR = 512, SECTORS = DISK / SECTOR };
@@ -74,14 +75,22 @@ static void *run(void *argument)
     return NULL;
 }
 
+static int pass(void *context, uint64_t offset, uint64_t length, enum rp_vhdx_state state)
+{
+    (void)context, (void)offset, (void)length, (void)state;
+    return 0;
+}
+
 static void *read_everything(void *argument)
 {
     (void)argument;
     uint8_t *buffer = malloc(BLOCK);
     struct rp_error err = {0};
-    while (!atomic_load(&done))
+    while (!atomic_load(&done)) {
         for (uint64_t at = 0; at < DISK; at += BLOCK)
             check(rp_vhdx_read(disk, buffer, BLOCK, at, &err), &err);
+        check(rp_vhdx_chain_extents(disk, 0, DISK, pass, NULL, &err), &err);
+    }
     free(buffer);
     return NULL;
 }
@@ -265,6 +274,105 @@ static void a_disk_that_two_threads_grow_never_shrinks(void **state)
     }
 }
 
+// ---- growth among writers who never leave a moment without one of them
+
+static struct overlap {
+    atomic_uint begun, ended;
+    atomic_bool grown;
+} overlap;
+
+// Inside a write that takes a block: goes on when the next one is inside, or was kept out.
+static enum rp_code overlap_writes(void *context, enum call call, uint64_t offset, uint64_t length)
+{
+    struct overlap *o = context;
+    (void)offset;
+    if (call != CALL_WRITE || length != SECTOR)
+        return RP_OK;
+    unsigned mine = ++o->begun;
+    for (int i = 0; i < 1000 && atomic_load(&o->begun) == mine; i++)
+        usleep(100);
+    return RP_OK;
+}
+
+enum { ALLOCATIONS = 2000 };
+
+static void *allocate(void *argument)
+{
+    struct rp_error err = {0};
+    uint64_t *next = argument;
+    for (unsigned i = 0; i < ALLOCATIONS && !atomic_load(&overlap.grown); i++, *next += 2)
+        check(rp_vhdx_write(disk, (uint8_t[SECTOR]){1}, SECTOR, *next * BLOCK, &err), &err);
+    atomic_fetch_add(&overlap.ended, 1);
+    return NULL;
+}
+
+static void growth_waits_for_those_who_came_before_it_only(void **state)
+{
+    (void)state;
+    struct rp_fs *fs = limited_fs_new();
+    struct rp_error err = {0};
+    struct rp_vhdx_create create = {.size = 2 * ALLOCATIONS * (uint64_t)BLOCK, .block_size = BLOCK};
+    check(rp_vhdx_create(fs, "d", &create, &err), &err);
+    disk = rp_vhdx_open(fs, "d", RP_VHDX_WRITE, NULL, &err);
+    check(!disk, &err);
+    limited_fs_watch(fs, overlap_writes, &overlap);
+    pthread_t threads[2];
+    uint64_t next[2] = {0, 1};
+    for (int i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, allocate, &next[i]);
+    while (atomic_load(&overlap.begun) < 10)
+        usleep(100);
+    check(rp_vhdx_grow(disk, 2 * create.size, &err), &err);
+    unsigned ended = atomic_load(&overlap.ended);
+    atomic_store(&overlap.grown, true);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    limited_fs_watch(fs, NULL, NULL);
+    assert_int_equal(ended, 0);
+    check(rp_vhdx_close(disk, &err), &err);
+    limited_fs_free(fs);
+    assert_int_equal(atomic_load(&failures), 0);
+}
+
+// ---- a flush that a freeze overtakes
+
+static void *flush(void *argument)
+{
+    struct rp_error err = {0};
+    check(rp_vhdx_flush(argument, &err), &err);
+    return NULL;
+}
+
+static unsigned syncs_left;
+
+static void start_flush(void *context)
+{
+    if (!syncs_left-- && !pthread_create(&other, NULL, flush, context))
+        usleep(3000); // it waits
+}
+
+static void a_flush_that_a_freeze_overtakes_has_nothing_left_to_do(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 32; i++) {
+        struct rp_error err = {0};
+        struct rp_fs *fs = torn_fs_new();
+        struct rp_vhdx_create create = {.size = DISK, .block_size = BLOCK};
+        assert_int_equal(rp_vhdx_create(fs, "disk", &create, &err), 0);
+        disk = rp_vhdx_open(fs, "disk", RP_VHDX_WRITE, NULL, &err);
+        assert_non_null(disk);
+        assert_int_equal(rp_vhdx_write(disk, (uint8_t[SECTOR]){1}, SECTOR, 0, &err), 0);
+        syncs_left = i % 4;
+        torn_fs_at_flush(fs, start_flush, disk);
+        assert_int_equal(rp_vhdx_freeze(disk, &err), 0);
+        pthread_join(other, NULL);
+        torn_fs_at_flush(fs, NULL, NULL);
+        rp_vhdx_abandon(disk);
+        torn_fs_free(fs);
+    }
+    assert_int_equal(atomic_load(&failures), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +381,8 @@ int main(void)
         cmocka_unit_test(what_threads_wrote_outlives_their_process),
         cmocka_unit_test(a_disk_grows_while_threads_use_it),
         cmocka_unit_test(a_disk_that_two_threads_grow_never_shrinks),
+        cmocka_unit_test(growth_waits_for_those_who_came_before_it_only),
+        cmocka_unit_test(a_flush_that_a_freeze_overtakes_has_nothing_left_to_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
