@@ -161,14 +161,19 @@ static int create_file(struct rp_rct_coarse *c, const struct rp_rct_generation *
     struct rp_store *store = rp_fs_open(c->fs, temporary, RP_OPEN_WRITE | RP_OPEN_CREATE, err);
     if (!store)
         return -1;
-    rp_store_close(c->store);
+    struct rp_store *old = c->store;
+    uint64_t sequence = c->header.sequence;
     c->store = store;
     c->header.sequence = 0;
     if (rp_store_pwrite(store, image, size, 0, err) || write_header(c, err) || rp_store_flush(store, err) ||
         rp_fs_rename(c->fs, temporary, c->path, err)) {
         rp_fs_unlink(c->fs, temporary, NULL);
+        rp_store_close(store);
+        c->store = old;
+        c->header.sequence = sequence;
         return -1;
     }
+    rp_store_close(old);
     return rp_fs_sync_parent(c->fs, c->path, err);
 }
 
@@ -423,19 +428,23 @@ int rp_rct_coarse_grow(struct rp_rct_coarse *c, uint64_t virtual_size, struct rp
     pthread_mutex_lock(&c->lock);
     take(c);
     struct rp_rct_generation *g = atomic_load(&c->current);
+    struct rp_store *old = c->store;
+    uint32_t sectors = c->header.sectors;
     int failed = 0;
     if (g && c->failed) {
         failed = refused(c, err);
-    } else if (g && rp_mrt_sectors(virtual_size) > c->header.sectors) {
+    } else if (g && rp_mrt_sectors(virtual_size) > sectors) {
         // Another file of the same name and content: whichever of the two a crash leaves is right.
         c->header.sectors = rp_mrt_sectors(virtual_size);
         failed = create_file(c, g, atomic_load(&c->previous), err);
     }
     if (g && !failed)
         c->regions = rp_mrt_regions(virtual_size);
-    failed = give_back(c, failed);
+    if (failed && c->store == old) // the file of before is as it was
+        c->header.sectors = sectors;
+    give_back(c, failed && c->store != old);
     pthread_mutex_unlock(&c->lock);
-    return failed;
+    return failed ? -1 : 0;
 }
 
 uint64_t rp_rct_coarse_count(struct rp_rct_coarse *c)

@@ -129,18 +129,21 @@ static bool can_flush(struct rp_rct *rct)
 
 static int write_array(struct rp_rct *rct, struct rp_error *err)
 {
-    bool news, changed = atomic_load(&rct->state->changed) == rct->header.epoch;
-    if (rp_rct_write_pages(rct, &news, err))
+    bool changed = atomic_load(&rct->state->changed) == rct->header.epoch;
+    if (rp_rct_write_pages(rct, err))
         return -1;
-    return news || changed != rct->header.changed ? rp_rct_write_header(rct, false, err) : 0;
+    return rct->unnamed || changed != rct->header.changed ? rp_rct_write_header(rct, false, err) : 0;
 }
 
 int rp_rct_flush(struct rp_rct *rct, struct rp_gate *gate, struct rp_error *err)
 {
     rp_rct_enter(rct);
     bool go = can_flush(rct) && anything_to_flush(rct);
-    int failed = !go ? 0 : rct->failed ? rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path)
-                                       : rp_rct_coarse_turn(&rct->coarse, err);
+    int failed = 0;
+    if (go && rct->failed)
+        failed = rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path);
+    else if (go && !atomic_load(&rct->coarse.previous)) // else an earlier flush found no room after it
+        failed = rp_rct_coarse_turn(&rct->coarse, err);
     rp_rct_leave(rct);
     if (!go || failed)
         return failed;

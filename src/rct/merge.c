@@ -127,7 +127,7 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
         fold_floors(child, parent);
     }
     inherit_back(child, parent, fits);
-    if (rp_rct_write_pages(parent, NULL, err))
+    if (rp_rct_write_pages(parent, err))
         return -1;
     parent->header.doubt = RP_RCT_DOUBT_NONE;
     return rp_rct_write_header(parent, false, err);

@@ -135,7 +135,7 @@ static int keep_recalled(struct rp_rct *rct, struct rp_error *err)
 {
     if (rct->header.doubt == RP_RCT_DOUBT_NONE)
         return 0;
-    if (rp_rct_write_pages(rct, NULL, err))
+    if (rp_rct_write_pages(rct, err))
         return -1;
     rct->header.doubt = RP_RCT_DOUBT_NONE;
     return rp_rct_write_header(rct, false, err);

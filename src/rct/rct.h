@@ -98,7 +98,8 @@ bool rp_rct_covered(struct rp_rct *rct, uint64_t offset, uint64_t length);
 int rp_rct_cover(struct rp_rct *rct, uint64_t offset, uint64_t length, struct rp_error *err);
 // In the background: writes the array, durably, and lets go of the regions that were not used lately. A new generation of
 // the bitmap begins, everybody who is inside `gate` has left, the array is written, and only then does the generation before
-// end. From one thread at a time; not from inside the gate.
+// end. From one thread at a time; not from inside the gate. After NO_SPACE, as after that of rp_rct_freeze and rp_rct_grow, it
+// can be called again when there is room, and what it would have let go of counts until then; other failures are final.
 int rp_rct_flush(struct rp_rct *rct, struct rp_gate *gate, struct rp_error *err);
 // Bytes of the disk that a power cut now would add to the next incremental, at most: tells when to flush. 0 when no session is
 // under way; all of the disk, and no flush changes that, beside a .mrt that is not ours.

@@ -84,11 +84,27 @@ int rp_rct_read_slots(struct rp_rct *rct, enum rp_rct_found *found, struct rp_er
     return failed;
 }
 
+// What finds no room is written again when there is some. After any other failure nobody knows what the file says.
+static int lost(struct rp_rct *rct, const struct rp_error *why, struct rp_error *err)
+{
+    rct->failed |= why->code != RP_ERR_NO_SPACE;
+    rct->unnamed = true;
+    return rp_fail(err, why->code, "%s", why->text);
+}
+
+static int sync_file(struct rp_rct *rct, struct rp_error *err)
+{
+    rct->failed |= rp_store_flush(rct->store, err) != 0; // whatever the reason
+    return rct->failed ? -1 : 0;
+}
+
 int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err)
 {
     struct rp_rct_header *h = &rct->header;
     if (rct->failed)
         return rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path);
+    RP_AUTO_FREE struct rp_rct_header *before = rp_xmalloc(sizeof *before);
+    *before = *h;
     h->sequence++;
     h->clean = clean;
     h->virtual_size = atomic_load(&rct->virtual_size);
@@ -105,13 +121,17 @@ int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err)
     uint8_t head[RP_RCT_HEAD_SIZE];
     RP_CLEANUP(rp_buf_clear) struct rp_buf lineage = {0};
     rp_rct_head_encode(h, rct->present, head, &lineage);
-    if ((lineage.size && rp_store_pwrite(rct->store, lineage.data, lineage.size, at + RP_RCT_LINEAGE_AT, err)) ||
+    struct rp_error why = {0};
+    if ((lineage.size && rp_store_pwrite(rct->store, lineage.data, lineage.size, at + RP_RCT_LINEAGE_AT, &why)) ||
         (rct->present_size &&
-         rp_store_pwrite(rct->store, rct->present, rct->present_size, at + RP_RCT_BITMAP_AT, err)) ||
-        rp_store_pwrite(rct->store, head, sizeof head, at, err) || rp_store_flush(rct->store, err)) {
-        rct->failed = true;
-        return -1;
+         rp_store_pwrite(rct->store, rct->present, rct->present_size, at + RP_RCT_BITMAP_AT, &why)) ||
+        rp_store_pwrite(rct->store, head, sizeof head, at, &why)) {
+        *h = *before; // the other slot counts; this one is tried again
+        return lost(rct, &why, err);
     }
+    if (sync_file(rct, err))
+        return -1;
+    rct->unnamed = false;
     return 0;
 }
 
@@ -190,34 +210,29 @@ static int write_page(struct rp_rct *rct, uint64_t index, struct rp_error *err)
     for (size_t i = 0; i < RP_RCT_PAGE_UNITS; i++)
         since[i] = atomic_load_explicit(&page->since[i], memory_order_relaxed);
     rp_rct_page_encode(index, since, bytes);
-    if (rp_store_pwrite(rct->store, bytes, sizeof bytes, RP_RCT_PAGES_AT + index * RP_RCT_PAGE_SIZE, err))
+    if (rp_store_pwrite(rct->store, bytes, sizeof bytes, RP_RCT_PAGES_AT + index * RP_RCT_PAGE_SIZE, err)) {
+        atomic_store(&page->dirty, true);
         return -1;
+    }
+    rct->unnamed |= !rp_rct_has_page(rct, index);
     rct->present[index / 8] |= (uint8_t)(1 << index % 8);
     atomic_store(&page->loaded, true);
     return 0;
 }
 
-int rp_rct_write_pages(struct rp_rct *rct, bool *news, struct rp_error *err)
+int rp_rct_write_pages(struct rp_rct *rct, struct rp_error *err)
 {
     if (rct->failed)
         return rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", rct->path);
     uint64_t count = rp_rct_page_count(atomic_load(&rct->virtual_size), rct->header.unit_size);
-    bool wrote = false, ignored;
-    news = news ? news : &ignored;
-    *news = false;
+    bool wrote = false;
+    struct rp_error why = {0};
     for (uint64_t i = 0; (i = rp_rct_pages_next(&rct->pages, i)) < count; i++) {
         if (!atomic_load(&rp_rct_pages_get(&rct->pages, i)->dirty))
             continue;
-        *news |= !rp_rct_has_page(rct, i);
-        if (write_page(rct, i, err)) {
-            rct->failed = true;
-            return -1;
-        }
+        if (write_page(rct, i, &why))
+            return lost(rct, &why, err);
         wrote = true;
     }
-    if (wrote && rp_store_flush(rct->store, err)) {
-        rct->failed = true;
-        return -1;
-    }
-    return 0;
+    return wrote ? sync_file(rct, err) : 0;
 }

@@ -23,6 +23,7 @@ void rp_rct_resize(struct rp_rct *rct, uint64_t virtual_size)
 int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err)
 {
     rp_rct_enter(rct);
+    uint64_t old = atomic_load(&rct->virtual_size);
     int failed = 0;
     if (!rct->live)
         failed = rp_fail(err, RP_ERR_STATE, "%s: grow: no writing session", rct->path);
@@ -34,7 +35,9 @@ int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err)
         if (!failed) {
             rp_rct_resize(rct, virtual_size);
             // A floor that had to make room is in the pages now.
-            failed = rp_rct_write_pages(rct, NULL, err) || rp_rct_write_header(rct, false, err);
+            failed = rp_rct_write_pages(rct, err) || rp_rct_write_header(rct, false, err);
+            if (failed)
+                rp_rct_resize(rct, old); // so that the next attempt is one
         }
     }
     rp_rct_leave(rct);
@@ -64,14 +67,17 @@ int rp_rct_settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_
     rct->header.epoch = atomic_load(&rct->state->epoch);
     if (disk->virtual_size != atomic_load(&rct->virtual_size))
         rp_rct_resize(rct, disk->virtual_size);
-    if (rp_rct_write_pages(rct, NULL, err))
+    if (rp_rct_write_pages(rct, err))
         return -1;
     rct->header.bound = *disk;
     if (rct->merged)
         rct->header.merging = rct->then_merging;
+    bool live = rct->live;
     rct->live = rct->merged = rct->prepared = false;
-    if (rp_rct_write_header(rct, true, err))
+    if (rp_rct_write_header(rct, true, err)) {
+        rct->live = live;
         return -1;
+    }
     rp_rct_coarse_stop(&rct->coarse);
     end_share(rct);
     return 0;

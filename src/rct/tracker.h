@@ -23,6 +23,7 @@ struct rp_rct {
     struct rp_store *store;
     bool writable; // the store is open for writing
     bool failed;   // a write failed: nothing is committed any more
+    bool unnamed;  // the next flush needs a header: the file has pages that its header does not name, or may have
     bool warned;   // of damaged pages
 
     pthread_mutex_t lock; // everything but `pages`, `coarse` and the atomics
@@ -81,9 +82,9 @@ void rp_rct_change_all(struct rp_rct *rct, uint64_t virtual_size);
 int rp_rct_create_file(struct rp_rct *rct, struct rp_error *err);
 // Writes the next header, durably.
 int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err);
-// Writes all dirty pages, durably. Only while the header in the file is not clean. `news` (may be NULL): a page that the
-// file did not have.
-int rp_rct_write_pages(struct rp_rct *rct, bool *news, struct rp_error *err);
+// Writes all dirty pages, durably. Only while the header in the file is not clean. As for the header, NO_SPACE leaves all as it
+// was, to be tried again; any other failure is final.
+int rp_rct_write_pages(struct rp_rct *rct, struct rp_error *err);
 // Ends a session or what else left the file not clean: pages, then the header that calls them complete.
 int rp_rct_settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_error *err);
 // A page with everything that memory and file know; NULL when nobody ever touched it.

@@ -1,6 +1,7 @@
 #include "crashfs.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@ struct crashfs {
     struct rp_fs *memory;
     pthread_mutex_t lock;
     unsigned long calls, stop_at, trip_at, flushes;
+    atomic_bool full;
     unsigned flush_us;
     bool stopped;
     struct pending *pending;
@@ -82,6 +84,9 @@ static int crash_pread(struct rp_store *store, void *data, size_t size, uint64_t
 static int crash_pwrite(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err)
 {
     struct crash_store *s = store_of(store);
+    uint64_t length;
+    if (atomic_load(&s->fs->full) && !rp_store_size(s->below, &length, NULL) && offset + size > length)
+        return rp_fail(err, RP_ERR_NO_SPACE, "%s: no space", s->path);
     pthread_mutex_lock(&s->fs->lock);
     enum step now = step(s->fs);
     if (now == STOP_NOW)
@@ -260,6 +265,8 @@ void crashfs_arm(struct rp_fs *fs, unsigned long n)
     fs_of(fs)->stop_at = n;
     fs_of(fs)->calls = fs_of(fs)->trip_at = 0;
 }
+
+void crashfs_full(struct rp_fs *fs, bool full) { atomic_store(&fs_of(fs)->full, full); }
 
 void crashfs_trip(struct rp_fs *fs, unsigned long n)
 {

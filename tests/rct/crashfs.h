@@ -11,6 +11,8 @@ void crashfs_free(struct rp_fs *fs);
 void crashfs_arm(struct rp_fs *fs, unsigned long n);
 // The n-th call that changes something fails, and only that one: a full disk, a bad cable. 0: none.
 void crashfs_trip(struct rp_fs *fs, unsigned long n);
+// No file gets longer, or is there no limit again.
+void crashfs_full(struct rp_fs *fs, bool full);
 void crashfs_slow(struct rp_fs *fs, unsigned microseconds); // every flush takes that long
 unsigned long crashfs_flushes(struct rp_fs *fs);
 unsigned long crashfs_calls(struct rp_fs *fs); // changing calls since the last arm
