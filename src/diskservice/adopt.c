@@ -253,7 +253,14 @@ static void drop_caches(struct rp_engine *engine, const char *leaf)
 
 void rp_engine_sync_failed(struct rp_engine *engine, const struct rp_error *why)
 {
-    if (why->code != RP_ERR_IO || atomic_exchange(&engine->sync_failed, true))
+    if (why->code != RP_ERR_IO)
+        return;
+    pthread_mutex_lock(&engine->state);
+    bool known = engine->sync_failure.code != RP_OK;
+    if (!known)
+        engine->sync_failure = *why;
+    pthread_mutex_unlock(&engine->state);
+    if (known)
         return;
     rp_log(RP_LOG_ERROR, "%s: what was written may not have reached the disk: %s. Flushes fail from now on. Look after the storage, "
                          "then stop the VM and start it again: its disks will be as they were last made durable", engine->directory, why->text);

@@ -52,7 +52,6 @@ struct rp_engine {
     struct rp_shm *announcement; // switch.h; NULL: none
     bool prepared;               // there is something in it to announce
     struct rp_flusher *flusher;
-    atomic_bool sync_failed;
     _Atomic uint64_t room_told_ns; // when somebody was last told that there is no space
     struct rp_gate *gate;
     pthread_mutex_t flushing;
@@ -71,6 +70,7 @@ struct rp_engine {
     unsigned waiting;         // checkpoints and growths that would like to have the turn of a merge
     bool failed;              // durability after a switch is lost: `failure` says why
     struct rp_error failure;
+    struct rp_error sync_failure; // the first sync that failed, of a disk or its tracking: so do flushes from then on
     uint64_t generation;      // of the record, for everybody
     struct rp_engine_merge merge;
     struct rp_engine_merge_options merge_options;

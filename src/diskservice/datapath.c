@@ -157,24 +157,25 @@ static struct rp_layer *hold_leaf(struct rp_engine *engine, size_t disk, unsigne
     return leaf;
 }
 
+static int check_syncs(struct rp_engine *engine, struct rp_error *err)
+{
+    pthread_mutex_lock(&engine->state);
+    int failed = engine->sync_failure.code ? rp_fail(err, RP_ERR_IO, "an earlier sync failed: %s", engine->sync_failure.text) : 0;
+    pthread_mutex_unlock(&engine->state);
+    return failed;
+}
+
 int rp_engine_flush(struct rp_engine *engine, size_t disk, struct rp_error *err)
 {
     // The sync itself runs outside the gate, or every checkpoint would have to wait for it. Writes acknowledged before
     // this call went to the leaf seen here, or to a file below it that was frozen, durably, before the switch settled.
-    unsigned long announced, later;
+    unsigned long announced;
     struct rp_layer *leaf = hold_leaf(engine, disk, &announced);
     wait_settled(engine, announced);
     struct rp_error why = {0};
-    int failed = rp_engine_check(engine, &why) || rp_vhdx_flush(leaf->vhdx, &why);
+    int failed = rp_engine_check(engine, &why) || check_syncs(engine, &why) || rp_vhdx_flush(leaf->vhdx, &why);
     rp_layer_release(leaf);
     rp_engine_sync_failed(engine, &why);
-    if (why.code == RP_ERR_STATE) {
-        // A checkpoint froze the file meanwhile, and with that makes it durable.
-        rp_layer_release(hold_leaf(engine, disk, &later));
-        wait_settled(engine, later);
-        why = (struct rp_error){0};
-        failed = later == announced ? rp_fail(&why, RP_ERR_STATE, "the disk is not open for writing") : rp_engine_check(engine, &why);
-    }
     if (why.code == RP_ERR_NO_SPACE)
         rp_room_missing(engine, disk);
     if (failed && err && !err->code)

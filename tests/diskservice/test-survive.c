@@ -328,6 +328,26 @@ static void a_full_file_system_is_one_message_and_costs_nothing_that_was_written
     rp_fs_memory_free(hook.memory);
 }
 
+// The guest hears of a change that could not be tracked; a flush that succeeds afterwards would tell him that all is well.
+static void a_failed_sync_of_the_tracking_fails_the_flushes_after_it(void **state)
+{
+    (void)state;
+    static const uint8_t sector[512] = {1};
+    hook.memory = rp_fs_memory_new();
+    vm_create(&hook_fs, VM_DIRECTORY, 1, 64 << 20);
+    struct rp_engine *engine = must_open(&hook_fs, NULL);
+    assert_int_equal(rp_engine_write(engine, 0, sector, sizeof sector, 0, true, NULL), 0);
+    atomic_store(&hook.refuse, RP_ERR_IO);
+    assert_int_equal(rp_engine_write(engine, 0, sector, sizeof sector, 48 << 20, false, NULL), -1); // another region
+    atomic_store(&hook.refuse, RP_OK);
+    struct rp_error err = {0};
+    assert_int_equal(rp_engine_flush(engine, 0, &err), -1);
+    assert_int_equal(err.code, RP_ERR_IO);
+    assert_int_equal(rp_engine_write(engine, 0, sector, sizeof sector, 0, true, NULL), -1);
+    assert_int_equal(rp_engine_close(engine, NULL), 0); // the coarse map is not needed any more: disk and array are durable
+    rp_fs_memory_free(hook.memory);
+}
+
 static void a_failed_sync_is_final_and_the_next_open_trusts_only_the_disk(void **state)
 {
     (void)state;
@@ -637,6 +657,7 @@ int main(void)
         cmocka_unit_test(a_folder_in_shared_memory_comes_and_goes_with_its_engine),
         cmocka_unit_test(a_power_cut_while_a_killed_engine_is_taken_over_loses_nothing_that_was_flushed),
         cmocka_unit_test(a_full_file_system_is_one_message_and_costs_nothing_that_was_written),
+        cmocka_unit_test(a_failed_sync_of_the_tracking_fails_the_flushes_after_it),
         cmocka_unit_test(a_failed_sync_is_final_and_the_next_open_trusts_only_the_disk),
         cmocka_unit_test(when_a_slot_of_the_record_is_damaged_leaves_are_put_aside),
         cmocka_unit_test(a_half_made_tracking_file_is_looked_at_before_it_is_deleted),
