@@ -10,25 +10,12 @@
 #include "io/memory.h"
 #include "rct/mrt.h"
 #include "rct/rct.h"
+#include "patches.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { LIMIT = 64 << 10 };
 #define SIZE (20 * RP_GIB) // two sectors in each area
-
-static void build(const uint8_t *data, size_t size, struct rp_buf *image)
-{
-    struct rp_cursor c = rp_cursor_of(data, size);
-    while (rp_cursor_left(&c) >= 6) {
-        size_t offset = rp_cursor_le32(&c) % LIMIT, length = rp_cursor_le16(&c);
-        length = rp_min64(rp_min64(length, rp_cursor_left(&c)), LIMIT - offset);
-        if (offset + length > image->size) {
-            size_t old = image->size;
-            memset(rp_buf_extend(image, offset + length - old), 0, offset + length - old);
-        }
-        memcpy(image->data + offset, rp_cursor_bytes(&c, length), length);
-    }
-}
 
 static void repair(struct rp_buf *image, unsigned flags, const uint8_t *name)
 {
@@ -82,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     rp_rct_abandon(rct);
 
-    build(data + 1, size - 1, &image);
+    apply_patches(data + 1, size - 1, LIMIT, &image);
     if (rp_fs_read_file(fs, "d.mrt", LIMIT, &ours, NULL))
         abort();
     repair(&image, data[0], ours.data + 24);

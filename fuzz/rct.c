@@ -8,24 +8,11 @@
 #include "base/num.h"
 #include "io/memory.h"
 #include "rct/file.h"
+#include "patches.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { LIMIT = RP_RCT_PAGES_AT + 64 * RP_RCT_PAGE_SIZE };
-
-static void build(const uint8_t *data, size_t size, struct rp_buf *image)
-{
-    struct rp_cursor c = rp_cursor_of(data, size);
-    while (rp_cursor_left(&c) >= 6) {
-        size_t offset = rp_cursor_le32(&c) % LIMIT, length = rp_cursor_le16(&c);
-        length = rp_min64(rp_min64(length, rp_cursor_left(&c)), LIMIT - offset);
-        if (offset + length > image->size) {
-            size_t old = image->size;
-            memset(rp_buf_extend(image, offset + length - old), 0, offset + length - old);
-        }
-        memcpy(image->data + offset, rp_cursor_bytes(&c, length), length);
-    }
-}
 
 static void repair(struct rp_buf *image)
 {
@@ -124,7 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (strcasecmp(rp_rct_id_format(&id, again), rp_buf_text(&text)))
             abort();
     }
-    build(data + 1, size - 1, &image);
+    apply_patches(data + 1, size - 1, LIMIT, &image);
     if (data[0] & 1)
         repair(&image);
     struct rp_fs *fs = rp_fs_memory_new();
