@@ -202,7 +202,7 @@ static int clear(struct rp_vhdx *v, uint64_t offset, uint64_t length)
 void rp_space_clear(struct rp_vhdx *v)
 {
     rp_lock(v);
-    struct rp_ranges work = v->space.dirty;
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges work = v->space.dirty;
     v->space.dirty = (struct rp_ranges){0};
     rp_unlock(v);
     if (!work.count)
@@ -221,7 +221,6 @@ void rp_space_clear(struct rp_vhdx *v)
             at += n;
         }
     }
-    rp_ranges_clear(&work);
 }
 
 void rp_space_free_all(struct rp_vhdx *v)
