@@ -1,0 +1,43 @@
+// A client of any WS-Management service: WinRM of a Hyper-V host, refpoint-hostd. One connection (libcurl), one login, sealed where TLS is not.
+// Not thread safe. It relies on nothing that real services do not promise: any prefixes, items in either namespace, DMTF and Microsoft
+// forms of values.
+#ifndef RP_WSMAN_CLIENT_H
+#define RP_WSMAN_CLIENT_H
+
+#include "cim/schema.h"
+#include "wsman/login.h"
+#include "wsman/message.h"
+
+enum rp_wsman_auth { RP_AUTH_NEGOTIATE, RP_AUTH_KERBEROS, RP_AUTH_NTLM, RP_AUTH_BASIC, RP_AUTH_PEER }; // PEER: a unix socket
+
+struct rp_wsman_options {
+    const char *url;             // "https://hv1:5986/wsman", "http://…" ; "unix:/run/refpoint/hostd.sock"
+    enum rp_wsman_auth auth;
+    struct rp_login_credentials credentials;
+    const char *ca_file;         // PEM; NULL: the system's
+    const char *fingerprint;     // SHA-256 of the certificate, hex with or without colons; then it alone is believed
+    bool basic_in_clear;         // Basic without TLS
+    unsigned timeout_ms;         // of one operation; 0: 60,000
+    // Sees every message in clear (`sent` or received), e.g. to record it. NULL: nobody.
+    void (*trace)(void *context, bool sent, const void *data, size_t size);
+    void *trace_context;
+};
+struct rp_wsman_client;
+// Does not connect yet. RP_ERR_INVALID for what cannot be (Basic in clear without the option, a malformed fingerprint).
+struct rp_wsman_client *rp_wsman_client_new(const struct rp_wsman_options *options, struct rp_error *err);
+void rp_wsman_client_free(struct rp_wsman_client *client); // NULL is fine
+RP_DEFINE_CLEANUP(struct rp_wsman_client, rp_wsman_client_free)
+
+// Fills malloc'ed strings; either pointer may be NULL.
+int rp_wsman_identify(struct rp_wsman_client *client, char **vendor, char **version, struct rp_error *err);
+// Every result of a WQL query (or, `query` NULL, every instance of `class_name`), in batches. `schema` types the values when it has the class (NULL: they stay bare).
+// `with_paths`: ObjectAndEPR, each gets its path. RP_ERR_* as rp_fault_to_error.
+int rp_wsman_query(struct rp_wsman_client *client, const char *name_space, const char *class_name, const char *query,
+                   const struct rp_cim_schema *schema, bool with_paths, struct rp_cim_instances *result, struct rp_error *err);
+struct rp_cim_instance *rp_wsman_get(struct rp_wsman_client *client, const struct rp_cim_path *path,
+                                     const struct rp_cim_schema *schema, struct rp_error *err);
+// Calls a method of the object at `path`. `in` NULL: no parameters. *status: ReturnValue. The result has the out parameters.
+struct rp_cim_instance *rp_wsman_invoke(struct rp_wsman_client *client, const struct rp_cim_path *path, const char *method,
+                                        const struct rp_cim_instance *in, uint32_t *status, struct rp_error *err);
+
+#endif
