@@ -2,7 +2,7 @@
 #ifndef RP_WSMAN_FAULT_H
 #define RP_WSMAN_FAULT_H
 
-#include "wsman/xml.h"
+#include "cim/xml.h"
 
 enum rp_fault_code {
     RP_FAULT_NONE,

@@ -4,7 +4,7 @@
 #define RP_WSMAN_ITEM_H
 
 #include "cim/schema.h"
-#include "wsman/xml.h"
+#include "cim/xml.h"
 
 enum rp_uri_style { RP_URI_STYLE_WMI, RP_URI_STYLE_DMTF }; // replies use that of the request
 
