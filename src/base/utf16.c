@@ -5,9 +5,9 @@
 
 #include "base/bytes.h"
 
-// Decodes one code point; returns its length in bytes, 0 when malformed (overlong, surrogate, > U+10FFFF, truncated).
-static int decode_utf8(const uint8_t *p, size_t left, uint32_t *out)
+int rp_utf8_decode(const void *data, size_t left, uint32_t *out)
 {
+    const uint8_t *p = data;
     if (p[0] < 0x80) {
         *out = p[0];
         return 1;
@@ -34,7 +34,7 @@ int rp_utf16_append(struct rp_buf *buf, const char *text, struct rp_error *err)
     size_t left = strlen(text);
     while (left) {
         uint32_t c;
-        int n = decode_utf8(p, left, &c);
+        int n = rp_utf8_decode(p, left, &c);
         if (!n)
             return rp_fail(err, RP_ERR_INVALID, "text is not valid UTF-8");
         if (c >= 0x10000) {
@@ -55,7 +55,7 @@ void rp_utf8_append_valid(struct rp_buf *buf, const char *text, size_t limit)
     const uint8_t *p = (const uint8_t *)text;
     for (size_t left = strlen(text), size = 0; left;) {
         uint32_t c;
-        size_t n = (size_t)decode_utf8(p, left, &c), length = n ? n : 1;
+        size_t n = (size_t)rp_utf8_decode(p, left, &c), length = n ? n : 1;
         if (size + length > limit)
             return;
         rp_buf_append(buf, n ? (const void *)p : "?", length);
