@@ -14,7 +14,7 @@ struct rp_cim_instance {
     char *name_space;                   // NULL: not said
     struct rp_cim_path *path;           // where it came with one (ObjectAndEPR, a provider's instance); NULL otherwise
     struct rp_cim_property *properties; // sorted by name without regard to case
-    size_t count;
+    size_t count, capacity;
 };
 struct rp_cim_instance *rp_cim_instance_new(const char *name_space, const char *class_name);
 void rp_cim_instance_free(struct rp_cim_instance *instance); // NULL is fine
@@ -33,9 +33,10 @@ uint64_t rp_cim_get_unsigned(const struct rp_cim_instance *instance, const char 
 bool rp_cim_get_boolean(const struct rp_cim_instance *instance, const char *name, bool otherwise);
 bool rp_cim_get_datetime(const struct rp_cim_instance *instance, const char *name, struct rp_cim_datetime *t);
 const struct rp_cim_path *rp_cim_get_path(const struct rp_cim_instance *instance, const char *name); // REFERENCE; borrowed
-// How many elements an array has (1 for a scalar, 0 absent or NULL), and element i as text or number.
+// How many elements an array has (1 for a scalar, 0 absent or NULL), and element i as text, number or path.
 size_t rp_cim_get_count(const struct rp_cim_instance *instance, const char *name);
 const char *rp_cim_get_text_at(const struct rp_cim_instance *instance, const char *name, size_t i);
+const struct rp_cim_path *rp_cim_get_path_at(const struct rp_cim_instance *instance, const char *name, size_t i);
 uint64_t rp_cim_get_unsigned_at(const struct rp_cim_instance *instance, const char *name, size_t i, uint64_t otherwise);
 
 struct rp_cim_instances {
@@ -43,6 +44,6 @@ struct rp_cim_instances {
     size_t count, capacity;
 };
 void rp_cim_instances_push(struct rp_cim_instances *list, struct rp_cim_instance *instance); // taken
-void rp_cim_instances_clear(struct rp_cim_instances *list);
+void rp_cim_instances_clear(struct rp_cim_instances *list); // usable with RP_CLEANUP
 
 #endif

@@ -31,8 +31,9 @@ struct rp_cim_path *rp_cim_path_parse(const char *text, struct rp_error *err);
 // The form above: keys in double quotes with \ and " escaped, in the order they have; without the part before the class when
 // host or namespace is not known.
 void rp_cim_path_format(const struct rp_cim_path *path, struct rp_buf *out);
+void rp_cim_path_format_relative(const struct rp_cim_path *path, struct rp_buf *out); // from the class on: __RELPATH
 // Same object: class and key names and all values without regard to case, keys in any order, namespaces when both say one;
-// hosts are not looked at.
+// hosts are not looked at. Values that are paths are compared as such.
 bool rp_cim_path_equal(const struct rp_cim_path *a, const struct rp_cim_path *b);
 
 #endif
