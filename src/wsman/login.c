@@ -99,11 +99,8 @@ static int established(struct rp_login *login, gss_name_t source, struct rp_erro
         return rp_login_refused(login, "login", major, minor, err);
     login->ntlm = mechanism->length == rp_login_oid_ntlm.length &&
                   !memcmp(mechanism->elements, rp_login_oid_ntlm.elements, mechanism->length);
-    // Without them nothing that follows on this connection could be told from what somebody else put in.
-    if ((flags & (GSS_C_CONF_FLAG | GSS_C_INTEG_FLAG)) != (GSS_C_CONF_FLAG | GSS_C_INTEG_FLAG))
-        return rp_fail(err, RP_ERR_AUTH, "login: the other side does not want messages to be sealed");
-    if (login->ntlm && !is_strong(login))
-        return rp_fail(err, RP_ERR_AUTH, "login: the other side allows NTLM only with keys of less than 128 bits");
+    // Who comes over TLS need not be able to seal (curl does not ask for it).
+    login->seals = flags & GSS_C_CONF_FLAG && flags & GSS_C_INTEG_FLAG && (!login->ntlm || is_strong(login));
     if (login->initiator && !login->ntlm && !(flags & GSS_C_MUTUAL_FLAG))
         return rp_fail(err, RP_ERR_AUTH, "login: %s did not prove who it is", login->host);
     if (!login->initiator) {
@@ -233,6 +230,8 @@ int rp_login_wrap(struct rp_login *login, const void *plain, size_t size, struct
 {
     if (!login->done || login->broken)
         return rp_fail(err, RP_ERR_AUTH, "seal a message: nobody is logged in");
+    if (!login->seals)
+        return rp_fail(err, RP_ERR_AUTH, "seal a message: the other side allows no encryption, or only a weak one");
     if (!size || size > RP_LOGIN_MAX_MESSAGE)
         return rp_fail(err, RP_ERR_INVALID, "seal a message: it has %zu bytes", size);
     return login->ntlm ? wrap_ntlm(login, plain, size, header, sealed, err)
@@ -279,6 +278,8 @@ int rp_login_unwrap(struct rp_login *login, const void *header, size_t header_si
 {
     if (!login->done || login->broken)
         return rp_fail(err, RP_ERR_AUTH, "open a message: nobody is logged in");
+    if (!login->seals)
+        return rp_fail(err, RP_ERR_AUTH, "open a message: the other side allows no encryption, or only a weak one");
     // gss-ntlmssp takes the signature's length for granted
     if (login->ntlm ? header_size != NTLM_SIGNATURE : header_size < NTLM_SIGNATURE || header_size > RP_LOGIN_MAX_TOKEN)
         return rp_fail(err, RP_ERR_AUTH, "open a message: a signature of %zu bytes", header_size);

@@ -138,6 +138,7 @@ int rp_login_acquire_acceptor(struct rp_login *login, const uint8_t *token, size
     if (login->kerberos_only && (ntlm || spnego) && !offered)
         return rp_fail(err, RP_ERR_AUTH, "login: not a token of Kerberos");
     login->mechanism = (gss_OID)(uintptr_t)mechanism;
+    login->ntlm = ntlm;
     if (ntlm ? accept_ntlm(login, err) : accept_kerberos(login, err))
         return -1;
     return spnego ? allow(login, !ntlm, ntlm, err) : 0;

@@ -63,6 +63,9 @@ int rp_login_refused(const struct rp_login *login, const char *what, OM_uint32 m
 {
     if (login->initiator && client_side(login, major, minor, err))
         return -1;
+    // gss-ntlmssp has no words for it: EINVAL, ENOENT
+    if (!login->initiator && login->ntlm && login->context && !login->done)
+        return rp_fail(err, RP_ERR_AUTH, "%s: NTLM: wrong user name or password", what);
     char text[512] = "";
     gss_OID mechanism = login->mechanism;
     // "Unspecified GSS failure" says nothing beside the mechanism's own words

@@ -12,7 +12,8 @@ enum { RP_LOGIN_MAX_TOKEN = 96 << 10, RP_LOGIN_MAX_MESSAGE = 64 << 20 };
 struct rp_login {
     bool initiator, done, broken;
     enum rp_login_scheme scheme;
-    bool ntlm;                    // what the context turned out to be
+    bool ntlm;                    // what it is going to be (acceptor), and what it turned out to be
+    bool seals;                   // both sides want confidentiality, with a whole key
     bool kerberos_only;           // a client's: no other mechanism was possible
     gss_ctx_id_t context;
     gss_cred_id_t credential;

@@ -5,51 +5,16 @@
 #include <strings.h>
 
 #include "base/bytes.h"
+#include "wsman/media.h"
 
 #define BOUNDARY "Encrypted Boundary"
 
 enum { MAX_BOUNDARY = 70, MAX_LINE = 1024, MAX_LINES = 16, MAX_PADDING = 16 };
 
-// The media type ends where its parameters begin.
-static bool is_type(const char *content_type, const char *type)
-{
-    size_t length = strlen(type);
-    content_type += strspn(content_type, " \t");
-    return !strncasecmp(content_type, type, length) && strchr("; \t", content_type[length]); // or at its end
-}
-
 bool rp_seal_is(const char *content_type)
 {
     return content_type &&
-           (is_type(content_type, "multipart/encrypted") || is_type(content_type, "multipart/x-multi-encrypted"));
-}
-
-// The value of a parameter `;name=value` or `;name="value"`; false when it is absent, too long, or never ends.
-static bool parameter(const char *text, const char *name, char *value, size_t size)
-{
-    size_t length = strlen(name);
-    while ((text = strchr(text, ';'))) {
-        text++;
-        text += strspn(text, " \t");
-        if (strncasecmp(text, name, length) || text[length] != '=') {
-            size_t word = strcspn(text, ";\"");
-            const char *quote = text[word] == '"' ? strchr(text + word + 1, '"') : NULL;
-            if (text[word] == '"' && !quote)
-                return false;
-            text = quote ? quote : text; // a semicolon inside quotes is not one
-            continue;
-        }
-        text += length + 1;
-        bool quoted = *text == '"';
-        text += quoted;
-        size_t end = strcspn(text, quoted ? "\"" : "; \t");
-        if ((quoted && text[end] != '"') || !end || end >= size)
-            return false;
-        memcpy(value, text, end);
-        value[end] = '\0';
-        return true;
-    }
-    return false;
+           (rp_media_is(content_type, "multipart/encrypted") || rp_media_is(content_type, "multipart/x-multi-encrypted"));
 }
 
 void rp_seal_format(const char *protocol, const void *header, size_t header_size, const void *data, size_t data_size,
@@ -130,7 +95,7 @@ static bool drop_end(struct rp_cursor *c, const char *boundary)
 static int parse_length(const char *line, uint64_t *length, struct rp_error *err)
 {
     char text[24];
-    if (!parameter(line, "Length", text, sizeof text) || strspn(text, "0123456789") != strlen(text) || strlen(text) > 10)
+    if (!rp_media_parameter(line, "Length", text, sizeof text) || strspn(text, "0123456789") != strlen(text) || strlen(text) > 10)
         return not_sealed(err, "OriginalContent has no Length");
     *length = strtoull(text, NULL, 10);
     return 0;
@@ -150,7 +115,7 @@ static int parse_metadata(struct rp_cursor *c, const char *boundary, struct rp_s
         original = true;
         if (parse_length(line, &sealed->length, err))
             return -1;
-        parameter(line, "charset", sealed->charset, sizeof sealed->charset);
+        rp_media_parameter(line, "charset", sealed->charset, sizeof sealed->charset);
     }
     return not_sealed(err, "the first part does not end");
 }
@@ -162,10 +127,10 @@ int rp_seal_parse(const char *content_type, const void *body, size_t size, struc
     *sealed = (struct rp_sealed){0};
     if (!rp_seal_is(content_type))
         return not_sealed(err, "its Content-Type is another");
-    if (!is_type(content_type, "multipart/encrypted"))
+    if (!rp_media_is(content_type, "multipart/encrypted"))
         return rp_fail(err, RP_ERR_UNSUPPORTED, "sealed message: several parts, as CredSSP has them, are not supported");
     if (strcasestr(content_type, ";boundary=") || strcasestr(content_type, " boundary="))
-        if (!parameter(content_type, "boundary", boundary, sizeof boundary))
+        if (!rp_media_parameter(content_type, "boundary", boundary, sizeof boundary))
             return not_sealed(err, "its boundary is not one");
     struct rp_cursor c = rp_cursor_of(body, size);
     if (!take_line(&c, line) || !is_delimiter(line, boundary))

@@ -184,13 +184,13 @@ static void a_wrong_password_is_refused_in_one_line(void **state)
     struct rp_login_acceptor acceptor = {kdc.keytab, kdc.users};
     struct rp_login_credentials wrong = lab_admin, kerberos = alice;
     wrong.password = kerberos.password = "guess";
-    refused(RP_LOGIN_NTLM, "localhost", &wrong, &acceptor, "login: ");
-    refused(RP_LOGIN_NEGOTIATE, "localhost", &wrong, &acceptor, "login: ");
+    refused(RP_LOGIN_NTLM, "localhost", &wrong, &acceptor, "wrong user name or password");
+    refused(RP_LOGIN_NEGOTIATE, "localhost", &wrong, &acceptor, "wrong user name or password");
     refused(RP_LOGIN_KERBEROS, "localhost", &kerberos, &acceptor, "wrong password for alice@REFPOINT.TEST");
     kerberos.user = "nobody@REFPOINT.TEST";
     refused(RP_LOGIN_KERBEROS, "localhost", &kerberos, &acceptor, "knows no user nobody@REFPOINT.TEST");
     wrong = (struct rp_login_credentials){"ELSEWHERE\\admin", "secret", NULL, NULL};
-    refused(RP_LOGIN_NTLM, "localhost", &wrong, &acceptor, "login: ");
+    refused(RP_LOGIN_NTLM, "localhost", &wrong, &acceptor, "wrong user name or password");
 }
 
 static void an_expired_ticket_a_missing_one_and_an_unknown_host_are_told_apart(void **state)

@@ -1,0 +1,157 @@
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/clock.h"
+#include "wsman/server_impl.h"
+
+#define SECOND 1000000000ull
+
+// libmicrohttpd sees the end of a stream and cleans up. The descriptor is ours to use only under the mutex: the notification that a
+// connection has ended takes it off the list before it is closed.
+static void cut(struct rp_server_connection *connection)
+{
+    if (!connection->cut)
+        shutdown(connection->fd, SHUT_RDWR);
+    connection->cut = true;
+}
+
+// Connections of one IPv6 network of 64 bits count together: that is what one machine may choose from.
+static void identify(struct rp_server_connection *c, const struct sockaddr *address)
+{
+    if (address && address->sa_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const void *)address;
+        memcpy(c->key, &v4->sin_addr, 4);
+        inet_ntop(AF_INET, &v4->sin_addr, c->address, sizeof c->address);
+    } else if (address && address->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const void *)address;
+        bool mapped = IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr);
+        memcpy(c->key, mapped ? v6->sin6_addr.s6_addr + 12 : v6->sin6_addr.s6_addr, mapped ? 4 : 8);
+        inet_ntop(mapped ? AF_INET : AF_INET6, mapped ? v6->sin6_addr.s6_addr + 12 : v6->sin6_addr.s6_addr, c->address,
+                  sizeof c->address);
+    } else {
+        struct ucred peer = {0};
+        socklen_t size = sizeof peer;
+        getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+        memset(c->key, 0xff, sizeof c->key);
+        memcpy(c->key, &peer.uid, sizeof peer.uid);
+        snprintf(c->address, sizeof c->address, "local");
+    }
+}
+
+// Who is not logged in makes room for who comes after him: the oldest of his own address first, then the oldest of all. So
+// nobody keeps others out by connecting alone.
+static void make_room(struct rp_wsman_server *server, struct rp_server_connection *newest)
+{
+    struct rp_server_connection *oldest_here = NULL, *oldest = NULL;
+    size_t strangers = 0, all = 0;
+    for (struct rp_server_connection *c = server->first; c; c = c->next) {
+        if (c->cut)
+            continue;
+        all++;
+        if (c->known)
+            continue;
+        if (!oldest)
+            oldest = c;
+        if (memcmp(c->key, newest->key, sizeof c->key))
+            continue;
+        strangers++;
+        if (!oldest_here)
+            oldest_here = c;
+    }
+    if (strangers > RP_SERVER_STRANGERS)
+        cut(oldest_here);
+    else if (all > RP_SERVER_CONNECTIONS)
+        cut(oldest);
+}
+
+static struct rp_server_connection *begin(struct rp_server_listener *listener, struct MHD_Connection *http)
+{
+    struct rp_wsman_server *server = listener->server;
+    struct rp_server_connection *c = rp_xcalloc(1, sizeof *c);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(http, MHD_CONNECTION_INFO_CONNECTION_FD);
+    c->listener = listener;
+    c->fd = info->connect_fd;
+    info = MHD_get_connection_info(http, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    identify(c, listener->socket || !info ? NULL : info->client_addr);
+    pthread_mutex_lock(&server->mutex);
+    c->born = rp_clock_monotonic_ns();
+    c->deadline = c->born + RP_SERVER_STRANGER_SECONDS * SECOND;
+    c->previous = server->last;
+    *(server->last ? &server->last->next : &server->first) = c;
+    server->last = c;
+    make_room(server, c);
+    pthread_mutex_unlock(&server->mutex);
+    return c;
+}
+
+static void end(struct rp_server_connection *c)
+{
+    struct rp_wsman_server *server = c->listener->server;
+    pthread_mutex_lock(&server->mutex);
+    *(c->previous ? &c->previous->next : &server->first) = c->next;
+    *(c->next ? &c->next->previous : &server->last) = c->previous;
+    pthread_mutex_unlock(&server->mutex);
+    rp_server_connection_forget(c);
+    free(c);
+}
+
+void rp_server_connection_notify(void *listener, struct MHD_Connection *http, void **context,
+                                 enum MHD_ConnectionNotificationCode code)
+{
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *context = begin(listener, http);
+    } else if (*context) {
+        end(*context);
+        *context = NULL;
+    }
+}
+
+void rp_server_connection_forget(struct rp_server_connection *c)
+{
+    rp_login_free(c->login);
+    free(c->user);
+    c->login = NULL;
+    c->user = NULL;
+}
+
+void rp_server_connection_known(struct rp_server_connection *c)
+{
+    pthread_mutex_lock(&c->listener->server->mutex);
+    c->known = true;
+    pthread_mutex_unlock(&c->listener->server->mutex);
+}
+
+void rp_server_connection_deadline(struct rp_server_connection *c, unsigned seconds)
+{
+    pthread_mutex_lock(&c->listener->server->mutex);
+    uint64_t now = rp_clock_monotonic_ns(), latest = c->born + RP_SERVER_STRANGER_SECONDS * SECOND;
+    c->deadline = seconds ? now + seconds * SECOND : UINT64_MAX;
+    if (!c->known && c->deadline > latest && seconds) // a stranger does not win time by asking
+        c->deadline = latest;
+    pthread_mutex_unlock(&c->listener->server->mutex);
+}
+
+void rp_server_connection_idle(struct rp_server_connection *c)
+{
+    rp_server_connection_deadline(c, RP_SERVER_IDLE_SECONDS);
+}
+
+void *rp_server_watch(void *argument)
+{
+    struct rp_wsman_server *server = argument;
+    pthread_mutex_lock(&server->mutex);
+    while (server->watching) {
+        uint64_t now = rp_clock_monotonic_ns();
+        for (struct rp_server_connection *c = server->first; c; c = c->next)
+            if (c->deadline <= now)
+                cut(c);
+        struct timespec next = {(time_t)(now / SECOND) + 1, (long)(now % SECOND)};
+        pthread_cond_timedwait(&server->changed, &server->mutex, &next);
+    }
+    pthread_mutex_unlock(&server->mutex);
+    return NULL;
+}

@@ -1,0 +1,25 @@
+// A server of ours for the tests: every kind of listener, and instead of the WMI service an echo. It answers
+//     <echo user="…" access="…" address="…" charset="…">the request</echo>
+// with status 200, or 500 when the request contains "<fault/>"; "<sleep/>" takes it 300 ms.
+#ifndef TEST_WSMAN_KIT_H
+#define TEST_WSMAN_KIT_H
+
+#include "kdc.h"
+#include "wsman/server.h"
+
+enum { KIT_SEALED, KIT_CLEAR, KIT_TLS, KIT_UNIX, KIT_LISTENERS };
+
+struct kit {
+    struct kdc kdc;
+    char certificate[96], key[96], other_certificate[96]; // for "localhost" and 127.0.0.1, self-signed; another one
+    char socket[96];
+    struct rp_wsman_server *server;
+    int port[KIT_LISTENERS];
+    bool drop_next;                       // drops the next answer
+};
+// With a KDC, or with NTLM only. LAB\admin and alice@REFPOINT.TEST may administer, root and we may by the unix socket; "basic" with
+// the password "clear" is a reader. OTHER\bob has no rights.
+int kit_start(struct kit *kit, bool with_kdc);
+void kit_stop(struct kit *kit);
+
+#endif
