@@ -140,7 +140,7 @@ static char *read_value(const char **p)
         return *p == start ? NULL : cut(start, *p);
     }
     for ((*p)++; **p && **p != quote; (*p)++) {
-        if (**p == '\\' && (*p)[1])
+        if (**p == '\\' && (*p)[1] && strchr("\\\"'", (*p)[1]))
             (*p)++;
         rp_buf_append_u8(&value, (uint8_t)**p);
     }

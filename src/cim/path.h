@@ -26,7 +26,7 @@ void rp_cim_path_set(struct rp_cim_path *path, const char *key, const char *valu
 const char *rp_cim_path_get(const struct rp_cim_path *path, const char *key); // borrowed; NULL: no such key
 
 // Tolerant: optional \\HOST\namespace:, '/' or '\' between its parts, single or double quotes, numbers and booleans without
-// quotes, backslash escapes in quotes, blanks around '.', ',' and '='. Bounded: at most 64 keys. RP_ERR_INVALID with the place.
+// quotes, backslash escapes in quotes (before anything but \ " ' it is one that was not doubled), blanks around '.', ',' and '='. Bounded: at most 64 keys. RP_ERR_INVALID with the place.
 struct rp_cim_path *rp_cim_path_parse(const char *text, struct rp_error *err);
 // The form above: keys in double quotes with \ and " escaped, in the order they have; without the part before the class when
 // host or namespace is not known.

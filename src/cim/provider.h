@@ -13,7 +13,7 @@ struct rp_cim_caller {
     enum rp_cim_access access;
 };
 
-// Takes one instance. Non-zero stops the enumeration with that error.
+// Takes one instance, also when it fails. Non-zero stops the enumeration with that error.
 struct rp_cim_sink {
     int (*take)(void *context, struct rp_cim_instance *instance, struct rp_error *err);
     void *context;
@@ -21,18 +21,19 @@ struct rp_cim_sink {
 
 struct rp_cim_provider;
 struct rp_cim_provider_ops {
-    // All instances of exactly `class` (not abstract; subclasses are asked for on their own), with their paths. `query` may be NULL; a
-    // provider may use rp_wql_required to give fewer, never too few.
+    // All instances of exactly `class` (not abstract; subclasses are asked for on their own). `query` may be NULL; a provider may
+    // use rp_wql_required to give fewer, never too few. What has no path gets that of its keys.
     int (*instances)(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_cim_class *class,
                      const struct rp_wql *query, struct rp_cim_sink sink, struct rp_error *err);
-    // One instance by some of its keys. RP_ERR_NOT_FOUND.
+    // One instance of exactly the path's class by some of its keys. RP_ERR_NOT_FOUND.
     struct rp_cim_instance *(*get)(struct rp_cim_provider *p, const struct rp_cim_caller *caller,
                                    const struct rp_cim_path *path, struct rp_error *err);
-    // The association instances of exactly `association` that name `source` at one of their ends.
+    // The association instances of exactly `association` that name `source`, the whole path of an instance, at one of their
+    // ends; more do no harm.
     int (*references)(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_cim_class *association,
                       const struct rp_cim_path *source, struct rp_cim_sink sink, struct rp_error *err);
-    // `in` is typed by the method's declaration. Sets *status (ReturnValue) and out parameters in `out`. An error is a failure of the
-    // provider itself; what the method cannot do is a status.
+    // `in` is typed by the method's declaration. Sets *status (ReturnValue) and out parameters in `out`. An error is a failure of
+    // the provider itself; what the method cannot do is a status.
     int (*invoke)(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_cim_path *path,
                   const struct rp_cim_method *method, const struct rp_cim_instance *in, struct rp_cim_instance *out,
                   uint32_t *status, struct rp_error *err);
@@ -49,12 +50,18 @@ struct rp_cim_provider {
     const char *server; // __SERVER: the host's name
 };
 
-// Runs a query: superclasses match their subclasses, associations are followed, columns cut. Instances come in a stable order: that of
-// the classes' declaration, then the provider's.
+// Runs a query: superclasses match their subclasses, associations are followed, columns cut. Instances come with their paths
+// (server and namespace in them) in a stable order: that of the classes' declaration, then the provider's; of associators each
+// once. RP_ERR_NOT_FOUND: no such class, or no instance where associations should start; RP_ERR_INVALID: a column that the class
+// does not have; RP_ERR_UNSUPPORTED: ClassDefsOnly, another namespace.
 int rp_cim_query(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_wql *query,
                  struct rp_cim_sink sink, struct rp_error *err);
-// All instances of a class and of its subclasses.
+// All instances of a class and of its subclasses, with their paths.
 int rp_cim_enumerate(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_cim_class *class,
                      struct rp_cim_sink sink, struct rp_error *err);
+// The instance that `path` names by some of its keys, of its class or of a subclass, with its path. RP_ERR_NOT_FOUND: no such
+// class or instance.
+struct rp_cim_instance *rp_cim_find(struct rp_cim_provider *p, const struct rp_cim_caller *caller,
+                                    const struct rp_cim_path *path, struct rp_error *err);
 
 #endif

@@ -47,7 +47,8 @@ struct rp_cim_class {
 // One namespace. Later declarations may name superclasses of earlier loads. All of a load counts, or, when it fails, nothing.
 // RP_ERR_INVALID names `origin`, line and what was expected.
 struct rp_cim_schema *rp_cim_schema_new(const char *name_space);
-void rp_cim_schema_free(struct rp_cim_schema *schema);
+void rp_cim_schema_free(struct rp_cim_schema *schema); // NULL is fine
+RP_DEFINE_CLEANUP(struct rp_cim_schema, rp_cim_schema_free)
 int rp_cim_schema_load(struct rp_cim_schema *schema, const char *mof, size_t size, const char *origin, struct rp_error *err);
 const char *rp_cim_schema_namespace(const struct rp_cim_schema *schema);
 // In any case; NULL: none.

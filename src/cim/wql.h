@@ -1,9 +1,10 @@
 // WQL, as far as management clients use it (facts/wmi.md 2.5):
 //     SELECT * | a, b FROM Class [WHERE condition]
 //     ASSOCIATORS OF {path} [WHERE [AssocClass=C] [ResultClass=C] [Role=r] [ResultRole=r] [ClassDefsOnly] [KeysOnly]]
-//     REFERENCES OF {path} [WHERE [ResultClass=C] [Role=r]]
-// Conditions: = != <> < <= > >= LIKE (% _ [] [^]) ISA, IS [NOT] NULL, AND OR NOT, parentheses; the properties __CLASS, __PATH,
-// __RELPATH, __SERVER, __NAMESPACE on either side. Keywords, names and the text that is compared: without regard to case.
+//     REFERENCES OF {path} [WHERE [ResultClass=C] [Role=r] [ClassDefsOnly] [KeysOnly]]
+// Conditions: = != <> < <= > >= LIKE (% _ [] [^]) ISA, IS [NOT] NULL, AND OR NOT, parentheses; the properties __CLASS,
+// __PATH, __RELPATH, __SERVER, __NAMESPACE on either side, __THIS before ISA. Keywords, names and the text that is compared:
+// without regard to case.
 #ifndef RP_CIM_WQL_H
 #define RP_CIM_WQL_H
 
@@ -11,7 +12,7 @@
 
 enum rp_wql_kind { RP_WQL_SELECT, RP_WQL_ASSOCIATORS, RP_WQL_REFERENCES };
 
-struct rp_wql_condition; // wql.c
+struct rp_wql_condition; // wql_internal.h
 struct rp_wql {
     enum rp_wql_kind kind;
     char *class_name;      // SELECT
@@ -23,17 +24,18 @@ struct rp_wql {
     bool class_defs_only, keys_only;
 };
 #define RP_WQL_MAX_TEXT (64 << 10) // bytes of a query; longer ones are RP_ERR_INVALID, and so is nesting deeper than 64
-struct rp_wql *rp_wql_parse(const char *text, size_t size, struct rp_error *err); // RP_ERR_INVALID: what was expected, and where
-void rp_wql_free(struct rp_wql *query);
+struct rp_wql *rp_wql_parse(const char *text, size_t size, struct rp_error *err); // RP_ERR_INVALID: what was expected, where
+void rp_wql_free(struct rp_wql *query); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_wql, rp_wql_free)
 
 // Whether the condition holds for an instance of a class that matches class_name (the caller has seen to that). NULL compares
-// false with everything but IS NULL; numbers, booleans and datetimes compare as such when the property is one. `server`: what
-// __SERVER is. A condition that names an unknown property is false for it.
+// false with everything but IS NULL (= NULL and != NULL are taken for IS NULL and IS NOT NULL); numbers, booleans and datetimes
+// compare as such when the property is one, __PATH, __RELPATH and references as paths (= and !=). `class`: NULL when it is not
+// known; `server`: what __SERVER is. A comparison with an unknown property is false, and so is one with an array.
 bool rp_wql_match(const struct rp_wql *query, const struct rp_cim_class *class, const struct rp_cim_instance *instance,
                   const char *server);
-// The text that every match must have in `property` because the condition says so at its top (a chain of ANDs): what lets a provider
-// fetch one instance instead of all. NULL: nothing of the kind.
+// The text that every match must have in `property` (__PATH too) because the condition says so at its top, in a chain of ANDs:
+// what lets a provider fetch one instance instead of all. NULL: nothing of the kind.
 const char *rp_wql_required(const struct rp_wql *query, const char *property);
 
 #endif
