@@ -1,27 +1,13 @@
-// A client of any WS-Management service: WinRM of a Hyper-V host, refpoint-hostd. One connection (libcurl), one login, sealed where TLS is not.
-// Not thread safe. It relies on nothing that real services do not promise: any prefixes, items in either namespace, DMTF and Microsoft
-// forms of values.
+// A client of any WS-Management service: WinRM of a Hyper-V host, refpoint-hostd. What can be set is in transport.h.
+// Not thread safe. It relies on nothing that real services do not promise: any prefixes, items in either namespace, DMTF
+// and Microsoft forms of values.
 #ifndef RP_WSMAN_CLIENT_H
 #define RP_WSMAN_CLIENT_H
 
 #include "cim/schema.h"
-#include "wsman/login.h"
 #include "wsman/message.h"
+#include "wsman/transport.h"
 
-enum rp_wsman_auth { RP_AUTH_NEGOTIATE, RP_AUTH_KERBEROS, RP_AUTH_NTLM, RP_AUTH_BASIC, RP_AUTH_PEER }; // PEER: a unix socket
-
-struct rp_wsman_options {
-    const char *url;             // "https://hv1:5986/wsman", "http://…" ; "unix:/run/refpoint/hostd.sock"
-    enum rp_wsman_auth auth;
-    struct rp_login_credentials credentials;
-    const char *ca_file;         // PEM; NULL: the system's
-    const char *fingerprint;     // SHA-256 of the certificate, hex with or without colons; then it alone is believed
-    bool basic_in_clear;         // Basic without TLS
-    unsigned timeout_ms;         // of one operation; 0: 60,000
-    // Sees every message in clear (`sent` or received), e.g. to record it. NULL: nobody.
-    void (*trace)(void *context, bool sent, const void *data, size_t size);
-    void *trace_context;
-};
 struct rp_wsman_client;
 // Does not connect yet. RP_ERR_INVALID for what cannot be (Basic in clear without the option, a malformed fingerprint).
 struct rp_wsman_client *rp_wsman_client_new(const struct rp_wsman_options *options, struct rp_error *err);

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "wsman/server_impl.h"
 
-enum { MAX_PEM = 1 << 20, WORKERS = 8, STOP_SECONDS = 10 };
+enum { MAX_PEM = 1 << 20, WORKERS = 8, STOP_SECONDS = 10, SPARE = 100 };
 
 static char *read_pem(const char *path, struct rp_error *err)
 {
@@ -112,7 +112,7 @@ static int start_daemon(struct rp_server_listener *l, struct rp_error *err)
     l->daemon = MHD_start_daemon(
         flags | (l->certificate ? MHD_USE_TLS : 0), 0, NULL, NULL, rp_server_request_handle, l,
         MHD_OPTION_EXTERNAL_LOGGER, log_line, NULL, MHD_OPTION_LISTEN_SOCKET, l->fd, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)RP_SERVER_CONNECTIONS + 100, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)128 << 10,
+        l->server->limits.connections + SPARE, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)128 << 10,
         MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)16 << 10, MHD_OPTION_NOTIFY_CONNECTION,
         rp_server_connection_notify, l, MHD_OPTION_NOTIFY_COMPLETED, rp_server_request_completed, l, MHD_OPTION_ARRAY,
         l->certificate ? tls : none, MHD_OPTION_END);
@@ -141,10 +141,29 @@ static int start_listener(struct rp_wsman_server *server, size_t i, const struct
     return start_daemon(l, err);
 }
 
+static unsigned or_else(unsigned value, unsigned otherwise)
+{
+    return value ? value : otherwise;
+}
+
+static struct rp_wsman_server_limits complete(const struct rp_wsman_server_limits *limits)
+{
+    static const struct rp_wsman_server_limits defaults;
+    limits = limits ? limits : &defaults;
+    return (struct rp_wsman_server_limits){
+        .connections = or_else(limits->connections, 300), // facts 2.4: MaxConnections
+        .strangers = or_else(limits->strangers, 8),
+        .stranger_seconds = or_else(limits->stranger_seconds, 60),
+        .transfer_seconds = or_else(limits->transfer_seconds, 60),
+        .idle_seconds = or_else(limits->idle_seconds, 300),
+    };
+}
+
 struct rp_wsman_server *rp_wsman_server_start(struct rp_wsman_service *service,
                                               const struct rp_wsman_listener *listeners, size_t count,
                                               const struct rp_login_acceptor *acceptor,
-                                              const struct rp_wsman_server_ops *ops, struct rp_error *err)
+                                              const struct rp_wsman_server_ops *ops,
+                                              const struct rp_wsman_server_limits *limits, struct rp_error *err)
 {
     static const struct rp_login_acceptor nobody;
     acceptor = acceptor ? acceptor : &nobody;
@@ -153,6 +172,7 @@ struct rp_wsman_server *rp_wsman_server_start(struct rp_wsman_service *service,
     struct rp_wsman_server *server = rp_xcalloc(1, sizeof *server);
     server->service = service;
     server->ops = *ops;
+    server->limits = complete(limits);
     server->acceptor.keytab = acceptor->keytab ? rp_xstrdup(acceptor->keytab) : NULL;
     server->acceptor.ntlm_users = acceptor->ntlm_users ? rp_xstrdup(acceptor->ntlm_users) : NULL;
     server->listeners = rp_xcalloc(count, sizeof *server->listeners);
@@ -163,7 +183,7 @@ struct rp_wsman_server *rp_wsman_server_start(struct rp_wsman_service *service,
     pthread_condattr_destroy(&clock);
     pthread_mutex_init(&server->mutex, NULL);
     // more than can be connected, so that handing over work never blocks
-    server->pool = rp_pool_new(WORKERS, count * (RP_SERVER_CONNECTIONS + 100) + 1);
+    server->pool = rp_pool_new(WORKERS, count * (server->limits.connections + SPARE) + 1);
     server->watching = true;
     if (pthread_create(&server->watcher, NULL, rp_server_watch, server)) {
         server->watching = false;

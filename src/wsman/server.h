@@ -26,16 +26,24 @@ struct rp_wsman_server_ops {
     bool (*drop)(void *context);
     void *context;
 };
+// 0: the default. Who comes when there are too many ends the oldest connection that is not logged in: of his own address, then of all.
+struct rp_wsman_server_limits {
+    unsigned connections;      // 300
+    unsigned strangers;        // 8 of one address (an IPv6 network of 64 bits, a local user) that are not logged in
+    unsigned stranger_seconds; // 60, from accept to login
+    unsigned transfer_seconds; // 60, for a request, and for an answer, on its way
+    unsigned idle_seconds;     // 300, of a connection that is logged in
+};
 struct rp_wsman_server;
 // Starts threads; all callbacks come from several of them at once. POST /wsman and /wsman/. 401 names the schemes that are there.
-// One connection, one login. Over TCP without TLS requests must be sealed, but for Identify (header WSMANIDENTIFY: unauthenticated).
-// Limits: 300 connections, 8 from one address that are not logged in (who comes then ends the oldest of those); 60 s from
-// accept to login, for a request and for an answer on their way; 300 s idle. Who has no rights gets 403, three failed logins
-// end a connection.
+// One connection, one login. Over TCP without TLS requests must be sealed, but for Identify (header WSMANIDENTIFY:
+// unauthenticated). Who has no rights gets 403, three failed logins end a connection. `acceptor` NULL: neither Kerberos nor NTLM;
+// `limits` NULL: the defaults.
 struct rp_wsman_server *rp_wsman_server_start(struct rp_wsman_service *service,
                                               const struct rp_wsman_listener *listeners, size_t count,
                                               const struct rp_login_acceptor *acceptor,
-                                              const struct rp_wsman_server_ops *ops, struct rp_error *err);
+                                              const struct rp_wsman_server_ops *ops,
+                                              const struct rp_wsman_server_limits *limits, struct rp_error *err);
 uint16_t rp_wsman_server_port(const struct rp_wsman_server *server, size_t listener);
 void rp_wsman_server_stop(struct rp_wsman_server *server); // waits for requests under way; NULL is fine
 

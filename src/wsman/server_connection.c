@@ -62,9 +62,9 @@ static void make_room(struct rp_wsman_server *server, struct rp_server_connectio
         if (!oldest_here)
             oldest_here = c;
     }
-    if (strangers > RP_SERVER_STRANGERS)
+    if (strangers > server->limits.strangers)
         cut(oldest_here);
-    else if (all > RP_SERVER_CONNECTIONS)
+    else if (all > server->limits.connections)
         cut(oldest);
 }
 
@@ -79,7 +79,7 @@ static struct rp_server_connection *begin(struct rp_server_listener *listener, s
     identify(c, listener->socket || !info ? NULL : info->client_addr);
     pthread_mutex_lock(&server->mutex);
     c->born = rp_clock_monotonic_ns();
-    c->deadline = c->born + RP_SERVER_STRANGER_SECONDS * SECOND;
+    c->deadline = c->born + server->limits.stranger_seconds * SECOND;
     c->previous = server->last;
     *(server->last ? &server->last->next : &server->first) = c;
     server->last = c;
@@ -127,17 +127,18 @@ void rp_server_connection_known(struct rp_server_connection *c)
 
 void rp_server_connection_deadline(struct rp_server_connection *c, unsigned seconds)
 {
-    pthread_mutex_lock(&c->listener->server->mutex);
-    uint64_t now = rp_clock_monotonic_ns(), latest = c->born + RP_SERVER_STRANGER_SECONDS * SECOND;
+    struct rp_wsman_server *server = c->listener->server;
+    pthread_mutex_lock(&server->mutex);
+    uint64_t now = rp_clock_monotonic_ns(), latest = c->born + server->limits.stranger_seconds * SECOND;
     c->deadline = seconds ? now + seconds * SECOND : UINT64_MAX;
     if (!c->known && c->deadline > latest && seconds) // a stranger does not win time by asking
         c->deadline = latest;
-    pthread_mutex_unlock(&c->listener->server->mutex);
+    pthread_mutex_unlock(&server->mutex);
 }
 
 void rp_server_connection_idle(struct rp_server_connection *c)
 {
-    rp_server_connection_deadline(c, RP_SERVER_IDLE_SECONDS);
+    rp_server_connection_deadline(c, c->listener->server->limits.idle_seconds);
 }
 
 void *rp_server_watch(void *argument)

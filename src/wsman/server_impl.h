@@ -11,11 +11,6 @@
 #include "wsman/server.h"
 
 enum {
-    RP_SERVER_CONNECTIONS = 300,          // facts 2.4: MaxConnections
-    RP_SERVER_STRANGERS = 8,              // of one address, not logged in
-    RP_SERVER_STRANGER_SECONDS = 60,      // from accept to login
-    RP_SERVER_IDLE_SECONDS = 300,         // of a connection that is logged in
-    RP_SERVER_TRANSFER_SECONDS = 60,      // a request or an answer on its way
     RP_SERVER_MAX_BODY = 512000 + 2048,   // MaxEnvelopeSize and what sealing adds
     RP_SERVER_MAX_IDENTIFY = 16 << 10,
     RP_SERVER_MAX_HELD = 16 << 20,        // bodies of all who are not logged in
@@ -55,6 +50,7 @@ struct rp_wsman_server {
     struct rp_wsman_service *service;
     struct rp_wsman_server_ops ops;
     struct rp_login_acceptor acceptor;    // strings owned
+    struct rp_wsman_server_limits limits; // none is 0
     struct rp_server_listener *listeners;
     size_t count;
     struct rp_pool *pool;

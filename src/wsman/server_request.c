@@ -80,7 +80,7 @@ static void work(void *argument)
     struct rp_server_request *request = argument;
     rp_server_connection_deadline(request->connection, 0);
     serve(request);
-    rp_server_connection_deadline(request->connection, RP_SERVER_TRANSFER_SECONDS);
+    rp_server_connection_deadline(request->connection, request->server->limits.transfer_seconds);
     rp_buf_clear(&request->body);
     request->phase = RP_REQUEST_DONE;
     MHD_resume_connection(request->http);
@@ -134,7 +134,7 @@ static enum MHD_Result begin(struct rp_server_request *request, const char *url,
 {
     struct MHD_Connection *http = request->http;
     struct rp_server_connection *c = request->connection;
-    rp_server_connection_deadline(c, RP_SERVER_TRANSFER_SECONDS);
+    rp_server_connection_deadline(c, request->server->limits.transfer_seconds);
     if (strcmp(url, "/wsman") && strcmp(url, "/wsman/"))
         return answer_at_once(request, MHD_HTTP_NOT_FOUND);
     if (strcmp(method, MHD_HTTP_METHOD_POST))

@@ -11,7 +11,7 @@ int main(void)
     static struct kit kit;
     char byte, ticket[128] = "";
     rp_log_set_level(RP_LOG_INFO);
-    if (kit_start(&kit, true) || kdc_ticket(&kit.kdc, "alice", 600, ticket)) {
+    if (kit_start(&kit, true, (struct rp_wsman_server_limits){0}) || kdc_ticket(&kit.kdc, "alice", 600, ticket)) {
         kit_stop(&kit);
         return 1;
     }

@@ -61,11 +61,12 @@ static int make_certificate(struct kit *kit, const char *name, char certificate[
     return kdc_run(&kit->kdc, run);
 }
 
-int kit_start(struct kit *kit, bool with_kdc)
+int kit_start(struct kit *kit, bool with_kdc, struct rp_wsman_server_limits limits)
 {
     char ignored[96];
     struct rp_error err = {0};
     memset(kit, 0, sizeof *kit);
+    kit->limits = limits;
     if ((with_kdc ? kdc_start(&kit->kdc) : kdc_without(&kit->kdc)) ||
         make_certificate(kit, "good", kit->certificate, kit->key) ||
         make_certificate(kit, "other", kit->other_certificate, ignored))
@@ -79,7 +80,7 @@ int kit_start(struct kit *kit, bool with_kdc)
     };
     struct rp_login_acceptor acceptor = {with_kdc ? kit->kdc.keytab : NULL, kit->kdc.users};
     struct rp_wsman_server_ops ops = {authorize, password, peer, drop, kit};
-    kit->server = rp_wsman_server_start(NULL, listeners, KIT_LISTENERS, &acceptor, &ops, &err);
+    kit->server = rp_wsman_server_start(NULL, listeners, KIT_LISTENERS, &acceptor, &ops, &kit->limits, &err);
     if (!kit->server)
         fprintf(stderr, "# %s\n", err.text);
     for (size_t i = 0; kit->server && i < KIT_LISTENERS; i++)

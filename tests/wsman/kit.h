@@ -15,11 +15,12 @@ struct kit {
     char socket[96];
     struct rp_wsman_server *server;
     int port[KIT_LISTENERS];
+    struct rp_wsman_server_limits limits;
     bool drop_next;                       // drops the next answer
 };
 // With a KDC, or with NTLM only. LAB\admin and alice@REFPOINT.TEST may administer, root and we may by the unix socket; "basic" with
 // the password "clear" is a reader. OTHER\bob has no rights.
-int kit_start(struct kit *kit, bool with_kdc);
+int kit_start(struct kit *kit, bool with_kdc, struct rp_wsman_server_limits limits);
 void kit_stop(struct kit *kit);
 
 #endif
