@@ -105,6 +105,11 @@ int rp_cim_method_type(const struct rp_cim_method *method, bool out, struct rp_c
 struct rp_cim_path *rp_cim_class_path(const struct rp_cim_class *class, const struct rp_cim_instance *instance)
 {
     struct rp_cim_path *path = NULL;
+    if (class->singleton) {
+        path = rp_cim_path_new(rp_cim_schema_namespace(class->schema), class->name);
+        path->singleton = true;
+        return path;
+    }
     for (size_t i = 0; i < class->property_count; i++) {
         if (!class->properties[i].key)
             continue;

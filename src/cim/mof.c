@@ -177,7 +177,7 @@ static char *take(struct reader *r, enum token token, const char *expected)
 
 // The qualifiers that mean something here.
 struct qualifiers {
-    bool key, abstract, association, in, out, in_said;
+    bool key, abstract, association, singleton, in, out, in_said;
 };
 
 static int read_constant(struct reader *r)
@@ -210,7 +210,8 @@ static int read_qualifier(struct reader *r, struct qualifiers *q)
         while (r->token == WORD) // flavors
             next(r);
     const struct { const char *name; bool *flag; } known[] = {
-        {"key", &q->key}, {"abstract", &q->abstract}, {"association", &q->association}, {"in", &q->in}, {"out", &q->out},
+        {"key", &q->key}, {"abstract", &q->abstract}, {"association", &q->association}, {"singleton", &q->singleton},
+        {"in", &q->in}, {"out", &q->out},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcasecmp(known[i].name, name))
@@ -373,6 +374,7 @@ static int read_class(struct reader *r)
     RP_CLEANUP(rp_cim_class_free_p) struct rp_cim_class *class = rp_cim_class_new(r->schema, name, super);
     class->abstract = q.abstract;
     class->association |= q.association;
+    class->singleton |= q.singleton;
     while (!accept(r, "}"))
         if (read_member(r, class))
             return -1;

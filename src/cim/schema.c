@@ -40,6 +40,7 @@ struct rp_cim_class *rp_cim_class_new(const struct rp_cim_schema *schema, const 
     if (!super)
         return class;
     class->association = super->association;
+    class->singleton = super->singleton;
     class->properties = rp_xcalloc(super->property_count, sizeof *class->properties);
     for (; class->property_count < super->property_count; class->property_count++)
         class->properties[class->property_count] = declaration_copy(&super->properties[class->property_count]);

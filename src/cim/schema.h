@@ -1,5 +1,5 @@
 // Classes: what a namespace's objects look like. Declared as data, in MOF (DSP0004 annex A): classes with properties, methods and
-// qualifiers, of which key, abstract, association, in and out mean something here and others are passed over.
+// qualifiers, of which key, abstract, association, singleton, in and out mean something here and others are passed over.
 //
 //     #pragma namespace("root/virtualization/v2")
 //     [Abstract] class CIM_Job : CIM_LogicalElement
@@ -37,7 +37,7 @@ struct rp_cim_class {
     char *name;
     const struct rp_cim_class *super;      // NULL at the top
     const struct rp_cim_schema *schema;
-    bool association, abstract;
+    bool association, abstract, singleton; // a singleton has no keys: its path is "Class=@"
     struct rp_cim_declaration *properties; // inherited ones included, sorted by name without regard to case
     size_t property_count;
     struct rp_cim_method *methods;         // inherited ones included
@@ -69,7 +69,8 @@ struct rp_cim_instance *rp_cim_class_instance(const struct rp_cim_class *class);
 // method, taken as an instance, likewise; `out`: its out parameters and ReturnValue instead of those in.
 int rp_cim_class_type(const struct rp_cim_class *class, struct rp_cim_instance *instance, struct rp_error *err);
 int rp_cim_method_type(const struct rp_cim_method *method, bool out, struct rp_cim_instance *parameters, struct rp_error *err);
-// The path of an instance by its class's keys; a key that is NULL is left out. NULL when the class has no keys.
+// The path of an instance by its class's keys; a key that is NULL is left out. NULL when the class
+// has no keys and is no singleton.
 struct rp_cim_path *rp_cim_class_path(const struct rp_cim_class *class, const struct rp_cim_instance *instance);
 
 #endif

@@ -119,8 +119,11 @@ static void a_new_instance_has_every_property(void **state)
     rp_cim_set(instance, "Id", rp_cim_null(RP_CIM_STRING, false));
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *without = rp_cim_class_path(class, instance);
     assert_int_equal(without->key_count, 0);
-    RP_CLEANUP(rp_cim_schema_free_p) struct rp_cim_schema *other = load("class Keyless { string A; };");
+    RP_CLEANUP(rp_cim_schema_free_p) struct rp_cim_schema *other =
+        load("class Keyless { string A; }; [Singleton] class Base { }; class Only : Base { };");
     assert_null(rp_cim_class_path(rp_cim_schema_class(other, "Keyless"), instance));
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *only = rp_cim_class_path(rp_cim_schema_class(other, "Only"), instance);
+    assert_true(only->singleton && !only->key_count);
 }
 
 static struct rp_cim_value bare(const char *text)
