@@ -18,14 +18,18 @@ static int corrupt(const xmlNode *node, const char *what, struct rp_error *err)
     return rp_fail(err, RP_ERR_CORRUPT, "CIM-XML: %.60s, line %ld: %s", (const char *)node->name, xmlGetLineNo(node), what);
 }
 
+// A name is an identifier: it becomes the name of an element elsewhere.
 static char *name_of(const xmlNode *node, const char *attribute, struct rp_error *err)
 {
-    char *name = rp_xml_attribute(node, NULL, attribute);
-    if (name && *name)
+    char *name = rp_xml_attribute(node, NULL, attribute), *c = name;
+    while (c && ((*c >= '0' && *c <= '9' && c > name) || ((*c | 32) >= 'a' && (*c | 32) <= 'z') || *c == '_' ||
+                 (unsigned char)*c >= 0x80))
+        c++;
+    if (name && *name && !*c)
         return name;
     free(name);
     corrupt(node, attribute, err);
-    rp_context(err, "a name is missing");
+    rp_context(err, "a name is missing or none");
     return NULL;
 }
 
@@ -46,13 +50,15 @@ static int read_namespace(const xmlNode *node, struct rp_cim_path *path, struct 
     for (const xmlNode *part = rp_xml_first(local ? local : node); part; part = rp_xml_next(part)) {
         if (!rp_xml_is(part, NULL, "NAMESPACE"))
             continue;
-        RP_AUTO_FREE char *text = name_of(part, "NAME", err);
-        if (!text)
-            return -1;
-        rp_buf_printf(&name, "%s%s", name.size ? "/" : "", text);
+        RP_AUTO_FREE char *text = rp_xml_attribute(part, NULL, "NAME");
+        char *rest = NULL;
+        if (!text || strpbrk(text, ":.=,\"' {}\t\r\n"))
+            return corrupt(part, "the name of a namespace is needed here", err);
+        for (char *word = strtok_r(text, "/\\", &rest); word; word = strtok_r(NULL, "/\\", &rest))
+            rp_buf_printf(&name, "%s%s", name.size ? "/" : "", word);
     }
     free(path->name_space);
-    path->name_space = rp_xstrdup(rp_buf_text(&name));
+    path->name_space = name.size ? rp_xstrdup(rp_buf_text(&name)) : NULL;
     return 0;
 }
 

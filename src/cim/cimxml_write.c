@@ -30,8 +30,13 @@ static void write_reference(const struct rp_cim_path *path, struct rp_buf *out)
 {
     const char *element = path->host ? "INSTANCEPATH" : "LOCALINSTANCEPATH";
     rp_buf_printf(out, "<VALUE.REFERENCE>");
-    if (!path->name_space) {
-        write_instance_name(path, out);
+    if (path->singleton || !path->name_space) {
+        RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
+        rp_cim_path_format(path, &text);
+        if (path->singleton) // INSTANCENAME has no form for it
+            rp_xml_escape(out, rp_buf_text(&text));
+        else
+            write_instance_name(path, out);
         rp_buf_printf(out, "</VALUE.REFERENCE>");
         return;
     }

@@ -164,6 +164,8 @@ void rp_cim_value_text(const struct rp_cim_value *value, struct rp_buf *out)
         rp_buf_printf(out, "%lld", (long long)value->one.s);
     else if (value->type == RP_CIM_BOOLEAN)
         rp_buf_printf(out, "%s", value->one.boolean ? "TRUE" : "FALSE");
+    else if ((value->type == RP_CIM_REAL32 || value->type == RP_CIM_REAL64) && !isfinite(value->one.real))
+        rp_buf_printf(out, "%s", isnan(value->one.real) ? "NaN" : value->one.real < 0 ? "-INF" : "INF");
     else if (value->type == RP_CIM_REAL32 || value->type == RP_CIM_REAL64)
         rp_buf_printf(out, "%.*g", value->type == RP_CIM_REAL32 ? 9 : 17, value->one.real);
     else if (value->type == RP_CIM_DATETIME)

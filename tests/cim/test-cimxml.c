@@ -173,8 +173,6 @@ static void what_is_written_is_minimal_and_reads_back_equal(void **state)
     struct rp_cim_value references = rp_cim_null(RP_CIM_REFERENCE, true);
     for (size_t i = 0; i < 3; i++) {
         item = rp_cim_reference(rp_cim_path_parse(paths[i], NULL));
-        if (i == 1)
-            item.one.path->singleton = false; // CIM-XML has no form for it
         if (i == 2)
             item.one.path->name_space = rp_xstrdup("root/v2");
         rp_cim_value_push(&references, &item);
@@ -198,6 +196,8 @@ static void what_breaks_the_form_is_refused_with_its_place(void **state)
         {"", "empty"}, {"  ", "empty"}, {"text", "CIM-XML"}, {"<A/>", "an INSTANCE is needed"}, {"<CIM/>", "an INSTANCE is needed"},
         {"<INSTANCE/>", "CLASSNAME"}, {"<INSTANCE CLASSNAME=''/>", "CLASSNAME"}, {"<INSTANCE CLASSNAME='A'><X/></INSTANCE>", "not expected"},
         {"<INSTANCE CLASSNAME='A'>\n<PROPERTY TYPE='string'/></INSTANCE>", "PROPERTY, line 2: NAME"},
+        {"<INSTANCE CLASSNAME='A b'/>", "CLASSNAME"}, {"<INSTANCE CLASSNAME='1'/>", "CLASSNAME"},
+        {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='x&gt;&lt;y'/></INSTANCE>", "NAME"},
         {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='uint9'/></INSTANCE>", "unknown TYPE"},
         {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='uint8'><VALUE>256</VALUE></PROPERTY></INSTANCE>", "\"256\" is no uint8"},
         {"<INSTANCE CLASSNAME='A'><PROPERTY.ARRAY NAME='P' TYPE='uint8'><VALUE.ARRAY><VALUE.NULL/></VALUE.ARRAY></PROPERTY.ARRAY></INSTANCE>", "NULL"},

@@ -110,7 +110,8 @@ static void scalars_are_read_from_text_and_written_as_cim_xml_has_them(void **st
     prints(RP_CIM_SINT64, "-9223372036854775808", "-9223372036854775808");
     prints(RP_CIM_SINT64, "+9223372036854775807", "9223372036854775807");
     prints(RP_CIM_REAL64, "-1.5e3", "-1500");
-    prints(RP_CIM_REAL32, "INF", "inf");
+    prints(RP_CIM_REAL32, "-INF", "-INF");
+    prints(RP_CIM_REAL64, "NaN", "NaN");
     prints(RP_CIM_STRING, " a\nb ", " a\nb ");
     prints(RP_CIM_DATETIME, " 2026-01-02T03:04:05Z ", "20260102030405.000000+000");
     prints(RP_CIM_REFERENCE, "root/cimv2:Win32_X.A=1", "Win32_X.A=\"1\"");
