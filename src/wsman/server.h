@@ -26,7 +26,8 @@ struct rp_wsman_server_ops {
     bool (*drop)(void *context);
     void *context;
 };
-// 0: the default. Who comes when there are too many ends the oldest connection that is not logged in: of his own address, then of all.
+// 0: the default. Who comes when there are too many ends the oldest connection that is not logged in, of his own address, then
+// of all, and first one that is idle.
 struct rp_wsman_server_limits {
     unsigned connections;      // 300
     unsigned strangers;        // 8 of one address (an IPv6 network of 64 bits, a local user) that are not logged in

@@ -42,30 +42,40 @@ static void identify(struct rp_server_connection *c, const struct sockaddr *addr
     }
 }
 
-// Who is not logged in makes room for who comes after him: the oldest of his own address first, then the oldest of all. So
-// nobody keeps others out by connecting alone.
+// Who ends first: who has done nothing for a second, then who has never sent a whole header, then who is about to log in.
+static unsigned expendable(const struct rp_server_connection *c, uint64_t now)
+{
+    return now - c->active > SECOND ? 2 : !c->spoke;
+}
+
+static bool before(const struct rp_server_connection *c, const struct rp_server_connection *other, uint64_t now)
+{
+    if (!other || expendable(c, now) != expendable(other, now))
+        return !other || expendable(c, now) > expendable(other, now);
+    return c->active < other->active;
+}
+
+// Who is not logged in makes room for who comes after him: of his own address first, then of all. So nobody keeps others out by
+// connecting alone.
 static void make_room(struct rp_wsman_server *server, struct rp_server_connection *newest)
 {
-    struct rp_server_connection *oldest_here = NULL, *oldest = NULL;
+    struct rp_server_connection *here = NULL, *anywhere = NULL;
     size_t strangers = 0, all = 0;
     for (struct rp_server_connection *c = server->first; c; c = c->next) {
-        if (c->cut)
+        bool same = !memcmp(c->key, newest->key, sizeof c->key);
+        all += !c->cut;
+        strangers += !c->cut && !c->known && same;
+        if (c->cut || c->known || c == newest)
             continue;
-        all++;
-        if (c->known)
-            continue;
-        if (!oldest)
-            oldest = c;
-        if (memcmp(c->key, newest->key, sizeof c->key))
-            continue;
-        strangers++;
-        if (!oldest_here)
-            oldest_here = c;
+        if (before(c, anywhere, newest->born))
+            anywhere = c;
+        if (same && before(c, here, newest->born))
+            here = c;
     }
     if (strangers > server->limits.strangers)
-        cut(oldest_here);
+        cut(here ? here : newest);
     else if (all > server->limits.connections)
-        cut(oldest);
+        cut(anywhere ? anywhere : newest);
 }
 
 static struct rp_server_connection *begin(struct rp_server_listener *listener, struct MHD_Connection *http)
@@ -78,7 +88,7 @@ static struct rp_server_connection *begin(struct rp_server_listener *listener, s
     info = MHD_get_connection_info(http, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     identify(c, listener->socket || !info ? NULL : info->client_addr);
     pthread_mutex_lock(&server->mutex);
-    c->born = rp_clock_monotonic_ns();
+    c->born = c->active = rp_clock_monotonic_ns();
     c->deadline = c->born + server->limits.stranger_seconds * SECOND;
     c->previous = server->last;
     *(server->last ? &server->last->next : &server->first) = c;
@@ -130,6 +140,8 @@ void rp_server_connection_deadline(struct rp_server_connection *c, unsigned seco
     struct rp_wsman_server *server = c->listener->server;
     pthread_mutex_lock(&server->mutex);
     uint64_t now = rp_clock_monotonic_ns(), latest = c->born + server->limits.stranger_seconds * SECOND;
+    c->spoke = true;
+    c->active = now;
     c->deadline = seconds ? now + seconds * SECOND : UINT64_MAX;
     if (!c->known && c->deadline > latest && seconds) // a stranger does not win time by asking
         c->deadline = latest;

@@ -35,8 +35,9 @@ struct rp_server_connection {
     // Guarded by the server's mutex
     struct rp_server_connection *previous, *next; // in the order in which they came
     uint8_t key[16];                      // whose connections are counted together
-    uint64_t born, deadline;              // monotonic, ns; UINT64_MAX: none
+    uint64_t born, active, deadline;      // monotonic, ns; active: the last header or answer; UINT64_MAX: no deadline
     bool known;                           // logged in, once at least
+    bool spoke;                           // has sent a whole header, once at least
     bool cut;                             // shut down; libmicrohttpd will notice
     // Used by one request at a time
     struct rp_login *login;               // under way or done; done, it is whom the connection belongs to
