@@ -22,7 +22,9 @@ struct rp_login *rp_login_client(enum rp_login_scheme scheme, const char *host,
                                  const struct rp_login_credentials *credentials, struct rp_error *err);
 struct rp_login_acceptor {
     const char *keytab;        // for Kerberos; NULL: none
-    const char *ntlm_users;    // file of DOMAIN:user:password, which nobody else may read; NULL: no NTLM
+    // File that nobody else may read; NULL: no NTLM. Lines of DOMAIN:user:password, or, better for a service that runs for long, as
+    // smbpasswd has them, DOMAIN\user:0:LM hash (32 X):NT hash: (gss-ntlmssp 1.2 loses 6 KiB whenever it hashes a password).
+    const char *ntlm_users;
 };
 // The host's side. `scheme` is the word of the Authorization header: RP_LOGIN_NEGOTIATE takes whatever the acceptor has,
 // RP_LOGIN_KERBEROS only Kerberos.

@@ -139,6 +139,16 @@ static void a_user_without_a_domain_logs_in_under_the_bare_name(void **state)
     good(RP_LOGIN_NTLM, "localhost", &bare, &acceptor, "NTLM", "admin");
 }
 
+static void a_users_file_may_have_hashes_instead_of_passwords(void **state)
+{
+    (void)state;
+    struct rp_login_acceptor acceptor = {NULL, kdc.users};
+    struct rp_login_credentials hashed = {"LAB\\hashed", "secret", NULL, NULL}, wrong = hashed;
+    good(RP_LOGIN_NEGOTIATE, "localhost", &hashed, &acceptor, "NTLM", "LAB\\hashed");
+    wrong.password = "Secret";
+    refused(RP_LOGIN_NTLM, "localhost", &wrong, &acceptor, "wrong user name or password");
+}
+
 static void kerberos_logs_in_with_a_password_and_seals_bare_and_in_spnego(void **state)
 {
     (void)state;
@@ -316,6 +326,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ntlm_logs_in_and_seals_bare_and_in_spnego),
         cmocka_unit_test(a_user_without_a_domain_logs_in_under_the_bare_name),
+        cmocka_unit_test(a_users_file_may_have_hashes_instead_of_passwords),
         cmocka_unit_test(kerberos_logs_in_with_a_password_and_seals_bare_and_in_spnego),
         cmocka_unit_test(kerberos_logs_in_with_a_ticket_and_with_a_keytab),
         cmocka_unit_test(any_key_of_the_keytab_is_good_so_that_aliases_work),
