@@ -8,7 +8,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance = rp_cimxml_parse((const char *)data, size, NULL);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance =
+        rp_cimxml_parse((const char *)data, size, NULL);
     if (!instance)
         return 0;
     RP_CLEANUP(rp_buf_clear) struct rp_buf first = {0}, second = {0};

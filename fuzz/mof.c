@@ -19,7 +19,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance = rp_cim_class_instance(class);
         RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = rp_cim_class_path(class, instance);
-        if (rp_cim_class_type(class, instance, NULL))
+        bool key = class->singleton;
+        for (size_t p = 0; p < class->property_count; p++)
+            key |= class->properties[p].key;
+        if (rp_cim_class_type(class, instance, NULL) || key != (path != NULL))
             abort();
     }
     return 0;

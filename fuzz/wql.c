@@ -7,8 +7,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char mof[] =
-    "class Base { [key] string Id; }; class Thing : Base { string Name; string None; uint16 State; sint32 Low; uint64 Large;"
-    " boolean On; real64 Part; datetime When; Base REF Other; uint16 List[]; Base Object; };";
+    "class Base { [key] string Id; }; class Thing : Base { string Name; string None; uint16 State; sint32 Low;"
+    " uint64 Large; boolean On; real64 Part; datetime When; Base REF Other; uint16 List[]; Base Object; };";
 
 static struct rp_cim_schema *schema;
 static struct rp_cim_instance *thing;
@@ -20,8 +20,9 @@ static void setup(void)
         abort();
     thing = rp_cim_class_instance(rp_cim_schema_class(schema, "Thing"));
     static const struct { const char *name, *text; } values[] = {
-        {"Id", "Microsoft:A\\0"}, {"Name", "VM_1 50% [x] \xC3\xBC"}, {"State", "9"}, {"Low", "-5"}, {"Large", "18446744073709551615"},
-        {"On", "true"}, {"Part", "1.5"}, {"When", "2026-01-02T03:04:05Z"}, {"Other", "Base.Id='1'"}, {"List", "3"},
+        {"Id", "Microsoft:A\\0"}, {"Name", "VM_1 50% [x] \xC3\xBC"}, {"State", "9"}, {"Low", "-5"},
+        {"Large", "18446744073709551615"}, {"On", "true"}, {"Part", "1.5"}, {"When", "2026-01-02T03:04:05Z"},
+        {"Other", "Base.Id='1'"}, {"List", "3"},
         {"Object", "<INSTANCE CLASSNAME='Base'/>"},
     };
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)

@@ -1,5 +1,5 @@
-// Reading: tolerant of everything that management clients produce (facts/wmi.md 2.6): DSP0201, and the elements that WMI's own
-// DTD 2.0 adds for objects and arrays of references.
+// Reading: tolerant of everything that management clients produce (facts/wmi.md 2.6): DSP0201, and the elements that
+// WMI's own DTD 2.0 adds for objects and arrays of references.
 #include "cim/cimxml.h"
 
 #include <string.h>
@@ -15,7 +15,8 @@ static struct rp_cim_path *read_reference(const xmlNode *node, unsigned depth, s
 
 static int corrupt(const xmlNode *node, const char *what, struct rp_error *err)
 {
-    return rp_fail(err, RP_ERR_CORRUPT, "CIM-XML: %.60s, line %ld: %s", (const char *)node->name, xmlGetLineNo(node), what);
+    return rp_fail(err, RP_ERR_CORRUPT, "CIM-XML: %.60s, line %ld: %s", (const char *)node->name,
+                   xmlGetLineNo(node), what);
 }
 
 // A name is an identifier: it becomes the name of an element elsewhere.
@@ -62,7 +63,8 @@ static int read_namespace(const xmlNode *node, struct rp_cim_path *path, struct 
     return 0;
 }
 
-static int read_key(const xmlNode *node, const char *name, struct rp_cim_path *path, unsigned depth, struct rp_error *err)
+static int read_key(const xmlNode *node, const char *name, struct rp_cim_path *path, unsigned depth,
+                    struct rp_error *err)
 {
     if (rp_xml_is(node, NULL, "KEYVALUE")) {
         RP_AUTO_FREE char *value = rp_xml_text_exact(node);
@@ -269,9 +271,10 @@ static struct rp_cim_instance *read_instance(const xmlNode *node, unsigned depth
 
 static struct rp_cim_instance *read_document(const char *text, size_t size, unsigned depth, struct rp_error *err)
 {
-    static const char *const wrappers[] = {"CIM", "DECLARATION", "DECLGROUP", "DECLGROUP.WITHNAME", "DECLGROUP.WITHPATH",
-                                           "VALUE.OBJECT", "VALUE.NAMEDOBJECT", "VALUE.OBJECTWITHPATH",
-                                           "VALUE.NAMEDINSTANCE", "VALUE.INSTANCEWITHPATH", NULL};
+    static const char *const wrappers[] = {"CIM", "DECLARATION", "DECLGROUP", "DECLGROUP.WITHNAME",
+                                           "DECLGROUP.WITHPATH", "VALUE.OBJECT", "VALUE.NAMEDOBJECT",
+                                           "VALUE.OBJECTWITHPATH", "VALUE.NAMEDINSTANCE",
+                                           "VALUE.INSTANCEWITHPATH", NULL};
     static const char *const paths[] = {"INSTANCENAME", "INSTANCEPATH", NULL};
     while (size && strchr(" \t\r\n", *text) && *text)
         text++, size--; // XML allows nothing before its declaration, clients do

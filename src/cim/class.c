@@ -94,8 +94,8 @@ int rp_cim_method_type(const struct rp_cim_method *method, bool out, struct rp_c
             if (!strcasecmp(method->parameters[j].name, given->name))
                 declaration = &method->parameters[j];
         if (!declaration || !(out ? declaration->out : declaration->in))
-            return rp_fail(err, RP_ERR_INVALID, "method %s has no %s parameter %.100s", method->name, out ? "out" : "in",
-                           given->name);
+            return rp_fail(err, RP_ERR_INVALID, "method %s has no %s parameter %.100s", method->name,
+                           out ? "out" : "in", given->name);
         if (type_value(method->schema, declaration, &given->value, err))
             return rp_context(err, "parameter %s of method %s", declaration->name, method->name);
     }

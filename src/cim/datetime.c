@@ -13,8 +13,8 @@
 #define MAX_OFFSET 999        // what three digits hold
 #define MAX_INTERVAL_DAYS 99999999LL
 
-// Days since 1970-01-01 of a date of the proleptic Gregorian calendar, and back: years begin in March, so that the day that comes
-// and goes is their last.
+// Days since 1970-01-01 of a date of the proleptic Gregorian calendar, and back: years begin in March, so that the day
+// that comes and goes is their last.
 static int64_t days_of(int64_t year, int month, int day)
 {
     year -= month <= 2;
@@ -42,8 +42,10 @@ struct parts {
 // Takes a time apart; what the 25 characters cannot say becomes the nearest that they can.
 static struct parts parts_of(const struct rp_cim_datetime *t)
 {
-    struct parts p = {.offset = t->offset > MAX_OFFSET ? MAX_OFFSET : t->offset < -MAX_OFFSET ? -MAX_OFFSET : t->offset};
-    int64_t first = t->interval ? 0 : FIRST_DAY * DAY, last = (t->interval ? MAX_INTERVAL_DAYS + 1 : END_DAY) * DAY - 1, us;
+    struct parts p = {0};
+    p.offset = t->offset > MAX_OFFSET ? MAX_OFFSET : t->offset < -MAX_OFFSET ? -MAX_OFFSET : t->offset;
+    int64_t first = t->interval ? 0 : FIRST_DAY * DAY, us;
+    int64_t last = (t->interval ? MAX_INTERVAL_DAYS + 1 : END_DAY) * DAY - 1;
     if (__builtin_add_overflow(t->microseconds, t->interval ? 0 : p.offset * MINUTE, &us))
         us = t->microseconds;
     us = us < first ? first : us > last ? last : us;

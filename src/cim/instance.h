@@ -26,13 +26,13 @@ void rp_cim_set(struct rp_cim_instance *instance, const char *name, struct rp_ci
 // Borrowed; NULL when there is none of that name (a NULL value is there).
 const struct rp_cim_value *rp_cim_get(const struct rp_cim_instance *instance, const char *name);
 
-// Values that a client wants, wherever they come from: typed or bare text, absent and NULL alike. Arrays give their first
-// element. NULL, `otherwise`, false when absent, NULL, or not readable as that.
+// Values that a client wants, wherever they come from: typed or bare text, absent and NULL alike. Arrays give their
+// first element. NULL, `otherwise`, false when absent, NULL, or not readable as that.
 const char *rp_cim_get_text(const struct rp_cim_instance *instance, const char *name); // borrowed; strings only
 uint64_t rp_cim_get_unsigned(const struct rp_cim_instance *instance, const char *name, uint64_t otherwise);
 bool rp_cim_get_boolean(const struct rp_cim_instance *instance, const char *name, bool otherwise);
 bool rp_cim_get_datetime(const struct rp_cim_instance *instance, const char *name, struct rp_cim_datetime *t);
-const struct rp_cim_path *rp_cim_get_path(const struct rp_cim_instance *instance, const char *name); // REFERENCE; borrowed
+const struct rp_cim_path *rp_cim_get_path(const struct rp_cim_instance *instance, const char *name); // borrowed
 // How many elements an array has (1 for a scalar, 0 absent or NULL), and element i as text, number or path.
 size_t rp_cim_get_count(const struct rp_cim_instance *instance, const char *name);
 const char *rp_cim_get_text_at(const struct rp_cim_instance *instance, const char *name, size_t i);

@@ -25,15 +25,16 @@ struct rp_cim_path *rp_cim_path_copy(const struct rp_cim_path *path);
 void rp_cim_path_set(struct rp_cim_path *path, const char *key, const char *value);
 const char *rp_cim_path_get(const struct rp_cim_path *path, const char *key); // borrowed; NULL: no such key
 
-// Tolerant: optional \\HOST\namespace:, '/' or '\' between its parts, single or double quotes, numbers and booleans without
-// quotes, backslash escapes in quotes (before anything but \ " ' it is one that was not doubled), blanks around '.', ',' and '='. Bounded: at most 64 keys. RP_ERR_INVALID with the place.
+// Tolerant: optional \\HOST\namespace:, '/' or '\' between its parts, single or double quotes, numbers and booleans
+// without quotes, backslash escapes in quotes (before anything but \ " ' it is one that was not doubled), blanks around
+// '.', ',' and '='. Bounded: at most 64 keys. RP_ERR_INVALID with the place.
 struct rp_cim_path *rp_cim_path_parse(const char *text, struct rp_error *err);
-// The form above: keys in double quotes with \ and " escaped, in the order they have; without the part before the class when
-// host or namespace is not known.
+// The form above: keys in double quotes with \ and " escaped, in the order they have; without the part before the class
+// when host or namespace is not known.
 void rp_cim_path_format(const struct rp_cim_path *path, struct rp_buf *out);
 void rp_cim_path_format_relative(const struct rp_cim_path *path, struct rp_buf *out); // from the class on: __RELPATH
-// Same object: class and key names and all values without regard to case, keys in any order, namespaces when both say one;
-// hosts are not looked at. Values that are paths are compared as such.
+// Same object: class and key names and all values without regard to case, keys in any order, namespaces when both say
+// one; hosts are not looked at. Values that are paths are compared as such.
 bool rp_cim_path_equal(const struct rp_cim_path *a, const struct rp_cim_path *b);
 
 #endif

@@ -8,7 +8,8 @@
 #include "cim/wql_internal.h"
 
 // An instance leaves a provider with its whole path.
-static void complete(const struct rp_cim_provider *p, const struct rp_cim_class *class, struct rp_cim_instance *instance)
+static void complete(const struct rp_cim_provider *p, const struct rp_cim_class *class,
+                     struct rp_cim_instance *instance)
 {
     if (!instance->path)
         instance->path = rp_cim_class_path(class, instance);
@@ -331,14 +332,16 @@ static int follow(struct pass *pass, struct rp_error *err)
     const char *own = rp_cim_schema_namespace(p->schema);
     if (query->source->name_space && strcasecmp(query->source->name_space, own))
         return rp_fail(err, RP_ERR_UNSUPPORTED, "namespace %.100s is not %s", query->source->name_space, own);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *source = rp_cim_find(p, pass->caller, query->source, err);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *source =
+        rp_cim_find(p, pass->caller, query->source, err);
     if (!source)
         return -1;
     pass->source = source->path;
     const struct rp_cim_class *from = rp_cim_schema_class(p->schema, source->class_name);
     for (size_t i = 0; i < rp_cim_schema_count(p->schema) && source->path; i++) {
         const struct rp_cim_class *class = rp_cim_schema_at(p->schema, i);
-        if (!class->association || class->abstract || (via && !rp_cim_class_is(class, via)) || !can_lead(pass, class, from))
+        if (!class->association || class->abstract || (via && !rp_cim_class_is(class, via)) ||
+            !can_lead(pass, class, from))
             continue;
         pass->class = class;
         struct rp_cim_sink sink = {take_association, pass};

@@ -80,7 +80,8 @@ void rp_cim_class_add_property(struct rp_cim_class *class, struct rp_cim_declara
     if (i < class->property_count && !order) {
         place = &class->properties[i];
         property->key |= place->key;
-        if (rp_cim_value_is_null(&property->value) && place->type == property->type && place->array == property->array) {
+        bool same = place->type == property->type && place->array == property->array;
+        if (rp_cim_value_is_null(&property->value) && same) {
             rp_cim_value_clear(&property->value);
             property->value = rp_cim_value_copy(&place->value);
         }
@@ -152,7 +153,8 @@ void rp_cim_schema_add(struct rp_cim_schema *schema, struct rp_cim_class *class)
     schema->classes[schema->count++] = class;
 }
 
-int rp_cim_schema_load(struct rp_cim_schema *schema, const char *mof, size_t size, const char *origin, struct rp_error *err)
+int rp_cim_schema_load(struct rp_cim_schema *schema, const char *mof, size_t size, const char *origin,
+                       struct rp_error *err)
 {
     size_t before = schema->count;
     if (!rp_mof_read(schema, mof, size, origin, err))

@@ -16,8 +16,8 @@ struct rp_cim_class *rp_cim_class_new(const struct rp_cim_schema *schema, const 
                                       const struct rp_cim_class *super);
 void rp_cim_class_free(struct rp_cim_class *class);
 RP_DEFINE_CLEANUP(struct rp_cim_class, rp_cim_class_free)
-// Adds a property, or lets it take the place of one that was inherited: that one's key and, without a default of its own, its
-// default stay. `property` is taken.
+// Adds a property, or lets it take the place of one that was inherited: that one's key and, without a default of its
+// own, its default stay. `property` is taken.
 void rp_cim_class_add_property(struct rp_cim_class *class, struct rp_cim_declaration *property);
 void rp_cim_class_add_method(struct rp_cim_class *class, struct rp_cim_method *method); // likewise, as a whole; taken
 void rp_cim_declaration_clear(struct rp_cim_declaration *declaration);

@@ -137,12 +137,14 @@ struct rp_cim_value rp_cim_string(const char *text)
 
 struct rp_cim_value rp_cim_reference(struct rp_cim_path *path)
 {
-    return path ? (struct rp_cim_value){.type = RP_CIM_REFERENCE, .one.path = path} : rp_cim_null(RP_CIM_REFERENCE, false);
+    return path ? (struct rp_cim_value){.type = RP_CIM_REFERENCE, .one.path = path}
+                : rp_cim_null(RP_CIM_REFERENCE, false);
 }
 
 struct rp_cim_value rp_cim_object(struct rp_cim_instance *object)
 {
-    return object ? (struct rp_cim_value){.type = RP_CIM_OBJECT, .one.object = object} : rp_cim_null(RP_CIM_OBJECT, false);
+    return object ? (struct rp_cim_value){.type = RP_CIM_OBJECT, .one.object = object}
+                  : rp_cim_null(RP_CIM_OBJECT, false);
 }
 
 struct rp_cim_value rp_cim_moment(int64_t ns)
@@ -152,7 +154,8 @@ struct rp_cim_value rp_cim_moment(int64_t ns)
 
 struct rp_cim_value rp_cim_duration(int64_t ns)
 {
-    return (struct rp_cim_value){.type = RP_CIM_DATETIME, .one.datetime = {.interval = true, .microseconds = ns / 1000}};
+    const struct rp_cim_datetime t = {.interval = true, .microseconds = ns / 1000};
+    return (struct rp_cim_value){.type = RP_CIM_DATETIME, .one.datetime = t};
 }
 
 void rp_cim_value_text(const struct rp_cim_value *value, struct rp_buf *out)

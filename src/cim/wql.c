@@ -20,8 +20,8 @@ struct parser {
 static int fail(struct parser *s, const char *expected)
 {
     size_t left = (size_t)(s->end - s->p);
-    return rp_fail(s->err, RP_ERR_INVALID, "WQL: at character %zu: expected %s, found %s%.*s", (size_t)(s->p - s->start) + 1,
-                   expected, left ? "" : "the end", (int)(left < 40 ? left : 40), s->p);
+    return rp_fail(s->err, RP_ERR_INVALID, "WQL: at character %zu: expected %s, found %s%.*s",
+                   (size_t)(s->p - s->start) + 1, expected, left ? "" : "the end", (int)(left < 40 ? left : 40), s->p);
 }
 
 static bool is_name(char c)

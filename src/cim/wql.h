@@ -3,8 +3,8 @@
 //     ASSOCIATORS OF {path} [WHERE [AssocClass=C] [ResultClass=C] [Role=r] [ResultRole=r] [ClassDefsOnly] [KeysOnly]]
 //     REFERENCES OF {path} [WHERE [ResultClass=C] [Role=r] [ClassDefsOnly] [KeysOnly]]
 // Conditions: = != <> < <= > >= LIKE (% _ [] [^]) ISA, IS [NOT] NULL, AND OR NOT, parentheses; the properties __CLASS,
-// __PATH, __RELPATH, __SERVER, __NAMESPACE on either side, __THIS before ISA. Keywords, names and the text that is compared:
-// without regard to case.
+// __PATH, __RELPATH, __SERVER, __NAMESPACE on either side, __THIS before ISA. Keywords, names and the text that is
+// compared: without regard to case.
 #ifndef RP_CIM_WQL_H
 #define RP_CIM_WQL_H
 
@@ -24,18 +24,19 @@ struct rp_wql {
     bool class_defs_only, keys_only;
 };
 #define RP_WQL_MAX_TEXT (64 << 10) // bytes of a query; longer ones are RP_ERR_INVALID, and so is nesting deeper than 64
-struct rp_wql *rp_wql_parse(const char *text, size_t size, struct rp_error *err); // RP_ERR_INVALID: what was expected, where
+struct rp_wql *rp_wql_parse(const char *text, size_t size, struct rp_error *err); // errors: what was expected, where
 void rp_wql_free(struct rp_wql *query); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_wql, rp_wql_free)
 
-// Whether the condition holds for an instance of a class that matches class_name (the caller has seen to that). NULL compares
-// false with everything but IS NULL (= NULL and != NULL are taken for IS NULL and IS NOT NULL); numbers, booleans and datetimes
-// compare as such when the property is one, __PATH, __RELPATH and references as paths (= and !=). `class`: NULL when it is not
-// known; `server`: what __SERVER is. A comparison with an unknown property is false, and so is one with an array.
+// Whether the condition holds for an instance of a class that matches class_name (the caller has seen to that). NULL
+// compares false with everything but IS NULL (= NULL and != NULL are taken for IS NULL and IS NOT NULL); numbers,
+// booleans and datetimes compare as such when the property is one, __PATH, __RELPATH and references as paths (= and
+// !=). `class`: NULL when it is not known; `server`: what __SERVER is. A comparison with an unknown property is false,
+// and so is one with an array.
 bool rp_wql_match(const struct rp_wql *query, const struct rp_cim_class *class, const struct rp_cim_instance *instance,
                   const char *server);
-// The text that every match must have in `property` (__PATH too) because the condition says so at its top, in a chain of ANDs:
-// what lets a provider fetch one instance instead of all. NULL: nothing of the kind.
+// The text that every match must have in `property` (__PATH too) because the condition says so at its top, in a chain
+// of ANDs: what lets a provider fetch one instance instead of all. NULL: nothing of the kind.
 const char *rp_wql_required(const struct rp_wql *query, const char *property);
 
 #endif

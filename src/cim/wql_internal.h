@@ -21,8 +21,8 @@ struct rp_wql_condition {
     size_t count;
     struct rp_wql_operand left, right; // `left` is a property
 };
-// __CLASS, __PATH, __RELPATH, __SERVER, __NAMESPACE of an instance, to be cleared; false for other names. `class`, `server`: as
-// for rp_wql_match.
+// __CLASS, __PATH, __RELPATH, __SERVER, __NAMESPACE of an instance, to be cleared; false for other names. `class`,
+// `server`: as for rp_wql_match.
 bool rp_wql_system_property(const char *name, const struct rp_cim_class *class, const struct rp_cim_instance *instance,
                             const char *server, struct rp_cim_value *value);
 

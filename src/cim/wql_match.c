@@ -142,7 +142,8 @@ static bool compare_datetimes(enum rp_wql_op op, const struct rp_cim_value *left
     }
     if (times[0].interval != times[1].interval)
         return false;
-    return holds(op, times[0].microseconds < times[1].microseconds ? -1 : times[0].microseconds > times[1].microseconds);
+    int64_t a = times[0].microseconds, b = times[1].microseconds;
+    return holds(op, a < b ? -1 : a > b);
 }
 
 static bool compare_paths(enum rp_wql_op op, const struct rp_cim_path *left, const struct rp_cim_path *right)

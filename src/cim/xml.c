@@ -25,7 +25,8 @@ static void refuse(xmlParserCtxt *parser, int line, const char *why)
     xmlStopParser(parser);
 }
 
-// The first error is the last: some of libxml2's messages quote what came before, which would cost the square of the input.
+// The first error is the last: some of libxml2's messages quote what came before, which would cost the square of the
+// input.
 static void on_error(void *context, xmlError *error)
 {
     if (error->level >= XML_ERR_ERROR)
@@ -68,13 +69,15 @@ static void on_doctype(void *context, const xmlChar *name, const xmlChar *id, co
     refuse(context, line_of(context), "a DOCTYPE is not accepted");
 }
 
-// libxml2 compares each attribute of an element with all before it: half a megabyte of them in one element would take seconds
-// before any hook is called. This looks only for the end of tags and counts what is quoted in them; what it does not
-// understand is left to the parser.
+// libxml2 compares each attribute of an element with all before it: half a megabyte of them in one element would take
+// seconds before any hook is called. This looks only for the end of tags and counts what is quoted in them; what it
+// does not understand is left to the parser.
 static bool too_many_attributes(const char *p, const char *end)
 {
     while ((p = memchr(p, '<', (size_t)(end - p)))) {
-        static const struct { const char *open, *close; } skipped[] = {{"<!--", "-->"}, {"<![CDATA[", "]]>"}, {"<?", "?>"}};
+        static const struct { const char *open, *close; } skipped[] = {
+            {"<!--", "-->"}, {"<![CDATA[", "]]>"}, {"<?", "?>"},
+        };
         const char *after = NULL;
         for (size_t i = 0; i < 3 && !after; i++) {
             size_t length = strlen(skipped[i].open);

@@ -31,7 +31,8 @@ static void what_libvirt_sends_is_read(void **state)
 {
     (void)state;
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance = parse(
-        "<?xml version=\"1.0\"?><INSTANCE CLASSNAME=\"Msvm_VirtualSystemSettingData\"><PROPERTY NAME=\"InstanceID\" TYPE=\"string\">"
+        "<?xml version=\"1.0\"?><INSTANCE CLASSNAME=\"Msvm_VirtualSystemSettingData\">"
+        "<PROPERTY NAME=\"InstanceID\" TYPE=\"string\">"
         "<VALUE>Microsoft:A6E3F6F8</VALUE></PROPERTY><PROPERTY.ARRAY NAME=\"Notes\" TYPE=\"string\"><VALUE.ARRAY>"
         "<VALUE> a </VALUE><VALUE></VALUE></VALUE.ARRAY></PROPERTY.ARRAY></INSTANCE>");
     assert_string_equal(instance->class_name, "Msvm_VirtualSystemSettingData");
@@ -46,10 +47,15 @@ static void what_dotnet_sends_is_read(void **state)
 {
     (void)state;
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance = parse(
-        "\r\n <INSTANCE CLASSNAME=\"Msvm_VirtualSystemSnapshotSettingData\"><QUALIFIER NAME=\"dynamic\" TYPE=\"boolean\"><VALUE>TRUE"
-        "</VALUE></QUALIFIER><PROPERTY NAME=\"ConsistencyLevel\" CLASSORIGIN=\"Msvm_VirtualSystemSnapshotSettingData\" TYPE=\"uint8\">"
-        "<QUALIFIER NAME=\"CIMTYPE\" PROPAGATED=\"true\" TYPE=\"string\" TOINSTANCE=\"true\"><VALUE>uint8</VALUE></QUALIFIER>"
-        "<VALUE>1</VALUE></PROPERTY><PROPERTY NAME=\"Caption\" CLASSORIGIN=\"CIM_ManagedElement\" PROPAGATED=\"true\" MODIFIED=\"TRUE\" TYPE=\"string\">"
+        "\r\n <INSTANCE CLASSNAME=\"Msvm_VirtualSystemSnapshotSettingData\">"
+        "<QUALIFIER NAME=\"dynamic\" TYPE=\"boolean\"><VALUE>TRUE"
+        "</VALUE></QUALIFIER>"
+        "<PROPERTY NAME=\"ConsistencyLevel\" CLASSORIGIN=\"Msvm_VirtualSystemSnapshotSettingData\" TYPE=\"uint8\">"
+        "<QUALIFIER NAME=\"CIMTYPE\" PROPAGATED=\"true\" TYPE=\"string\" TOINSTANCE=\"true\"><VALUE>uint8</VALUE>"
+        "</QUALIFIER>"
+        "<VALUE>1</VALUE></PROPERTY>"
+        "<PROPERTY NAME=\"Caption\" CLASSORIGIN=\"CIM_ManagedElement\" PROPAGATED=\"true\" MODIFIED=\"TRUE\" "
+        "TYPE=\"string\">"
         "</PROPERTY><PROPERTY NAME=\"IgnoreNonSnapshottableDisks\" TYPE=\"boolean\"><VALUE>true</VALUE></PROPERTY>"
         "<PROPERTY NAME=\"When\" TYPE=\"datetime\"><VALUE>20260102030405.678000+060</VALUE></PROPERTY>"
         "<PROPERTY NAME=\"Number\" TYPE=\"sint32\"><VALUE/></PROPERTY><PROPERTY.ARRAY NAME=\"None\" TYPE=\"uint16\"/>"
@@ -68,12 +74,17 @@ static void wrappers_and_claims_about_the_encoding_do_not_matter(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "<?xml version='1.0' encoding='utf-16'?><INSTANCE CLASSNAME='A'><PROPERTY NAME='P'><VALUE>\xC3\xBC</VALUE></PROPERTY></INSTANCE>",
-        "\t\n<?xml version='1.0' encoding='utf-8'?><CIM CIMVERSION='2.0' DTDVERSION='2.0'><DECLARATION><DECLGROUP><VALUE.OBJECT>"
-        "<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='string'><VALUE>\xC3\xBC</VALUE></PROPERTY></INSTANCE></VALUE.OBJECT></DECLGROUP>"
+        "<?xml version='1.0' encoding='utf-16'?><INSTANCE CLASSNAME='A'><PROPERTY NAME='P'><VALUE>\xC3\xBC</VALUE>"
+        "</PROPERTY></INSTANCE>",
+        "\t\n<?xml version='1.0' encoding='utf-8'?><CIM CIMVERSION='2.0' DTDVERSION='2.0'><DECLARATION><DECLGROUP>"
+        "<VALUE.OBJECT>"
+        "<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='string'><VALUE>\xC3\xBC</VALUE></PROPERTY></INSTANCE>"
+        "</VALUE.OBJECT></DECLGROUP>"
         "</DECLARATION></CIM>",
-        "<VALUE.NAMEDINSTANCE><INSTANCENAME CLASSNAME='A'><KEYBINDING NAME='K'><KEYVALUE VALUETYPE='string'>v</KEYVALUE></KEYBINDING>"
-        "</INSTANCENAME><INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='string'><VALUE><![CDATA[\xC3\xBC]]></VALUE></PROPERTY></INSTANCE>"
+        "<VALUE.NAMEDINSTANCE><INSTANCENAME CLASSNAME='A'><KEYBINDING NAME='K'><KEYVALUE VALUETYPE='string'>"
+        "v</KEYVALUE></KEYBINDING>"
+        "</INSTANCENAME><INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='string'><VALUE><![CDATA[\xC3\xBC]]></VALUE>"
+        "</PROPERTY></INSTANCE>"
         "</VALUE.NAMEDINSTANCE>",
     };
     for (size_t i = 0; i < 3; i++) {
@@ -91,20 +102,26 @@ static void references_are_read_as_text_and_as_elements(void **state)
     (void)state;
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path =
         rp_cim_path_parse("\\\\HV1\\root\\virtualization\\v2:Msvm_X.Name=\"a\\\\b\",N=\"1\"", NULL);
-#define NAME "<INSTANCENAME CLASSNAME='Msvm_X'><KEYBINDING NAME='Name'><KEYVALUE VALUETYPE='string'>a\\b</KEYVALUE></KEYBINDING>" \
-             "<KEYBINDING NAME='N'><KEYVALUE VALUETYPE='numeric'>1</KEYVALUE></KEYBINDING></INSTANCENAME>"
-#define PLACE "<LOCALNAMESPACEPATH><NAMESPACE NAME='root'/><NAMESPACE NAME='virtualization'/><NAMESPACE NAME='v2'/></LOCALNAMESPACEPATH>"
+#define NAME                                                                                                           \
+    "<INSTANCENAME CLASSNAME='Msvm_X'>"                                                                                \
+    "<KEYBINDING NAME='Name'><KEYVALUE VALUETYPE='string'>a\\b</KEYVALUE></KEYBINDING>"                                \
+    "<KEYBINDING NAME='N'><KEYVALUE VALUETYPE='numeric'>1</KEYVALUE></KEYBINDING></INSTANCENAME>"
+#define PLACE                                                                                                          \
+    "<LOCALNAMESPACEPATH><NAMESPACE NAME='root'/><NAMESPACE NAME='virtualization'/><NAMESPACE NAME='v2'/>"             \
+    "</LOCALNAMESPACEPATH>"
     static const char *const values[] = {
         "<VALUE.REFERENCE>\\\\HV1\\root\\virtualization\\v2:Msvm_X.Name=\"a\\\\b\",N=\"1\"</VALUE.REFERENCE>",
         "<VALUE>root/virtualization/v2:Msvm_X.Name='a\\\\b',N=1</VALUE>",
-        "<VALUE.REFERENCE><INSTANCEPATH><NAMESPACEPATH><HOST>HV1</HOST>" PLACE "</NAMESPACEPATH>" NAME "</INSTANCEPATH></VALUE.REFERENCE>",
+        "<VALUE.REFERENCE><INSTANCEPATH><NAMESPACEPATH><HOST>"
+        "HV1</HOST>" PLACE "</NAMESPACEPATH>" NAME "</INSTANCEPATH></VALUE.REFERENCE>",
         "<VALUE.REFERENCE><LOCALINSTANCEPATH>" PLACE NAME "</LOCALINSTANCEPATH></VALUE.REFERENCE>",
         "<VALUE.REFERENCE>" NAME "</VALUE.REFERENCE>",
     };
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
-        rp_buf_printf(&text, "<INSTANCE CLASSNAME='A'><PROPERTY.REFERENCE NAME='R' REFERENCECLASS='X'>%s</PROPERTY.REFERENCE>"
-                             "<PROPERTY.REFERENCE NAME='None'/></INSTANCE>", values[i]);
+        rp_buf_printf(&text,
+                      "<INSTANCE CLASSNAME='A'><PROPERTY.REFERENCE NAME='R' REFERENCECLASS='X'>%s</PROPERTY.REFERENCE>"
+                      "<PROPERTY.REFERENCE NAME='None'/></INSTANCE>", values[i]);
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance = parse(rp_buf_text(&text));
         const struct rp_cim_path *read = rp_cim_get_path(instance, "R");
         assert_true(rp_cim_path_equal(read, path));
@@ -118,8 +135,10 @@ static void keys_that_are_references_become_the_text_of_their_path(void **state)
 {
     (void)state;
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance = parse(
-        "<INSTANCE CLASSNAME='A'><PROPERTY.REFERENCE NAME='R'><VALUE.REFERENCE><INSTANCENAME CLASSNAME='Link'><KEYBINDING NAME='Left'>"
-        "<VALUE.REFERENCE><INSTANCENAME CLASSNAME='X'><KEYBINDING NAME='N'><KEYVALUE>1</KEYVALUE></KEYBINDING></INSTANCENAME>"
+        "<INSTANCE CLASSNAME='A'><PROPERTY.REFERENCE NAME='R'><VALUE.REFERENCE><INSTANCENAME CLASSNAME='Link'>"
+        "<KEYBINDING NAME='Left'>"
+        "<VALUE.REFERENCE><INSTANCENAME CLASSNAME='X'><KEYBINDING NAME='N'><KEYVALUE>1</KEYVALUE></KEYBINDING>"
+        "</INSTANCENAME>"
         "</VALUE.REFERENCE></KEYBINDING></INSTANCENAME></VALUE.REFERENCE></PROPERTY.REFERENCE></INSTANCE>");
     assert_string_equal(rp_cim_path_get(rp_cim_get_path(instance, "R"), "Left"), "X.N=\"1\"");
 }
@@ -128,12 +147,17 @@ static void embedded_instances_are_read_as_text_and_as_elements(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "<INSTANCE CLASSNAME='A'><PROPERTY NAME='O' TYPE='string' EmbeddedObject='instance'><VALUE>&lt;INSTANCE CLASSNAME=\"B\"&gt;"
-        "&lt;PROPERTY NAME=\"P\" TYPE=\"uint8\"&gt;&lt;VALUE&gt;7&lt;/VALUE&gt;&lt;/PROPERTY&gt;&lt;/INSTANCE&gt;</VALUE></PROPERTY></INSTANCE>",
-        "<INSTANCE CLASSNAME='A'><PROPERTY.OBJECT NAME='O'><VALUE.OBJECT><INSTANCE CLASSNAME='B'><PROPERTY NAME='P' TYPE='uint8'><VALUE>7"
+        "<INSTANCE CLASSNAME='A'><PROPERTY NAME='O' TYPE='string' EmbeddedObject='instance'><VALUE>"
+        "&lt;INSTANCE CLASSNAME=\"B\"&gt;"
+        "&lt;PROPERTY NAME=\"P\" TYPE=\"uint8\"&gt;&lt;VALUE&gt;7&lt;/VALUE&gt;&lt;/PROPERTY&gt;&lt;/INSTANCE&gt;"
+        "</VALUE></PROPERTY></INSTANCE>",
+        "<INSTANCE CLASSNAME='A'><PROPERTY.OBJECT NAME='O'><VALUE.OBJECT><INSTANCE CLASSNAME='B'>"
+        "<PROPERTY NAME='P' TYPE='uint8'><VALUE>7"
         "</VALUE></PROPERTY></INSTANCE></VALUE.OBJECT></PROPERTY.OBJECT></INSTANCE>",
-        "<INSTANCE CLASSNAME='A'><PROPERTY.OBJECTARRAY NAME='O'><VALUE.OBJECTARRAY><VALUE.OBJECT><INSTANCE CLASSNAME='B'>"
-        "<PROPERTY NAME='P' TYPE='uint8'><VALUE>7</VALUE></PROPERTY></INSTANCE></VALUE.OBJECT></VALUE.OBJECTARRAY></PROPERTY.OBJECTARRAY></INSTANCE>",
+        "<INSTANCE CLASSNAME='A'><PROPERTY.OBJECTARRAY NAME='O'><VALUE.OBJECTARRAY><VALUE.OBJECT>"
+        "<INSTANCE CLASSNAME='B'>"
+        "<PROPERTY NAME='P' TYPE='uint8'><VALUE>7</VALUE></PROPERTY></INSTANCE></VALUE.OBJECT></VALUE.OBJECTARRAY>"
+        "</PROPERTY.OBJECTARRAY></INSTANCE>",
     };
     for (size_t i = 0; i < 3; i++) {
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance = parse(texts[i]);
@@ -144,7 +168,8 @@ static void embedded_instances_are_read_as_text_and_as_elements(void **state)
         assert_int_equal(rp_cim_get_unsigned(object.one.object, "P", 0), 7);
     }
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *text = parse(
-        "<INSTANCE CLASSNAME='A'><PROPERTY NAME='O' TYPE='string'><VALUE>&lt;INSTANCE CLASSNAME='B'/&gt;</VALUE></PROPERTY></INSTANCE>");
+        "<INSTANCE CLASSNAME='A'><PROPERTY NAME='O' TYPE='string'><VALUE>&lt;INSTANCE CLASSNAME='B'/&gt;</VALUE>"
+        "</PROPERTY></INSTANCE>");
     assert_string_equal(rp_cim_get_text(text, "O"), "<INSTANCE CLASSNAME='B'/>");
 }
 
@@ -193,16 +218,22 @@ static void what_breaks_the_form_is_refused_with_its_place(void **state)
 {
     (void)state;
     static const struct { const char *text, *why; } rows[] = {
-        {"", "empty"}, {"  ", "empty"}, {"text", "CIM-XML"}, {"<A/>", "an INSTANCE is needed"}, {"<CIM/>", "an INSTANCE is needed"},
-        {"<INSTANCE/>", "CLASSNAME"}, {"<INSTANCE CLASSNAME=''/>", "CLASSNAME"}, {"<INSTANCE CLASSNAME='A'><X/></INSTANCE>", "not expected"},
+        {"", "empty"}, {"  ", "empty"}, {"text", "CIM-XML"}, {"<A/>", "an INSTANCE is needed"},
+        {"<CIM/>", "an INSTANCE is needed"},
+        {"<INSTANCE/>", "CLASSNAME"}, {"<INSTANCE CLASSNAME=''/>", "CLASSNAME"},
+        {"<INSTANCE CLASSNAME='A'><X/></INSTANCE>", "not expected"},
         {"<INSTANCE CLASSNAME='A'>\n<PROPERTY TYPE='string'/></INSTANCE>", "PROPERTY, line 2: NAME"},
         {"<INSTANCE CLASSNAME='A b'/>", "CLASSNAME"}, {"<INSTANCE CLASSNAME='1'/>", "CLASSNAME"},
         {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='x&gt;&lt;y'/></INSTANCE>", "NAME"},
         {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='uint9'/></INSTANCE>", "unknown TYPE"},
-        {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='uint8'><VALUE>256</VALUE></PROPERTY></INSTANCE>", "\"256\" is no uint8"},
-        {"<INSTANCE CLASSNAME='A'><PROPERTY.ARRAY NAME='P' TYPE='uint8'><VALUE.ARRAY><VALUE.NULL/></VALUE.ARRAY></PROPERTY.ARRAY></INSTANCE>", "NULL"},
-        {"<INSTANCE CLASSNAME='A'><PROPERTY.REFERENCE NAME='P'><VALUE.REFERENCE>no path</VALUE.REFERENCE></PROPERTY.REFERENCE></INSTANCE>", "object path"},
-        {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='string' EmbeddedObject='object'><VALUE>x</VALUE></PROPERTY></INSTANCE>", "CIM-XML"},
+        {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='uint8'><VALUE>256</VALUE></PROPERTY>"
+         "</INSTANCE>", "\"256\" is no uint8"},
+        {"<INSTANCE CLASSNAME='A'><PROPERTY.ARRAY NAME='P' TYPE='uint8'><VALUE.ARRAY><VALUE.NULL/></VALUE.ARRAY>"
+         "</PROPERTY.ARRAY></INSTANCE>", "NULL"},
+        {"<INSTANCE CLASSNAME='A'><PROPERTY.REFERENCE NAME='P'><VALUE.REFERENCE>no path</VALUE.REFERENCE>"
+         "</PROPERTY.REFERENCE></INSTANCE>", "object path"},
+        {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='string' EmbeddedObject='object'><VALUE>x</VALUE>"
+         "</PROPERTY></INSTANCE>", "CIM-XML"},
         {"<!DOCTYPE INSTANCE SYSTEM 'http://127.0.0.1:1/x'><INSTANCE CLASSNAME='A'/>", "DOCTYPE"},
         {"<INSTANCE CLASSNAME='A'><PROPERTY NAME='P' TYPE='string'><VALUE>&x;</VALUE></PROPERTY></INSTANCE>", "x"},
     };

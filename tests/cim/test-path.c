@@ -32,7 +32,8 @@ static void a_path_is_taken_apart(void **state)
 {
     (void)state;
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = parse(
-        "\\\\HV1\\root\\virtualization\\v2:Msvm_StorageAllocationSettingData.InstanceID=\"Microsoft:A\\\\B\\\\0\\\\0\\\\L\"");
+        "\\\\HV1\\root\\virtualization\\v2:Msvm_StorageAllocationSettingData"
+        ".InstanceID=\"Microsoft:A\\\\B\\\\0\\\\0\\\\L\"");
     assert_string_equal(path->host, "HV1");
     assert_string_equal(path->name_space, "root/virtualization/v2");
     assert_string_equal(path->class_name, "Msvm_StorageAllocationSettingData");
@@ -44,7 +45,8 @@ static void a_path_is_taken_apart(void **state)
 static void every_spelling_that_clients_use_is_read(void **state)
 {
     (void)state;
-    prints("\\\\HV1\\root\\virtualization\\v2:Msvm_X.A=\"1\",B=\"x\\\\y\"", "\\\\HV1\\root\\virtualization\\v2:Msvm_X.A=\"1\",B=\"x\\\\y\"");
+    prints("\\\\HV1\\root\\virtualization\\v2:Msvm_X.A=\"1\",B=\"x\\\\y\"",
+        "\\\\HV1\\root\\virtualization\\v2:Msvm_X.A=\"1\",B=\"x\\\\y\"");
     prints("//HV1/root/cimv2:Win32_X.A='it\\'s \"q\"'", "\\\\HV1\\root\\cimv2:Win32_X.A=\"it's \\\"q\\\"\"");
     prints("\\\\.\\root\\cimv2:Win32_X", "\\\\.\\root\\cimv2:Win32_X");
     prints("\\\\host.example.org\\root\\cimv2\\:Win32_X=@", "\\\\host.example.org\\root\\cimv2:Win32_X=@");
@@ -52,7 +54,8 @@ static void every_spelling_that_clients_use_is_read(void **state)
     prints("Msvm_X . A = 5 , B = TRUE , C=\"\"", "Msvm_X.A=\"5\",B=\"TRUE\",C=\"\"");
     prints("root/cimv2:Win32_LogicalDisk.DeviceID=\"C:\"", "Win32_LogicalDisk.DeviceID=\"C:\"");
     prints("__Class.\xC3\xBC=\"\xC3\xBC\"", "__Class.\xC3\xBC=\"\xC3\xBC\"");
-    prints("Msvm_A.Antecedent=\"\\\\\\\\H\\\\root\\\\v2:X.N=\\\"1\\\"\"", "Msvm_A.Antecedent=\"\\\\\\\\H\\\\root\\\\v2:X.N=\\\"1\\\"\"");
+    prints("Msvm_A.Antecedent=\"\\\\\\\\H\\\\root\\\\v2:X.N=\\\"1\\\"\"",
+        "Msvm_A.Antecedent=\"\\\\\\\\H\\\\root\\\\v2:X.N=\\\"1\\\"\"");
 }
 
 static void what_is_no_path_is_refused_with_the_place(void **state)
@@ -63,8 +66,10 @@ static void what_is_no_path_is_refused_with_the_place(void **state)
         {"X.A", "character 4: expected \"=\""}, {"X.A=", "character 5: expected the value"},
         {"X.A=\"1", "expected the value of a key"}, {"X.A=\"1\" B", "character 9: expected \",\" or the end"},
         {"X.A='1',", "expected the name of a key"}, {"X.A='1',a='2'", "expected each key once"},
-        {"X=1", "expected \"@\""}, {"X y", "character 3"}, {"5X.A=1", "the name of a class"}, {"X.5A=1", "the name of a key"},
-        {"\\\\H", "expected \\\\HOST\\namespace:"}, {"\\\\H\\:X", "expected \\\\HOST\\namespace:"}, {"\\\\\\root:X", "HOST"},
+        {"X=1", "expected \"@\""}, {"X y", "character 3"}, {"5X.A=1", "the name of a class"},
+        {"X.5A=1", "the name of a key"},
+        {"\\\\H", "expected \\\\HOST\\namespace:"}, {"\\\\H\\:X", "expected \\\\HOST\\namespace:"},
+        {"\\\\\\root:X", "HOST"},
         {"\\X", "HOST"}, {":X", "HOST"}, {"root\\v2:", "the name of a class"}, {"X.A=\"1\\", "the value of a key"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -31,7 +31,8 @@ struct fixture {
     bool broken;
 };
 
-static int give_copies(struct fixture *f, const struct rp_cim_class *class, struct rp_cim_sink sink, struct rp_error *err)
+static int give_copies(struct fixture *f, const struct rp_cim_class *class, struct rp_cim_sink sink,
+                       struct rp_error *err)
 {
     for (size_t i = 0; i < f->objects.count; i++)
         if (!strcmp(f->objects.items[i]->class_name, class->name) &&
@@ -67,7 +68,8 @@ static struct rp_cim_instance *get(struct rp_cim_provider *p, const struct rp_ci
     return NULL;
 }
 
-static int references(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_cim_class *association,
+static int references(struct rp_cim_provider *p, const struct rp_cim_caller *caller,
+                      const struct rp_cim_class *association,
                       const struct rp_cim_path *source, struct rp_cim_sink sink, struct rp_error *err)
 {
     (void)caller, (void)source;
@@ -200,7 +202,8 @@ static void columns_are_cut_and_have_to_exist(void **state)
 static void associators_are_found_by_class_superclass_and_role(void **state)
 {
     gives(*state, "ASSOCIATORS OF {Test_Vm.Name='one'}", "s1");
-    gives(*state, "ASSOCIATORS OF {Test_Vm.Name='one'} WHERE AssocClass=Test_SettingsOfVm ResultClass=CIM_Settings", "s1");
+    gives(*state, "ASSOCIATORS OF {Test_Vm.Name='one'} WHERE AssocClass=Test_SettingsOfVm ResultClass=CIM_Settings",
+        "s1");
     gives(*state, "ASSOCIATORS OF {\\\\H\\ROOT\\test:test_vm.name=\"TWO\"} WHERE AssocClass=CIM_Link", "s2");
     gives(*state, "ASSOCIATORS OF {CIM_System.Name='two'} WHERE ResultClass = Test_Settings", "s2");
     gives(*state, "ASSOCIATORS OF {Test_Settings.InstanceID='s1'}", "one d2 odd d1");
@@ -216,7 +219,8 @@ static void associators_are_found_by_class_superclass_and_role(void **state)
 static void references_are_the_associations_themselves(void **state)
 {
     gives(*state, "REFERENCES OF {Test_Vm.Name='one'}", "Test_SettingsOfVm Test_Snapshot Test_Snapshot");
-    gives(*state, "REFERENCES OF {Test_Vm.Name='one'} WHERE ResultClass=Test_SettingsOfVm Role=Left", "Test_SettingsOfVm");
+    gives(*state, "REFERENCES OF {Test_Vm.Name='one'} WHERE ResultClass=Test_SettingsOfVm Role=Left",
+        "Test_SettingsOfVm");
     gives(*state, "REFERENCES OF {Test_Vm.Name='one'} WHERE Role=Right", "");
 }
 
@@ -244,8 +248,10 @@ static void what_cannot_be_followed_is_an_error_and_not_an_empty_answer(void **s
     struct fixture *f = *state;
     gives(f, "ASSOCIATORS OF {Test_Vm.Name='absent'}", "not-found: there is no Test_Vm.Name=\"absent\"");
     gives(f, "ASSOCIATORS OF {Absent.Name='one'}", "not-found: namespace root/test has no class Absent");
-    gives(f, "ASSOCIATORS OF {Test_Vm.Name='one'} WHERE ResultClass=Absent", "not-found: namespace root/test has no class Absent");
-    gives(f, "ASSOCIATORS OF {Test_Vm.Name='one'} WHERE AssocClass=Absent", "not-found: namespace root/test has no class Absent");
+    gives(f, "ASSOCIATORS OF {Test_Vm.Name='one'} WHERE ResultClass=Absent",
+        "not-found: namespace root/test has no class Absent");
+    gives(f, "ASSOCIATORS OF {Test_Vm.Name='one'} WHERE AssocClass=Absent",
+        "not-found: namespace root/test has no class Absent");
     gives(f, "ASSOCIATORS OF {root/other:Test_Vm.Name='one'}", "unsupported: namespace root/other is not root/test");
     gives(f, "ASSOCIATORS OF {Test_Vm.Name='one'} WHERE ClassDefsOnly", "unsupported: ClassDefsOnly is not supported");
     f->broken = true;
@@ -262,7 +268,8 @@ static int stop(void *context, struct rp_cim_instance *instance, struct rp_error
 static void a_sink_can_stop_everything(void **state)
 {
     struct fixture *f = *state;
-    static const char *const texts[] = {"SELECT * FROM CIM_Element", "ASSOCIATORS OF {Test_Settings.InstanceID='s1'}", "REFERENCES OF {Test_Vm.Name='one'}"};
+    static const char *const texts[] = {"SELECT * FROM CIM_Element", "REFERENCES OF {Test_Vm.Name='one'}",
+                                        "ASSOCIATORS OF {Test_Settings.InstanceID='s1'}"};
     for (size_t i = 0; i < 3; i++) {
         int left = 2;
         struct rp_error err = {0};
@@ -287,7 +294,8 @@ static void an_enumeration_gives_the_class_and_its_subclasses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_superclass_matches_its_subclasses_in_the_order_of_declaration, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_superclass_matches_its_subclasses_in_the_order_of_declaration,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(one_instance_is_fetched_when_the_query_names_its_path, setup, teardown),
         cmocka_unit_test_setup_teardown(columns_are_cut_and_have_to_exist, setup, teardown),
         cmocka_unit_test_setup_teardown(associators_are_found_by_class_superclass_and_role, setup, teardown),

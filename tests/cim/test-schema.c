@@ -52,11 +52,13 @@ static void classes_are_found_in_any_case_and_kept_in_their_order(void **state)
     assert_int_equal(rp_cim_schema_count(schema), 4);
     assert_string_equal(rp_cim_schema_at(schema, 0)->name, "CIM_Base");
     assert_string_equal(rp_cim_schema_at(schema, 3)->name, "SubLink");
-    const struct rp_cim_class *derived = rp_cim_schema_class(schema, "DERIVED"), *base = rp_cim_schema_class(schema, "cim_base");
+    const struct rp_cim_class *derived = rp_cim_schema_class(schema, "DERIVED");
+    const struct rp_cim_class *base = rp_cim_schema_class(schema, "cim_base");
     assert_ptr_equal(derived->super, base);
     assert_null(rp_cim_schema_class(schema, "Deri"));
     assert_true(base->abstract && !derived->abstract && !base->association);
-    assert_true(rp_cim_schema_class(schema, "Link")->association && rp_cim_schema_class(schema, "SubLink")->association);
+    assert_true(rp_cim_schema_class(schema, "Link")->association);
+    assert_true(rp_cim_schema_class(schema, "SubLink")->association);
     assert_true(rp_cim_class_is(derived, base) && rp_cim_class_is(derived, derived) && !rp_cim_class_is(base, derived));
     assert_false(rp_cim_class_is(derived, NULL) || rp_cim_class_is(NULL, base) || rp_cim_class_is(NULL, NULL));
     assert_true(rp_cim_class_is_named(derived, "CIM_BASE") && !rp_cim_class_is_named(derived, "Link"));
@@ -68,8 +70,10 @@ static void properties_are_inherited_with_type_key_and_default(void **state)
     assert_int_equal(class->property_count, 12);
     for (size_t i = 1; i < class->property_count; i++)
         assert_true(strcasecmp(class->properties[i - 1].name, class->properties[i].name) < 0);
-    const struct rp_cim_declaration *id = rp_cim_class_property(class, "ID"), *health = rp_cim_class_property(class, "Health");
-    const struct rp_cim_declaration *states = rp_cim_class_property(class, "states"), *name = rp_cim_class_property(class, "Name");
+    const struct rp_cim_declaration *id = rp_cim_class_property(class, "ID");
+    const struct rp_cim_declaration *health = rp_cim_class_property(class, "Health");
+    const struct rp_cim_declaration *states = rp_cim_class_property(class, "states");
+    const struct rp_cim_declaration *name = rp_cim_class_property(class, "Name");
     assert_true(id->key && !health->key);
     assert_string_equal(id->value.one.text, "fixed");
     assert_true(health->type == RP_CIM_UINT16 && health->value.one.u == 5);
@@ -80,7 +84,8 @@ static void properties_are_inherited_with_type_key_and_default(void **state)
     assert_int_equal(rp_cim_class_property(class, "Low")->value.one.s, -128);
     assert_true(rp_cim_class_property(class, "Bytes")->array && rp_cim_class_property(class, "Bytes")->value.null);
     assert_true(rp_cim_class_property(class, "Nothing")->value.null);
-    const struct rp_cim_declaration *inner = rp_cim_class_property(class, "Inner"), *any = rp_cim_class_property(class, "Any");
+    const struct rp_cim_declaration *inner = rp_cim_class_property(class, "Inner");
+    const struct rp_cim_declaration *any = rp_cim_class_property(class, "Any");
     assert_true(inner->type == RP_CIM_OBJECT && any->type == RP_CIM_OBJECT && any->array && !any->object_class);
     assert_string_equal(inner->object_class, "Derived");
     assert_null(rp_cim_class_property(class, "Absent"));
@@ -98,9 +103,13 @@ static void methods_are_inherited_with_their_parameters(void **state)
     assert_int_equal(act->type, RP_CIM_UINT32);
     assert_int_equal(act->parameter_count, 4);
     assert_int_equal(rp_cim_class_method(class, "Other")->type, RP_CIM_UINT64);
-    static const bool in[] = {true, true, false, true}, out[] = {false, true, true, false}, array[] = {false, true, false, true};
-    for (size_t i = 0; i < 4; i++)
-        assert_true(act->parameters[i].in == in[i] && act->parameters[i].out == out[i] && act->parameters[i].array == array[i]);
+    static const struct { bool in, out, array; } rows[] = {
+        {true, false, false}, {true, true, true}, {false, true, false}, {true, false, true},
+    };
+    for (size_t i = 0; i < 4; i++) {
+        const struct rp_cim_declaration *p = &act->parameters[i];
+        assert_true(p->in == rows[i].in && p->out == rows[i].out && p->array == rows[i].array);
+    }
     assert_string_equal(act->parameters[1].object_class, "CIM_Base");
     assert_null(rp_cim_class_method(class, "Absent"));
 }
@@ -122,7 +131,8 @@ static void a_new_instance_has_every_property(void **state)
     RP_CLEANUP(rp_cim_schema_free_p) struct rp_cim_schema *other =
         load("class Keyless { string A; }; [Singleton] class Base { }; class Only : Base { };");
     assert_null(rp_cim_class_path(rp_cim_schema_class(other, "Keyless"), instance));
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *only = rp_cim_class_path(rp_cim_schema_class(other, "Only"), instance);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *only =
+        rp_cim_class_path(rp_cim_schema_class(other, "Only"), instance);
     assert_true(only->singleton && !only->key_count);
 }
 
@@ -188,14 +198,20 @@ static void a_mistake_is_named_with_its_line_and_nothing_of_the_load_stays(void 
         {"class A { };\nclass A { };", "test.mof:2: expected a class that is not declared yet, found \"A\""},
         {"class A : B { };", "expected a superclass that is declared already, found \"B\""},
         {"class A { string ; };", "expected the name of a property"}, {"class A { string B = 5; };", "expected a text"},
-        {"class A { uint8 B = \"5\"; };", "expected a value without quotes"}, {"class A { uint8 B = 256; };", "expected uint8"},
+        {"class A { uint8 B = \"5\"; };", "expected a value without quotes"},
+        {"class A { uint8 B = 256; };", "expected uint8"},
         {"class A { uint8 B = {1}; };", "expected a value"}, {"class A { uint8 B[] = 1; };", "expected \"{\""},
-        {"class A { uint8 B }", "expected \";\""}, {"class A { ", "expected a type, found the end"}, {"class A { }", "found the end"},
-        {"\n\nklass A { };", "test.mof:3: expected \"class\", found \"klass\""}, {"class A { string B = \"x\n\"; };", "no token"},
-        {"/* open", "no token"}, {"class A { string B = \"\\q\"; };", "no token"}, {"class A { string B = \"\\xD800\"; };", "no token"},
+        {"class A { uint8 B }", "expected \";\""}, {"class A { ", "expected a type, found the end"},
+        {"class A { }", "found the end"},
+        {"\n\nklass A { };", "test.mof:3: expected \"class\", found \"klass\""},
+        {"class A { string B = \"x\n\"; };", "no token"},
+        {"/* open", "no token"}, {"class A { string B = \"\\q\"; };", "no token"},
+        {"class A { string B = \"\\xD800\"; };", "no token"},
         {"#pragma namespace(\"root/other\")", "expected root/test, found \"root/other\""},
-        {"class A { uint32 M(uint8 a, uint8 A); };", "each parameter once"}, {"class A { [key string B; };", "expected \"]\""},
-        {"class A { datetime B = \"now\"; };", "expected datetime"}, {"class A { Foo REF B = \"no path\"; };", "expected reference"},
+        {"class A { uint32 M(uint8 a, uint8 A); };", "each parameter once"},
+        {"class A { [key string B; };", "expected \"]\""},
+        {"class A { datetime B = \"now\"; };", "expected datetime"},
+        {"class A { Foo REF B = \"no path\"; };", "expected reference"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct rp_error err = {0};
@@ -222,8 +238,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(methods_are_inherited_with_their_parameters, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_instance_has_every_property, setup, teardown),
         cmocka_unit_test_setup_teardown(an_instance_from_outside_gets_the_types_of_its_class, setup, teardown),
-        cmocka_unit_test_setup_teardown(parameters_get_the_types_of_their_method_and_know_their_direction, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_mistake_is_named_with_its_line_and_nothing_of_the_load_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(parameters_get_the_types_of_their_method_and_know_their_direction,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_mistake_is_named_with_its_line_and_nothing_of_the_load_stays,
+                                        setup, teardown),
     };
     return cmocka_run_group_tests_name("schema", tests, NULL, NULL);
 }

@@ -54,7 +54,8 @@ static void what_is_no_time_is_refused(void **state)
         "2026-01-02", "2026-13-02T00:00:00Z", "2026-02-29T00:00:00Z", "2026-01-00T00:00:00Z", "2026-01-02T24:00:01Z",
         "2026-01-02T03:60:00Z", "2026-01-02T03:04:05.Z", "2026-01-02T03:04:05+1:00", "2026-01-02T03:04:05+17:00",
         "2026-01-02T03:04:05Zx", "20260102030405.678000+06", "20260102030405.678000 060", "20261302030405.678000+000",
-        "20260002030405.678000+000", "00000000000500.000000:001", "00000000000560.000000:000", "2026010203040x.678000+000",
+        "20260002030405.678000+000", "00000000000500.000000:001", "00000000000560.000000:000",
+        "2026010203040x.678000+000",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct rp_cim_datetime t;
@@ -122,9 +123,12 @@ static void a_text_that_does_not_fit_its_type_is_refused_by_the_name_of_the_type
 {
     (void)state;
     static const struct { enum rp_cim_type type; const char *text; } rows[] = {
-        {RP_CIM_BOOLEAN, "yes"}, {RP_CIM_BOOLEAN, ""}, {RP_CIM_UINT8, "256"}, {RP_CIM_UINT8, "-1"}, {RP_CIM_UINT16, "65536"},
-        {RP_CIM_UINT32, "4294967296"}, {RP_CIM_UINT64, "18446744073709551616"}, {RP_CIM_UINT64, "0x"}, {RP_CIM_UINT64, "b"},
-        {RP_CIM_UINT64, "12b"}, {RP_CIM_UINT64, "1 2"}, {RP_CIM_UINT64, "1.0"}, {RP_CIM_UINT64, ""}, {RP_CIM_UINT64, "--1"},
+        {RP_CIM_BOOLEAN, "yes"}, {RP_CIM_BOOLEAN, ""}, {RP_CIM_UINT8, "256"}, {RP_CIM_UINT8, "-1"},
+        {RP_CIM_UINT16, "65536"},
+        {RP_CIM_UINT32, "4294967296"}, {RP_CIM_UINT64, "18446744073709551616"}, {RP_CIM_UINT64, "0x"},
+        {RP_CIM_UINT64, "b"},
+        {RP_CIM_UINT64, "12b"}, {RP_CIM_UINT64, "1 2"}, {RP_CIM_UINT64, "1.0"}, {RP_CIM_UINT64, ""},
+        {RP_CIM_UINT64, "--1"},
         {RP_CIM_SINT8, "128"}, {RP_CIM_SINT8, "-129"}, {RP_CIM_SINT64, "9223372036854775808"},
         {RP_CIM_SINT64, "-9223372036854775809"}, {RP_CIM_REAL64, "x"}, {RP_CIM_REAL64, ""}, {RP_CIM_REAL64, "0x1p3"},
         {RP_CIM_DATETIME, "now"}, {RP_CIM_REFERENCE, "no path"}, {RP_CIM_OBJECT, "no object"},
@@ -148,7 +152,8 @@ static struct rp_cim_value bare(const char *text)
 static void bare_values_become_what_their_class_says(void **state)
 {
     (void)state;
-    RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value value = bare("7"), list = rp_cim_null(RP_CIM_NONE, true), none = {0};
+    RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value value = bare("7"), none = {0};
+    RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value list = rp_cim_null(RP_CIM_NONE, true);
     assert_int_equal(rp_cim_value_convert(&value, RP_CIM_UINT16, false, NULL), 0);
     assert_true(value.type == RP_CIM_UINT16 && value.one.u == 7);
     assert_int_equal(rp_cim_value_convert(&value, RP_CIM_UINT8, true, NULL), 0);
@@ -186,7 +191,8 @@ static void an_object_in_place_of_a_reference_names_it_by_its_properties(void **
     RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value value = rp_cim_object(object);
     assert_int_equal(rp_cim_value_convert(&value, RP_CIM_REFERENCE, false, NULL), 0);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path =
-        rp_cim_path_parse("root\\virtualization\\v2:msvm_computersystem.NAME='g',CreationClassName='Msvm_ComputerSystem'", NULL);
+        rp_cim_path_parse("root\\virtualization\\v2:msvm_computersystem.NAME='g',"
+                          "CreationClassName='Msvm_ComputerSystem'", NULL);
     assert_true(rp_cim_path_equal(value.one.path, path));
 }
 
@@ -196,7 +202,8 @@ static void copies_are_equal_and_stand_on_their_own(void **state)
     struct rp_cim_instance *inner = rp_cim_instance_new(NULL, "Inner");
     rp_cim_set(inner, "When", rp_cim_moment(-1));
     rp_cim_set(inner, "Who", rp_cim_reference(rp_cim_path_new("root", "X")));
-    RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value list = rp_cim_null(RP_CIM_OBJECT, true), item = rp_cim_object(inner);
+    RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value list = rp_cim_null(RP_CIM_OBJECT, true);
+    struct rp_cim_value item = rp_cim_object(inner);
     rp_cim_value_push(&list, &item);
     struct rp_cim_value copy = rp_cim_value_copy(&list);
     assert_true(rp_cim_value_equal(&list, &copy));

@@ -89,7 +89,8 @@ static void utf16_is_read_by_its_mark_or_by_the_charset(void **state)
         assert_string_equal(text, "\xC3\xBC\xF0\x9F\x98\x80");
     }
     refused(little, sizeof little - 1, "XML");
-    RP_CLEANUP(xmlFreeDoc_p) xmlDoc *claims = parse("\xEF\xBB\xBF<?xml version='1.0' encoding='utf-16'?><a>\xC3\xBC</a>");
+    RP_CLEANUP(xmlFreeDoc_p) xmlDoc *claims =
+        parse("\xEF\xBB\xBF<?xml version='1.0' encoding='utf-16'?><a>\xC3\xBC</a>");
     RP_AUTO_FREE char *text = rp_xml_text(xmlDocGetRootElement(claims));
     assert_string_equal(text, "\xC3\xBC");
 }
@@ -160,7 +161,8 @@ static void half_a_megabyte_of_anything_is_decided_in_a_second(void **state)
 {
     (void)state;
     static const struct { const char *start, *again; } patterns[] = {
-        {"<a", " b%d=''"}, {"<a xmlns:x='u'", " x:b%d=''"}, {"<a>", "<b>%d</b>"}, {"", "<a%d>"}, {"<a>", "<b xmlns:x='%d'/>"},
+        {"<a", " b%d=''"}, {"<a xmlns:x='u'", " x:b%d=''"}, {"<a>", "<b>%d</b>"}, {"", "<a%d>"},
+        {"<a>", "<b xmlns:x='%d'/>"},
         {"<a>", "<!--%d"}, {"<a>", "<?%d"}, {"<a>", "&#%d;"}, {"<a b='", "&amp;%d"}, {"<a>", "<b c%d='"},
     };
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
@@ -188,7 +190,8 @@ static void text_is_escaped_so_that_it_reads_back_and_never_breaks_the_document(
     assert_string_equal(text, "<&>\"'\r\n\t ]]> \xC3\xBC");
     rp_buf_reset(&out);
     rp_xml_escape(&out, "a\x01\xFF\xED\xA0\x80\xEF\xBF\xBF" "b");
-    assert_string_equal(rp_buf_text(&out), "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "b");
+    assert_string_equal(rp_buf_text(&out),
+        "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "b");
     rp_buf_reset(&out);
     rp_xml_element(&out, "p", "b", "");
     rp_xml_element(&out, "p", "c", "x");

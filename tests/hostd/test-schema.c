@@ -106,7 +106,8 @@ static void keys_are_those_that_clients_select_by(void **state)
 static void every_class_with_instances_can_be_named_by_a_path(void **state)
 {
     (void)state;
-    static const char *const embedded[] = {"Msvm_VirtualHardDiskState", "Msvm_VHDSetInformation", "Msvm_VHDSnapshotInformation",
+    static const char *const embedded[] =
+        {"Msvm_VirtualHardDiskState", "Msvm_VHDSetInformation", "Msvm_VHDSnapshotInformation",
                                            "Msvm_Error"};
     const struct rp_cim_schema *schemas[] = {virtualization, cimv2};
     for (size_t s = 0; s < 2; s++) {
@@ -185,10 +186,12 @@ static void methods_have_the_parameters_of_the_documentation(void **state)
                   "in CIM_VirtualSystemSettingData REF AffectedSnapshot, in string ReferencePointSettings, "
                   "inout Msvm_VirtualSystemReferencePoint REF ResultingReferencePoint, out CIM_ConcreteJob REF Job");
     has_signature("Msvm_VirtualSystemReferencePointService", "ExportReferencePoint",
-                  "in Msvm_VirtualSystemReferencePoint REF ReferencePoint, in string ExportDirectory, in string ExportSettingData, "
+                  "in Msvm_VirtualSystemReferencePoint REF ReferencePoint, in string ExportDirectory, in string "
+                  "ExportSettingData, "
                   "out CIM_ConcreteJob REF Job");
     has_signature("Msvm_ImageManagementService", "GetVirtualDiskChanges",
-                  "in string Path, in string LimitId, in string TargetSnapshotId, in uint64 ByteOffset, in uint64 ByteLength, "
+                  "in string Path, in string LimitId, in string TargetSnapshotId, in uint64 ByteOffset, in uint64 "
+                  "ByteLength, "
                   "out uint64 ProcessedByteLength, out uint64 ChangedByteOffsets[], out uint64 ChangedByteLengths[], "
                   "out CIM_ConcreteJob REF Job");
     has_signature("Msvm_VirtualSystemManagementService", "ImportSystemDefinition",
@@ -217,7 +220,8 @@ static void services_have_all_their_methods(void **state)
     static const struct { const char *class; size_t own; } rows[] = {
         {"Msvm_VirtualSystemSnapshotService", 6}, {"Msvm_VirtualSystemReferencePointService", 5},
         {"Msvm_VirtualSystemManagementService", 15}, {"Msvm_ImageManagementService", 20},
-        {"Msvm_CollectionManagementService", 6}, {"Msvm_CollectionSnapshotService", 5}, {"Msvm_CollectionReferencePointService", 4},
+        {"Msvm_CollectionManagementService", 6}, {"Msvm_CollectionSnapshotService", 5},
+        {"Msvm_CollectionReferencePointService", 4},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         assert_int_equal(class_of(rows[i].class)->method_count - class_of("CIM_Service")->method_count, rows[i].own);
@@ -229,11 +233,14 @@ static void classes_have_all_their_properties(void **state)
     (void)state;
     static const struct { const char *class; size_t properties; } rows[] = {
         {"Msvm_ComputerSystem", 45}, {"Msvm_VirtualSystemSettingData", 60}, {"Msvm_ProcessorSettingData", 32},
-        {"Msvm_MemorySettingData", 31}, {"Msvm_StorageAllocationSettingData", 41}, {"Msvm_ResourceAllocationSettingData", 24},
+        {"Msvm_MemorySettingData", 31}, {"Msvm_StorageAllocationSettingData", 41},
+        {"Msvm_ResourceAllocationSettingData", 24},
         {"Msvm_SyntheticEthernetPortSettingData", 30}, {"Msvm_EthernetPortAllocationSettingData", 32},
         {"Msvm_ConcreteJob", 41}, {"Msvm_StorageJob", 44}, {"Msvm_ShutdownComponent", 38}, {"Msvm_Keyboard", 43},
-        {"Msvm_VirtualSystemManagementService", 28}, {"Msvm_VirtualSystemExportSettingData", 15}, {"Msvm_DiskDrive", 62},
-        {"Msvm_VirtualSystemReferencePoint", 10}, {"Msvm_VirtualHardDiskSettingData", 18}, {"Win32_OperatingSystem", 66},
+        {"Msvm_VirtualSystemManagementService", 28}, {"Msvm_VirtualSystemExportSettingData", 15},
+        {"Msvm_DiskDrive", 62},
+        {"Msvm_VirtualSystemReferencePoint", 10}, {"Msvm_VirtualHardDiskSettingData", 18},
+        {"Win32_OperatingSystem", 66},
         {"Win32_ComputerSystem", 64}, {"Win32_ComputerSystemProduct", 8}, {"Win32_Processor", 57},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -244,14 +251,17 @@ static void classes_have_all_their_properties(void **state)
 static void defaults_are_the_documented_ones_and_no_placeholders(void **state)
 {
     (void)state;
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job = rp_cim_class_instance(class_of("Msvm_ConcreteJob"));
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job =
+        rp_cim_class_instance(class_of("Msvm_ConcreteJob"));
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *service =
         rp_cim_class_instance(class_of("Msvm_VirtualSystemManagementService"));
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *disk =
         rp_cim_class_instance(class_of("Msvm_StorageAllocationSettingData"));
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *vm = rp_cim_class_instance(class_of("Msvm_ComputerSystem"));
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *vm =
+        rp_cim_class_instance(class_of("Msvm_ComputerSystem"));
     struct rp_cim_datetime left;
-    assert_true(rp_cim_get_datetime(job, "TimeBeforeRemoval", &left) && left.interval && left.microseconds == 300000000);
+    assert_true(rp_cim_get_datetime(job, "TimeBeforeRemoval",
+        &left) && left.interval && left.microseconds == 300000000);
     assert_int_equal(rp_cim_get_unsigned(job, "HealthState", 0), 5);
     assert_int_equal(rp_cim_get_unsigned(job, "OperationalStatus", 0), 2);
     assert_string_equal(rp_cim_get_text(service, "Name"), "vmms");

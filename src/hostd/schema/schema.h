@@ -1,5 +1,5 @@
-// The classes that the host serves: Hyper-V's in root/virtualization/v2 and a few of Windows's in root/cimv2, as the MOF files
-// beside this header declare them.
+// The classes that the host serves: Hyper-V's in root/virtualization/v2 and a few of Windows's in root/cimv2, as the
+// MOF files beside this header declare them.
 #ifndef RP_HOSTD_SCHEMA_SCHEMA_H
 #define RP_HOSTD_SCHEMA_SCHEMA_H
 
