@@ -93,8 +93,8 @@ struct rp_cim_value rp_cim_value_copy(const struct rp_cim_value *value)
 
 void rp_cim_value_push(struct rp_cim_value *array, struct rp_cim_value *item)
 {
-    if (array->count == array->capacity) {
-        array->capacity = array->capacity ? array->capacity * 2 : 4;
+    if (array->count >= array->capacity) {
+        array->capacity = array->count ? array->count * 2 : 4;
         array->many = rp_xrealloc(array->many, array->capacity * sizeof *array->many);
     }
     array->many[array->count++] = item->one;

@@ -63,7 +63,7 @@ union rp_cim_scalar {
 struct rp_cim_value {
     enum rp_cim_type type;
     bool array, null;
-    uint32_t count, capacity;     // of an array
+    uint32_t count, capacity;     // of an array; capacity is rp_cim_value_push's own
     union {
         union rp_cim_scalar one;
         union rp_cim_scalar *many; // malloc'ed

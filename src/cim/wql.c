@@ -9,11 +9,12 @@
 
 #define MAX_DEPTH 64
 #define MAX_COLUMNS 256
+#define MAX_COMPARISONS 1000
 #define MAX_PATTERN 1024 // bytes: matching costs their product with those of the value
 
 struct parser {
     const char *start, *p, *end;
-    unsigned depth;
+    unsigned depth, comparisons;
     struct rp_error *err;
 };
 
@@ -229,6 +230,10 @@ static struct rp_wql_condition *read_comparison(struct parser *s)
     RP_CLEANUP(free_condition_p) struct rp_wql_condition *c = new_condition(RP_WQL_EQUAL);
     struct rp_wql_condition *done = NULL;
     bool not = false;
+    if (++s->comparisons > MAX_COMPARISONS) {
+        fail(s, "fewer comparisons");
+        return NULL;
+    }
     if (read_operand(s, &c->left) || read_operator(s, &c->op))
         return NULL;
     if (c->op == RP_WQL_IS_NULL) {

@@ -23,7 +23,9 @@ struct rp_wql {
     char *assoc_class, *result_class, *role, *result_role; // NULL: any
     bool class_defs_only, keys_only;
 };
-#define RP_WQL_MAX_TEXT (64 << 10) // bytes of a query; longer ones are RP_ERR_INVALID, and so is nesting deeper than 64
+// Bytes of a query. Longer ones are RP_ERR_INVALID, and so are nesting deeper than 64, more than 256 columns or 1,000
+// comparisons, and patterns of more than 1 KiB.
+#define RP_WQL_MAX_TEXT (64 << 10)
 struct rp_wql *rp_wql_parse(const char *text, size_t size, struct rp_error *err); // errors: what was expected, where
 void rp_wql_free(struct rp_wql *query); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_wql, rp_wql_free)

@@ -122,11 +122,15 @@ static void length_nesting_and_patterns_are_bounded(void **state)
     // a megabyte is refused before it is looked at, and the longest that is taken is walked without recursion
     rp_buf_reset(&text);
     rp_buf_printf(&text, "SELECT * FROM X WHERE a=1");
-    while (text.size < RP_WQL_MAX_TEXT - 10)
-        rp_buf_printf(&text, text.size % 2 ? " OR a=1" : " OR b=1");
+    for (int i = 1; i < 1000; i++)
+        rp_buf_printf(&text, i % 2 ? " OR a=1" : " OR b=1");
     struct rp_wql *query = rp_wql_parse((char *)text.data, text.size, NULL);
     assert_non_null(query);
     rp_wql_free(query);
+    rp_buf_printf(&text, " OR c=1");
+    rp_error_clear(&err);
+    assert_null(rp_wql_parse((char *)text.data, text.size, &err));
+    assert_non_null(strstr(err.text, "fewer comparisons"));
     memset(rp_buf_extend(&text, 1 << 20), ' ', 1 << 20);
     rp_error_clear(&err);
     assert_null(rp_wql_parse((char *)text.data, text.size, &err));
