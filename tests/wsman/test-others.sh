@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Clients that others wrote, against our server: curl with Negotiate and a real KDC, python3-winrm with sealed NTLM.
+# Clients that others wrote, against our server: curl with Negotiate and a real KDC, python3-winrm with sealed NTLM. And what tshark makes of
+# our client's traffic with our server.
 . "$(dirname "$0")/../lib.sh"
-server=$(realpath "$1")
+server=$(realpath "$1") client=$(realpath "$2")
 folder=$(realpath "$(dirname "$0")")
 export LC_ALL=C.UTF-8
 cd "$scratch" || exit 1
@@ -78,6 +79,50 @@ wrong_winrm() { fails winrm "$@" && grep -q InvalidCredentialsError output; }
 behaviour "python3-winrm with a wrong password is refused" wrong_winrm "http://localhost:$sealed/wsman" ntlm 'LAB\admin' guess
 nobody_winrm() { fails winrm "$@" && grep -q 403 output; }
 behaviour "who has no rights is told so, not that the password is wrong" nobody_winrm "http://localhost:$sealed/wsman" ntlm 'OTHER\bob' b0b
+# captured NAME LOGIN USER PASSWORD: two messages of our client, in NAME
+captured()
+{
+    mkfifo "$1.input"
+    /usr/bin/python3 "$folder/tap.py" "$sealed" "$1" <"$1.input" >"$1.port" &
+    exec 8>"$1.input"
+    wait_for 10 test -s "$1.port"
+    "$client" "http://localhost:$(cat "$1.port")/wsman" "${@:2}" '<Envelope-one/>' '<Envelope-two/>' >output
+    exec 8>&-
+    wait $!
+    cat output
+    equal "$(grep -c '<echo user=.*<Envelope-' output)" 2
+}
+# shark NAME FILTER FIELDS…: the lines of the frames that match
+shark()
+{
+    local arguments=() field
+    for field in "${@:3}"; do arguments+=(-e "$field"); done
+    tshark -r "$1" -K keytab -o kerberos.decrypt:TRUE -Y "$2" -T fields "${arguments[@]}" 2>/dev/null
+}
+cp "$realm_folder/keytab" .
+two_sealed_messages()
+{
+    equal "$(shark "$1" _ws.malformed frame.number)" "" || return 1
+    equal "$(shark "$1" mime_multipart http.content_type | sort | uniq -c | sed 's/^ *//')" \
+        "4 multipart/encrypted;protocol=\"application/HTTP-$2-session-encrypted\";boundary=\"Encrypted Boundary\"" || return 1
+    # every body has its two parts, and in no frame is anything in clear
+    equal "$(tshark -r "$1" -Y mime_multipart -V 2>/dev/null | grep -c '^    Encapsulated multipart part')" 8 || return 1
+    absent Envelope- "$1"
+}
+behaviour "our client talks sealed NTLM" captured ntlm ntlm 'LAB\admin' secret
+behaviour "tshark sees its three NTLM messages, bare" equal "$(shark ntlm ntlmssp ntlmssp.messagetype | tr '\n' ' ')" '0x00000001 0x00000002 0x00000003 '
+behaviour "and who logs in" equal "$(shark ntlm ntlmssp.auth.username ntlmssp.auth.domain ntlmssp.auth.username)" "$(printf 'LAB\tadmin')"
+behaviour "and two sealed requests with two sealed answers" two_sealed_messages ntlm SPNEGO
+behaviour "our client talks sealed NTLM in SPNEGO" captured spnego negotiate 'LAB\admin' secret
+behaviour "tshark finds NTLM offered and chosen" grep -q 1.3.6.1.4.1.311.2.2.10 <(shark spnego spnego.supportedMech spnego.supportedMech)
+behaviour "and the sealed messages" two_sealed_messages spnego SPNEGO
+behaviour "our client talks sealed Kerberos" captured kerberos kerberos alice@REFPOINT.TEST wonderland
+behaviour "tshark opens its ticket with the host's key" grep -qw alice <(shark kerberos 'http.request and kerberos.encTicketPart_element' kerberos.CNameString)
+behaviour "and sees the sealed messages" two_sealed_messages kerberos Kerberos
+# RFC 4121 4.2.4: a header of 60 bytes, 05 04, flags, no extra count, rotated right by 28, as SSPI makes it
+behaviour "Kerberos's tokens are of SSPI's form" equal \
+    "$(shark kerberos mime_multipart data.data | sed 's/^\(.\{12\}\)..\(.\{10\}\).*/\1 \2/' | sort -u)" '3c0000000504 ff0000001c'
+
 behaviour "the server says whom it refused, and why" grep -q 'warning: 127.0.0.1: login: NTLM: wrong user name or password' log
 exec 9>&-
 gone() { [ ! -e "$realm_folder" ]; }
