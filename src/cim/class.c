@@ -1,4 +1,5 @@
 // What a class says about its instances and the parameters of its methods.
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -52,15 +53,37 @@ struct rp_cim_instance *rp_cim_class_instance(const struct rp_cim_class *class)
     return instance;
 }
 
+// An instance that stood for a reference may have had more in it than its keys.
+static void keep_keys(const struct rp_cim_schema *schema, struct rp_cim_path *path)
+{
+    const struct rp_cim_class *class = rp_cim_schema_class(schema, path->class_name);
+    size_t kept = 0;
+    for (size_t i = 0; class && i < path->key_count; i++) {
+        const struct rp_cim_declaration *declared = rp_cim_class_property(class, path->keys[i].name);
+        if (declared && declared->key) {
+            path->keys[kept++] = path->keys[i];
+        } else {
+            free(path->keys[i].name);
+            free(path->keys[i].value);
+        }
+    }
+    path->key_count = class ? kept : path->key_count;
+}
+
 static int type_value(const struct rp_cim_schema *schema, const struct rp_cim_declaration *declaration,
                       struct rp_cim_value *value, struct rp_error *err)
 {
+    bool reference = declaration->type == RP_CIM_REFERENCE && value->type == RP_CIM_OBJECT;
     if (rp_cim_value_convert(value, declaration->type, declaration->array, err))
         return -1;
-    if (declaration->type != RP_CIM_OBJECT || value->null || !schema)
+    if ((declaration->type != RP_CIM_OBJECT && !reference) || value->null)
         return 0;
     for (size_t i = 0; i < (value->array ? value->count : 1); i++) {
         struct rp_cim_value object = rp_cim_value_at(value, i);
+        if (reference) {
+            keep_keys(schema, object.one.path);
+            continue;
+        }
         const struct rp_cim_class *class = rp_cim_schema_class(schema, object.one.object->class_name);
         if (class && rp_cim_class_type(class, object.one.object, err))
             return -1;

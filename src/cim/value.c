@@ -309,9 +309,16 @@ static int convert_scalar(const struct rp_cim_value *from, enum rp_cim_type type
     return rp_cim_value_parse(type, rp_buf_text(&text), to, err);
 }
 
+// An element without text, where no text belongs.
+static bool is_blank(const struct rp_cim_value *value, enum rp_cim_type type)
+{
+    return value->type == RP_CIM_NONE && !value->array && type != RP_CIM_STRING && type != RP_CIM_NONE &&
+           !value->one.text[strspn(value->one.text, " \t\r\n")];
+}
+
 int rp_cim_value_convert(struct rp_cim_value *value, enum rp_cim_type type, bool array, struct rp_error *err)
 {
-    bool null = rp_cim_value_is_null(value);
+    bool null = rp_cim_value_is_null(value) || is_blank(value, type);
     if (!null && value->type == type && value->array == array)
         return 0;
     size_t count = null ? 0 : value->array ? value->count : 1;

@@ -99,8 +99,8 @@ void rp_cim_value_text(const struct rp_cim_value *value, struct rp_buf *out);
 int rp_cim_value_parse(enum rp_cim_type type, const char *text, struct rp_cim_value *value, struct rp_error *err);
 // Makes `value` one of `type`, when its text is one of that type; arrays element by element, a scalar becomes an array
 // of one when `array`, an array of one a scalar otherwise. An object that stands for a reference gives the path with
-// its properties as keys. What a bare element from the wire goes through when the class is known. On failure it is
-// left.
+// its properties as keys. Bare text that is blank is NULL of all types but strings. What a bare element from the wire
+// goes through when the class is known. On failure it is left.
 int rp_cim_value_convert(struct rp_cim_value *value, enum rp_cim_type type, bool array, struct rp_error *err);
 bool rp_cim_value_equal(const struct rp_cim_value *a, const struct rp_cim_value *b); // strings exactly, types and all
 

@@ -181,6 +181,13 @@ static void parameters_get_the_types_of_their_method_and_know_their_direction(vo
     assert_int_equal(rp_cim_method_type(method, false, in, NULL), 0);
     assert_int_equal(rp_cim_get(in, "How")->type, RP_CIM_UINT16);
     assert_string_equal(rp_cim_path_get(rp_cim_get_path(in, "What"), "Id"), "1");
+    struct rp_cim_instance *object = rp_cim_instance_new("root/test", "derived");
+    rp_cim_set(object, "Id", bare("2"));
+    rp_cim_set(object, "Name", bare("more than the key"));
+    rp_cim_set(in, "What", rp_cim_object(object));
+    assert_int_equal(rp_cim_method_type(method, false, in, NULL), 0);
+    assert_int_equal(rp_cim_get_path(in, "What")->key_count, 1);
+    assert_string_equal(rp_cim_path_get(rp_cim_get_path(in, "What"), "Id"), "2");
     struct rp_error err = {0};
     assert_int_equal(rp_cim_method_type(method, true, in, &err), -1);
     assert_string_equal(err.text, "method Act has no out parameter HOW");

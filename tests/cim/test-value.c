@@ -176,6 +176,13 @@ static void bare_values_become_what_their_class_says(void **state)
     assert_int_equal(last.one.u, 300);
     assert_true(after.null);
 
+    for (int array = 0; array < 2; array++) {
+        RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value number = bare(" \n"), text = bare(" ");
+        assert_int_equal(rp_cim_value_convert(&number, RP_CIM_REFERENCE, array, NULL), 0);
+        assert_true(number.null && number.type == RP_CIM_REFERENCE && number.array == (bool)array);
+        assert_int_equal(rp_cim_value_convert(&text, RP_CIM_STRING, array, NULL), 0);
+        assert_true(!text.null && text.array == (bool)array);
+    }
     assert_true(rp_cim_value_is_null(&none));
     assert_int_equal(rp_cim_value_convert(&none, RP_CIM_UINT64, true, NULL), 0);
     assert_true(none.null && none.array && none.type == RP_CIM_UINT64);
