@@ -51,6 +51,7 @@ void rp_login_free(struct rp_login *login)
         gss_delete_sec_context(&minor, &login->context, GSS_C_NO_BUFFER);
     gss_release_cred(&minor, &login->credential);
     gss_release_name(&minor, &login->target);
+    rp_buf_clear(&login->binding);
     free(login->host);
     free(login->user);
     free(login->keytab);
@@ -112,17 +113,25 @@ static int established(struct rp_login *login, gss_name_t source, struct rp_erro
     return 1;
 }
 
+void rp_login_bind(struct rp_login *login, const void *binding, size_t size)
+{
+    rp_buf_reset(&login->binding);
+    rp_buf_append(&login->binding, binding, size);
+}
+
 static int step(struct rp_login *login, gss_buffer_t input, struct rp_buf *answer, struct rp_error *err)
 {
     OM_uint32 major, minor, ignored;
     gss_buffer_desc output = GSS_C_EMPTY_BUFFER;
     gss_name_t source = GSS_C_NO_NAME;
+    struct gss_channel_bindings_struct channel = {.application_data = {login->binding.size, login->binding.data}};
+    gss_channel_bindings_t binding = login->binding.size ? &channel : GSS_C_NO_CHANNEL_BINDINGS;
     if (login->initiator)
         major = gss_init_sec_context(&minor, login->credential, &login->context, login->target, login->mechanism, FLAGS,
-                                     0, GSS_C_NO_CHANNEL_BINDINGS, input, NULL, &output, NULL, NULL);
+                                     0, binding, input, NULL, &output, NULL, NULL);
     else
-        major = gss_accept_sec_context(&minor, &login->context, login->credential, input, GSS_C_NO_CHANNEL_BINDINGS,
-                                       &source, NULL, &output, NULL, NULL, NULL);
+        major = gss_accept_sec_context(&minor, &login->context, login->credential, input, binding, &source, NULL,
+                                       &output, NULL, NULL, NULL);
     int result = -1;
     if (GSS_ERROR(major)) {
         rp_login_refused(login, "login", major, minor, err);

@@ -35,6 +35,10 @@ int rp_login_check(const struct rp_login_acceptor *acceptor, struct rp_error *er
 void rp_login_free(struct rp_login *login); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_login, rp_login_free)
 
+// The channel binding of the TLS connection below (binding.h), before the first step. The other side may have none; one that is
+// another is refused, by the host.
+void rp_login_bind(struct rp_login *login, const void *binding, size_t size);
+
 // One step: takes the other side's token (none at a client's start) and appends ours. 1: done (our token may still have
 // to be sent), 0: goes on with another, -1: refused: RP_ERR_AUTH with one clear line (wrong password, expired ticket,
 // clock, unknown host).

@@ -19,6 +19,7 @@ struct rp_login {
     gss_cred_id_t credential;
     gss_name_t target;
     gss_OID mechanism;
+    struct rp_buf binding;        // of the channel; empty: none
     char *host, *user;            // user of a client before it is done: as it was given, may be NULL
     char *keytab, *ntlm_users;    // acceptor
     bool sequenced;               // next_sequence is known: that of the next Kerberos token (RFC 4121 4.2.6.2)

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "wsman/binding.h"
 #include "wsman/server_impl.h"
 
 enum { MAX_PEM = 1 << 20, WORKERS = 8, STOP_SECONDS = 10, SPARE = 100 };
@@ -134,6 +135,8 @@ static int start_listener(struct rp_wsman_server *server, size_t i, const struct
     if (wanted->certificate && (!(l->certificate = read_pem(wanted->certificate, err)) ||
                                 !(l->key = read_pem(wanted->key, err))))
         return -1;
+    if (l->certificate)
+        rp_binding_of_pem(l->certificate, &l->binding);
     l->clear = wanted->flags & RP_LISTEN_BASIC_IN_CLEAR;
     l->basic = !wanted->socket && server->ops.password && (l->certificate || l->clear);
     if (wanted->socket ? listen_unix(l, wanted->socket, err) : listen_tcp(l, wanted->address, wanted->port, err))
@@ -239,6 +242,7 @@ void rp_wsman_server_stop(struct rp_wsman_server *server)
             close(l->fd);
         free(l->socket);
         free(l->certificate);
+        rp_buf_clear(&l->binding);
         if (l->key)
             explicit_bzero(l->key, strlen(l->key));
         free(l->key);

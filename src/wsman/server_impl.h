@@ -24,6 +24,7 @@ struct rp_server_listener {
     uint16_t port;
     char *socket;                         // path; NULL: TCP
     char *certificate, *key;              // the PEM text; NULL: no TLS
+    struct rp_buf binding;                // of the certificate
     bool clear;                           // messages may be in clear, and so may Basic
     bool basic;
 };

@@ -87,6 +87,7 @@ static int negotiate(struct rp_server_request *request, enum rp_login_scheme sch
         c->login = rp_login_server(scheme, &request->server->acceptor, &err);
         if (!c->login)
             return refused(request, &err);
+        rp_login_bind(c->login, c->listener->binding.data, c->listener->binding.size);
     }
     int done = rp_login_step(c->login, token.data, token.size, &answer, &err);
     if (done < 0)

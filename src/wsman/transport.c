@@ -116,6 +116,7 @@ void rp_wsman_transport_free(struct rp_wsman_transport *t)
     if (t->curl)
         curl_easy_cleanup(t->curl);
     rp_login_free(t->login);
+    rp_buf_clear(&t->binding);
     drop(t->options.credentials.user, false);
     drop(t->options.credentials.password, true);
     drop(t->options.credentials.ccache, false);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "wsman/binding.h"
 #include "wsman/transport_impl.h"
 
 void rp_http_exchange_clear(struct rp_http_exchange *exchange)
@@ -78,14 +79,18 @@ static size_t give_body(char *data, size_t one, size_t size, void *argument)
     return size;
 }
 
-// The pinned certificate is believed, whoever signed it and whatever its name and dates are.
-static int verify_pin(X509_STORE_CTX *context, void *argument)
+// A pinned certificate is believed, whoever signed it and whatever its name and dates are.
+static int verify(X509_STORE_CTX *context, void *argument)
 {
     struct rp_wsman_transport *transport = argument;
     uint8_t digest[32];
     unsigned size = 0;
     X509 *certificate = X509_STORE_CTX_get0_cert(context);
     *transport->seen = '\0';
+    if (certificate)
+        rp_binding_of_certificate(certificate, &transport->binding);
+    if (!transport->options.fingerprint)
+        return X509_verify_cert(context);
     if (certificate && X509_digest(certificate, EVP_sha256(), digest, &size) && size == sizeof digest) {
         if (!CRYPTO_memcmp(digest, transport->pin, sizeof digest)) {
             X509_STORE_CTX_set_error(context, X509_V_OK);
@@ -98,10 +103,10 @@ static int verify_pin(X509_STORE_CTX *context, void *argument)
     return 0;
 }
 
-static CURLcode set_pin(CURL *curl, void *ssl, void *argument)
+static CURLcode set_verify(CURL *curl, void *ssl, void *argument)
 {
     (void)curl;
-    SSL_CTX_set_cert_verify_callback(ssl, verify_pin, argument);
+    SSL_CTX_set_cert_verify_callback(ssl, verify, argument);
     return CURLE_OK;
 }
 
@@ -137,10 +142,10 @@ int rp_http_setup(struct rp_wsman_transport *t, struct rp_error *err)
     if (!t->tls)
         return 0;
     curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    curl_easy_setopt(curl, CURLOPT_SSL_CTX_FUNCTION, set_verify);
+    curl_easy_setopt(curl, CURLOPT_SSL_CTX_DATA, t);
     if (t->options.fingerprint) {
         curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L);
-        curl_easy_setopt(curl, CURLOPT_SSL_CTX_FUNCTION, set_pin);
-        curl_easy_setopt(curl, CURLOPT_SSL_CTX_DATA, t);
     } else if (t->options.ca_file) {
         curl_easy_setopt(curl, CURLOPT_CAINFO, t->options.ca_file);
         curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);

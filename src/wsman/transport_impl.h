@@ -19,6 +19,7 @@ struct rp_wsman_transport {
     const char *name;                    // of the other side, for errors
     bool tls;
     uint8_t pin[32];                     // of the certificate, when options.fingerprint
+    struct rp_buf binding;               // of the certificate, once there has been a TLS connection
     char seen[96];                       // fingerprint that did not fit; "" otherwise
     CURL *curl;
     char curl_error[CURL_ERROR_SIZE];

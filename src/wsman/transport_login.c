@@ -66,6 +66,16 @@ static int send_token(struct rp_wsman_transport *t, const char *scheme, const st
     return accepted;
 }
 
+// A login over TLS has the certificate in it, so there must be a connection first. What is offered comes with its answer.
+static int connect_first(struct rp_wsman_transport *t, const char *scheme, struct rp_error *err)
+{
+    RP_CLEANUP(rp_http_exchange_clear) struct rp_http_exchange exchange = {0};
+    if (rp_http_post(t, &exchange, err))
+        return -1;
+    RP_AUTO_FREE char *offered = rp_http_challenge(&exchange, scheme);
+    return exchange.status == 401 && offered ? 0 : refused(t, &exchange, scheme, true, err);
+}
+
 int rp_transport_log_in(struct rp_wsman_transport *t, struct rp_error *err)
 {
     enum rp_wsman_auth auth = t->options.auth;
@@ -78,6 +88,11 @@ int rp_transport_log_in(struct rp_wsman_transport *t, struct rp_error *err)
     RP_CLEANUP(rp_buf_clear) struct rp_buf ours = {0};
     RP_CLEANUP(rp_buf_clear) struct rp_buf theirs = {0};
     int accepted = 0;
+    if (login && t->tls) {
+        if (connect_first(t, word, err))
+            return -1;
+        rp_login_bind(login, t->binding.data, t->binding.size);
+    }
     for (unsigned round = 0; login && round < MAX_ROUNDS; round++) {
         rp_buf_reset(&ours);
         int done = rp_login_done(login) ? 1 : rp_login_step(login, theirs.data, theirs.size, &ours, err);

@@ -5,10 +5,14 @@
 #include <strings.h>
 #include <unistd.h>
 
+unsigned (*kit_service)(const char *request, size_t size, struct rp_buf *out);
+
 unsigned rp_wsman_service_handle(struct rp_wsman_service *service, const struct rp_cim_caller *caller,
                                  const char *charset, const void *request, size_t size, struct rp_buf *out)
 {
     (void)service;
+    if (kit_service)
+        return kit_service(request, size, out);
     if (memmem(request, size, "<sleep/>", 8))
         usleep(300000);
     rp_buf_printf(out, "<echo user=\"%s\" access=\"%d\" address=\"%s\" charset=\"%s\">", caller ? caller->user : "nobody",

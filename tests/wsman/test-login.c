@@ -29,6 +29,8 @@ static void pair_clear(struct pair *pair)
 static const struct rp_login_credentials lab_admin = {"LAB\\admin", "secret", NULL, NULL};
 static const struct rp_login_credentials alice = {"alice@REFPOINT.TEST", "wonderland", NULL, NULL};
 
+static const char *client_binding, *server_binding;
+
 // Takes both to the end. 0 when both are done.
 static int shake_hands(struct pair *pair, enum rp_login_scheme scheme, const char *host,
                        const struct rp_login_credentials *credentials, const struct rp_login_acceptor *acceptor)
@@ -39,6 +41,10 @@ static int shake_hands(struct pair *pair, enum rp_login_scheme scheme, const cha
     memset(pair, 0, sizeof *pair);
     pair->client = rp_login_client(scheme, host, credentials, &pair->err);
     pair->server = pair->client ? rp_login_server(header, acceptor, &pair->err) : NULL;
+    if (pair->server && client_binding)
+        rp_login_bind(pair->client, client_binding, strlen(client_binding));
+    if (pair->server && server_binding)
+        rp_login_bind(pair->server, server_binding, strlen(server_binding));
     for (unsigned round = 0; pair->server && round < 5; round++) {
         rp_buf_reset(&ours);
         if (!rp_login_done(pair->client) &&
@@ -219,6 +225,23 @@ static void an_expired_ticket_a_missing_one_and_an_unknown_host_are_told_apart(v
     refused(RP_LOGIN_KERBEROS, "other.refpoint.test", &alice, &acceptor, "knows no service HTTP/other.refpoint.test");
 }
 
+static void a_login_meant_for_another_tls_connection_is_refused(void **state)
+{
+    (void)state;
+    struct rp_login_acceptor acceptor = {kdc.keytab, kdc.users};
+    server_binding = client_binding = "tls-server-end-point:0123456789abcdef0123456789abcdef";
+    good(RP_LOGIN_NTLM, "localhost", &lab_admin, &acceptor, "NTLM", "LAB\\admin");
+    good(RP_LOGIN_NEGOTIATE, "localhost", &alice, &acceptor, "Kerberos", "alice@REFPOINT.TEST");
+    client_binding = "tls-server-end-point:another";
+    refused(RP_LOGIN_NTLM, "localhost", &lab_admin, &acceptor, "login: ");
+    refused(RP_LOGIN_NEGOTIATE, "localhost", &lab_admin, &acceptor, "login: ");
+    refused(RP_LOGIN_KERBEROS, "localhost", &alice, &acceptor, "login: ");
+    client_binding = NULL; // a client that knows nothing of this is let in, as Windows does by default
+    good(RP_LOGIN_NTLM, "localhost", &lab_admin, &acceptor, "NTLM", "LAB\\admin");
+    good(RP_LOGIN_NEGOTIATE, "localhost", &alice, &acceptor, "Kerberos", "alice@REFPOINT.TEST");
+    server_binding = NULL;
+}
+
 static void a_host_with_another_key_or_none_refuses(void **state)
 {
     (void)state;
@@ -333,6 +356,7 @@ int main(void)
         cmocka_unit_test(a_user_of_ntlm_without_kerberos_falls_back_by_himself),
         cmocka_unit_test(a_wrong_password_is_refused_in_one_line),
         cmocka_unit_test(an_expired_ticket_a_missing_one_and_an_unknown_host_are_told_apart),
+        cmocka_unit_test(a_login_meant_for_another_tls_connection_is_refused),
         cmocka_unit_test(a_host_with_another_key_or_none_refuses),
         cmocka_unit_test(a_file_of_users_that_others_may_read_is_not_used),
         cmocka_unit_test(replayed_reordered_lost_and_changed_messages_end_the_login),
