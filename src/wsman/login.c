@@ -59,6 +59,15 @@ void rp_login_free(struct rp_login *login)
     free(login);
 }
 
+bool rp_login_is_name(const char *text)
+{
+    size_t size = 0;
+    for (; text[size]; size++)
+        if ((unsigned char)text[size] < ' ' || text[size] == 0x7f)
+            return false;
+    return size && size <= 512;
+}
+
 // NTLM counts the terminating NUL of a name, Kerberos does not.
 static char *name_text(gss_name_t name)
 {
@@ -71,7 +80,7 @@ static char *name_text(gss_name_t name)
     copy[text.length] = '\0';
     size_t end = text.length - !copy[text.length - 1];
     gss_release_buffer(&minor, &text);
-    if (strlen(copy) != end) { // a NUL inside would let one name pass for another
+    if (strlen(copy) != end || !rp_login_is_name(copy)) { // a NUL inside would let one name pass for another
         free(copy);
         return NULL;
     }
@@ -107,7 +116,7 @@ static int established(struct rp_login *login, gss_name_t source, struct rp_erro
     if (!login->initiator) {
         login->user = name_text(source);
         if (!login->user)
-            return rp_fail(err, RP_ERR_AUTH, "login: the user has no name");
+            return rp_fail(err, RP_ERR_AUTH, "login: the user has no name, or none that can be one");
     }
     login->done = true;
     return 1;

@@ -47,6 +47,8 @@ bool rp_login_done(const struct rp_login *login);
 // Who it is, once done: "LAB\\admin", "alice@EXAMPLE.ORG". Of NTLM as the client spelt it, in any case, and without a domain
 // when it said none (then the first line of the users' file with that name counted). NULL before.
 const char *rp_login_user(const struct rp_login *login);
+// Whether a name may stand in a log and in an answer: not empty, at most 512 bytes, no control characters. Others are refused.
+bool rp_login_is_name(const char *text);
 const char *rp_login_mechanism(const struct rp_login *login); // "Kerberos", "NTLM", once done; NULL before
 // What sealed bodies are called: by the scheme, not by what SPNEGO chose (MS-WSMV 2.2.9.1.1.1, 2.2.9.1.2.1).
 const char *rp_login_protocol(const struct rp_login *login);

@@ -110,10 +110,11 @@ static int basic(struct rp_server_request *request, const char *encoded)
         rp_fail(&err, RP_ERR_AUTH, "login: Basic is not offered here, nothing hides the password");
     else if (!rp_base64_decode(encoded, strlen(encoded), &plain, &err)) {
         char *user = (char *)(uintptr_t)rp_buf_text(&plain), *colon = strchr(user, ':');
-        if (!colon || strlen(user) != plain.size)
-            rp_fail(&err, RP_ERR_AUTH, "login: Basic without a name and a password");
-        else {
+        if (colon)
             *colon = '\0';
+        if (!colon || memchr(colon + 1, 0, plain.size - (size_t)(colon + 1 - user)) || !rp_login_is_name(user)) {
+            rp_fail(&err, RP_ERR_AUTH, "login: Basic without a name and a password");
+        } else {
             if (ops->password(ops->context, user, colon + 1)) {
                 int result = authorize(request, user);
                 explicit_bzero(plain.data, plain.size);

@@ -142,7 +142,12 @@ int rp_http_setup(struct rp_wsman_transport *t, struct rp_error *err)
     if (!t->tls)
         return 0;
     curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    curl_easy_setopt(curl, CURLOPT_SSL_CTX_FUNCTION, set_verify);
+    // without our eye on the certificate a pin would mean nothing
+    const char *backend = curl_version_info(CURLVERSION_NOW)->ssl_version;
+    if (!backend || strncmp(backend, "OpenSSL/", 8) ||
+        curl_easy_setopt(curl, CURLOPT_SSL_CTX_FUNCTION, set_verify) != CURLE_OK)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "https needs a libcurl with OpenSSL, this one has %s",
+                       backend ? backend : "no TLS");
     curl_easy_setopt(curl, CURLOPT_SSL_CTX_DATA, t);
     if (t->options.fingerprint) {
         curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L);

@@ -333,6 +333,20 @@ static void garbage_instead_of_tokens_is_refused(void **state)
     }
 }
 
+static void names_with_control_characters_are_none(void **state)
+{
+    (void)state;
+    assert_true(rp_login_is_name("LAB\\ädmin"));
+    assert_false(rp_login_is_name(""));
+    assert_false(rp_login_is_name("admin\nrefpoint: warning: all is well"));
+    assert_false(rp_login_is_name("admin\x7f"));
+    char text[514];
+    memset(text, 'x', 513);
+    text[513] = '\0';
+    assert_false(rp_login_is_name(text));
+    assert_true(rp_login_is_name(text + 1));
+}
+
 static void nothing_is_sealed_before_the_end_of_a_login(void **state)
 {
     (void)state;
@@ -361,6 +375,7 @@ int main(void)
         cmocka_unit_test(a_file_of_users_that_others_may_read_is_not_used),
         cmocka_unit_test(replayed_reordered_lost_and_changed_messages_end_the_login),
         cmocka_unit_test(garbage_instead_of_tokens_is_refused),
+        cmocka_unit_test(names_with_control_characters_are_none),
         cmocka_unit_test(nothing_is_sealed_before_the_end_of_a_login),
     };
     return cmocka_run_group_tests_name("login", tests, start, stop);
