@@ -213,8 +213,8 @@ static int wrap_ntlm(struct rp_login *login, const void *plain, size_t size, str
     return result;
 }
 
-// RFC 4121's token in a header of its own, its trailer rotated to the front, as SSPI's EncryptMessage has it. Padding is of no
-// length with AES (MS-WSMV 2.2.9.1.2.2.2); where a cipher has some it belongs to the data.
+// RFC 4121's token in a header of its own, its trailer rotated to the front, as SSPI's EncryptMessage has it. Padding
+// is of no length with AES (MS-WSMV 2.2.9.1.2.2.2); where a cipher has some it belongs to the data.
 static int wrap_kerberos(struct rp_login *login, const void *plain, size_t size, struct rp_buf *header,
                          struct rp_buf *sealed, struct rp_error *err)
 {
@@ -256,8 +256,8 @@ int rp_login_wrap(struct rp_login *login, const void *plain, size_t size, struct
                        : wrap_kerberos(login, plain, size, header, sealed, err);
 }
 
-// The acceptor's context looks for replays only as the initiator asked for it, so this does not rely on that. A token of RFC 4121
-// (05 04) carries its number in clear but authenticated; who comes first says where the numbers start.
+// The acceptor's context looks for replays only as the initiator asked for it, so this does not rely on that. A token
+// of RFC 4121 (05 04) carries its number in clear but authenticated; who comes first says where the numbers start.
 static int check_sequence(struct rp_login *login, const uint8_t *header, size_t size, struct rp_error *err)
 {
     if (size < 16 || header[0] != 5 || header[1] != 4)

@@ -16,8 +16,8 @@ static int import(const char *text, gss_OID type, gss_name_t *name, struct rp_er
     return 0;
 }
 
-static int acquire(struct rp_login *login, gss_name_t name, gss_cred_usage_t usage, gss_key_value_element_desc *elements,
-                   OM_uint32 count, struct rp_error *err)
+static int acquire(struct rp_login *login, gss_name_t name, gss_cred_usage_t usage,
+                   gss_key_value_element_desc *elements, OM_uint32 count, struct rp_error *err)
 {
     OM_uint32 minor, major;
     gss_OID_set_desc set = {1, login->mechanism};
@@ -48,7 +48,8 @@ int rp_login_acquire_initiator(struct rp_login *login, const struct rp_login_cre
     if (password && !user)
         return rp_fail(err, RP_ERR_INVALID, "login: a password without a user name");
     login->kerberos_only = !ntlm;
-    // With nothing to choose Kerberos goes without SPNEGO, which every service takes and which keeps its errors readable.
+    // With nothing to choose Kerberos goes without SPNEGO, which every service takes and which keeps its errors
+    // readable.
     const gss_OID_desc *mechanism = login->kerberos_only               ? &rp_login_oid_kerberos
                                     : login->scheme == RP_LOGIN_NTLM   ? &rp_login_oid_ntlm
                                                                        : &rp_login_oid_spnego;
@@ -107,8 +108,9 @@ static int accept_ntlm(struct rp_login *login, struct rp_error *err)
     RP_AUTO_FREE char *text = rp_xasprintf("@%s", *host ? host : "localhost");
     gss_key_value_element_desc store = {NTLM_KEYFILE, login->ntlm_users};
     gss_name_t name = GSS_C_NO_NAME;
-    // gss-ntlmssp takes the file of users only beside the name of a host. Without a service in it: the challenge would carry it, and its
-    // clients refuse a host that calls itself otherwise than they do; Windows sends none (MS-NLMP 3.2.5.1.1).
+    // gss-ntlmssp takes the file of users only beside the name of a host. Without a service in it: the challenge
+    // would carry it, and its clients refuse a host that calls itself otherwise than they do; Windows sends none
+    // (MS-NLMP 3.2.5.1.1).
     if (import(text, GSS_C_NT_HOSTBASED_SERVICE, &name, err))
         return -1;
     int result = acquire(login, name, GSS_C_ACCEPT, &store, 1, err);
@@ -122,9 +124,9 @@ static bool contains(const uint8_t *token, size_t size, const void *what, size_t
     return memmem(token, size, what, length) != NULL;
 }
 
-// The one credential of SPNEGO would need one name for both mechanisms: none, for Kerberos to take any key of the keytab, and a host's
-// for gss-ntlmssp to look into the file. So the first token decides: an NTLMSSP message in it, or no Kerberos among its mechanisms,
-// is for NTLM. A token that lies about this only fails.
+// The one credential of SPNEGO would need one name for both mechanisms: none, for Kerberos to take any key of the
+// keytab, and a host's for gss-ntlmssp to look into the file. So the first token decides: an NTLMSSP message in it,
+// or no Kerberos among its mechanisms, is for NTLM. A token that lies about this only fails.
 int rp_login_acquire_acceptor(struct rp_login *login, const uint8_t *token, size_t size, struct rp_error *err)
 {
     bool spnego = size > 2 && token[0] == 0x60 &&

@@ -7,7 +7,8 @@
 
 // Whether the type itself, in any case, is `type`, whatever its parameters.
 bool rp_media_is(const char *media, const char *type);
-// The value of `;name=value` or `;name="value"`, the name in any case; false when it is absent, empty, does not fit, or never ends.
+// The value of `;name=value` or `;name="value"`, the name in any case; false when it is absent, empty, does not fit,
+// or never ends.
 bool rp_media_parameter(const char *media, const char *name, char *value, size_t size);
 
 #endif

@@ -13,8 +13,8 @@ enum { MAX_BOUNDARY = 70, MAX_LINE = 1024, MAX_LINES = 16, MAX_PADDING = 16 };
 
 bool rp_seal_is(const char *content_type)
 {
-    return content_type &&
-           (rp_media_is(content_type, "multipart/encrypted") || rp_media_is(content_type, "multipart/x-multi-encrypted"));
+    return content_type && (rp_media_is(content_type, "multipart/encrypted") ||
+                            rp_media_is(content_type, "multipart/x-multi-encrypted"));
 }
 
 void rp_seal_format(const char *protocol, const void *header, size_t header_size, const void *data, size_t data_size,
@@ -95,7 +95,8 @@ static bool drop_end(struct rp_cursor *c, const char *boundary)
 static int parse_length(const char *line, uint64_t *length, struct rp_error *err)
 {
     char text[24];
-    if (!rp_media_parameter(line, "Length", text, sizeof text) || strspn(text, "0123456789") != strlen(text) || strlen(text) > 10)
+    if (!rp_media_parameter(line, "Length", text, sizeof text) || strspn(text, "0123456789") != strlen(text) ||
+        strlen(text) > 10)
         return not_sealed(err, "OriginalContent has no Length");
     *length = strtoull(text, NULL, 10);
     return 0;
@@ -128,7 +129,7 @@ int rp_seal_parse(const char *content_type, const void *body, size_t size, struc
     if (!rp_seal_is(content_type))
         return not_sealed(err, "its Content-Type is another");
     if (!rp_media_is(content_type, "multipart/encrypted"))
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "sealed message: several parts, as CredSSP has them, are not supported");
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "sealed message: several parts (CredSSP) are not supported");
     if (strcasestr(content_type, ";boundary=") || strcasestr(content_type, " boundary="))
         if (!rp_media_parameter(content_type, "boundary", boundary, sizeof boundary))
             return not_sealed(err, "its boundary is not one");

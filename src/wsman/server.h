@@ -16,8 +16,8 @@ struct rp_wsman_listener {
     unsigned flags;
 };
 struct rp_wsman_server_ops {
-    // Who a name that was authenticated is here: fills access; RP_ERR_PERMISSION for nobody. Names of NTLM come in any case, and without
-    // domain if the client said none. Basic asks for the password first.
+    // Who a name that was authenticated is here: fills access; RP_ERR_PERMISSION for nobody. Names of NTLM come in
+    // any case, and without domain if the client said none. Basic asks for the password first.
     int (*authorize)(void *context, const char *user, enum rp_cim_access *access, struct rp_error *err);
     bool (*password)(void *context, const char *user, const char *password); // constant time; NULL: no Basic
     int (*peer)(void *context, unsigned uid, unsigned gid, char user[256], enum rp_cim_access *access,
@@ -26,8 +26,8 @@ struct rp_wsman_server_ops {
     bool (*drop)(void *context);
     void *context;
 };
-// 0: the default. Who comes when there are too many ends the oldest connection that is not logged in, of his own address, then
-// of all, and first one that is idle.
+// 0: the default. Who comes when there are too many ends the oldest connection that is not logged in, of his own
+// address, then of all, and first one that is idle.
 struct rp_wsman_server_limits {
     unsigned connections;      // 300
     unsigned strangers;        // 8 of one address (an IPv6 network of 64 bits, a local user) that are not logged in
@@ -36,10 +36,10 @@ struct rp_wsman_server_limits {
     unsigned idle_seconds;     // 300, of a connection that is logged in
 };
 struct rp_wsman_server;
-// Starts threads; all callbacks come from several of them at once. POST /wsman and /wsman/. 401 names the schemes that are there.
-// One connection, one login. Over TCP without TLS requests must be sealed, but for Identify (header WSMANIDENTIFY:
-// unauthenticated). Who has no rights gets 403, three failed logins end a connection. `acceptor` NULL: neither Kerberos nor NTLM;
-// `limits` NULL: the defaults.
+// Starts threads; all callbacks come from several of them at once. POST /wsman and /wsman/. 401 names the schemes
+// that are there. One connection, one login. Over TCP without TLS requests must be sealed, but for Identify (header
+// WSMANIDENTIFY: unauthenticated). Who has no rights gets 403, three failed logins end a connection. `acceptor` NULL:
+// neither Kerberos nor NTLM; `limits` NULL: the defaults.
 struct rp_wsman_server *rp_wsman_server_start(struct rp_wsman_service *service,
                                               const struct rp_wsman_listener *listeners, size_t count,
                                               const struct rp_login_acceptor *acceptor,

@@ -10,8 +10,8 @@
 
 #define SECOND 1000000000ull
 
-// libmicrohttpd sees the end of a stream and cleans up. The descriptor is ours to use only under the mutex: the notification that a
-// connection has ended takes it off the list before it is closed.
+// libmicrohttpd sees the end of a stream and cleans up. The descriptor is ours to use only under the mutex: the
+// notification that a connection has ended takes it off the list before it is closed.
 static void cut(struct rp_server_connection *connection)
 {
     if (!connection->cut)
@@ -42,7 +42,8 @@ static void identify(struct rp_server_connection *c, const struct sockaddr *addr
     }
 }
 
-// Who ends first: who has done nothing for a second, then who has never sent a whole header, then who is about to log in.
+// Who ends first: who has done nothing for a second, then who has never sent a whole header, then who is about to log
+// in.
 static unsigned expendable(const struct rp_server_connection *c, uint64_t now)
 {
     return now - c->active > SECOND ? 2 : !c->spoke;
@@ -55,8 +56,8 @@ static bool before(const struct rp_server_connection *c, const struct rp_server_
     return c->active < other->active;
 }
 
-// Who is not logged in makes room for who comes after him: of his own address first, then of all. So nobody keeps others out by
-// connecting alone.
+// Who is not logged in makes room for who comes after him: of his own address first, then of all. So nobody keeps
+// others out by connecting alone.
 static void make_room(struct rp_wsman_server *server, struct rp_server_connection *newest)
 {
     struct rp_server_connection *here = NULL, *anywhere = NULL;

@@ -94,7 +94,8 @@ void rp_server_connection_idle(struct rp_server_connection *connection); // betw
 void rp_server_connection_forget(struct rp_server_connection *connection); // nobody is logged in any more
 void *rp_server_watch(void *server); // a thread: ends connections whose time is over
 
-// server_login.c. Fills *caller and returns 0, or fills the request's answer and returns -1. A caller without a user: nobody.
+// server_login.c. Fills *caller and returns 0, or fills the request's answer and returns -1. A caller without a user:
+// nobody.
 int rp_server_login(struct rp_server_request *request, struct rp_cim_caller *caller);
 
 // server_request.c

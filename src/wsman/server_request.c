@@ -1,5 +1,5 @@
-// One request, from its first line to the end of its answer. libmicrohttpd's threads only move bytes; what takes time (logins,
-// seals, the service) is done by the pool, while the connection is suspended.
+// One request, from its first line to the end of its answer. libmicrohttpd's threads only move bytes; what takes time
+// (logins, seals, the service) is done by the pool, while the connection is suspended.
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -17,8 +17,8 @@ static void explain(struct rp_server_request *request, unsigned status, const ch
     rp_buf_printf(&request->answer, "%s\n", text);
 }
 
-// Sealed bodies are opened, and their answers sealed. Others are taken where nobody else can read them, or where somebody
-// asked for exactly that (facts 2.9: AllowUnencrypted).
+// Sealed bodies are opened, and their answers sealed. Others are taken where nobody else can read them, or where
+// somebody asked for exactly that (facts 2.9: AllowUnencrypted).
 static int open_body(struct rp_server_request *request, bool logged_in, struct rp_buf *plain, char charset[32])
 {
     struct rp_server_connection *c = request->connection;
@@ -166,8 +166,8 @@ static bool keep(struct rp_server_request *request, const char *data, size_t siz
     return true;
 }
 
-// A connection is suspended before a worker can resume it. What has been handed over when the server stops is still answered: that
-// is decided under the mutex, and the pool's queue is never full.
+// A connection is suspended before a worker can resume it. What has been handed over when the server stops is still
+// answered: that is decided under the mutex, and the pool's queue is never full.
 static enum MHD_Result start_work(struct rp_server_request *request)
 {
     struct rp_wsman_server *server = request->server;

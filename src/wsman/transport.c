@@ -198,7 +198,8 @@ static int open_answer(struct rp_wsman_transport *t, const struct rp_http_exchan
     return 0;
 }
 
-// A 401 to a message is the answer of a connection that is not logged in any more, or never was: the host has not looked at it.
+// A 401 to a message is the answer of a connection that is not logged in any more, or never was: the host has not
+// looked at it.
 static int try(struct rp_wsman_transport *t, const void *message, size_t size, bool last, struct rp_buf *answer,
                char charset[32], unsigned *status, struct rp_error *err)
 {

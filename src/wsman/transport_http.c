@@ -163,7 +163,8 @@ static int tls_failed(const struct rp_wsman_transport *t, struct rp_error *err)
     long verify = X509_V_OK;
     curl_easy_getinfo(t->curl, CURLINFO_SSL_VERIFYRESULT, &verify);
     if (*t->seen)
-        return rp_fail(err, RP_ERR_AUTH, "%s: its certificate is not the pinned one, its SHA-256 is %s", t->name, t->seen);
+        return rp_fail(err, RP_ERR_AUTH, "%s: its certificate is not the pinned one, its SHA-256 is %s", t->name,
+                       t->seen);
     // libcurl looks at the name before it asks for the chain's result, and that is "unspecified" until then
     if (verify == X509_V_OK || verify == X509_V_ERR_UNSPECIFIED)
         return rp_fail(err, RP_ERR_AUTH, "%s: its certificate is for another host name", t->name);
@@ -192,7 +193,8 @@ static int failed(const struct rp_wsman_transport *t, const struct rp_http_excha
         return rp_fail(err, RP_ERR_INVALID, "CA file %s: cannot be used", t->options.ca_file);
     case CURLE_WRITE_ERROR:
         if (exchange->too_large)
-            return rp_fail(err, RP_ERR_CORRUPT, "%s: an answer of more than %d MiB", t->name, RP_TRANSPORT_MAX_ANSWER >> 20);
+            return rp_fail(err, RP_ERR_CORRUPT, "%s: an answer of more than %d MiB", t->name,
+                           RP_TRANSPORT_MAX_ANSWER >> 20);
         break;
     case CURLE_GOT_NOTHING:
     case CURLE_RECV_ERROR:

@@ -1,4 +1,5 @@
-// What the files of the transport share: transport.c (options, messages), transport_http.c (one POST), transport_login.c.
+// What the files of the transport share: transport.c (options, messages), transport_http.c (one POST),
+// transport_login.c.
 #ifndef RP_WSMAN_TRANSPORT_IMPL_H
 #define RP_WSMAN_TRANSPORT_IMPL_H
 
@@ -43,7 +44,8 @@ struct rp_http_exchange {
 void rp_http_exchange_clear(struct rp_http_exchange *exchange);
 int rp_http_setup(struct rp_wsman_transport *transport, struct rp_error *err);
 int rp_http_post(struct rp_wsman_transport *transport, struct rp_http_exchange *exchange, struct rp_error *err);
-// What somebody offers: "Negotiate, Basic". The token that goes with `scheme` in a challenge; NULL: none, "" without one.
+// What somebody offers: "Negotiate, Basic". The token that goes with `scheme` in a challenge; NULL: none, "" without
+// one.
 char *rp_http_schemes(const struct rp_http_exchange *exchange);
 char *rp_http_challenge(const struct rp_http_exchange *exchange, const char *scheme);
 

@@ -66,7 +66,8 @@ static int send_token(struct rp_wsman_transport *t, const char *scheme, const st
     return accepted;
 }
 
-// A login over TLS has the certificate in it, so there must be a connection first. What is offered comes with its answer.
+// A login over TLS has the certificate in it, so there must be a connection first. What is offered comes with its
+// answer.
 static int connect_first(struct rp_wsman_transport *t, const char *scheme, struct rp_error *err)
 {
     RP_CLEANUP(rp_http_exchange_clear) struct rp_http_exchange exchange = {0};

@@ -9,7 +9,9 @@ int main(int argc, char **argv)
     if (argc < 5)
         return 3;
     struct rp_wsman_options options = {.url = argv[1], .timeout_ms = 20000};
-    options.auth = !strcmp(argv[2], "ntlm") ? RP_AUTH_NTLM : !strcmp(argv[2], "kerberos") ? RP_AUTH_KERBEROS : RP_AUTH_NEGOTIATE;
+    options.auth = !strcmp(argv[2], "ntlm")       ? RP_AUTH_NTLM
+                   : !strcmp(argv[2], "kerberos") ? RP_AUTH_KERBEROS
+                                                  : RP_AUTH_NEGOTIATE;
     options.credentials = (struct rp_login_credentials){argv[3], argv[4], NULL, NULL};
     struct rp_error err = {0};
     RP_CLEANUP(rp_wsman_transport_free_p) struct rp_wsman_transport *transport = rp_wsman_transport_new(&options, &err);

@@ -1,4 +1,5 @@
-// The echo server of kit.h as a program, for tests that are not in C: prints shell assignments, serves until its input ends.
+// The echo server of kit.h as a program, for tests that are not in C: prints shell assignments, serves until its
+// input ends.
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -14,8 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// What LeakSanitizer shall not report: gss-ntlmssp 1.2 loses what it loads of libcrypto to hash a password, MIT krb5 1.20 the
-// principal of an acceptor that it has no key for.
+// What LeakSanitizer shall not report: gss-ntlmssp 1.2 loses what it loads of libcrypto to hash a password, MIT krb5
+// 1.20 the principal of an acceptor that it has no key for.
 __attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
@@ -94,7 +94,7 @@ static void set_path(const struct kdc *kdc, const char *variable, const char *na
 
 // The last line is smbpasswd's: the NT hash of "secret" instead of the word itself.
 static const char users[] = "LAB:admin:secret\nLAB:alice:wonderland\nOTHER:bob:b0b\n"
-                            "LAB\\hashed:0:XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX:878D8014606CDA29677A44EFA1353FC7:[U]:LCT-0:\n";
+                            "LAB\\hashed:0:XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX:878D8014606CDA29677A44EFA1353FC7:[U]:\n";
 
 static int prepare(struct kdc *kdc, const char *settings)
 {

@@ -1,5 +1,6 @@
-// A real MIT KDC (krb5kdc) of the realm REFPOINT.TEST for one test program, on loopback, in a folder of its own; and a file of NTLM users.
-// Nothing of the machine's own Kerberos is read or written: KRB5_CONFIG and what goes with it is set for this process.
+// A real MIT KDC (krb5kdc) of the realm REFPOINT.TEST for one test program, on loopback, in a folder of its own; and
+// a file of NTLM users. Nothing of the machine's own Kerberos is read or written: KRB5_CONFIG and what goes with it
+// is set for this process.
 #ifndef TEST_WSMAN_KDC_H
 #define TEST_WSMAN_KDC_H
 

@@ -15,8 +15,9 @@ unsigned rp_wsman_service_handle(struct rp_wsman_service *service, const struct 
         return kit_service(request, size, out);
     if (memmem(request, size, "<sleep/>", 8))
         usleep(300000);
-    rp_buf_printf(out, "<echo user=\"%s\" access=\"%d\" address=\"%s\" charset=\"%s\">", caller ? caller->user : "nobody",
-                  caller ? caller->access : 0, caller ? caller->address : "", charset ? charset : "");
+    rp_buf_printf(out, "<echo user=\"%s\" access=\"%d\" address=\"%s\" charset=\"%s\">",
+                  caller ? caller->user : "nobody", caller ? caller->access : 0, caller ? caller->address : "",
+                  charset ? charset : "");
     rp_buf_append(out, request, size);
     rp_buf_append(out, "</echo>", 7);
     return memmem(request, size, "<fault/>", 8) ? 500 : 200;
@@ -59,8 +60,8 @@ static int make_certificate(struct kit *kit, const char *name, char certificate[
 {
     snprintf(certificate, 96, "%s/%s.pem", kit->kdc.folder, name);
     snprintf(key, 96, "%s/%s.key", kit->kdc.folder, name);
-    const char *const run[] = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                               "-days", "2", "-subj", "/CN=localhost", "-addext",
+    const char *const run[] = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                               "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
                                "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate, NULL};
     return kdc_run(&kit->kdc, run);
 }

@@ -20,8 +20,8 @@ struct kit {
 };
 // What answers instead of the echo; NULL: the echo.
 extern unsigned (*kit_service)(const char *request, size_t size, struct rp_buf *out);
-// With a KDC, or with NTLM only. LAB\admin and alice@REFPOINT.TEST may administer, root and we may by the unix socket; "basic" with
-// the password "clear" is a reader. OTHER\bob has no rights.
+// With a KDC, or with NTLM only. LAB\admin and alice@REFPOINT.TEST may administer, root and we may by the unix
+// socket; "basic" with the password "clear" is a reader. OTHER\bob has no rights.
 int kit_start(struct kit *kit, bool with_kdc, struct rp_wsman_server_limits limits);
 void kit_stop(struct kit *kit);
 

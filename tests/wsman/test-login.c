@@ -1,4 +1,5 @@
-// Logins: our client and our host in one process, with a real KDC and with a file of NTLM users; and what an attacker between them may try.
+// Logins: our client and our host in one process, with a real KDC and with a file of NTLM users; and what an attacker
+// between them may try.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Clients that others wrote, against our server: curl with Negotiate and a real KDC, python3-winrm with sealed NTLM. And what tshark makes of
-# our client's traffic with our server.
+# Clients that others wrote, against our server: curl with Negotiate and a real KDC, python3-winrm with sealed NTLM. And
+# what tshark makes of our client's traffic with our server.
 . "$(dirname "$0")/../lib.sh"
 server=$(realpath "$1") client=$(realpath "$2")
 folder=$(realpath "$(dirname "$0")")

@@ -1,4 +1,5 @@
-// The framing of sealed bodies: what WinRM, OMI and pywinrm send is read, anything else is refused before any cryptography.
+// The framing of sealed bodies: what WinRM, OMI and pywinrm send is read, anything else is refused before any
+// cryptography.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -28,7 +28,8 @@ static int start(void **state)
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max < 8192 ? limit.rlim_max : 8192;
     setrlimit(RLIMIT_NOFILE, &limit);
-    return kit_start(&kit, false, (struct rp_wsman_server_limits){.stranger_seconds = 2, .transfer_seconds = 2, .idle_seconds = 4});
+    struct rp_wsman_server_limits limits = {.stranger_seconds = 2, .transfer_seconds = 2, .idle_seconds = 4};
+    return kit_start(&kit, false, limits);
 }
 static int stop(void **state) { (void)state; kit_stop(&kit); return 0; }
 
@@ -83,8 +84,8 @@ static int hear(int fd, char answer[4096])
 
 static void post(int fd, const char *headers, const char *body)
 {
-    RP_AUTO_FREE char *text = rp_xasprintf("POST /wsman HTTP/1.1\r\nHost: x\r\n%sContent-Length: %zu\r\n\r\n%s", headers,
-                                           strlen(body), body);
+    RP_AUTO_FREE char *text = rp_xasprintf("POST /wsman HTTP/1.1\r\nHost: x\r\n%sContent-Length: %zu\r\n\r\n%s",
+                                           headers, strlen(body), body);
     say(fd, text);
 }
 
@@ -352,7 +353,8 @@ static void listeners_that_cannot_be_are_refused(void **state)
     struct rp_wsman_server *server = rp_wsman_server_start(NULL, &busy, 1, NULL, &ops, NULL, NULL);
     assert_non_null(server);
     const struct rp_wsman_listener bad[] = {
-        {.socket = own}, {.address = "example"}, {.address = "127.0.0.1", .socket = own}, {.address = "127.0.0.1", .key = own},
+        {.socket = own}, {.address = "example"}, {.address = "127.0.0.1", .socket = own},
+        {.address = "127.0.0.1", .key = own},
         {.address = "127.0.0.1", .certificate = "/nonexistent", .key = "/nonexistent"},
         {.address = "127.0.0.1", .certificate = kit.kdc.users, .key = kit.kdc.users},
         {.address = "192.0.2.1"}, {0},

@@ -14,8 +14,8 @@ from winrm.transport import Transport
 from winrm.exceptions import WinRMTransportError
 
 url, method, user, password, ca = sys.argv[1:]
-transport = Transport(url, username=user, password=password, service='HTTP', auth_method=method, ca_trust_path=ca, read_timeout_sec=20,
-                      message_encryption='always' if url.startswith('http:') else 'auto')
+transport = Transport(url, username=user, password=password, service='HTTP', auth_method=method, ca_trust_path=ca,
+                      read_timeout_sec=20, message_encryption='always' if url.startswith('http:') else 'auto')
 
 
 def send(message):
