@@ -1,6 +1,6 @@
 // A server of ours for the tests: every kind of listener, and instead of the WMI service an echo. It answers
 //     <echo user="…" access="…" address="…" charset="…">the request</echo>
-// with status 200, or 500 when the request contains "<fault/>"; "<sleep/>" takes it 300 ms.
+// with status 200, or 500 when the request contains "<fault/>"; "<sleep/>" takes it a second.
 #ifndef TEST_WSMAN_KIT_H
 #define TEST_WSMAN_KIT_H
 
@@ -18,6 +18,7 @@ struct kit {
     struct rp_wsman_server_limits limits;
     bool drop_next;                       // drops the next answer
 };
+extern unsigned kit_sleeping; // how many requests have begun to; atomic
 // What answers instead of the echo; NULL: the echo.
 extern unsigned (*kit_service)(const char *request, size_t size, struct rp_buf *out);
 // With a KDC, or with NTLM only. LAB\admin and alice@REFPOINT.TEST may administer, root and we may by the unix
