@@ -5,26 +5,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-unsigned (*kit_service)(const char *request, size_t size, struct rp_buf *out);
-unsigned kit_sleeping;
-
-unsigned rp_wsman_service_handle(struct rp_wsman_service *service, const struct rp_cim_caller *caller,
-                                 const char *charset, const void *request, size_t size, struct rp_buf *out)
-{
-    (void)service;
-    if (kit_service)
-        return kit_service(request, size, out);
-    if (memmem(request, size, "<sleep/>", 8)) {
-        __atomic_fetch_add(&kit_sleeping, 1, __ATOMIC_SEQ_CST);
-        usleep(1000000);
-    }
-    rp_buf_printf(out, "<echo user=\"%s\" access=\"%d\" address=\"%s\" charset=\"%s\">",
-                  caller ? caller->user : "nobody", caller ? caller->access : 0, caller ? caller->address : "",
-                  charset ? charset : "");
-    rp_buf_append(out, request, size);
-    rp_buf_append(out, "</echo>", 7);
-    return memmem(request, size, "<fault/>", 8) ? 500 : 200;
-}
+struct rp_wsman_service *kit_real;
 
 static int authorize(void *context, const char *user, enum rp_cim_access *access, struct rp_error *err)
 {
@@ -88,7 +69,7 @@ int kit_start(struct kit *kit, bool with_kdc, struct rp_wsman_server_limits limi
     };
     struct rp_login_acceptor acceptor = {with_kdc ? kit->kdc.keytab : NULL, kit->kdc.users};
     struct rp_wsman_server_ops ops = {authorize, password, peer, drop, kit};
-    kit->server = rp_wsman_server_start(NULL, listeners, KIT_LISTENERS, &acceptor, &ops, &kit->limits, &err);
+    kit->server = rp_wsman_server_start(kit_real, listeners, KIT_LISTENERS, &acceptor, &ops, &kit->limits, &err);
     if (!kit->server)
         fprintf(stderr, "# %s\n", err.text);
     for (size_t i = 0; kit->server && i < KIT_LISTENERS; i++)

@@ -1,4 +1,5 @@
-// A server of ours for the tests: every kind of listener, and instead of the WMI service an echo. It answers
+// A server of ours for the tests, with every kind of listener. Instead of the WMI service an echo (echo.c), where
+// that is linked. It answers
 //     <echo user="…" access="…" address="…" charset="…">the request</echo>
 // with status 200, or 500 when the request contains "<fault/>"; "<sleep/>" takes it a second.
 #ifndef TEST_WSMAN_KIT_H
@@ -19,6 +20,8 @@ struct kit {
     bool drop_next;                       // drops the next answer
 };
 extern unsigned kit_sleeping; // how many requests have begun to; atomic
+// The service, for tests that have the real one.
+extern struct rp_wsman_service *kit_real;
 // What answers instead of the echo; NULL: the echo.
 extern unsigned (*kit_service)(const char *request, size_t size, struct rp_buf *out);
 // With a KDC, or with NTLM only. LAB\admin and alice@REFPOINT.TEST may administer, root and we may by the unix
