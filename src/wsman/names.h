@@ -14,6 +14,8 @@
 #define RP_NS_MICROSOFT_FAULT "http://schemas.microsoft.com/wbem/wsman/1/wsmanfault"   // f
 #define RP_NS_XSI "http://www.w3.org/2001/XMLSchema-instance"
 
+#define RP_FAULT_DETAIL "http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/"
+
 #define RP_ADDRESS_ANONYMOUS RP_NS_ADDRESSING "/role/anonymous"
 #define RP_ACTION_ENUMERATE RP_NS_ENUMERATION "/Enumerate" // responses: + "Response"
 #define RP_ACTION_PULL RP_NS_ENUMERATION "/Pull"
@@ -23,7 +25,8 @@
 #define RP_ACTION_DELETE RP_NS_TRANSFER "/Delete"
 #define RP_ACTION_CREATE RP_NS_TRANSFER "/Create"
 
-// A resource is RP_URI_WMI namespace "/" class, or RP_URI_DMTF class with the selector __cimnamespace; compared without regard to case.
+// A resource is RP_URI_WMI namespace "/" class, or RP_URI_DMTF class with the selector __cimnamespace; compared without
+// regard to case.
 #define RP_URI_WMI "http://schemas.microsoft.com/wbem/wsman/1/wmi/"
 #define RP_URI_DMTF "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/"
 #define RP_URI_DMTF_ALL "http://schemas.dmtf.org/wbem/wscim/1/*"
