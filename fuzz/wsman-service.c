@@ -22,14 +22,18 @@ static void send_one(struct site *site, const char *message, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct site site;
+    static struct site site; // its classes are read once
     const char *p = (const char *)data, *end = p + size;
-    site_open(&site, &(struct rp_wsman_limits){.max_enumerations = 100});
+    if (!site.service)
+        site_open(&site, NULL);
+    rp_wsman_service_free(site.service);
+    site.service = site_service(site.v2, site.cimv2, NULL);
+    inventory_reset(site.v2);
+    inventory_reset(site.cimv2);
     for (int i = 0; i < 8 && p < end; i++) {
         const char *next = memmem(p, (size_t)(end - p), "%%\n", 3);
         send_one(&site, p, (size_t)((next ? next : end) - p));
         p = next ? next + 3 : end;
     }
-    site_close(&site);
     return 0;
 }

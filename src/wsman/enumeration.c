@@ -115,6 +115,23 @@ static struct rp_cim_instance *path_only(struct rp_cim_instance *whole)
     return instance;
 }
 
+// Most properties of most objects are NULL. Those of a class that is known are written anyway.
+static void drop_nulls(struct rp_cim_instance *instance)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < instance->count; i++) {
+        struct rp_cim_property *property = &instance->properties[i];
+        if (!rp_cim_value_is_null(&property->value)) {
+            instance->properties[kept++] = *property;
+            continue;
+        }
+        free(property->name);
+        rp_cim_value_clear(&property->value);
+    }
+    instance->count = instance->capacity = kept;
+    instance->properties = rp_xrealloc(instance->properties, kept * sizeof *instance->properties);
+}
+
 int rp_enumeration_add(struct rp_enumeration *enumeration, struct rp_cim_instance *instance, struct rp_fault *fault)
 {
     struct rp_enumerations *all = enumeration->owner;
@@ -126,6 +143,8 @@ int rp_enumeration_add(struct rp_enumeration *enumeration, struct rp_cim_instanc
     }
     if (enumeration->mode == RP_ENUMERATE_EPRS)
         instance = path_only(instance);
+    else if (rp_cim_schema_class(enumeration->schema, instance->class_name))
+        drop_nulls(instance);
     uint64_t size = size_of_instance(instance) + sizeof instance;
     enumeration->held += size;
     rp_cim_instances_push(&enumeration->items, instance);

@@ -262,11 +262,17 @@ struct inventory *inventory_new(const char *name_space)
         abort();
     inventory->provider = (struct rp_cim_provider){&ops, inventory->schema, "HV1"};
     pthread_mutex_init(&inventory->mutex, NULL);
-    if (strstr(name_space, "cimv2"))
+    inventory_reset(inventory);
+    return inventory;
+}
+
+void inventory_reset(struct inventory *inventory)
+{
+    rp_cim_instances_clear(&inventory->objects);
+    if (strstr(rp_cim_schema_namespace(inventory->schema), "cimv2"))
         fill_cimv2(inventory);
     else
         fill_v2(inventory);
-    return inventory;
 }
 
 void inventory_free(struct inventory *inventory)
@@ -287,14 +293,22 @@ void inventory_fill(struct inventory *inventory, unsigned machines)
     }
 }
 
+struct rp_wsman_service *site_service(struct inventory *v2, struct inventory *cimv2,
+                                      const struct rp_wsman_limits *limits)
+{
+    struct rp_wsman_service *service =
+        rp_wsman_service_new("HV1", "Microsoft Corporation", "OS: 10.0.20348 SP: 0.0 Stack: 3.0", limits);
+    rp_wsman_service_add(service, &v2->provider);
+    rp_wsman_service_add(service, &cimv2->provider);
+    return service;
+}
+
 void site_open(struct site *site, const struct rp_wsman_limits *limits)
 {
     *site = (struct site){.caller = {"LAB\\admin", "127.0.0.1", RP_CIM_ADMINISTER}};
     site->v2 = inventory_new(RP_HOSTD_VIRTUALIZATION);
     site->cimv2 = inventory_new(RP_HOSTD_CIMV2);
-    site->service = rp_wsman_service_new("HV1", "Microsoft Corporation", "OS: 10.0.20348 SP: 0.0 Stack: 3.0", limits);
-    rp_wsman_service_add(site->service, &site->v2->provider);
-    rp_wsman_service_add(site->service, &site->cimv2->provider);
+    site->service = site_service(site->v2, site->cimv2, limits);
 }
 
 void site_close(struct site *site)

@@ -27,6 +27,7 @@ struct inventory {
 };
 struct inventory *inventory_new(const char *name_space);
 void inventory_free(struct inventory *inventory);
+void inventory_reset(struct inventory *inventory); // the objects that there were at first
 void inventory_fill(struct inventory *inventory, unsigned machines); // so many more machines "m0", "m1", …
 
 // A service with both namespaces.
@@ -36,6 +37,8 @@ struct site {
     struct rp_cim_caller caller;      // administrator
     char context[64];                 // of the last answer that had one
 };
+struct rp_wsman_service *site_service(struct inventory *v2, struct inventory *cimv2,
+                                      const struct rp_wsman_limits *limits);
 void site_open(struct site *site, const struct rp_wsman_limits *limits);
 void site_close(struct site *site);
 // Sends one request, in which @CONTEXT@ stands for the last context. Appends the answer.

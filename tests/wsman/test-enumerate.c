@@ -114,6 +114,28 @@ static void batches_stay_within_the_envelope_that_was_allowed(void **state)
     assert_int_equal(total, 103);
 }
 
+static void a_batch_has_no_more_objects_than_the_service_allows(void **state)
+{
+    (void)state;
+    site_open(&site, &(struct rp_wsman_limits){.max_batch = 2});
+    enumerate(NULL, "<w:OptimizeEnumeration/><w:MaxElements>100</w:MaxElements>");
+    assert_int_equal(reply_count(&reply, "//w:Items/*"), 2);
+    pull(NULL, "<n:MaxElements>100</n:MaxElements>");
+    assert_int_equal(pulled(), 1);
+}
+
+// What a host keeps of finished jobs is far less than the quota, though each of them has a hundred properties.
+static void ten_thousand_objects_are_far_from_the_quota(void **state)
+{
+    (void)state;
+    site_open(&site, &(struct rp_wsman_limits){.max_enumerated = 16 << 20});
+    inventory_fill(site.v2, 10000);
+    enumerate(NULL, "");
+    assert_int_equal(reply.status, 200);
+    pull(NULL, "");
+    assert_int_equal(reply_count(&reply, "//n:Items/*/*[@xsi:nil='true']") > 20, 1);
+}
+
 static void one_object_that_is_too_large_stays_for_whoever_allows_more(void **state)
 {
     (void)state;
@@ -171,7 +193,7 @@ static void quotas_bound_how_many_are_open_and_what_they_hold(void **state)
     pull(NULL, "<n:MaxElements>10</n:MaxElements>");
     is_fault("n:InvalidEnumerationContext 500"); // the last context is another user's
     site_close(&site);
-    site_open(&site, &(struct rp_wsman_limits){.max_enumerated = 200000});
+    site_open(&site, &(struct rp_wsman_limits){.max_enumerated = 80000});
     inventory_fill(site.v2, 100);
     enumerate(NULL, "");
     is_fault("w:QuotaLimit 500");
@@ -316,6 +338,8 @@ int main(void)
         TEST(a_pull_gives_one_object_unless_it_asks_for_more),
         TEST(an_optimized_enumerate_that_gives_all_keeps_nothing),
         TEST(batches_stay_within_the_envelope_that_was_allowed),
+        TEST(a_batch_has_no_more_objects_than_the_service_allows),
+        TEST(ten_thousand_objects_are_far_from_the_quota),
         TEST(one_object_that_is_too_large_stays_for_whoever_allows_more),
         TEST(an_enumeration_belongs_to_its_user),
         TEST(quotas_bound_how_many_are_open_and_what_they_hold),
