@@ -76,6 +76,7 @@ static void selectors_have_to_be_keys_and_to_mean_one_instance(void **state)
     fails(site, M(RP_ACTION_GET, VM, "CreationClassName=msvm_computersystem"),
           "w:InvalidSelectors InsufficientSelectors 500");
     fails(site, M(RP_ACTION_GET, VM, NULL), "w:InvalidSelectors InsufficientSelectors 500");
+    fails(site, M(RP_ACTION_GET, V2_URI "CIM_ManagedElement", NULL), "w:InvalidSelectors InsufficientSelectors 500");
     fails(site, M(RP_ACTION_GET, V2_URI "Msvm_SettingsDefineState", "SettingData=no path at all"),
           "w:InvalidSelectors TypeMismatch 500");
     fails(site, (struct message){RP_ACTION_GET, VM, NULL, "<w:SelectorSet><w:Selector>a</w:Selector></w:SelectorSet>",
@@ -108,6 +109,38 @@ static void some_keys_in_any_case_are_enough_when_they_mean_one_instance(void **
         assert_true(reply_is(&reply, tests[i].xpath, tests[i].text));
     }
     assert_true(reply_is(&reply, "/s:Envelope/s:Header/a:Action", RP_NS_TRANSFER "/GetResponse"));
+}
+
+#define FROM_WEB(what, more)                                                                                           \
+    "<n:Enumerate><w:OptimizeEnumeration/><w:MaxElements>9</w:MaxElements><w:Filter Dialect=\"" RP_DIALECT_ASSOCIATION \
+    "\"><b:" what "><b:Object><a:ReferenceParameters><w:ResourceURI>" VM "</w:ResourceURI><w:SelectorSet><w:Selector " \
+    "Name=\"Name\">" WEB "</w:Selector></w:SelectorSet></a:ReferenceParameters></b:Object>" more "</b:" what ">"       \
+    "</w:Filter></n:Enumerate>"
+
+static void filters_of_associations_heed_roles_classes_and_columns(void **state)
+{
+    RP_CLEANUP(reply_clear) struct reply reply = {0};
+    static const struct {
+        const char *body;
+        int objects, properties;
+    } tests[] = {
+        {FROM_WEB("AssociatedInstances", "<b:Role>ManagedElement</b:Role>"), 1, -1},
+        {FROM_WEB("AssociatedInstances", "<b:Role>SettingData</b:Role>"), 0, 0},
+        {FROM_WEB("AssociatedInstances", "<b:ResultRole>settingdata</b:ResultRole>"), 1, -1},
+        {FROM_WEB("AssociatedInstances", "<b:ResultRole>ManagedElement</b:ResultRole>"), 0, 0},
+        {FROM_WEB("AssociatedInstances", "<b:ResultClassName>Msvm_ConcreteJob</b:ResultClassName>"), 0, 0},
+        {FROM_WEB("AssociatedInstances", "<b:IncludeResultProperty>elementname</b:IncludeResultProperty>"
+                  "<b:IncludeResultProperty>InstanceID</b:IncludeResultProperty>"), 1, 2},
+        {FROM_WEB("AssociationInstances", ""), 1, 2},
+        {FROM_WEB("AssociationInstances", "<b:Role>SettingData</b:Role>"), 0, 0},
+    };
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+        reply_to_message(*state, RP_ACTION_ENUMERATE, V2_URI "*", NULL, NULL, tests[i].body, &reply);
+        assert_int_equal(reply.status, 200);
+        assert_int_equal(reply_count(&reply, "//w:Items/*"), tests[i].objects);
+        if (tests[i].properties >= 0)
+            assert_int_equal(reply_count(&reply, "//w:Items/*/*"), tests[i].properties);
+    }
 }
 
 static void headers_have_to_be_there_and_to_be_understood(void **state)
@@ -337,6 +370,7 @@ int main(void)
         TEST(resources_that_are_not_there_are_unreachable),
         TEST(selectors_have_to_be_keys_and_to_mean_one_instance),
         TEST(some_keys_in_any_case_are_enough_when_they_mean_one_instance),
+        TEST(filters_of_associations_heed_roles_classes_and_columns),
         TEST(headers_have_to_be_there_and_to_be_understood),
         TEST(a_message_without_the_headers_of_addressing_is_refused),
         TEST(what_is_no_message_is_a_fault_of_the_schema),
