@@ -9,7 +9,7 @@
 
 // Codes of Windows that clients know (wsmerror.h, wbemcli.h, winerror.h).
 enum {
-    WINDOWS_ACCESS_DENIED = 5, WINDOWS_DISK_FULL = 112,
+    WINDOWS_ACCESS_DENIED = 5, WINDOWS_DISK_FULL = 112, WINDOWS_INTERNAL_ERROR = 1359,
     WBEM_NOT_FOUND = 0x1002, WBEM_ACCESS_DENIED = 0x1003, WBEM_INVALID_CLASS = 0x1010, // + 0x80040000
 };
 #define WBEM(code) (0x80040000u + (code))
@@ -25,13 +25,13 @@ static const struct {
 #define N(text) "n:" text, RP_NS_ENUMERATION, RP_NS_ENUMERATION "/fault"
     [RP_FAULT_ACTION_NOT_SUPPORTED] = {A("ActionNotSupported"), WSMAN_CODE(0x13), false, false},
     [RP_FAULT_DESTINATION_UNREACHABLE] = {A("DestinationUnreachable"), WSMAN_CODE(0x00), false, false},
-    [RP_FAULT_INVALID_HEADER] = {A("InvalidMessageInformationHeader"), 0, false, true},
-    [RP_FAULT_HEADER_REQUIRED] = {A("MessageInformationHeaderRequired"), 0, false, true},
+    [RP_FAULT_INVALID_HEADER] = {A("InvalidMessageInformationHeader"), WSMAN_CODE(0x0F), false, true},
+    [RP_FAULT_HEADER_REQUIRED] = {A("MessageInformationHeaderRequired"), WSMAN_CODE(0x11), false, true},
     [RP_FAULT_ACCESS_DENIED] = {W("AccessDenied"), WINDOWS_ACCESS_DENIED, false, false},
     [RP_FAULT_ALREADY_EXISTS] = {W("AlreadyExists"), WSMAN_CODE(0x33), false, false},
     [RP_FAULT_CONCURRENCY] = {W("Concurrency"), WSMAN_CODE(0x32), false, false},
     [RP_FAULT_ENCODING_LIMIT] = {W("EncodingLimit"), WSMAN_CODE(0x35), false, false},
-    [RP_FAULT_INTERNAL_ERROR] = {W("InternalError"), 0, true, false},
+    [RP_FAULT_INTERNAL_ERROR] = {W("InternalError"), WINDOWS_INTERNAL_ERROR, true, false},
     [RP_FAULT_INVALID_OPTIONS] = {W("InvalidOptions"), WSMAN_CODE(0x39), false, false},
     [RP_FAULT_INVALID_PARAMETER] = {W("InvalidParameter"), WSMAN_CODE(0x3A), false, false},
     [RP_FAULT_INVALID_SELECTORS] = {W("InvalidSelectors"), WSMAN_CODE(0x3D), false, false},
@@ -43,7 +43,8 @@ static const struct {
     [RP_FAULT_INVALID_ENUMERATION_CONTEXT] = {N("InvalidEnumerationContext"), WSMAN_CODE(0x1B), true, false},
     [RP_FAULT_FILTERING_NOT_SUPPORTED] = {N("FilteringNotSupported"), WSMAN_CODE(0x18), false, false},
     [RP_FAULT_FILTER_DIALECT] = {N("FilterDialectRequestedUnavailable"), WSMAN_CODE(0x19), false, false},
-    [RP_FAULT_MUST_UNDERSTAND] = {"s:MustUnderstand", RP_NS_SOAP, RP_NS_ADDRESSING "/fault", 0, false, false},
+    [RP_FAULT_MUST_UNDERSTAND] = {"s:MustUnderstand", RP_NS_SOAP, RP_NS_ADDRESSING "/fault", WSMAN_CODE(0x10), false,
+                                  false},
 };
 
 // What follows ".../faultDetail/" (DSP0226 14.6), with Windows's code where it tells more than that of the subcode.
@@ -54,9 +55,10 @@ static const struct {
     {"AddressingMode", 0}, {"AmbiguousSelectors", WSMAN_CODE(0x5E)}, {"CharacterSet", WSMAN_CODE(0x4C)},
     {"DataLocale", 0}, {"DuplicateSelectors", WSMAN_CODE(0x5F)}, {"EnumerationMode", 0}, {"FragmentLevelAccess", 0},
     {"InsufficientSelectors", WSMAN_CODE(0x5A)}, {"InvalidName", WSMAN_CODE(0x55)},
-    {"InvalidResourceURI", WSMAN_CODE(0x3B)}, {"InvalidValue", 0}, {"InvalidValues", WSMAN_CODE(0x56)}, {"Locale", 0},
+    {"InvalidResourceURI", WSMAN_CODE(0x3B)}, {"InvalidValue", 0}, {"InvalidValues", WSMAN_CODE(0x56)},
+    {"Locale", WSMAN_CODE(0x87)},
     {"MaxEnvelopeSize", WSMAN_CODE(0x47)}, {"MaxEnvelopeSizeExceeded", WSMAN_CODE(0x48)},
-    {"MinimumEnvelopeLimit", WSMAN_CODE(0x47)}, {"NotSupported", WSMAN_CODE(0x51)}, {"OperationTimeout", 0},
+    {"MinimumEnvelopeLimit", WSMAN_CODE(0x7E)}, {"NotSupported", WSMAN_CODE(0x51)}, {"OperationTimeout", 0},
     {"OptionLimit", WSMAN_CODE(0x4B)}, {"ResourceNotFound", WSMAN_CODE(0x00)}, {"SelectorLimit", WSMAN_CODE(0x4A)},
     {"ServiceEnvelopeLimit", WSMAN_CODE(0x49)}, {"TypeMismatch", WSMAN_CODE(0x54)},
     {"UnexpectedSelectors", WSMAN_CODE(0x5B)}, {"UnreportableSuccess", WSMAN_CODE(0x4D)},
