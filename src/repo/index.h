@@ -61,6 +61,10 @@ uint32_t rp_index_add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID],
 // failed, which costs time later and no more.
 bool rp_index_spill(struct rp_index *index);
 
+// Forgets a pack that its writer removed before anybody could rely on it: no reason to doubt anything. rp_index_tidy when all are.
+void rp_index_forget_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID]);
+void rp_index_tidy(struct rp_index *index);
+
 struct rp_index_pack {
     uint8_t id[RP_PACK_ID];
     uint64_t size;

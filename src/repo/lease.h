@@ -23,7 +23,9 @@ struct rp_lease_state {
 };
 int rp_lease_decode(const void *json, size_t size, const char *name, struct rp_lease_state *state, struct rp_error *err);
 void rp_lease_state_clear(struct rp_lease_state *state);
-// True when the holder is dead for certain, or has given it up, or the lease has run out by our clock.
+// True when the holder is dead for certain: it was a process of this machine.
+bool rp_lease_is_dead(const struct rp_lease_state *state);
+// True when the holder is dead, or has given it up, or the lease has run out by our clock.
 bool rp_lease_is_stale(const struct rp_lease_state *state);
 
 struct rp_lease;
