@@ -23,7 +23,9 @@ int __wrap_rp_service_close(struct rp_service *service, struct rp_error *err);
 int __wrap_rp_service_close(struct rp_service *service, struct rp_error *err)
 {
     int failed = __real_rp_service_close(service, err);
-    return failed || !closing_fails ? failed : rp_fail(err, RP_ERR_IO, "not everything could be made durable: on purpose");
+    if (failed || !closing_fails)
+        return failed;
+    return rp_fail(err, RP_ERR_IO, "not everything could be made durable: on purpose");
 }
 
 static int setup(void **state)
@@ -55,7 +57,8 @@ static int teardown(void **state)
 
 static int make_checkpoint(struct world *w)
 {
-    return w->c->ops->create_snapshot(w->c, w->vm, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, "t", w->job, w->checkpoint, &w->err);
+    return w->c->ops->create_snapshot(w->c, w->vm, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, "t", w->job,
+                                      w->checkpoint, &w->err);
 }
 
 static size_t count_checkpoints(struct world *w)

@@ -1,5 +1,5 @@
-// What the directory backend asks of the file system, call by call: writes, syncs and renames fail, or are cut short; and
-// nothing gets a name that a power cut could leave without its content. The calls are wrapped by the linker.
+// What the directory backend asks of the file system, call by call: writes, syncs and renames fail, or are cut short;
+// and nothing gets a name that a power cut could leave without its content. The calls are wrapped by the linker.
 #include "place.h"
 
 #include <errno.h>
@@ -42,23 +42,23 @@ static bool is_ours(int fd)
 
 static bool fails(enum call call) { return calls.failing == call && calls.left-- == 0; }
 
-static void note(const struct stat *st, bool synced)
+// Its place among the files that were changed and not synced since; their count: it is none of them.
+static size_t find(const struct stat *st)
 {
     size_t i = 0;
-    while (i < calls.unsynced_count && (calls.unsynced[i].device != st->st_dev || calls.unsynced[i].inode != st->st_ino))
+    const struct unsynced *files = calls.unsynced;
+    while (i < calls.unsynced_count && (files[i].device != st->st_dev || files[i].inode != st->st_ino))
         i++;
+    return i;
+}
+
+static void note(const struct stat *st, bool synced)
+{
+    size_t i = find(st);
     if (synced && i < calls.unsynced_count)
         calls.unsynced[i] = calls.unsynced[--calls.unsynced_count];
     else if (!synced && i == calls.unsynced_count && i < MAX_FILES)
         calls.unsynced[calls.unsynced_count++] = (struct unsynced){st->st_dev, st->st_ino};
-}
-
-static bool is_unsynced(const struct stat *st)
-{
-    for (size_t i = 0; i < calls.unsynced_count; i++)
-        if (calls.unsynced[i].device == st->st_dev && calls.unsynced[i].inode == st->st_ino)
-            return true;
-    return false;
 }
 
 static int fail_with(int sys)
@@ -78,7 +78,7 @@ ssize_t __wrap_write(int fd, const void *data, size_t size)
     note(&st, false);
     bool failed = fails(CALL_WRITE), interrupted = calls.short_writes && calls.writes++ % 3 == 2;
     if (calls.short_writes && size > 100000)
-        size = fcntl(fd, F_GETFL) & O_DIRECT && calls.writes < 4 ? 65536 : 99999; // what goes around the cache may begin well
+        size = fcntl(fd, F_GETFL) & O_DIRECT && calls.writes < 4 ? 65536 : 99999; // whole pages, then others
     pthread_mutex_unlock(&calls.lock);
     return failed ? fail_with(ENOSPC) : interrupted ? fail_with(EINTR) : __real_write(fd, data, size);
 }
@@ -113,10 +113,11 @@ int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, u
         *slash = 0;
     pthread_mutex_lock(&calls.lock);
     bool failed = fails(CALL_RENAME);
-    bool early = !fstatat(from_fd, from, &file, 0) && is_unsynced(&file);
+    bool early = !fstatat(from_fd, from, &file, 0) && find(&file) < calls.unsynced_count;
     // A point needs all that was written before it.
     if (early || (!strncmp(to, "points/", 7) && calls.unsynced_count))
-        snprintf(calls.wrong, sizeof calls.wrong, "%s gets its name, and %s is not synced", to, early ? "its content" : "what it needs");
+        snprintf(calls.wrong, sizeof calls.wrong, "%s gets its name, and %s is not synced", to,
+                 early ? "its content" : "what it needs");
     calls.renames++;
     if (!failed && !fstatat(to_fd, slash ? name : ".", &folder, 0))
         note(&folder, false);
