@@ -124,7 +124,9 @@ static int put_loaded(void *context, struct rp_store *store, uint64_t file_offse
                       struct rp_error *err)
 {
     const struct load *l = context;
-    return rp_store_pwrite_direct(store, l->buffer + (offset - l->offset), length, file_offset, err);
+    const uint8_t *data = l->buffer + (offset - l->offset);
+    return l->copy->job.cached ? rp_store_pwrite(store, data, length, file_offset, err)
+                               : rp_store_pwrite_direct(store, data, length, file_offset, err);
 }
 
 // Up to where the bytes at `at` are, or are not, all zeros.
@@ -346,8 +348,8 @@ struct rp_copy *rp_copy_new(const struct rp_copy_job *job)
 {
     struct rp_copy *c = rp_xcalloc(1, sizeof *c);
     c->job = *job;
-    c->direct = rp_store_direct(store_of(&job->to));
-    c->sharing = !rp_store_clone_range(store_of(&job->to), 0, store_of(&job->from), 0, 0, NULL);
+    c->direct = !job->cached && rp_store_direct(store_of(&job->to));
+    c->sharing = !job->cached && !rp_store_clone_range(store_of(&job->to), 0, store_of(&job->from), 0, 0, NULL);
     c->buffer = new_buffer(c);
     pthread_mutex_init(&c->turn, NULL);
     pthread_mutex_init(&c->lock, NULL);
@@ -367,7 +369,7 @@ int rp_copy_range(struct rp_copy *c, uint64_t offset, uint64_t length, struct rp
 {
     while (length) {
         uint64_t n = rp_min64(length, c->job.step - offset % c->job.step);
-        if (!c->sharing && !c->threads)
+        if (!c->sharing && !c->job.cached && !c->threads)
             start_workers(c);
         if (c->threads ? hand_over(c, offset, n) : here(c, offset, n))
             return give_error(c, err);

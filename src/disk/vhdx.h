@@ -151,10 +151,12 @@ int rp_vhdx_set_parent_locator(struct rp_vhdx *vhdx, const struct rp_guid *linka
                                const char *path, struct rp_error *err);
 // Copies everything that `child` itself holds (data, zeros, trims; not what it sees in its parent) into `parent`, which
 // is open for writing (and linked to its own parent if it has one); a smaller parent grows. Both may be read meanwhile
-// through `child`, never written. Not durable before rp_vhdx_flush(parent).
-// Where the file system can, whole blocks are shared instead of copied. Run again after an interruption, it does all of it again.
+// through `child`; when the child is written meanwhile, a merge has to be run again. Not durable before rp_vhdx_flush(parent).
+// Where the file system can, whole blocks are shared instead of copied; but of a child with no more data than
+// RP_VHDX_MERGE_SMALL all is copied from page cache to page cache, which waits for no disk. Run again after an interruption, it does all of it again.
 // `progress` may be NULL; a non-zero return cancels. It counts bytes of data (not zeros and trims), is called for each MiB at
 // least, from this thread, and may sleep: the merge then waits, at most a few steps of 2 MiB go on.
+#define RP_VHDX_MERGE_SMALL (16 * ((uint64_t)1 << 20))
 int rp_vhdx_merge(struct rp_vhdx *child, struct rp_vhdx *parent,
                   int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_error *err);
 // Makes the file of a disk that was just opened for writing as short as moving blocks can make it, durably

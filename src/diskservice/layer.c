@@ -108,6 +108,6 @@ int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err)
         layer->broken = true;
         return rp_context(err, "freeze %s", layer->path);
     }
-    layer->disk_shared = layer->tracking_shared = false;
+    layer->disk_shared = layer->tracking_shared = layer->broken = false; // an attempt before this one may have found no room
     return 0;
 }

@@ -248,6 +248,9 @@ void rp_record_drop_scratch(struct rp_record *record, size_t index)
 
 int rp_record_add_merging(struct rp_record *record, const char *path, struct rp_error *err)
 {
+    for (size_t i = 0; i < record->merging_count; i++)
+        if (!strcmp(record->merging[i], path))
+            return 0;
     if (record->merging_count == RP_RECORD_MAX_MERGING)
         return rp_fail(err, RP_ERR_STATE, "chain record: too many files are being merged");
     record->merging[record->merging_count++] = rp_xstrdup(path);
