@@ -258,7 +258,8 @@ static int read_disks(struct job *job, struct rp_error *err)
         .part_count = job->plan.count,
         .threads = job->options->threads,
         .rate = job->options->rate,
-        .move = rp_backup_disk_move,
+        .read = rp_backup_disk_read,
+        .store = rp_backup_disk_store,
         .progress = job->options->progress,
         .context = job->options->progress_context,
     };
