@@ -42,7 +42,7 @@ struct rp_vhdx_create {
     struct rp_guid data_write_guid;          // zero: a new one
 };
 
-// Creates the file (RP_ERR_EXISTS if it is there) and makes it, its name included, durable.
+// Creates the file (RP_ERR_EXISTS if it is there) and makes it durable, its name and its times included.
 int rp_vhdx_create(struct rp_fs *fs, const char *path, const struct rp_vhdx_create *create, struct rp_error *err);
 
 struct rp_vhdx_info {

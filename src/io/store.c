@@ -66,6 +66,14 @@ int rp_store_clone_range(struct rp_store *target, uint64_t target_offset, struct
     return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: cannot share blocks with %s", target->name, source->name);
 }
 
+int rp_store_copy_range(struct rp_store *target, uint64_t target_offset, struct rp_store *source,
+                        uint64_t source_offset, uint64_t length, struct rp_error *err)
+{
+    if (target->ops->copy_range && target->ops == source->ops)
+        return target->ops->copy_range(target, target_offset, source, source_offset, length, err);
+    return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: the kernel does not copy from %s", target->name, source->name);
+}
+
 int rp_store_identity(struct rp_store *store, struct rp_store_identity *identity, struct rp_error *err)
 {
     return store->ops->identity(store, identity, err);

@@ -40,6 +40,8 @@ struct rp_store_ops {
     int (*punch)(struct rp_store *store, uint64_t offset, uint64_t length, struct rp_error *err);
     int (*clone_range)(struct rp_store *target, uint64_t target_offset, struct rp_store *source, uint64_t source_offset,
                        uint64_t length, struct rp_error *err);
+    int (*copy_range)(struct rp_store *target, uint64_t target_offset, struct rp_store *source, uint64_t source_offset,
+                      uint64_t length, struct rp_error *err);
     int (*identity)(struct rp_store *store, struct rp_store_identity *identity, struct rp_error *err);
     int (*lock)(struct rp_store *store, bool exclusive, struct rp_error *err);
     void (*drop_cache)(struct rp_store *store, uint64_t offset, uint64_t length);
@@ -59,7 +61,7 @@ int rp_store_pwrite(struct rp_store *store, const void *data, size_t size, uint6
 // not mix it with other writes to the same RP_STORE_ALIGN bytes at the same time.
 int rp_store_pwrite_direct(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err);
 // Whether the above goes past the page cache. Then several threads write at once, each 1 or 2 MiB at a time; otherwise they
-// only wait for each other, and one that stays within the processor's cache (256 KiB at a time) is as quick.
+// only wait for each other.
 bool rp_store_direct(struct rp_store *store);
 enum { RP_STORE_ALIGN = 4096 };
 // Makes content and size durable (fdatasync).
@@ -83,6 +85,11 @@ int rp_store_punch(struct rp_store *store, uint64_t offset, uint64_t length, str
 enum { RP_STORE_SHARE = 64 << 10 };
 int rp_store_clone_range(struct rp_store *target, uint64_t target_offset, struct rp_store *source,
                          uint64_t source_offset, uint64_t length, struct rp_error *err);
+// Copies a range of `source` into `target` within the page cache (copy_file_range): the bytes are moved once, not twice. For
+// files that are in memory; a write in every other respect. RP_ERR_UNSUPPORTED where the kernel does not: the caller copies
+// the whole range in another way.
+int rp_store_copy_range(struct rp_store *target, uint64_t target_offset, struct rp_store *source,
+                        uint64_t source_offset, uint64_t length, struct rp_error *err);
 int rp_store_identity(struct rp_store *store, struct rp_store_identity *identity, struct rp_error *err);
 // Takes, or changes to, a lock on the whole file, held until close and never waited for: RP_ERR_BUSY when another open
 // of the file holds a conflicting one (in this process too: open file description locks).
