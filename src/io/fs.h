@@ -42,7 +42,8 @@ int rp_fs_sync_parent(struct rp_fs *fs, const char *path, struct rp_error *err);
 
 // Reads a whole file of at most `limit` bytes (more is RP_ERR_CORRUPT) into `out`, appending.
 int rp_fs_read_file(struct rp_fs *fs, const char *path, size_t limit, struct rp_buf *out, struct rp_error *err);
-// Writes a file so that, whatever happens, `path` holds the old or the new content: temporary name, flush, rename, sync.
+// Writes a file so that, whatever happens, `path` holds the old or the
+// new content: temporary name, flush, rename, sync.
 int rp_fs_replace_file(struct rp_fs *fs, const char *path, const void *data, size_t size, struct rp_error *err);
 
 // Paths. Results are malloc'ed.

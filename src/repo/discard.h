@@ -12,8 +12,8 @@ struct rp_point_set {
 };
 int rp_point_set_look(struct rp_repo *repo, struct rp_point_set *set, struct rp_error *err);
 
-// Removes these packs, which a session wrote whose folder is `session` and which never began to put a point; `before` is what
-// there was when none of them was yet. Returns how many were removed.
+// Removes these packs, which a session wrote whose folder is `session` and which never began to put a point; `before`
+// is what there was when none of them was yet. Returns how many were removed.
 size_t rp_discard_packs(struct rp_repo *repo, const char *session, const struct rp_point_set *before,
                         const uint8_t (*ids)[RP_PACK_ID], size_t count);
 
