@@ -523,6 +523,64 @@ static void covers_from_many_threads_share_their_syncs(void **state)
     fs = memory;
 }
 
+struct beside {
+    struct rp_gate *gate;
+    atomic_bool over;
+    atomic_uint started, touched;
+};
+
+// As the data path does.
+static void *touch_beside_flushes(void *argument)
+{
+    struct beside *b = argument;
+    uint64_t number = atomic_fetch_add(&b->started, 1);
+    for (uint64_t i = number; !atomic_load(&b->over); i += THREADS) {
+        uint64_t offset = i * 3 * REGION_SIZE % RP_TIB;
+        unsigned token = rp_gate_enter(b->gate);
+        while (!rp_rct_covered(storm.rct, offset, 512)) {
+            rp_gate_leave(b->gate, token);
+            if (rp_rct_cover(storm.rct, offset, 512, NULL))
+                return "failed";
+            token = rp_gate_enter(b->gate);
+        }
+        rp_rct_mark(storm.rct, offset, 512);
+        rp_gate_leave(b->gate, token);
+        atomic_fetch_add(&b->touched, 1);
+    }
+    return NULL;
+}
+
+// A new generation forgets what was asked for in the one before: who waits for that must be woken, and ask again.
+static void nobody_waits_for_ever_when_generations_begin_meanwhile(void **state)
+{
+    (void)state;
+    struct rp_fs *memory = fs;
+    fs = crashfs_new();
+    crashfs_slow(fs, 200);
+    storm = new_disk("d");
+    storm.facts.virtual_size = RP_TIB;
+    open_disk(&storm);
+    struct beside b = {.gate = rp_gate_new()};
+    pthread_t threads[THREADS];
+    for (uint64_t i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, touch_beside_flushes, &b);
+    for (unsigned i = 0, before = 0; i < 10; i++, before = atomic_load(&b.touched)) {
+        assert_int_equal(rp_rct_flush(storm.rct, b.gate, NULL), 0);
+        while (atomic_load(&b.touched) < before + THREADS) // all of them still get on
+            sched_yield();
+    }
+    atomic_store(&b.over, true);
+    for (int i = 0; i < THREADS; i++) {
+        void *why;
+        pthread_join(threads[i], &why);
+        assert_null(why);
+    }
+    rp_gate_free(b.gate);
+    close_disk(&storm);
+    crashfs_free(fs);
+    fs = memory;
+}
+
 int main(void)
 {
     rp_log_set_level(RP_LOG_ERROR);
@@ -545,6 +603,7 @@ int main(void)
         TEST(nothing_of_ours_stays_when_a_disk_is_deleted),
         TEST(a_flush_waits_for_writers_who_asked_before_it),
         TEST(covers_from_many_threads_share_their_syncs),
+        TEST(nobody_waits_for_ever_when_generations_begin_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
