@@ -183,7 +183,10 @@ void rp_rct_finish_merge(struct rp_rct *child, struct rp_rct *parent)
     uint32_t epoch = atomic_load(&parent->state->epoch);
     if (atomic_load(&child->state->changed) == epoch)
         atomic_store(&parent->state->changed, epoch);
-    atomic_store(&parent->state->arrived, 1);
+    // Where memory was short, a kill loses marks that no region here has: then the parent stays half merged, and all of it
+    // counts.
+    if (!atomic_load(&parent->state->incomplete))
+        atomic_store(&parent->state->arrived, 1);
     rp_rct_leave(parent);
     rp_rct_leave(child);
 }
