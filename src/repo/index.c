@@ -380,16 +380,15 @@ static int look(struct rp_index *index, struct rp_error *err)
 {
     const struct rp_backend *backend = index->setup.backend;
     index->looks++;
-    if (backend->ops->list(index->setup.backend, "packs/", see_pack, index, err))
-        return -1;
-    for (uint32_t i = 0; i < index->packs.count; i++) {
-        index->packs.items[i].present = index->packs.items[i].seen == index->looks;
+    for (uint32_t i = 0; i < index->packs.count; i++)
         index->packs.items[i].tombstoned = index->packs.items[i].damaged = false;
-    }
-    return backend->ops->list(index->setup.backend, "tombstones/", see_tombstone, index, err) ||
-                   backend->ops->list(index->setup.backend, RP_DAMAGED_PREFIX, see_damage, index, err)
-               ? -1
-               : 0;
+    // Tombstones first: one that is gone by now went after its pack, which is not found then.
+    if (backend->ops->list(index->setup.backend, "tombstones/", see_tombstone, index, err) ||
+        backend->ops->list(index->setup.backend, "packs/", see_pack, index, err))
+        return -1;
+    for (uint32_t i = 0; i < index->packs.count; i++)
+        index->packs.items[i].present = index->packs.items[i].seen == index->looks;
+    return backend->ops->list(index->setup.backend, RP_DAMAGED_PREFIX, see_damage, index, err);
 }
 
 static void bad_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], const struct rp_error *why)

@@ -291,6 +291,46 @@ static void a_block_in_a_tombstoned_pack_is_stored_again(void **state)
     (void)err;
 }
 
+// ---- a collection that ends between two listings of a session that begins
+
+static const struct rp_backend_ops *real_ops;
+static char dying[256]; // the pack
+
+static int list_then_collect(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context,
+                             struct rp_error *err)
+{
+    int result = real_ops->list(backend, prefix, each, context, err);
+    if (*dying && (!strcmp(prefix, "packs/") || !strcmp(prefix, "tombstones/"))) {
+        char name[128];
+        snprintf(name, sizeof name, "tombstones/%s", strrchr(dying, '/') + 1);
+        assert_int_equal(unlink(dying), 0);
+        assert_int_equal(real_ops->remove(backend, name, NULL), 0);
+        *dying = 0;
+    }
+    return result;
+}
+
+static void a_session_that_begins_while_a_pack_is_collected_does_not_rely_on_it(void **state)
+{
+    struct place *place = *state;
+    uint8_t data[RP_REPO_BLOCK];
+    fill_block(data, 1);
+    struct rp_repo *repo = place_open(place);
+    store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    first_pack(place, dying);
+    tombstone(repo, dying);
+    real_ops = repo->backend->ops;
+    struct rp_backend_ops ops = *real_ops;
+    ops.list = list_then_collect;
+    repo->backend->ops = &ops;
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm2", NULL); // commits
+    repo->backend->ops = real_ops;
+    assert_int_equal(*dying, 0);
+    assert_disk(repo, &root, data);
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+}
+
 static void a_commit_that_needs_a_vanished_pack_is_refused(void **state)
 {
     struct place *place = *state;
@@ -643,6 +683,7 @@ int main(void)
         WITH(a_session_declared_dead_cannot_commit),
         WITH(a_session_is_an_object_while_it_runs_and_none_after),
         WITH(a_block_in_a_tombstoned_pack_is_stored_again),
+        WITH(a_session_that_begins_while_a_pack_is_collected_does_not_rely_on_it),
         WITH(a_commit_that_needs_a_vanished_pack_is_refused),
         WITH(a_session_that_gives_up_leaves_nothing_and_no_doubts),
         WITH(what_somebody_else_may_rely_on_stays),
