@@ -150,6 +150,15 @@ static int prepare_announcement(struct fresh *f, struct rp_error *err)
     return failed ? -1 : 0;
 }
 
+// As for a flush of the guest: a sync that failed is not forgotten when the process is killed before the next one.
+static int write_disk(struct rp_engine *engine, struct rp_layer *layer, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    int failed = rp_vhdx_flush(layer->vhdx, &why);
+    rp_engine_sync_failed(engine, &why);
+    return failed ? rp_fail(err, why.code, "%s", why.text) : 0;
+}
+
 // Room that its array needs is taken now, when there is a way back.
 static int write_tracking(struct rp_engine *engine, struct rp_layer *layer, struct rp_error *err)
 {
@@ -182,7 +191,7 @@ static int prepare(struct fresh *f, struct rp_error *err)
     }
     // Written out now, while nobody waits for it: then there is little left to write between the pause and the record.
     for (size_t i = 0; i < f->count && !failed; i++)
-        failed = rp_vhdx_flush(f->frozen[i]->vhdx, err) || write_tracking(engine, f->frozen[i], err);
+        failed = write_disk(engine, f->frozen[i], err) || write_tracking(engine, f->frozen[i], err);
     failed = failed || prepare_announcement(f, err);
     while (failed && made)
         made--, discard_child(engine, f->children[made], f->paths[made]);

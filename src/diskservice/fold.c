@@ -218,6 +218,15 @@ static int flush_parent(struct fold *f, struct rp_error *err)
     return 0;
 }
 
+// The guest writes to it: as for a flush of his, a sync that failed is not forgotten when the process is killed.
+static int flush_leaf(struct fold *f, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    int failed = rp_vhdx_flush(f->child->vhdx, &why);
+    rp_engine_sync_failed(f->engine, &why);
+    return failed ? rp_fail(err, why.code, "%s", why.text) : 0;
+}
+
 // Step 5, as the record will say it.
 static int note(const struct fold *f, struct rp_record *record, struct rp_error *err)
 {
@@ -274,7 +283,7 @@ static int prepare_leaf(struct fold *f, struct rp_error *err)
     if (rp_fold_data(f->child->vhdx) <= RP_VHDX_MERGE_SMALL &&
         rp_vhdx_merge(f->child->vhdx, f->parent->vhdx, NULL, NULL, err))
         return -1;
-    if (flush_parent(f, err) || rp_vhdx_flush(f->child->vhdx, err) || rp_engine_prune_record(engine, err))
+    if (flush_parent(f, err) || flush_leaf(f, err) || rp_engine_prune_record(engine, err))
         return -1;
     RP_AUTO_FREE struct rp_record *next = rp_xcalloc(1, sizeof *next);
     failed = rp_record_copy(&engine->record, next, err) || note(f, next, err);
