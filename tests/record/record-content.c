@@ -17,10 +17,8 @@
 static void set_times(struct log_entry *entry, int fd)
 {
     struct stat st;
-    if (fstat(fd, &st))
-        return;
-    entry->mtime_ns = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    entry->ctime_ns = st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec;
+    if (!fstat(fd, &st))
+        log_set_times(entry, &st);
 }
 
 void ended(int fd, uint64_t begun, uint64_t inode, uint64_t length)

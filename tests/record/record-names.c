@@ -63,10 +63,8 @@ static void record_name(enum log_kind kind, uint64_t inode, const struct name *w
         .inode = inode, .directory = where->inode, .other = to ? to->inode : 0, .length = first + second};
     struct stat st;
     const struct name *now = to ? to : where;
-    if (!fstatat(now->folder, now->text, &st, AT_SYMLINK_NOFOLLOW)) {
-        entry.mtime_ns = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-        entry.ctime_ns = st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec;
-    }
+    if (!fstatat(now->folder, now->text, &st, AT_SYMLINK_NOFOLLOW))
+        log_set_times(&entry, &st);
     char *text = log_reserve(&the_log, first + second, &entry.data);
     if (text) {
         memcpy(text, where->text, first);

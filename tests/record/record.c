@@ -127,6 +127,7 @@ static int record_sync(int fd, long call, bool times, enum log_kind kind)
     if (fails(fault))
         return -1;
     struct log_entry entry = {.inode = st.st_ino, .length = times};
+    log_set_times(&entry, &st);
     uint64_t begun = log_append(&the_log, kind, &entry);
     int failed = (int)syscall(call, fd);
     if (!failed) {
