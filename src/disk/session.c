@@ -24,6 +24,8 @@ void rp_session_fail_locked(struct rp_vhdx *v, const struct rp_error *why)
 {
     if (!atomic_load(&v->failed)) {
         v->failure = *why;
+        if (why->code == RP_ERR_NO_SPACE)
+            v->failure.code = RP_ERR_STATE; // room would not help any more, and no sync failed
         atomic_store(&v->failed, true);
     }
     rp_wake(v);

@@ -10,7 +10,7 @@
 // metadata is taken before it is needed. Only a failed sync, or a failure to write metadata, is final. (Where the file
 // shares blocks with another one, by a reflink or in a snapshot of its file system, no room can be taken: the first
 // write to a shared part of the log or of metadata then finds its room only when it happens, and without any it is
-// final.) Space of blocks that were trimmed or zeroed goes back to the file system at the next flush.
+// final: RP_ERR_STATE from then on.) Space of blocks that were trimmed or zeroed goes back to the file system at the next flush.
 //
 // Thread safety: every function except open and close may be called from several threads at once. Overlapping
 // concurrent writes end in one order or the other.

@@ -75,7 +75,7 @@ struct rp_engine {
     uint64_t generation;      // of the record, for everybody
     struct rp_engine_merge merge;
     struct rp_engine_merge_options merge_options;
-    atomic_bool cancel;       // closing: the merge stops at the next step
+    atomic_bool cancel;       // closing: the merge stops at the next step, and nobody waits for room
     struct rp_throttle *merge_throttle;
     bool merge_thread_started;
     pthread_t merge_thread;
@@ -152,7 +152,7 @@ void rp_engine_publish(struct rp_engine *engine, struct rp_engine_chain *disk);
 // The error of a lost switch, if there was one.
 int rp_engine_check(struct rp_engine *engine, struct rp_error *err);
 void rp_engine_fail(struct rp_engine *engine, const struct rp_error *why);
-// The end of a switch that was announced: makes it durable by `settle`, which is repeated for some seconds while it finds no
+// The end of a switch that was announced: makes it durable by `settle`, which is repeated for some minutes while it finds no
 // room (flushes fail with that meanwhile), and lets flushes of the new leaves pass. A failure, RP_ERR_IO, cannot be undone: rp_engine_fail.
 int rp_engine_settle(struct rp_engine *engine, const struct rp_engine_chain *disk, unsigned long announced,
                      int (*settle)(void *context, struct rp_error *err), void *context, struct rp_error *err);

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "diskservice/switch.h"
 
-enum { SETTLE_TRIES = 100, SETTLE_PATIENCE_MS = 10000 };
+enum { SETTLE_PATIENCE_MS = 300000, SETTLE_EVERY_MS = 100 };
 
 static int take_vm_lock(struct rp_engine *engine, struct rp_error *err)
 {
@@ -232,6 +232,8 @@ void rp_engine_abandon(struct rp_engine *engine)
     free_engine(engine);
 }
 
+void rp_engine_cancel(struct rp_engine *engine) { atomic_store(&engine->cancel, true); }
+
 size_t rp_engine_disk_count(const struct rp_engine *engine) { return engine->count; }
 
 void rp_engine_publish(struct rp_engine *engine, struct rp_engine_chain *disk)
@@ -418,14 +420,14 @@ void rp_engine_fail(struct rp_engine *engine, const struct rp_error *why)
 // Whether trying again makes sense. Says what is the matter, to flushes too, and waits a little.
 static bool wait_for_room(struct rp_engine *engine, size_t disk, const struct rp_error *why, unsigned attempt)
 {
-    if (why->code != RP_ERR_NO_SPACE || attempt == SETTLE_TRIES || atomic_load(&engine->cancel))
+    if (why->code != RP_ERR_NO_SPACE || attempt == SETTLE_PATIENCE_MS / SETTLE_EVERY_MS || atomic_load(&engine->cancel))
         return false;
     rp_room_missing(engine, disk);
     pthread_mutex_lock(&engine->state);
     engine->no_room = *why;
     pthread_cond_broadcast(&engine->changed);
     pthread_mutex_unlock(&engine->state);
-    usleep(SETTLE_PATIENCE_MS * 1000 / SETTLE_TRIES);
+    usleep(SETTLE_EVERY_MS * 1000);
     return true;
 }
 

@@ -194,7 +194,7 @@ bool rp_engine_awaited(struct rp_engine *engine)
 
 void rp_engine_stop_merge(struct rp_engine *engine)
 {
-    atomic_store(&engine->cancel, true);
+    rp_engine_cancel(engine);
     rp_throttle_set(engine->merge_throttle, 0);
     rp_engine_merge_wait(engine, NULL);
     forget_thread(engine);

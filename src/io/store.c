@@ -19,11 +19,21 @@ int rp_store_pwrite_direct(struct rp_store *store, const void *data, size_t size
 
 bool rp_store_direct(struct rp_store *store) { return store->ops->direct && store->ops->direct(store); }
 
-int rp_store_flush(struct rp_store *store, struct rp_error *err) { return store->ops->flush(store, err); }
+static int sync_with(int (*sync)(struct rp_store *store, struct rp_error *err), struct rp_store *store, struct rp_error *err)
+{
+    bool first = err && !err->code;
+    int failed = sync(store, err);
+    // What found no place is not tried again: the next sync would succeed without it.
+    if (failed && first && err->code == RP_ERR_NO_SPACE)
+        err->code = RP_ERR_IO;
+    return failed;
+}
+
+int rp_store_flush(struct rp_store *store, struct rp_error *err) { return sync_with(store->ops->flush, store, err); }
 
 int rp_store_settle(struct rp_store *store, struct rp_error *err)
 {
-    return store->ops->settle ? store->ops->settle(store, err) : rp_store_flush(store, err);
+    return sync_with(store->ops->settle ? store->ops->settle : store->ops->flush, store, err);
 }
 
 int rp_store_truncate(struct rp_store *store, uint64_t size, struct rp_error *err)
