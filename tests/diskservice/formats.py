@@ -248,11 +248,11 @@ class Control:
 
     def ask(self, request, **arguments):
         operation = arguments.pop('operation', str(uuid.uuid4()))
-        message = dict(refpoint=1, operation=operation, request=request, **arguments)
+        message = dict(refpoint=2, operation=operation, request=request, **arguments)
         self.lines.write(json.dumps(message).encode() + b'\n')
         self.lines.flush()
         reply = json.loads(self.lines.readline())
-        assert reply['refpoint'] == 1 and reply['operation'] == operation and ('result' in reply) != ('error' in reply), reply
+        assert reply['refpoint'] == 2 and reply['operation'] == operation and ('result' in reply) != ('error' in reply), reply
         return reply.get('result', reply.get('error'))
 
     def changed(self, path, rct_id, size):
