@@ -1,5 +1,5 @@
-// A disk service that is killed, and the next one that is killed or loses its power at any call while it takes over. A mere
-// kill loses nothing that was acknowledged; whatever else happens, what was flushed is there and ids miss nothing.
+// A disk service that is killed, and the next one that is killed or loses its power at any call while it takes over. A
+// mere kill loses nothing that was acknowledged; whatever else happens, what was flushed is there and ids miss nothing.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -77,7 +77,8 @@ static void kill_engine(struct scene *s, bool power_cut)
 static void write_zone(struct scene *s)
 {
     uint64_t count = 1 + test_random(&s->seed) % (ZONE - 1);
-    s->refused |= model_write(&s->now, s->engine, 0, s->writes++ % ZONES * ZONE, count, 1 + (uint32_t)test_random(&s->seed) % 1000000);
+    uint32_t value = 1 + (uint32_t)test_random(&s->seed) % 1000000;
+    s->refused |= model_write(&s->now, s->engine, 0, s->writes++ % ZONES * ZONE, count, value) != 0;
 }
 
 // Opens the disks, killed at call `stop` or with the power cut there. False when it was not, for want of so many calls.

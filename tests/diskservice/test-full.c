@@ -1,4 +1,4 @@
-// A checkpoint and a merge that find no space after they have switched the guest to another leaf, where there is no way back.
+// A checkpoint and a merge that find no space after they have switched the guest to another leaf: there is no way back.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
