@@ -125,6 +125,9 @@ int rp_vhdx_zero_preview(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length,
 // Makes everything written before the call durable. Concurrent flushes share the work. A failure is final: later writes
 // and flushes fail too. One that a freeze overtakes succeeds: the freeze made it all durable.
 int rp_vhdx_flush(struct rp_vhdx *vhdx, struct rp_error *err);
+// Whether such a failure has ended the session for good, also one in a write that needed room in the log; `*why` is the first
+// one: RP_ERR_IO when what was written may be lost, RP_ERR_STATE when there was no room.
+bool rp_vhdx_failed(struct rp_vhdx *vhdx, struct rp_error *why);
 // Flushes, writes all metadata in place, clears LogGuid and turns the handle read-only (shared lock).
 // The file is then a clean VHDX that others may open to read. Repeating it is fine.
 int rp_vhdx_freeze(struct rp_vhdx *vhdx, struct rp_error *err);

@@ -74,10 +74,10 @@ static struct rp_shm *make_shm(struct rp_engine *engine, struct rp_layer *layer,
     return rp_shm_create(engine->shm_directory, name, size, err);
 }
 
-static bool share_disk(struct rp_engine *engine, struct rp_layer *layer, struct rp_vhdx *vhdx, struct rp_error *err)
+static bool share_disk(struct rp_engine *engine, struct rp_layer *layer, struct rp_error *err)
 {
     struct rp_shm *shm = make_shm(engine, layer, "vhdx", rp_vhdx_shm_size(), err);
-    if (shm && !rp_vhdx_share(vhdx, shm, err))
+    if (shm && !rp_vhdx_share(layer->vhdx, shm, err))
         return true;
     rp_shm_remove(shm);
     return false;
@@ -92,20 +92,18 @@ static bool share_tracking(struct rp_engine *engine, struct rp_layer *layer, str
     return false;
 }
 
-void rp_layer_share_as(struct rp_engine *engine, struct rp_layer *layer, struct rp_vhdx *vhdx)
+void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer)
 {
     struct rp_error err = {0};
     if (!engine->shm_directory)
         return;
-    if (vhdx && !layer->disk_shared)
-        layer->disk_shared = share_disk(engine, layer, vhdx, &err);
-    if (layer->rct && !layer->tracking_shared)
+    if (layer->vhdx && !layer->disk_shared)
+        layer->disk_shared = share_disk(engine, layer, &err);
+    if (layer->rct && !layer->tracking_shared && (!layer->vhdx || layer->disk_shared))
         layer->tracking_shared = share_tracking(engine, layer, &err);
     if (err.code)
         rp_log(RP_LOG_WARNING, "%s: not kept in shared memory, so a killed disk service loses what was not flushed: %s", layer->path, err.text);
 }
-
-void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer) { rp_layer_share_as(engine, layer, layer->vhdx); }
 
 static void remove_left(struct rp_engine *engine, const struct rp_store_identity *identity, const char *kind)
 {
@@ -286,6 +284,15 @@ void rp_engine_sync_failed(struct rp_engine *engine, const struct rp_error *why)
         engine->shm_directory ? rp_shm_create(engine->shm_directory, FAILED_NAME, RP_ERROR_TEXT, NULL) : NULL;
     if (shm && !rp_shm_reserve(shm, 0, RP_ERROR_TEXT, NULL))
         memcpy(rp_shm_data(shm), why->text, RP_ERROR_TEXT);
+}
+
+void rp_engine_session_failed(struct rp_engine *engine, struct rp_vhdx *vhdx, struct rp_rct *rct)
+{
+    struct rp_error disk = {0}, tracking = {0};
+    if (vhdx && rp_vhdx_failed(vhdx, &disk))
+        rp_engine_sync_failed(engine, &disk);
+    if (rct && rp_rct_failed(rct, &tracking))
+        rp_engine_sync_failed(engine, &tracking);
 }
 
 // A leaf that was about to be merged: the parent too was being written. It is not needed for what the guest wrote, which the leaf

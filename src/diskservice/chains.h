@@ -104,11 +104,10 @@ int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err);
 // Makes the folder for shared memory, and uses it from now on; without one it says so in the log. Under the lock of the VM.
 void rp_engine_make_shm(struct rp_engine *engine, const char *directory);
 // Keeps what a layer that is open for writing has not written yet in shared memory: its disk from rp_vhdx_open on, its
-// tracker from rp_rct_open_write, rp_rct_prepare_child or rp_rct_prepare_merge on, before the first change. Whichever is there and not
-// shared yet; without shared memory it says so in the log, and a kill counts like a power cut.
+// tracker from rp_rct_open_write, rp_rct_prepare_child or rp_rct_prepare_merge on, before the first change. Whichever is there
+// and not shared yet; beside a disk that cannot be shared, no tracker either, for what it says of a merge would not be true of
+// that disk. Without shared memory it says so in the log, and a kill counts like a power cut.
 void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer);
-// The same of a layer whose disk is about to be replaced by `vhdx`.
-void rp_layer_share_as(struct rp_engine *engine, struct rp_layer *layer, struct rp_vhdx *vhdx);
 // As rp_layer_release, of a file that is about to be deleted: what it has in shared memory goes too.
 void rp_layer_discard(struct rp_engine *engine, struct rp_layer *layer);
 // Brings into the files what a killed engine left. The record has been read, nothing is open.
@@ -116,6 +115,9 @@ int rp_engine_adopt(struct rp_engine *engine, struct rp_error *err);
 // A sync failed (any other error is ignored): said once, and remembered until the machine starts anew or the disks were opened
 // again, then without what was in memory only.
 void rp_engine_sync_failed(struct rp_engine *engine, const struct rp_error *why);
+// After an error that may be less than that (a read that failed): notes what has ended the session of a disk or of its
+// tracking, if something has. NULL is fine.
+void rp_engine_session_failed(struct rp_engine *engine, struct rp_vhdx *vhdx, struct rp_rct *rct);
 
 // flusher.c
 // The background thread that writes the trackers of the leaves now and then.

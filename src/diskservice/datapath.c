@@ -80,6 +80,8 @@ int rp_engine_write(struct rp_engine *engine, size_t disk, const void *data, uin
         if (leaf->rct)
             rp_rct_mark(leaf->rct, offset, size);
         int failed = rp_vhdx_write(leaf->vhdx, data, size, offset, &why);
+        if (failed)
+            rp_engine_session_failed(engine, leaf->vhdx, NULL);
         rp_gate_leave(engine->gate, token);
         return finish(engine, disk, failed, fua, &why, err);
     }
@@ -110,6 +112,8 @@ static int change(struct rp_engine *engine, size_t disk, change_fn *preview, cha
             rp_rct_mark(leaf->rct, changed.items[i].offset, changed.items[i].length);
         if (!failed)
             failed = deed(leaf->vhdx, offset, length, NULL, &why);
+        if (failed)
+            rp_engine_session_failed(engine, leaf->vhdx, NULL);
         rp_gate_leave(engine->gate, token);
         return finish(engine, disk, failed, fua, &why, err);
     }

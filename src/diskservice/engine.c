@@ -210,7 +210,7 @@ int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
         if (engine->opened)
             rp_engine_sync_failed(engine, &why);
     }
-    bool clean = !failed && engine->opened;
+    bool clean = !failed && engine->opened && !engine->sync_failure.code; // that one the next open has to know of
     rp_switch_close(engine, clean);
     if (clean && engine->shm_directory)
         rp_shm_clean(engine->shm_directory);

@@ -124,6 +124,7 @@ static int relink_frozen(struct fold *f, struct rp_layer *layer, struct rp_layer
     struct rp_vhdx *fresh = rp_vhdx_open(f->engine->fs, layer->path, RP_VHDX_WRITE | RP_VHDX_NO_LOCK, &session, err);
     if (!fresh || rp_vhdx_set_parent(fresh, below->vhdx, err) ||
         rp_vhdx_set_parent_locator(fresh, linkage, linkage2, path, err)) {
+        rp_engine_session_failed(f->engine, fresh, NULL);
         rp_vhdx_abandon(fresh);
         return -1;
     }
@@ -166,10 +167,10 @@ static int merge_tracking(struct fold *f, struct rp_error *err)
 }
 
 // The parent is going to be the leaf: from its first change on, a kill loses nothing of it.
-static void share_parent(struct fold *f, struct rp_vhdx *parent)
+static void share_parent(struct fold *f)
 {
     pthread_mutex_lock(&f->engine->chains); // its tracker may be asked
-    rp_layer_share_as(f->engine, f->parent, parent);
+    rp_layer_share(f->engine, f->parent);
     pthread_mutex_unlock(&f->engine->chains);
 }
 
@@ -188,13 +189,11 @@ static int open_parent(struct fold *f, struct rp_error *err)
         rp_vhdx_abandon(parent);
         return -1;
     }
-    if (!f->above)
-        share_parent(f, parent);
-    if (replace_vhdx(f, f->parent, f->child, parent, err)) {
-        f->parent->disk_shared = false;
+    if (replace_vhdx(f, f->parent, f->child, parent, err))
         return -1;
-    }
     f->parent_open = true;
+    if (!f->above)
+        share_parent(f);
     if (!rp_vhdx_begin_data_change(parent, err))
         return 0;
     // Its header may name the new DataWriteGuid or the old one, and the child accepts these two. A second attempt would
@@ -216,15 +215,6 @@ static int flush_parent(struct fold *f, struct rp_error *err)
         return -1;
     }
     return 0;
-}
-
-// The guest writes to it: as for a flush of his, a sync that failed is not forgotten when the process is killed.
-static int flush_leaf(struct fold *f, struct rp_error *err)
-{
-    struct rp_error why = {0};
-    int failed = rp_vhdx_flush(f->child->vhdx, &why);
-    rp_engine_sync_failed(f->engine, &why);
-    return failed ? rp_fail(err, why.code, "%s", why.text) : 0;
 }
 
 // Step 5, as the record will say it.
@@ -270,6 +260,18 @@ static void refreeze_parent(struct fold *f)
     pthread_mutex_unlock(&f->engine->chains);
 }
 
+// What ended a session is not forgotten when the process is killed or the disks are closed, as after a failed flush of the
+// guest: the next merge would build on what only the page cache has.
+static void note_failures(struct fold *f)
+{
+    struct rp_layer *const layers[] = {f->child, f->parent, f->above};
+    pthread_mutex_lock(&f->engine->chains);
+    for (size_t i = 0; i < 3; i++)
+        if (layers[i])
+            rp_engine_session_failed(f->engine, layers[i]->vhdx, layers[i]->rct);
+    pthread_mutex_unlock(&f->engine->chains);
+}
+
 // Everything that waits for a disk and can be done while the guest writes to the child.
 static int prepare_leaf(struct fold *f, struct rp_error *err)
 {
@@ -277,13 +279,14 @@ static int prepare_leaf(struct fold *f, struct rp_error *err)
     pthread_mutex_lock(&engine->chains);
     int failed = merge_tracking(f, err);
     pthread_mutex_unlock(&engine->chains);
-    if (failed || open_parent(f, err) || make_room(f, err))
+    if (failed || open_parent(f, err) || make_room(f, err) ||
+        (f->tracked && rp_rct_ready_merge(f->parent->rct, err))) // with its memory in place
         return -1;
     // Copied once in vain: in the pause the parent has the blocks already, with their pages in memory, and little to sync.
     if (rp_fold_data(f->child->vhdx) <= RP_VHDX_MERGE_SMALL &&
         rp_vhdx_merge(f->child->vhdx, f->parent->vhdx, NULL, NULL, err))
         return -1;
-    if (flush_parent(f, err) || flush_leaf(f, err) || rp_engine_prune_record(engine, err))
+    if (flush_parent(f, err) || rp_vhdx_flush(f->child->vhdx, err) || rp_engine_prune_record(engine, err))
         return -1;
     RP_AUTO_FREE struct rp_record *next = rp_xcalloc(1, sizeof *next);
     failed = rp_record_copy(&engine->record, next, err) || note(f, next, err);
@@ -413,10 +416,12 @@ int rp_fold(struct rp_engine *engine, struct rp_engine_chain *disk, size_t index
     int failed = f.above ? fold_middle(&f, progress, context, err) : fold_leaf(&f, progress, context, err);
     if (failed)
         rp_context(err, "merge %s into %s", f.child->path, f.parent->path);
+    if (failed && !f.swapped)
+        refreeze_parent(&f);
+    if (failed)
+        note_failures(&f);
     if (failed && f.swapped)
         rp_layer_release(f.child);
-    else if (failed)
-        refreeze_parent(&f);
     // A parent that is the leaf now keeps its exclusive lock.
     for (size_t i = 0; i < locks; i++)
         if (locked[i] != rp_chain_leaf(disk) && (failed || locked[i] != f.child))

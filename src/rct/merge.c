@@ -129,8 +129,7 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
     inherit_back(child, parent, fits);
     if (rp_rct_write_pages(parent, err))
         return -1;
-    // A session that goes on may change the disk before rp_rct_thaw.
-    parent->header.doubt = !going_on ? RP_RCT_DOUBT_NONE : rp_rct_live_doubt(parent);
+    parent->header.doubt = RP_RCT_DOUBT_NONE;
     parent->live |= going_on;
     return rp_rct_write_header(parent, false, err);
 }
@@ -171,6 +170,16 @@ int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
                  const struct rp_vhdx_session *session, struct rp_error *err)
 {
     return locked(merge_at_rest, child, parent, disk, session, err);
+}
+
+int rp_rct_ready_merge(struct rp_rct *parent, struct rp_error *err)
+{
+    rp_rct_enter(parent);
+    // The session that goes on changes the disk before rp_rct_thaw.
+    parent->header.doubt = rp_rct_live_doubt(parent);
+    int failed = rp_rct_write_header(parent, false, err);
+    rp_rct_leave(parent);
+    return failed;
 }
 
 void rp_rct_finish_merge(struct rp_rct *child, struct rp_rct *parent)

@@ -129,6 +129,9 @@ int rp_rct_close(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_e
 void rp_rct_abandon(struct rp_rct *rct); // frees, writes nothing: what a crash would leave. NULL is fine
 RP_DEFINE_CLEANUP(struct rp_rct, rp_rct_abandon)
 
+// Whether a write or sync of the array failed for good: nobody knows what the file holds.
+bool rp_rct_failed(struct rp_rct *rct, struct rp_error *why);
+
 uint32_t rp_rct_unit_size(const struct rp_rct *rct); // 64 KiB; larger above 8 TiB
 uint32_t rp_rct_unit_size_for(uint64_t virtual_size);
 struct rp_guid rp_rct_tracking_guid(const struct rp_rct *rct);
@@ -156,10 +159,12 @@ int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err)
 int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                  const struct rp_vhdx_session *session, struct rp_error *err);
 // The same for a live child, with a pause that waits for nothing. Before it, durably, while the guest writes to the child: the
-// maximum as it is now, and the parent becomes the live tracker of a session to come, to be shared when its disk is opened. The
-// child does not grow from here on.
+// maximum as it is now, and the parent becomes the live tracker of a session to come, to be shared when its disk is opened: until
+// rp_rct_ready_merge a kill or a power cut leaves it exact, shared or not. The child does not grow from here on.
 int rp_rct_prepare_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                          const struct rp_vhdx_session *session, struct rp_error *err);
+// Then, durable at return: marks in the parent may come that the file does not have.
+int rp_rct_ready_merge(struct rp_rct *parent, struct rp_error *err);
 // In the pause, in memory only: what was marked since; the parent's disk has all of the child, if not durably. From here on the
 // parent is marked. Then, when that is durable, rp_rct_merged and rp_rct_thaw.
 void rp_rct_finish_merge(struct rp_rct *child, struct rp_rct *parent);

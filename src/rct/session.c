@@ -115,6 +115,16 @@ int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const stru
     return failed;
 }
 
+bool rp_rct_failed(struct rp_rct *rct, struct rp_error *why)
+{
+    rp_rct_enter(rct);
+    bool failed = rct->failed;
+    rp_rct_leave(rct);
+    if (failed)
+        rp_fail(why, RP_ERR_IO, "%s: a write or sync failed", rct->path);
+    return failed;
+}
+
 void rp_rct_merged(struct rp_rct *rct)
 {
     rp_rct_enter(rct);

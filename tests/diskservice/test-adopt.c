@@ -127,6 +127,40 @@ static void a_takeover_of_unflushed_writes_stopped_at_any_call(void **state)
     assert_true(stop > 20);
 }
 
+static void ask(struct scene *s, struct rp_ranges *changed)
+{
+    RP_AUTO_FREE char *leaf = vm_leaf(s->engine, 0);
+    struct rp_error err = {0};
+    if (rp_engine_changes(s->engine, leaf, &s->id, 0, SIZE, changed, &err))
+        fail_msg("%s", err.text);
+}
+
+static void a_kill_anywhere_in_a_merge_leaves_ids_exact(void **state)
+{
+    (void)state;
+    uint64_t seed = test_seed();
+    bool stopped = true;
+    unsigned long stop = 1;
+    for (; stopped; stop++) {
+        RP_CLEANUP(rp_ranges_clear) struct rp_ranges before = {0}, after = {0};
+        struct scene s;
+        start(&s, seed += 2);
+        ask(&s, &before);
+        crashfs_arm(s.fs, stop);
+        vm_merge(s.engine, s.leaf, NULL);
+        stopped = crashfs_stopped(s.fs);
+        kill_engine(&s, false);
+        s.engine = vm_open_shared(s.fs, VM_DIRECTORY, s.shm);
+        ask(&s, &after);
+        if (after.count != before.count || memcmp(after.items, before.items, before.count * sizeof *before.items))
+            fail_msg("killed at call %lu: %llu bytes changed, not %llu", stop, (unsigned long long)rp_ranges_total(&after),
+                     (unsigned long long)rp_ranges_total(&before));
+        check(&s, false);
+        end(&s);
+    }
+    assert_true(stop > 50);
+}
+
 // ---- a kill after the guest was switched to another leaf. The linker leads these calls of the engine here.
 
 static struct scene *guest; // it writes and flushes before every pause, and writes after a switch
@@ -236,6 +270,7 @@ int main(void)
     rp_log_set_level(RP_LOG_INFO);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_takeover_of_unflushed_writes_stopped_at_any_call),
+        cmocka_unit_test(a_kill_anywhere_in_a_merge_leaves_ids_exact),
         cmocka_unit_test(a_takeover_of_a_merge_that_had_switched_stopped_at_any_call),
         cmocka_unit_test(a_takeover_of_a_checkpoint_that_had_switched_stopped_at_any_call),
     };

@@ -22,6 +22,8 @@ struct crashfs {
     atomic_bool full;
     const char *refused; // part of a path
     bool refuse_syncs;
+    const char *lost;
+    unsigned pass; // so many syncs of it
     unsigned flush_us;
     bool stopped;
     struct pending *pending;
@@ -111,6 +113,15 @@ static int crash_pwrite(struct rp_store *store, const void *data, size_t size, u
     return now == GO ? failed : dead(err);
 }
 
+static bool loses(struct crash_store *s)
+{
+    pthread_mutex_lock(&s->fs->lock);
+    bool its = s->fs->lost && !strcmp(s->path, s->fs->lost), yes = its && !s->fs->pass;
+    s->fs->pass -= its && !yes;
+    pthread_mutex_unlock(&s->fs->lock);
+    return yes;
+}
+
 static int crash_flush(struct rp_store *store, struct rp_error *err)
 {
     struct crash_store *s = store_of(store);
@@ -118,6 +129,8 @@ static int crash_flush(struct rp_store *store, struct rp_error *err)
         usleep(s->fs->flush_us);
     if (refused(s, true))
         return rp_fail(err, RP_ERR_NO_SPACE, "%s: sync: no space", s->path);
+    if (loses(s))
+        return rp_fail(err, RP_ERR_IO, "%s: sync: the disk is broken", s->path);
     pthread_mutex_lock(&s->fs->lock);
     enum step now = step(s->fs);
     int failed = 0;
@@ -287,6 +300,15 @@ void crashfs_refuse(struct rp_fs *base, const char *part, bool syncs)
     pthread_mutex_lock(&fs->lock);
     fs->refused = part;
     fs->refuse_syncs = syncs;
+    pthread_mutex_unlock(&fs->lock);
+}
+
+void crashfs_lose(struct rp_fs *base, const char *path, unsigned pass)
+{
+    struct crashfs *fs = fs_of(base);
+    pthread_mutex_lock(&fs->lock);
+    fs->lost = path;
+    fs->pass = pass;
     pthread_mutex_unlock(&fs->lock);
 }
 

@@ -387,6 +387,7 @@ static void without_memory_in_the_pause_of_a_merge_a_kill_makes_everything_count
     assert_int_equal(rp_rct_prepare_merge(child, disk.rct, &disk.facts, &session, &err), 0);
     struct rp_shm *shm = rp_shm_create(folder, "shm", rp_rct_shm_size(), &err);
     assert_int_equal(rp_rct_share(disk.rct, shm, &err), 0);
+    assert_int_equal(rp_rct_ready_merge(disk.rct, &err), 0);
     assert_int_equal(rp_rct_cover(child, (uint64_t)(UNITS - 1) * UNIT, 512, &err), 0);
     rp_rct_mark(child, (uint64_t)(UNITS - 1) * UNIT, 512);
     no_memory = true;

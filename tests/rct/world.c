@@ -73,6 +73,7 @@ static int open_all(struct world *w, enum rp_rct_verdict expected)
             }
             if (!layer->rct)
                 return stopped(w, &err);
+            memset(&layer->regions, 0, sizeof layer->regions);
             continue;
         }
         layer->rct = rp_rct_open_write(w->fs, layer->path, &layer->disk, &session, &verdict, &err);
@@ -159,6 +160,7 @@ void world_mark(struct world *w, uint64_t offset, uint64_t length)
 {
     note_write(w, &w->layers[0].regions, offset, length);
     rp_rct_mark(w->layers[0].rct, offset, length);
+    note_write(w, &w->layers[0].regions, offset, length); // perhaps in the generation of a flush that began meanwhile
     mark_truth(w, offset, length);
 }
 
@@ -257,15 +259,18 @@ static int merge_live(struct world *w)
     struct rp_error err = {0};
     struct layer *child = &w->layers[0], *parent = &w->layers[1];
     struct rp_vhdx_session session = fake_session();
-    pthread_mutex_lock(&w->records);
-    for (size_t r = 0; r < WORLD_REGIONS; r++)
-        parent->regions.set[r] = parent->regions.written[r] = child->regions.written[r] || child->regions.before[r];
-    pthread_mutex_unlock(&w->records);
     if (rp_rct_prepare_merge(child->rct, parent->rct, &parent->disk, &session, &err))
         return stopped(w, &err);
     share(w, parent);
     fake_disk_written(&parent->disk, &session);
     parent->disk.virtual_size = child->disk.virtual_size;
+    // From here on regions count, first those that the child wrote lately: also while it was prepared.
+    pthread_mutex_lock(&w->records);
+    for (size_t r = 0; r < WORLD_REGIONS; r++)
+        parent->regions.set[r] = parent->regions.written[r] = child->regions.written[r] || child->regions.before[r];
+    pthread_mutex_unlock(&w->records);
+    if (rp_rct_ready_merge(parent->rct, &err))
+        return stopped(w, &err);
     if (world_write_some(w, &w->seed, 2))
         return -1;
 
