@@ -36,6 +36,7 @@ struct rp_store *rp_fs_open(struct rp_fs *fs, const char *path, unsigned flags, 
 // Replaces `to`. Durable after rp_fs_sync_parent(to).
 int rp_fs_rename(struct rp_fs *fs, const char *from, const char *to, struct rp_error *err);
 int rp_fs_unlink(struct rp_fs *fs, const char *path, struct rp_error *err);
+int rp_fs_unlink_if_there(struct rp_fs *fs, const char *path, struct rp_error *err);
 int rp_fs_exists(struct rp_fs *fs, const char *path, bool *exists, struct rp_error *err);
 // Makes the names in the directory that holds `path` durable.
 int rp_fs_sync_parent(struct rp_fs *fs, const char *path, struct rp_error *err);

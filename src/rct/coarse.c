@@ -147,8 +147,7 @@ static int create_file(struct rp_rct_coarse *c, const struct rp_rct_generation *
                        struct rp_error *err)
 {
     RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", c->path);
-    bool stale;
-    if (rp_fs_exists(c->fs, temporary, &stale, err) || (stale && rp_fs_unlink(c->fs, temporary, err)))
+    if (rp_fs_unlink_if_there(c->fs, temporary, err))
         return -1;
     size_t size = (size_t)rp_mrt_file_size(c->header.sectors);
     RP_AUTO_FREE uint8_t *image = rp_xcalloc(1, size);
@@ -184,6 +183,10 @@ static int create_file(struct rp_rct_coarse *c, const struct rp_rct_generation *
 // The old bitmap's sectors have another name: they are empty from the moment that the header has the new one.
 static int reuse_file(struct rp_rct_coarse *c, const rp_rct_bits *presets, struct rp_error *err)
 {
+    // A power cut may have made the new name of a file durable and not the end of the old one.
+    RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", c->path);
+    if (rp_fs_unlink_if_there(c->fs, temporary, err))
+        return -1;
     for (uint32_t i = 0; i < c->header.sectors; i++) {
         uint64_t words[RP_MRT_SECTOR_WORDS];
         snapshot_sector(presets, i, words);
@@ -516,11 +519,9 @@ int rp_rct_coarse_remove(struct rp_rct_coarse *c, struct rp_error *err)
 {
     RP_AUTO_FREE char *unfinished = rp_xasprintf("%s.new", c->path);
     struct rp_mrt_header header;
-    bool ours = false, exists;
+    bool ours = false;
     if (look(c, &header, &ours, err))
         return -1;
     close_store(c);
-    if ((ours && rp_fs_unlink(c->fs, c->path, err)) || rp_fs_exists(c->fs, unfinished, &exists, err))
-        return -1;
-    return exists ? rp_fs_unlink(c->fs, unfinished, err) : 0;
+    return (ours && rp_fs_unlink(c->fs, c->path, err)) || rp_fs_unlink_if_there(c->fs, unfinished, err) ? -1 : 0;
 }

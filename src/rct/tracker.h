@@ -90,6 +90,9 @@ int rp_rct_settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_
 // A page with everything that memory and file know; NULL when nobody ever touched it.
 int rp_rct_load_page(struct rp_rct *rct, uint64_t index, struct rp_rct_page **page, struct rp_error *err);
 bool rp_rct_has_page(const struct rp_rct *rct, uint64_t index); // in the file
+// Before the first change to a file that somebody else may have left: what its process wrote last, and was killed, is made
+// durable, because the next slot goes over the one before it; and the unfinished file beside it goes, when a power cut left both.
+int rp_rct_take_file(struct rp_rct *rct, struct rp_error *err);
 // Makes a tracker that was opened to ask, or frozen, one that can be written, under the exclusive lock.
 int rp_rct_make_writable(struct rp_rct *rct, struct rp_error *err);
 struct rp_guid rp_rct_stem(const struct rp_rct *rct);

@@ -432,6 +432,27 @@ static void nothing_of_ours_stays_when_a_disk_is_deleted(void **state)
     assert_int_equal(rp_rct_remove(fs, "d", NULL), 0);
 }
 
+// A power cut may make the new name of a file durable and not the end of the old one.
+static void an_unfinished_file_beside_a_good_one_is_deleted(void **state)
+{
+    (void)state;
+    struct disk d = new_disk("d");
+    static const char *const names[] = {"d.rct.new", "d.mrt.new"};
+    open_disk(&d);
+    struct rp_rct_id id = seal_disk(&d);
+    close_disk(&d);
+    for (int i = 0; i < 2; i++)
+        write_file(names[i], "half", 4);
+    assert_int_equal(open_disk(&d), RP_RCT_CLEAN);
+    for (int i = 0; i < 2; i++) {
+        bool exists;
+        assert_int_equal(rp_fs_exists(fs, names[i], &exists, NULL), 0);
+        assert_false(exists);
+    }
+    assert_int_equal(changed(d.rct, &id), 0);
+    close_disk(&d);
+}
+
 // A writer has asked in the old generation, and is late with his mark. The flush may not let go of his region before.
 struct flusher {
     struct disk *disk;
@@ -601,6 +622,7 @@ int main(void)
         TEST(a_lost_tracking_header_is_noticed),
         TEST(a_disk_put_back_from_a_copy_is_noticed),
         TEST(nothing_of_ours_stays_when_a_disk_is_deleted),
+        TEST(an_unfinished_file_beside_a_good_one_is_deleted),
         TEST(a_flush_waits_for_writers_who_asked_before_it),
         TEST(covers_from_many_threads_share_their_syncs),
         TEST(nobody_waits_for_ever_when_generations_begin_meanwhile),
