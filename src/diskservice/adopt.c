@@ -205,14 +205,6 @@ static int settle_files(struct rp_engine *engine, const char *path, struct rp_er
     return 0;
 }
 
-static bool is_scratch(const struct rp_record *record, const char *path)
-{
-    for (size_t i = 0; i < record->scratch_count; i++)
-        if (!strcmp(record->scratch[i], path))
-            return true;
-    return false;
-}
-
 // A switch that the guest saw: the files below its new leaves, which are frozen then, are ended like any other, and the record
 // that names the new leaves is written. After a merge, in which the leaf was given up, the new one holds all that the old one
 // did, and that must be durable before.
@@ -223,7 +215,7 @@ static int finish_switch(struct rp_engine *engine, struct rp_record *next, struc
         bool whole;
         if (i < next->count && !strcmp(path, next->disks[i].leaf_path))
             continue;
-        bool merged = i < next->count && is_scratch(next, path);
+        bool merged = i < next->count && rp_record_has_scratch(next, path);
         const char *needed = merged ? next->disks[i].leaf_path : path;
         if (adopt_file(engine, needed, &whole, err) || (whole && settle_files(engine, needed, err)))
             return -1;

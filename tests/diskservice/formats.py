@@ -38,11 +38,12 @@ def read(path, at=0, size=-1):
 class Record:
     def __init__(self, slot):
         size = u32(slot, 12)
-        assert slot[:8] == b'RPCHAIN\0' and 80 <= size <= len(slot), 'no chain record'
+        assert slot[:8] == b'RPCHAIN\0' and 84 <= size <= len(slot), 'no chain record'
         slot = slot[:size]
-        assert u32(slot, 8) == crc32c(slot, 8) and u32(slot, 40) == 2, 'a damaged chain record'
+        assert u32(slot, 8) == crc32c(slot, 8) and u32(slot, 40) == 3, 'a damaged chain record'
         self.generation, self.vm, self.operation = u64(slot, 16), guid(slot, 24), guid(slot, 56)
-        self.slot, self.at = slot, 80
+        self.slot, self.at = slot, 84
+        assert u32(slot, 80) == crc32c(slot[12:80]), 'a damaged header'
         disks, frozen, scratch = struct.unpack_from('<3I', slot, 44)
         self.disks = [(self.number(), self.guid(), self.path()) for _ in range(disks)]
         self.frozen = [(self.guid(), self.path(), self.path(), self.bytes(1)[0], self.guid(), self.number()) for _ in range(frozen)]
