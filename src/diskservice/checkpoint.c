@@ -103,8 +103,9 @@ struct fresh {
 };
 
 // What the record says of it: the checkpoint's result, or that the fresh leaf is to be merged down as well.
-static int note(const struct fresh *f, struct rp_record *record, struct rp_error *err)
+static int note(const void *context, struct rp_record *record, struct rp_error *err)
 {
+    const struct fresh *f = context;
     struct rp_engine_checkpoint made = {.pause_ns = f->pause_ns};
     if (f->operation)
         made.operation = *f->operation;
@@ -133,43 +134,34 @@ static int note(const struct fresh *f, struct rp_record *record, struct rp_error
 // Puts down what the record will say, for the engine that would have to finish this one's switch.
 static int prepare_announcement(struct fresh *f, struct rp_error *err)
 {
-    RP_AUTO_FREE struct rp_record *next = rp_xcalloc(1, sizeof *next);
     bool shared = true;
     for (size_t i = 0; i < f->count; i++) {
         shared &= f->frozen[i]->disk_shared && f->children[i]->disk_shared;
         if (f->frozen[i]->rct)
             f->ids[i] = (struct rp_rct_id){rp_rct_tracking_guid(f->frozen[i]->rct), rp_rct_epoch(f->frozen[i]->rct)};
     }
-    if (!shared)
-        return 0;
-    int failed = rp_record_copy(&f->engine->record, next, err) || note(f, next, err);
-    next->generation++;
-    if (!failed)
-        rp_switch_prepare(f->engine, next);
-    rp_record_clear(next);
-    return failed ? -1 : 0;
+    return shared ? rp_switch_prepare(f->engine, note, f, err) : 0;
 }
 
-// As for a flush of the guest: a sync that failed is not forgotten when the process is killed before the next one.
-static int write_disk(struct rp_engine *engine, struct rp_layer *layer, struct rp_error *err)
-{
-    struct rp_error why = {0};
-    int failed = rp_vhdx_flush(layer->vhdx, &why);
-    rp_engine_sync_failed(engine, &why);
-    return failed ? rp_fail(err, why.code, "%s", why.text) : 0;
-}
-
-// Room that its array needs is taken now, when there is a way back.
 static int write_tracking(struct rp_engine *engine, struct rp_layer *layer, struct rp_error *err)
 {
     if (!layer->rct)
         return 0;
     pthread_mutex_lock(&engine->flushing); // the background does the same
-    struct rp_error why = {0};
-    int failed = rp_rct_flush(layer->rct, engine->gate, &why);
+    int failed = rp_rct_flush(layer->rct, engine->gate, err);
     pthread_mutex_unlock(&engine->flushing);
+    return failed;
+}
+
+// Room that the tracker's array needs is taken now, when there is a way back. As for a flush of the guest, a sync that failed
+// is not forgotten when the process is killed before the next one.
+static int write_out(struct rp_engine *engine, struct rp_layer *layer, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    if (!rp_vhdx_flush(layer->vhdx, &why) && !write_tracking(engine, layer, &why))
+        return 0;
     rp_engine_sync_failed(engine, &why);
-    return failed ? rp_fail(err, why.code, "%s", why.text) : 0;
+    return rp_fail(err, why.code, "%s", why.text);
 }
 
 // Everything that takes time. On failure nothing of it stays.
@@ -191,7 +183,7 @@ static int prepare(struct fresh *f, struct rp_error *err)
     }
     // Written out now, while nobody waits for it: then there is little left to write between the pause and the record.
     for (size_t i = 0; i < f->count && !failed; i++)
-        failed = write_disk(engine, f->frozen[i], err) || write_tracking(engine, f->frozen[i], err);
+        failed = write_out(engine, f->frozen[i], err);
     failed = failed || prepare_announcement(f, err);
     while (failed && made)
         made--, discard_child(engine, f->children[made], f->paths[made]);

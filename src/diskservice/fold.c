@@ -218,8 +218,9 @@ static int flush_parent(struct fold *f, struct rp_error *err)
 }
 
 // Step 5, as the record will say it.
-static int note(const struct fold *f, struct rp_record *record, struct rp_error *err)
+static int note(const void *context, struct rp_record *record, struct rp_error *err)
 {
+    const struct fold *f = context;
     struct rp_record_disk *entry = &record->disks[f->disk - f->engine->disks];
     if (rp_record_add_scratch(record, f->child->path, err))
         return -1;
@@ -288,13 +289,7 @@ static int prepare_leaf(struct fold *f, struct rp_error *err)
         return -1;
     if (flush_parent(f, err) || rp_vhdx_flush(f->child->vhdx, err) || rp_engine_prune_record(engine, err))
         return -1;
-    RP_AUTO_FREE struct rp_record *next = rp_xcalloc(1, sizeof *next);
-    failed = rp_record_copy(&engine->record, next, err) || note(f, next, err);
-    next->generation++;
-    if (!failed && f->parent->disk_shared)
-        rp_switch_prepare(engine, next);
-    rp_record_clear(next);
-    return failed ? -1 : 0;
+    return f->parent->disk_shared ? rp_switch_prepare(engine, note, f, err) : 0;
 }
 
 // The pause: from page cache to page cache, and what is marked in memory. From here on the guest writes to the parent, which no

@@ -134,27 +134,12 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
     return rp_rct_write_header(parent, false, err);
 }
 
-static int merge_at_rest(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                         const struct rp_vhdx_session *session, struct rp_error *err)
-{
-    return merge(child, parent, disk, session, false, err);
-}
-
-static int merge_under_way(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                           const struct rp_vhdx_session *session, struct rp_error *err)
-{
-    return merge(child, parent, disk, session, true, err);
-}
-
-typedef int merge_fn(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                     const struct rp_vhdx_session *session, struct rp_error *err);
-
-static int locked(merge_fn *what, struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                  const struct rp_vhdx_session *session, struct rp_error *err)
+static int merge_locked(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                        const struct rp_vhdx_session *session, bool going_on, struct rp_error *err)
 {
     rp_rct_enter(child);
     rp_rct_enter(parent);
-    int failed = what(child, parent, disk, session, err);
+    int failed = merge(child, parent, disk, session, going_on, err);
     rp_rct_leave(parent);
     rp_rct_leave(child);
     return failed;
@@ -163,13 +148,13 @@ static int locked(merge_fn *what, struct rp_rct *child, struct rp_rct *parent, c
 int rp_rct_prepare_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                          const struct rp_vhdx_session *session, struct rp_error *err)
 {
-    return locked(merge_under_way, child, parent, disk, session, err);
+    return merge_locked(child, parent, disk, session, true, err);
 }
 
 int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                  const struct rp_vhdx_session *session, struct rp_error *err)
 {
-    return locked(merge_at_rest, child, parent, disk, session, err);
+    return merge_locked(child, parent, disk, session, false, err);
 }
 
 int rp_rct_ready_merge(struct rp_rct *parent, struct rp_error *err)

@@ -377,7 +377,7 @@ int rp_packer_flush(struct rp_packer *packer, struct rp_error *err)
     return result;
 }
 
-void rp_packer_stop(struct rp_packer *packer, void (*each)(void *context, const uint8_t id[RP_PACK_ID]), void *context)
+void rp_packer_stop(struct rp_packer *packer, const uint8_t (**ids)[RP_PACK_ID], size_t *count)
 {
     pthread_mutex_lock(&packer->lock);
     if (!packer->error.code)
@@ -385,8 +385,8 @@ void rp_packer_stop(struct rp_packer *packer, void (*each)(void *context, const 
     while (packer->closing)
         pthread_cond_wait(&packer->done, &packer->lock);
     pthread_mutex_unlock(&packer->lock);
-    for (size_t i = 0; i < packer->put_count; i++)
-        each(context, packer->put[i]);
+    *ids = (const uint8_t (*)[RP_PACK_ID])packer->put;
+    *count = packer->put_count;
 }
 
 void rp_packer_stats(struct rp_packer *packer, struct rp_repo_stats *stats)

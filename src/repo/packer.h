@@ -16,8 +16,8 @@ int rp_packer_put(struct rp_packer *packer, struct rp_scratch *scratch, unsigned
 // Everything put before is durable at return.
 int rp_packer_flush(struct rp_packer *packer, struct rp_error *err);
 // Gives up: every later call fails, nothing more is written.
-// Calls `each` for every pack that this packer put or tried to put.
-void rp_packer_stop(struct rp_packer *packer, void (*each)(void *context, const uint8_t id[RP_PACK_ID]), void *context);
+// `*ids`, the packer's own: the `*count` packs that it put or tried to put.
+void rp_packer_stop(struct rp_packer *packer, const uint8_t (**ids)[RP_PACK_ID], size_t *count);
 void rp_packer_stats(struct rp_packer *packer, struct rp_repo_stats *stats);
 // Calls `each` for every pack that what was put relies on, written here or before. Non-zero stops and is returned.
 int rp_packer_used(struct rp_packer *packer, int (*each)(void *context, uint32_t number), void *context);

@@ -172,28 +172,14 @@ int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, stru
     return 0;
 }
 
-struct ids {
-    uint8_t (*items)[RP_PACK_ID];
-    size_t count;
-};
-
-static void collect_id(void *context, const uint8_t id[RP_PACK_ID])
-{
-    struct ids *ids = context;
-    ids->items = rp_xrealloc(ids->items, (ids->count + 1) * sizeof *ids->items);
-    memcpy(ids->items[ids->count++], id, RP_PACK_ID);
-}
-
 size_t rp_repo_session_discard(struct rp_repo_session *session)
 {
-    struct ids ids = {0};
+    const uint8_t (*ids)[RP_PACK_ID];
+    size_t count;
     if (session->committing)
         return 0;
-    rp_packer_stop(session->packer, collect_id, &ids);
-    size_t removed = rp_discard_packs(session->repo, session->folder, &session->before,
-                                      (const uint8_t (*)[RP_PACK_ID])ids.items, ids.count);
-    free(ids.items);
-    return removed;
+    rp_packer_stop(session->packer, &ids, &count);
+    return rp_discard_packs(session->repo, session->folder, &session->before, ids, count);
 }
 
 void rp_repo_session_end(struct rp_repo_session *session)
