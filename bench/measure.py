@@ -30,24 +30,28 @@ def cpu_of(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def anonymous_of(pid):
+def memory_of(pid):
+    """Its anonymous memory, and the files on tmpfs that it has mapped and touched."""
     try:
         with open(f'/proc/{pid}/status') as file:
-            return next((int(line.split()[1]) << 10 for line in file if line.startswith('RssAnon:')), 0)
+            sizes = dict(line.split(':', 1) for line in file if line.startswith('Rss'))
+        return tuple(int(sizes.get(name, '0').split()[0]) << 10 for name in ('RssAnon', 'RssShmem'))
     except OSError: # it has ended
-        return 0
+        return 0, 0
 
 
 class Watch(threading.Thread):
-    """Looks every few milliseconds how much anonymous memory a process has: the kernel keeps no peak of that."""
+    """Looks every few milliseconds how much anonymous memory a process has, and how much with its shared memory: the
+    kernel keeps no peak of that."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
-        self.pid, self.peak, self.over = pid, 0, threading.Event()
+        self.pid, self.peak, self.peak_with_shared, self.over = pid, 0, 0, threading.Event()
 
     def run(self):
         while not self.over.wait(0.003):
-            self.peak = max(self.peak, anonymous_of(self.pid))
+            anonymous, shared = memory_of(self.pid)
+            self.peak, self.peak_with_shared = max(self.peak, anonymous), max(self.peak_with_shared, anonymous + shared)
 
     def stop(self):
         self.over.set()

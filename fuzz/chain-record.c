@@ -1,4 +1,4 @@
-// A hostile chain record: one slot. The first byte tells (1) to make its checksum and length right, so that what lies
+// A hostile chain record: one slot. The first byte tells (1) to make its checksums and length right, so that what lies
 // behind them is reached. What is understood must survive being written again.
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (repair && size >= 16) {
         memcpy(slot, "RPCHAIN", 8);
         rp_put_le32(slot + 12, (uint32_t)size);
+        if (size >= 84)
+            rp_put_le32(slot + 80, rp_crc32c(0, slot + 12, 68));
         rp_put_le32(slot + 8, rp_crc32c_skip(slot, size, 8));
     }
     RP_AUTO_FREE struct rp_record *record = rp_xcalloc(1, sizeof *record);

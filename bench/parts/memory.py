@@ -53,7 +53,8 @@ def huge_disk(bench, place):
     place.remove('memory-repository', 'memory-restored')
     service = peaks.pop('disk service')
     bench.table.note('10 million blocks: tests/repo/test-large.c.')
-    add(bench, f'disk service, sparse disk of {TIB} TiB', service)
+    add(bench, f'disk service, sparse disk of {TIB} TiB', service,
+        f'{watch.peak_with_shared / (1 << 20):.0f} MiB with its shared memory on tmpfs')
     most = max(peaks, key=peaks.get)
     add(bench, f'the greediest command, sparse disk of {TIB} TiB', peaks[most],
         f'{most}; ' + others(peaks, most))

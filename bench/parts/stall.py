@@ -21,7 +21,7 @@ def measure(bench):
 
 def control(socket_path, request, **arguments):
     """One request to the disk service (docs/formats/control.md)."""
-    line = dict(refpoint=1, operation=str(uuid.uuid4()), request=request, **arguments)
+    line = dict(refpoint=2, operation=str(uuid.uuid4()), request=request, **arguments)
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(120)
         client.connect(socket_path)

@@ -26,6 +26,7 @@ struct job {
     char tag[RP_TAG_TEXT];
     struct rp_repo_lock *lock;
     struct rp_repo_session *session;
+    bool full;    // the repository is
     bool on_host; // from now on there may be something of ours on the host
     struct rp_points points;
     struct rp_reference_points references;
@@ -237,6 +238,7 @@ static int explain_full(struct job *job, struct rp_error *err)
     char a[RP_SIZE_TEXT], b[RP_SIZE_TEXT];
     if (!err || err->code != RP_ERR_NO_SPACE)
         return -1;
+    job->full = true;
     if (rp_repo_room(job->repo, &room, NULL))
         return rp_context(err, "the repository %s is full", rp_repo_location(job->repo));
     return rp_context(err, "the repository %s is full: %s are free, %s were still to be stored", rp_repo_location(job->repo),
@@ -256,7 +258,8 @@ static int read_disks(struct job *job, struct rp_error *err)
         .part_count = job->plan.count,
         .threads = job->options->threads,
         .rate = job->options->rate,
-        .move = rp_backup_disk_move,
+        .read = rp_backup_disk_read,
+        .store = rp_backup_disk_store,
         .progress = job->options->progress,
         .context = job->options->progress_context,
     };
@@ -342,6 +345,9 @@ static void undo(struct job *job)
     // Files first: a host does not merge what is still open.
     for (size_t i = 0; job->disks && i < job->plan.count; i++)
         rp_backup_disk_clear(&job->disks[i]);
+    // Otherwise what was stored is a start for the next try; it will not be for one that finds no room again.
+    if (job->full)
+        rp_repo_session_discard(job->session);
     if (!job->on_host)
         return;
     struct rp_error err = {0};

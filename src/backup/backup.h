@@ -1,8 +1,8 @@
 // Backup of one VM: full, or what changed since the newest restore point whose reference point the host still has.
 //
-// Order (docs/architecture.md): lock → own leftovers away → base → session → checkpoint → read and store → packs durable →
-// reference point → restore point → older reference points away → merge. Before the restore point is written, a failure
-// removes what this job made on the host; after it, nothing can undo the backup.
+// Order (docs/architecture.md): lock → own leftovers away → base → session → checkpoint → read and store → packs
+// durable → reference point → restore point → older reference points away → merge. Before the restore point is written,
+// a failure removes what this job made on the host; after it, nothing can undo the backup.
 #ifndef RP_BACKUP_BACKUP_H
 #define RP_BACKUP_BACKUP_H
 
@@ -23,10 +23,12 @@ struct rp_backup_options {
     void *progress_context;
     int (*stop)(void *context);
     void (*remark)(void *context, const char *text);
-    void (*merging)(void *context, const struct rp_vm *vm); // how the host's merge is getting on, while it is waited for
+    // How the host's merge is getting on, while it is waited for.
+    void (*merging)(void *context, const struct rp_vm *vm);
     void *context;
     // How the disks are read; NULL: rp_reader_virtual_disk.
-    struct rp_reader *(*open_reader)(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_error *err);
+    struct rp_reader *(*open_reader)(struct rp_host_connection *host, const struct rp_vm_disk *disk,
+                                     struct rp_error *err);
 };
 
 struct rp_backup_result {
@@ -37,7 +39,8 @@ struct rp_backup_result {
 };
 
 // `vm`: as rp_host_ops.find_vm gave it. RP_ERR_BUSY: another backup of this VM into this repository is running.
-// RP_ERR_NO_SPACE: the repository is full, or so nearly that this was not begun; the message says where and how much is missing.
+// RP_ERR_NO_SPACE: the repository is full, or so nearly that this was not begun;
+// the message says where and how much is missing.
 int rp_backup_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_vm *vm,
                   const struct rp_backup_options *options, struct rp_backup_result *result, struct rp_error *err);
 void rp_backup_result_clear(struct rp_backup_result *result);

@@ -14,7 +14,8 @@ struct rp_diff {
     size_t count;
 };
 // Borrows both points.
-int rp_diff_points(struct rp_repo *repo, const struct rp_point *from, const struct rp_point *to, struct rp_diff *diff, struct rp_error *err);
+int rp_diff_points(struct rp_repo *repo, const struct rp_point *from, const struct rp_point *to, struct rp_diff *diff,
+                   struct rp_error *err);
 void rp_diff_clear(struct rp_diff *diff);
 
 #endif

@@ -125,12 +125,18 @@ int rp_backup_disk_open(struct rp_backup_disk *disk, struct rp_reader *reader, s
     return 0;
 }
 
-int rp_backup_disk_move(void *context, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err)
+int rp_backup_disk_read(void *context, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err)
+{
+    struct rp_backup_disk *disk = context;
+    if (disk->reader->ops->read(disk->reader, buffer, length, offset, err))
+        return rp_context(err, "read disk %u", disk->plan->disk->number);
+    return 0;
+}
+
+int rp_backup_disk_store(void *context, uint64_t offset, uint32_t length, const void *buffer, struct rp_error *err)
 {
     struct rp_backup_disk *disk = context;
     struct rp_reader *reader = disk->reader;
-    if (reader->ops->read(reader, buffer, length, offset, err))
-        return rp_context(err, "read disk %u", disk->plan->disk->number);
     if (rp_disk_writer_put(disk->writer, offset, buffer, length, err))
         return rp_context(err, "store disk %u", disk->plan->disk->number);
     atomic_fetch_add(&disk->read, length);

@@ -21,8 +21,9 @@ struct rp_backup_disk {
 
 // Opens the frozen file (takes `reader` over when the caller has one already) and finds out what to read.
 int rp_backup_disk_open(struct rp_backup_disk *disk, struct rp_reader *reader, struct rp_repo_session *session, struct rp_error *err);
-// Reads and stores one piece of `data`; the form that rp_transfer takes.
-int rp_backup_disk_move(void *disk, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err);
+// Reads, and stores, one piece of `data`; the form that rp_transfer takes.
+int rp_backup_disk_read(void *disk, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err);
+int rp_backup_disk_store(void *disk, uint64_t offset, uint32_t length, const void *buffer, struct rp_error *err);
 // Closes the reader, so that the host may merge.
 void rp_backup_disk_close_reader(struct rp_backup_disk *disk);
 // Makes the tree. After all pieces were moved.

@@ -16,8 +16,8 @@ struct rp_plan_base {
     char reason[RP_PLAN_REASON];                // why there is none
 };
 // Borrows from both lists.
-void rp_plan_choose_base(const struct rp_points *points, const char *vm_id, const struct rp_reference_points *references,
-                         struct rp_plan_base *base);
+void rp_plan_choose_base(const struct rp_points *points, const char *vm_id,
+                         const struct rp_reference_points *references, struct rp_plan_base *base);
 
 struct rp_plan_disk {
     const struct rp_vm_disk *disk;     // borrowed from the settings
@@ -30,7 +30,8 @@ struct rp_plan {
     size_t count;
 };
 // Refuses settings that no host gives (RP_ERR_CORRUPT): two disks of one number, sizes that are not whole sectors.
-int rp_plan_make(const struct rp_vm_settings *settings, const struct rp_plan_base *base, struct rp_plan *plan, struct rp_error *err);
+int rp_plan_make(const struct rp_vm_settings *settings, const struct rp_plan_base *base, struct rp_plan *plan,
+                 struct rp_error *err);
 void rp_plan_clear(struct rp_plan *plan);
 // The disk can only be read in full after all: its changes are not known.
 void rp_plan_disk_full(struct rp_plan_disk *disk, const char *format, ...) __attribute__((format(printf, 2, 3)));

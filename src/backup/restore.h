@@ -24,9 +24,9 @@ struct rp_restore_result {
     size_t count;
 };
 
-// Writes <vm>-disk<number>.vhdx or .raw, under temporary names until every one of them is complete and durable. A file that
-// is there is never overwritten: RP_ERR_EXISTS. On failure nothing is left. RP_ERR_NO_SPACE before the first byte when the
-// folder's file system has too little. A restored VHDX keeps the disk's id and sector sizes.
+// Writes <vm>-disk<number>.vhdx or .raw, under temporary names until every one of them is complete and durable. A file
+// that is there is never overwritten: RP_ERR_EXISTS. On failure nothing is left. RP_ERR_NO_SPACE before the first byte
+// when the folder's file system has too little. A restored VHDX keeps the disk's id and sector sizes.
 int rp_restore_run(struct rp_repo *repo, const struct rp_point *point, const struct rp_restore_options *options,
                    struct rp_restore_result *result, struct rp_error *err);
 // What would be written, without doing it: names and sizes.
@@ -34,8 +34,8 @@ int rp_restore_preview(struct rp_repo *repo, const struct rp_point *point, const
                        struct rp_restore_result *result, struct rp_error *err);
 void rp_restore_result_clear(struct rp_restore_result *result);
 
-// A VM's name as part of a file name: letters, digits, '.', '_' and '-' stay, every other character becomes '_', none is
-// hidden, looks like an option or leads elsewhere. Never empty, at most 100 bytes. Malloc'ed.
+// A VM's name as part of a file name: letters, digits, '.', '_' and '-' stay, every other character becomes '_', none
+// is hidden, looks like an option or leads elsewhere. Never empty, at most 100 bytes. Malloc'ed.
 char *rp_restore_safe_name(const char *vm_name);
 
 #endif

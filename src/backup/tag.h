@@ -15,9 +15,9 @@ const char *rp_tag_format(const struct rp_guid *repository, const struct rp_guid
 // True when `name` (NULL is fine) is the tag of any job of this repository.
 bool rp_tag_is_of(const char *name, const struct rp_guid *repository);
 
-// Destroys what earlier jobs of this repository left on the VM: recovery snapshots with our tag, and reference points with
-// our tag that no restore point in `points` names. The caller holds the VM's lock in the repository, so no job that owns
-// one is alive. `*removed` (may be NULL) counts.
+// Destroys what earlier jobs of this repository left on the VM: recovery snapshots with our tag, and reference points
+// with our tag that no restore point in `points` names. The caller holds the VM's lock in the repository, so no job
+// that owns one is alive. `*removed` (may be NULL) counts.
 int rp_tag_remove_orphans(struct rp_host_connection *host, const char *vm_id, const struct rp_guid *repository,
                           const struct rp_points *points, unsigned *removed, struct rp_error *err);
 // Destroys what one job made, snapshot or reference point, by its tag: also right when the host's answer to creating it

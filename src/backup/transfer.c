@@ -13,6 +13,7 @@
 
 #define TICK_NS 100000000u
 #define MAX_THREADS 16
+#define READ_AHEAD 4u // threads that read while others store: small pieces, each a wait for the disk, come in time then
 #define LEAST_PIECE (64 * RP_KIB) // a block of the repository: pieces start where blocks do
 
 struct run {
@@ -24,7 +25,8 @@ struct run {
     size_t part, range;
     uint64_t in_range;
     uint64_t taken;
-    unsigned working;
+    unsigned working, storing, may_store;
+    pthread_cond_t turn;
     struct rp_error error;
     atomic_bool stop;
     atomic_uint_least64_t done;
@@ -116,6 +118,28 @@ static void fail(struct run *run, const struct rp_error *err)
     pthread_mutex_unlock(&run->lock);
 }
 
+// What storing costs is the processor, and no more threads than asked for are to have that.
+static int store(struct run *run, const struct piece *piece, const void *buffer, struct rp_error *err)
+{
+    pthread_mutex_lock(&run->lock);
+    while (run->storing == run->may_store)
+        pthread_cond_wait(&run->turn, &run->lock);
+    run->storing++;
+    pthread_mutex_unlock(&run->lock);
+    int result = atomic_load(&run->stop) ? 0 : run->transfer->store(piece->disk, piece->offset, (uint32_t)piece->length, buffer, err);
+    pthread_mutex_lock(&run->lock);
+    run->storing--;
+    pthread_cond_signal(&run->turn);
+    pthread_mutex_unlock(&run->lock);
+    return result;
+}
+
+static int move(struct run *run, const struct piece *piece, void *buffer, struct rp_error *err)
+{
+    return run->transfer->read(piece->disk, piece->offset, (uint32_t)piece->length, buffer, err) ||
+           store(run, piece, buffer, err) ? -1 : 0;
+}
+
 static void work(struct run *run, void *buffer)
 {
     struct piece piece;
@@ -123,8 +147,7 @@ static void work(struct run *run, void *buffer)
         wait_for_turn(run, piece.before);
         struct rp_error err = {0};
         const struct rp_transfer *transfer = run->transfer;
-        if (transfer->next ? transfer->run(transfer->jobs, piece.disk, &err)
-                           : transfer->move(piece.disk, piece.offset, (uint32_t)piece.length, buffer, &err)) {
+        if (transfer->next ? transfer->run(transfer->jobs, piece.disk, &err) : move(run, &piece, buffer, &err)) {
             fail(run, &err);
             return;
         }
@@ -161,16 +184,15 @@ static void report(struct run *run)
     fail(run, &err);
 }
 
-static unsigned thread_count(const struct rp_transfer *transfer, uint64_t total)
+static unsigned workers(const struct rp_transfer *transfer)
 {
-    uint64_t pieces = rp_div_up(total, RP_TRANSFER_PIECE / 16);
     unsigned count = transfer->threads;
     if (!count) {
         cpu_set_t set;
         int cpus = sched_getaffinity(0, sizeof set, &set) ? 2 : CPU_COUNT(&set);
         count = cpus < 2 ? 2 : cpus > 4 ? 4 : (unsigned)cpus;
     }
-    return (unsigned)rp_min64(rp_min64(count, MAX_THREADS), pieces);
+    return (unsigned)rp_min64(count, MAX_THREADS);
 }
 
 static void wait_for_threads(struct run *run)
@@ -207,8 +229,11 @@ int rp_transfer_run(const struct rp_transfer *transfer, struct rp_error *err)
     pthread_cond_init(&run.ended, &attributes);
     pthread_condattr_destroy(&attributes);
 
-    pthread_t threads[MAX_THREADS];
-    unsigned count = thread_count(transfer, run.total), started = 0;
+    pthread_cond_init(&run.turn, NULL);
+    pthread_t threads[MAX_THREADS + READ_AHEAD];
+    run.may_store = workers(transfer);
+    uint64_t wanted = run.may_store + (transfer->next ? 0 : READ_AHEAD), pieces = rp_div_up(run.total, RP_TRANSFER_PIECE / 16);
+    unsigned count = (unsigned)rp_min64(wanted, pieces), started = 0;
     report(&run);
     run.working = count;
     for (; started < count; started++) {
@@ -229,6 +254,7 @@ int rp_transfer_run(const struct rp_transfer *transfer, struct rp_error *err)
     if (!run.error.code)
         report(&run);
     pthread_cond_destroy(&run.ended);
+    pthread_cond_destroy(&run.turn);
     pthread_mutex_destroy(&run.lock);
     if (!run.error.code)
         return 0;

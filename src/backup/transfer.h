@@ -13,7 +13,7 @@
 
 struct rp_transfer_part {
     const struct rp_ranges *ranges; // ascending; borrowed. Cut at multiples of 64 KiB from the start of each
-    void *disk;                     // passed to `move`
+    void *disk;                     // passed to `read` and `store`
 };
 struct rp_transfer {
     struct rp_transfer_part *parts;
@@ -24,10 +24,12 @@ struct rp_transfer {
     int (*run)(void *context, void *job, struct rp_error *err);
     void *jobs;        // their context
     uint64_t total;    // bytes of all jobs, for progress
-    unsigned threads;  // 0: one per CPU, 2 to 4
+    unsigned threads;  // that store, or run jobs, at a time; 0: one per CPU, 2 to 4
     uint64_t rate;     // bytes per second in all; 0: no limit
-    // Moves one piece, at most RP_TRANSFER_PIECE long; `buffer` has that size. Called from several threads.
-    int (*move)(void *disk, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err);
+    // Moves one piece, at most RP_TRANSFER_PIECE long; `buffer` has that size. Called from several threads: a few more read
+    // than `threads`, so that those have something to store while the disk is waited for.
+    int (*read)(void *disk, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err);
+    int (*store)(void *disk, uint64_t offset, uint32_t length, const void *buffer, struct rp_error *err);
     // From the calling thread, ten times a second; non-zero cancels. NULL is fine.
     int (*progress)(void *context, uint64_t done, uint64_t total);
     void *context;

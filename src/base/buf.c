@@ -33,7 +33,7 @@ char *rp_xasprintf(const char *format, ...)
 
 void rp_buf_reserve(struct rp_buf *buf, size_t capacity)
 {
-    if (capacity <= buf->capacity)
+    if (capacity <= buf->capacity && buf->data) // arithmetic with a null pointer is undefined, even + 0
         return;
     size_t grown = buf->capacity < 64 ? 64 : buf->capacity;
     while (grown < capacity)

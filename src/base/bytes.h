@@ -1,4 +1,5 @@
-// Explicit reads and writes of integers in byte buffers. Wire and disk structures are decoded with these, never by casts.
+// Explicit reads and writes of integers in byte buffers. Wire and disk
+// structures are decoded with these, never by casts.
 #ifndef RP_BASE_BYTES_H
 #define RP_BASE_BYTES_H
 

@@ -11,8 +11,8 @@ void rp_gate_leave(struct rp_gate *gate, unsigned token);
 // Closes the gate and waits until everybody inside has left. Closers are served one at a time.
 void rp_gate_close(struct rp_gate *gate);
 void rp_gate_open(struct rp_gate *gate);
-// Waits until everybody who is inside now has left, and lets others pass meanwhile: whoever is inside afterwards entered
-// after this call began, and sees everything that the caller stored before it. Not from inside the gate.
+// Waits until everybody who is inside now has left, and lets others pass meanwhile: whoever is inside afterwards
+// entered after this call began, and sees everything that the caller stored before it. Not from inside the gate.
 void rp_gate_wait(struct rp_gate *gate);
 void rp_gate_free(struct rp_gate *gate);
 

@@ -14,7 +14,8 @@ int rp_utf8_decode(const void *data, size_t left, uint32_t *code);
 int rp_utf16_append(struct rp_buf *buf, const char *text, struct rp_error *err);
 // Appends `size` bytes of UTF-16LE as UTF-8; a lone surrogate becomes U+FFFD, an odd last byte is RP_ERR_CORRUPT.
 int rp_utf16_to_utf8(const void *data, size_t size, struct rp_buf *out, struct rp_error *err);
-// Appends at most `limit` bytes of `text` as well-formed UTF-8: each malformed byte becomes '?', no character is cut in two.
+// Appends at most `limit` bytes of `text` as well-formed UTF-8: each
+// malformed byte becomes '?', no character is cut in two.
 void rp_utf8_append_valid(struct rp_buf *buf, const char *text, size_t limit);
 
 #endif

@@ -1,8 +1,8 @@
 // Addresses of restore points: [HOST/]VM[@POINT][:DISK].
 //
 // VM is an exact name or a GUID; names with '/', '@' or ':' are found as a whole first, or given with --vm. Without VM,
-// "@POINT" looks at the points of all VMs. POINT: "latest" (also when absent), "-1" (one before), a date (the newest point
-// up to that moment; a day counts to its end), or the beginning of an id.
+// "@POINT" looks at the points of all VMs. POINT: "latest" (also when absent), "-1" (one before), a date (the newest
+// point up to that moment; a day counts to its end), or the beginning of an id.
 #ifndef RP_CLI_ADDRESS_H
 #define RP_CLI_ADDRESS_H
 
@@ -14,8 +14,8 @@ struct rp_choice {
 };
 
 // `text` may be NULL with --vm: the latest point of that VM. Ambiguous names and ids are RP_ERR_INVALID, listing them.
-int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, const char *text, struct rp_choice *choice,
-                      struct rp_error *err);
+int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, const char *text,
+                      struct rp_choice *choice, struct rp_error *err);
 // The VM alone: `*vm_id` is borrowed from the points.
 int rp_address_choose_vm(const struct rp_points *points, const char *text, const char **vm_id, struct rp_error *err);
 

@@ -95,7 +95,8 @@ bool rp_cli_flag(const struct rp_cli *cli, const char *name);
 const char *rp_cli_value(const struct rp_cli *cli, const char *name);
 const char *rp_cli_value_at(const struct rp_cli *cli, const char *name, size_t index);
 // Options that are numbers or sizes ("64K", "10G"): `*value` is left alone when --name was not given.
-int rp_cli_number(const struct rp_cli *cli, const char *name, uint64_t min, uint64_t max, uint64_t *value, struct rp_error *err);
+int rp_cli_number(const struct rp_cli *cli, const char *name, uint64_t min, uint64_t max, uint64_t *value,
+                  struct rp_error *err);
 int rp_cli_size(const struct rp_cli *cli, const char *name, uint64_t *value, struct rp_error *err);
 void rp_cli_help(void);                                // refpoint --help
 void rp_cli_help_verb(const struct rp_cli_verb *verb); // refpoint VERB --help
@@ -113,11 +114,14 @@ struct rp_repo *rp_cli_open_repo(const struct rp_cli *cli, struct rp_error *err)
 // From --password-file, REFPOINT_PASSWORD_FILE, REFPOINT_PASSWORD, or the terminal (echo off; `twice` to confirm a new
 // one). Never empty, never from the command line. Malloc'ed; wipe with rp_cli_wipe.
 char *rp_cli_passphrase(const struct rp_cli *cli, bool twice, struct rp_error *err);
-// Called first by main: takes REFPOINT_PASSWORD out of the environment, so that no program started from here inherits it.
+// Called first by main: takes REFPOINT_PASSWORD out of the environment, so
+// that no program started from here inherits it.
 void rp_cli_hide_passphrase(void);
 void rp_cli_wipe(char **passphrase); // overwrites and frees; usable with RP_CLEANUP
-// Asks "QUESTION [y/N]" unless --yes; without a terminal and without --yes it is RP_ERR_USAGE. "No" is RP_ERR_CANCELLED.
-int rp_cli_confirm(const struct rp_cli *cli, struct rp_error *err, const char *question, ...) __attribute__((format(printf, 3, 4)));
+// Asks "QUESTION [y/N]" unless --yes; without a terminal and without --yes it is RP_ERR_USAGE.
+// "No" is RP_ERR_CANCELLED.
+int rp_cli_confirm(const struct rp_cli *cli, struct rp_error *err, const char *question, ...)
+    __attribute__((format(printf, 3, 4)));
 
 // ---- signals (signals.c) --------------------------------------------------------------------------------------------
 
@@ -129,8 +133,8 @@ int rp_cli_stop(void *unused); // the same, in the form that rp_host_wait takes
 
 // ---- output (output.c) ----------------------------------------------------------------------------------------------
 
-// Names of VMs, disks and files are hostile: control characters, broken UTF-8 and characters that reorder text are shown
-// as \x1b. The result lives until the program ends. NULL gives "".
+// Names of VMs, disks and files are hostile: control characters, broken UTF-8 and characters that reorder text are
+// shown as \x1b. The result lives until the program ends. NULL gives "".
 const char *rp_cli_safe(const char *text);
 // To standard output. Everything but line feeds goes through rp_cli_safe's rules.
 void rp_cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -165,8 +169,8 @@ void rp_cli_table_drop(struct rp_cli_table *table);  // frees it unprinted
 // otherwise.
 struct rp_cli_progress;
 struct rp_cli_progress *rp_cli_progress_new(const struct rp_cli *cli, const char *title);
-// In the form that rp_convert_*, rp_vhdx_merge, define_system and rp_repo_check take. Cheap to call often; from one thread
-// at a time. Non-zero: asked to stop.
+// In the form that rp_convert_*, rp_vhdx_merge, define_system and rp_repo_check take. Cheap to call often; from one
+// thread at a time. Non-zero: asked to stop.
 int rp_cli_progress_update(void *progress, uint64_t done, uint64_t total);
 void rp_cli_progress_hide(struct rp_cli_progress *progress); // takes the bar off the terminal, before other output
 void rp_cli_progress_end(struct rp_cli_progress *progress); // clears the bar, frees; NULL is fine

@@ -17,13 +17,15 @@ static void print_option(const struct rp_cli_option *option)
     rp_cli_print("  %-*s  %s\n", INDENT, rp_buf_text(&left), option->help);
 }
 
-static void print_options(const char *heading, const struct rp_cli_option *options)
+// `verb` NULL: of no verb in particular.
+static void print_options(const char *heading, const struct rp_cli_option *options, const struct rp_cli_verb *verb)
 {
     if (!options || !options->name)
         return;
     rp_cli_print("\n%s:\n", heading);
     for (; options->name; options++)
-        print_option(options);
+        if (!verb || (verb->flags & RP_CLI_DRY_RUN) || strcmp(options->name, "dry-run"))
+            print_option(options);
 }
 
 static void print_environment(void)
@@ -37,8 +39,8 @@ void rp_cli_help_verb(const struct rp_cli_verb *verb)
                  *verb->arguments ? " " : "", verb->arguments);
     if (verb->details)
         rp_cli_print("\n%s", verb->details);
-    print_options("Options", verb->options);
-    print_options("Global options", rp_cli_global_options);
+    print_options("Options", verb->options, verb);
+    print_options("Global options", rp_cli_global_options, verb);
     rp_cli_print("\nExamples:\n");
     for (const char *line = verb->examples; *line;) {
         size_t length = strcspn(line, "\n");
@@ -61,7 +63,7 @@ void rp_cli_help(void)
         for (const struct rp_cli_verb *verb = group->verbs; verb && verb->name; verb++)
             print_verb(verb);
     }
-    print_options("Global options", rp_cli_global_options);
+    print_options("Global options", rp_cli_global_options, NULL);
     rp_cli_print("\n"
                  "Addresses: [HOST/]VM[@POINT][:DISK]. VM is an exact name or a GUID. POINT is the beginning of an id,\n"
                  "\"latest\", \"-1\" (the one before the latest), or a date (the last point up to it). DISK is a number.\n");

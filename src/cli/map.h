@@ -1,4 +1,5 @@
-// The drawn map of a disk: 64 cells a line, each a stretch of the disk, filled by how much of it is in a list of ranges.
+// The drawn map of a disk: 64 cells a line, each a stretch of the disk,
+// filled by how much of it is in a list of ranges.
 #ifndef RP_CLI_MAP_H
 #define RP_CLI_MAP_H
 

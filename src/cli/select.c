@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "base/clock.h"
+#include "base/num.h"
 
 #define SCHEME "Microsoft:"
 
@@ -51,7 +52,7 @@ int rp_cli_disk_number(const char *text, uint32_t *number, struct rp_error *err)
 
 int rp_cli_wait_merge(const struct rp_cli *cli, struct rp_host_connection *host, const char *vm_id, struct rp_error *err)
 {
-    uint64_t stuck_since = 0;
+    uint64_t stuck_since = 0, most = 0; // a merge that fails is tried again, and shows no problem while it runs
     bool said = false;
     RP_CLEANUP(rp_cli_progress_end_p) struct rp_cli_progress *progress = rp_cli_progress_new(cli, "merge");
     for (;;) {
@@ -69,8 +70,12 @@ int rp_cli_wait_merge(const struct rp_cli *cli, struct rp_host_connection *host,
         if (rp_cli_stopped())
             return rp_fail(err, RP_ERR_CANCELLED, "stopped waiting; the merge goes on");
         uint64_t now = rp_clock_monotonic_ns();
-        stuck_since = !vm.merge_problem ? 0 : stuck_since ? stuck_since : now;
-        if (stuck_since && now - stuck_since > 3000000000u) { // a reader that is about to close its file gets its chance
+        if (vm.merge_done > most)
+            stuck_since = 0;
+        most = rp_max64(most, vm.merge_done);
+        if (vm.merge_problem && !stuck_since)
+            stuck_since = now;
+        if (vm.merge_problem && now - stuck_since > 3000000000u) { // a reader that is about to close its file gets its chance
             rp_cli_progress_hide(progress);
             rp_cli_remark(cli, "the merge is pending, and is tried again later: %s", vm.merge_problem);
             return 1;

@@ -12,8 +12,9 @@ int rp_cli_pick(const char *what, const char *asked, const char *const *ids, con
                 size_t *index, struct rp_error *err);
 // "disk2" or "2".
 int rp_cli_disk_number(const char *text, uint32_t *number, struct rp_error *err);
-// Waits until a VM's merges are over, with a line for a person. Returns 0 done; 1 pending, after a remark (something is in
-// the way); -1 error or asked to stop (the merge goes on).
-int rp_cli_wait_merge(const struct rp_cli *cli, struct rp_host_connection *host, const char *vm_id, struct rp_error *err);
+// Waits until a VM's merges are over, with a line for a person. Returns 0 done; 1 pending, after a remark (something is
+// in the way); -1 error or asked to stop (the merge goes on).
+int rp_cli_wait_merge(const struct rp_cli *cli, struct rp_host_connection *host, const char *vm_id,
+                      struct rp_error *err);
 
 #endif

@@ -190,7 +190,7 @@ static const struct rp_cli_option options[] = {
     {0, "no-space-check", NULL, "begin also when the repository seems to have too little room"},
     {0, "merge-rate", "SIZE", "the host's merges may move so many bytes per second, as 50M"},
     {0, "merge-timeout", "SECONDS", "how long to wait for the host's merges (default 600)"},
-    {0, "threads", "N", "threads that read and store (default: by the machine)"},
+    {0, "threads", "N", "threads that store, a few more read (default: by the machine)"},
     RP_ADDRESS_VM_OPTION,
     {0},
 };

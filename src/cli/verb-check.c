@@ -89,7 +89,6 @@ const struct rp_cli_verb rp_cli_check_verbs[] = {
         .examples = "refpoint check -r /backup/repo\n"
                     "refpoint check --read-data --json\n",
         .options = options,
-        .flags = RP_CLI_READS,
         .run = run,
     },
     {0},

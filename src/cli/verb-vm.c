@@ -260,7 +260,10 @@ const struct rp_cli_verb rp_cli_vm_verbs[] = {
         .name = "vm stop",
         .arguments = "VM",
         .summary = "stop the disk service of a VM",
-        .details = "Everything written is made durable and the disks are closed cleanly.\n",
+        .details = "Everything written is made durable and the disks are closed cleanly. It fails\n"
+                   "when the service ended without that (it was killed, or could not write): the\n"
+                   "VM is off then as well, and what the service left is brought in by the next\n"
+                   "command that opens its disks.\n",
         .examples = "refpoint vm stop web1\n",
         .min_args = 1,
         .max_args = 1,

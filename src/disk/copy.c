@@ -1,5 +1,6 @@
-// Sharing is no work: the caller's thread does it. Bytes go to workers through a short queue; the caller's thread reports
-// what they have done, and while it sleeps in `progress` the queue runs dry.
+// Sharing is no work, and writers of one file in memory only wait for each other: the caller's thread does both. Other
+// bytes go to workers through a short queue; the caller's thread reports what they have done, and while it sleeps in
+// `progress` the queue runs dry.
 #include "disk/copy.h"
 
 #include <limits.h>
@@ -10,8 +11,8 @@
 #include "disk/impl.h"
 
 enum {
-    GRAIN = 64 << 10,    // zeros are looked for in units of this
-    BUFFERED = 256 << 10, // one read and write through the page cache: stays within the processor's cache
+    GRAIN = 64 << 10,     // zeros are looked for in units of this
+    LOOK = 4096,          // most data can be told from zeros by so much of it
     MAX_WORKERS = 4,      // past the page cache: they keep the device busy, and hardly use a processor
     BUFFERED_WORKERS = 2, // one reads while the other has its turn to write
     REPORT = 1 << 20,     // bytes between two calls of `progress`
@@ -21,10 +22,16 @@ struct range {
     uint64_t offset, length;
 };
 
+enum way { // in the order in which they are tried; what the file systems refuse is not tried again
+    SHARE,  // extents
+    WITHIN, // the page cache, by the kernel
+    BYTES,  // are read and written
+};
+
 struct rp_copy {
     struct rp_copy_job job;
     bool direct;          // `to` is written past the page cache
-    bool sharing;         // extents are shared; false for good when the file system said no
+    enum way way;
     pthread_mutex_t turn; // of the one that writes through the page cache
     uint8_t *buffer;      // of the caller's thread
     uint64_t done;        // bytes reported, or about to be
@@ -124,7 +131,9 @@ static int put_loaded(void *context, struct rp_store *store, uint64_t file_offse
                       struct rp_error *err)
 {
     const struct load *l = context;
-    return rp_store_pwrite_direct(store, l->buffer + (offset - l->offset), length, file_offset, err);
+    const uint8_t *data = l->buffer + (offset - l->offset);
+    return l->copy->job.cached ? rp_store_pwrite(store, data, length, file_offset, err)
+                               : rp_store_pwrite_direct(store, data, length, file_offset, err);
 }
 
 // Up to where the bytes at `at` are, or are not, all zeros.
@@ -152,8 +161,7 @@ static int write_loaded(struct load *l, uint64_t size, struct rp_error *err)
 static int copy_bytes(struct rp_copy *c, uint8_t *buffer, uint64_t offset, uint64_t length, struct rp_error *err)
 {
     while (length) {
-        uint64_t unit = c->direct ? c->job.step : rp_min64(c->job.step, BUFFERED);
-        uint64_t n = rp_min64(length, unit - offset % unit);
+        uint64_t n = rp_min64(length, c->job.step - offset % c->job.step);
         struct load l = {c, buffer, offset};
         if (read_source(c, buffer, n, offset, err))
             return -1;
@@ -170,9 +178,9 @@ static int copy_bytes(struct rp_copy *c, uint8_t *buffer, uint64_t offset, uint6
     return 0;
 }
 
-// ---- sharing
+// ---- sharing, and copying by the kernel
 
-// Bytes at the edges of what is shared, and what turns out not to be: straight from file to file.
+// What cannot be moved so, as the bytes at the edges of what is shared: straight from file to file.
 static int put_bytes(struct load *l, struct rp_store *store, uint64_t file_offset, uint64_t offset, uint64_t length,
                      struct rp_error *err)
 {
@@ -187,23 +195,24 @@ static int put_bytes(struct load *l, struct rp_store *store, uint64_t file_offse
     return 0;
 }
 
-// Shares what of [from, from + length) has the same place within a grain on both sides: `*head` bytes before are left, and
-// `*shared` bytes are done.
-static int share(struct rp_copy *c, struct rp_store *store, uint64_t file_offset, const struct place *from, uint64_t *head,
-                 uint64_t *shared, struct rp_error *err)
+// Shares what of [from, from + length) has the same place within a grain on both sides, or copies all of it: `*head`
+// bytes before are left, and `*moved` bytes are done.
+static int move(struct rp_copy *c, struct rp_store *store, uint64_t file_offset, const struct place *from,
+                uint64_t *head, uint64_t *moved, struct rp_error *err)
 {
-    uint64_t start = rp_align_up(from->file_offset, RP_STORE_SHARE);
-    uint64_t end = rp_align_down(from->file_offset + from->length, RP_STORE_SHARE);
+    uint64_t grain = c->way == SHARE ? RP_STORE_SHARE : 1;
+    uint64_t start = rp_align_up(from->file_offset, grain);
+    uint64_t end = rp_align_down(from->file_offset + from->length, grain);
     *head = from->length;
-    *shared = 0;
-    if (!from->store || end <= start || !c->sharing ||
-        !rp_is_aligned(from->file_offset ^ file_offset, RP_STORE_SHARE))
+    *moved = 0;
+    if (!from->store || end <= start || c->way == BYTES || !rp_is_aligned(from->file_offset ^ file_offset, grain))
         return 0;
     struct rp_error why = {0};
     uint64_t before = start - from->file_offset;
-    if (!rp_store_clone_range(store, file_offset + before, from->store, start, end - start, &why)) {
+    if (!(c->way == SHARE ? rp_store_clone_range : rp_store_copy_range)(store, file_offset + before, from->store, start,
+                                                                        end - start, &why)) {
         *head = before;
-        *shared = end - start;
+        *moved = end - start;
         return 0;
     }
     if (why.code != RP_ERR_UNSUPPORTED) {
@@ -211,32 +220,68 @@ static int share(struct rp_copy *c, struct rp_store *store, uint64_t file_offset
             *err = why;
         return -1;
     }
-    c->sharing = false;
+    c->way = c->way == SHARE && !c->direct ? WITHIN : BYTES;
     return 0;
 }
 
-static int put_shared(void *context, struct rp_store *store, uint64_t file_offset, uint64_t offset, uint64_t length,
-                      struct rp_error *err)
+static int put_moved(void *context, struct rp_store *store, uint64_t file_offset, uint64_t offset, uint64_t length,
+                     struct rp_error *err)
 {
     struct load *l = context;
     while (length) {
         struct place from;
-        uint64_t head, shared;
+        uint64_t head, moved;
         if (find_source(l->copy, offset, length, &from, err) ||
-            share(l->copy, store, file_offset, &from, &head, &shared, err) ||
+            move(l->copy, store, file_offset, &from, &head, &moved, err) ||
             put_bytes(l, store, file_offset, offset, head, err))
             return -1;
-        file_offset += head + shared;
-        offset += head + shared;
-        length -= head + shared;
+        file_offset += head + moved;
+        offset += head + moved;
+        length -= head + moved;
     }
     return 0;
 }
 
-static int share_range(struct rp_copy *c, uint64_t offset, uint64_t length, struct rp_error *err)
+static int source_zero(struct rp_copy *c, uint64_t offset, uint64_t length, bool *zero, struct rp_error *err)
+{
+    *zero = true;
+    for (uint64_t n = rp_min64(LOOK, length); *zero && n; offset += n, length -= n, n = length) {
+        if (read_source(c, c->buffer, n, offset, err))
+            return -1;
+        *zero = all_zero(c->buffer, n);
+    }
+    return 0;
+}
+
+// Where the zeros, or the data, at `*at` end.
+static int source_run(struct rp_copy *c, uint64_t *at, uint64_t end, bool zeros, struct rp_error *err)
+{
+    while (*at < end) {
+        uint64_t n = rp_min64(GRAIN - *at % GRAIN, end - *at);
+        bool zero;
+        if (source_zero(c, *at, n, &zero, err))
+            return -1;
+        if (zero != zeros)
+            break;
+        *at += n;
+    }
+    return 0;
+}
+
+static int move_range(struct rp_copy *c, uint64_t offset, uint64_t length, struct rp_error *err)
 {
     struct load l = {c, c->buffer, offset};
-    return put(c, &(struct rp_payload){put_shared, &l}, offset, length, err);
+    const struct rp_payload payload = {put_moved, &l};
+    if (c->way == SHARE || !c->job.fresh)
+        return put(c, &payload, offset, length, err);
+    for (uint64_t at = offset, end = offset + length, start; at < end;) {
+        if (source_run(c, &at, end, true, err))
+            return -1;
+        start = at;
+        if (source_run(c, &at, end, false, err) || (at > start && put(c, &payload, start, at - start, err)))
+            return -1;
+    }
+    return 0;
 }
 
 // ---- workers
@@ -337,17 +382,26 @@ static int hand_over(struct rp_copy *c, uint64_t offset, uint64_t length)
 static int here(struct rp_copy *c, uint64_t offset, uint64_t length)
 {
     struct rp_error why = {0};
-    if (c->sharing ? share_range(c, offset, length, &why) : copy_bytes(c, c->buffer, offset, length, &why))
+    if (c->way != BYTES ? move_range(c, offset, length, &why) : copy_bytes(c, c->buffer, offset, length, &why))
         return set_failed(c, &why);
     return report(c, length);
+}
+
+static enum way first_way(const struct rp_copy *c)
+{
+    if (c->job.cached)
+        return BYTES;
+    if (!rp_store_clone_range(store_of(&c->job.to), 0, store_of(&c->job.from), 0, 0, NULL))
+        return SHARE;
+    return c->direct ? BYTES : WITHIN;
 }
 
 struct rp_copy *rp_copy_new(const struct rp_copy_job *job)
 {
     struct rp_copy *c = rp_xcalloc(1, sizeof *c);
     c->job = *job;
-    c->direct = rp_store_direct(store_of(&job->to));
-    c->sharing = !rp_store_clone_range(store_of(&job->to), 0, store_of(&job->from), 0, 0, NULL);
+    c->direct = !job->cached && rp_store_direct(store_of(&job->to));
+    c->way = first_way(c);
     c->buffer = new_buffer(c);
     pthread_mutex_init(&c->turn, NULL);
     pthread_mutex_init(&c->lock, NULL);
@@ -367,7 +421,7 @@ int rp_copy_range(struct rp_copy *c, uint64_t offset, uint64_t length, struct rp
 {
     while (length) {
         uint64_t n = rp_min64(length, c->job.step - offset % c->job.step);
-        if (!c->sharing && !c->threads)
+        if (c->way == BYTES && !c->job.cached && !c->threads)
             start_workers(c);
         if (c->threads ? hand_over(c, offset, n) : here(c, offset, n))
             return give_error(c, err);

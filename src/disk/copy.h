@@ -13,6 +13,7 @@ struct rp_copy_side { // one of both
 
 struct rp_copy_job {
     struct rp_copy_side from, to;
+    bool cached;              // little, while somebody waits: the caller's thread copies it within the page cache
     bool fresh;               // `to` reads as zeros: zeros are not written
     uint32_t step;            // bytes that are read and written at once, a power of two
     unsigned workers;         // at most

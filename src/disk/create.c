@@ -116,7 +116,7 @@ static int fill(struct rp_store *store, const struct rp_vhdx_create *c, const ch
     // The signature comes last: a file that a power cut left unfinished is not taken for a disk.
     return rp_store_truncate(store, BAT_OFFSET + bat_length, err) || write_metadata(store, c, path, err) ||
                    write_regions(store, bat_length, err) || rp_store_flush(store, err) || write_head(store, c, err) ||
-                   rp_store_flush(store, err)
+                   rp_store_settle(store, err)
                ? -1
                : 0;
 }

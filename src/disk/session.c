@@ -24,6 +24,8 @@ void rp_session_fail_locked(struct rp_vhdx *v, const struct rp_error *why)
 {
     if (!atomic_load(&v->failed)) {
         v->failure = *why;
+        if (why->code == RP_ERR_NO_SPACE)
+            v->failure.code = RP_ERR_STATE; // room would not help any more, and no sync failed
         atomic_store(&v->failed, true);
     }
     rp_wake(v);
@@ -37,6 +39,14 @@ int rp_session_fail(struct rp_vhdx *v, const struct rp_error *why)
     return -1;
 }
 
+bool rp_vhdx_failed(struct rp_vhdx *v, struct rp_error *why)
+{
+    bool failed = atomic_load(&v->failed);
+    if (failed)
+        *why = v->failure; // set before `failed`, never changed afterwards
+    return failed;
+}
+
 int rp_session_check(struct rp_vhdx *v, struct rp_error *err)
 {
     if (!atomic_load_explicit(&v->writable, memory_order_relaxed))
@@ -44,7 +54,7 @@ int rp_session_check(struct rp_vhdx *v, struct rp_error *err)
     if (!atomic_load(&v->failed))
         return 0;
     if (err && err->code == RP_OK) {
-        *err = v->failure; // set before `failed`, never changed afterwards
+        *err = v->failure;
         rp_context(err, "an earlier write could not be made durable");
     }
     return -1;

@@ -10,7 +10,7 @@
 // metadata is taken before it is needed. Only a failed sync, or a failure to write metadata, is final. (Where the file
 // shares blocks with another one, by a reflink or in a snapshot of its file system, no room can be taken: the first
 // write to a shared part of the log or of metadata then finds its room only when it happens, and without any it is
-// final.) Space of blocks that were trimmed or zeroed goes back to the file system at the next flush.
+// final: RP_ERR_STATE from then on.) Space of blocks that were trimmed or zeroed goes back to the file system at the next flush.
 //
 // Thread safety: every function except open and close may be called from several threads at once. Overlapping
 // concurrent writes end in one order or the other.
@@ -42,7 +42,7 @@ struct rp_vhdx_create {
     struct rp_guid data_write_guid;          // zero: a new one
 };
 
-// Creates the file (RP_ERR_EXISTS if it is there) and makes it, its name included, durable.
+// Creates the file (RP_ERR_EXISTS if it is there) and makes it durable, its name and its times included.
 int rp_vhdx_create(struct rp_fs *fs, const char *path, const struct rp_vhdx_create *create, struct rp_error *err);
 
 struct rp_vhdx_info {
@@ -125,6 +125,9 @@ int rp_vhdx_zero_preview(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length,
 // Makes everything written before the call durable. Concurrent flushes share the work. A failure is final: later writes
 // and flushes fail too. One that a freeze overtakes succeeds: the freeze made it all durable.
 int rp_vhdx_flush(struct rp_vhdx *vhdx, struct rp_error *err);
+// Whether such a failure has ended the session for good, also one in a write that needed room in the log; `*why` is the first
+// one: RP_ERR_IO when what was written may be lost, RP_ERR_STATE when there was no room.
+bool rp_vhdx_failed(struct rp_vhdx *vhdx, struct rp_error *why);
 // Flushes, writes all metadata in place, clears LogGuid and turns the handle read-only (shared lock).
 // The file is then a clean VHDX that others may open to read. Repeating it is fine.
 int rp_vhdx_freeze(struct rp_vhdx *vhdx, struct rp_error *err);
@@ -151,10 +154,12 @@ int rp_vhdx_set_parent_locator(struct rp_vhdx *vhdx, const struct rp_guid *linka
                                const char *path, struct rp_error *err);
 // Copies everything that `child` itself holds (data, zeros, trims; not what it sees in its parent) into `parent`, which
 // is open for writing (and linked to its own parent if it has one); a smaller parent grows. Both may be read meanwhile
-// through `child`, never written. Not durable before rp_vhdx_flush(parent).
-// Where the file system can, whole blocks are shared instead of copied. Run again after an interruption, it does all of it again.
+// through `child`; when the child is written meanwhile, a merge has to be run again. Not durable before rp_vhdx_flush(parent).
+// Where the file system can, whole blocks are shared instead of copied; but of a child with no more data than
+// RP_VHDX_MERGE_SMALL all is copied from page cache to page cache, which waits for no disk. Run again after an interruption, it does all of it again.
 // `progress` may be NULL; a non-zero return cancels. It counts bytes of data (not zeros and trims), is called for each MiB at
 // least, from this thread, and may sleep: the merge then waits, at most a few steps of 2 MiB go on.
+#define RP_VHDX_MERGE_SMALL (16 * ((uint64_t)1 << 20))
 int rp_vhdx_merge(struct rp_vhdx *child, struct rp_vhdx *parent,
                   int (*progress)(void *context, uint64_t done, uint64_t total), void *context, struct rp_error *err);
 // Makes the file of a disk that was just opened for writing as short as moving blocks can make it, durably

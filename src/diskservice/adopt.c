@@ -99,7 +99,7 @@ void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer)
         return;
     if (layer->vhdx && !layer->disk_shared)
         layer->disk_shared = share_disk(engine, layer, &err);
-    if (layer->rct && !layer->tracking_shared)
+    if (layer->rct && !layer->tracking_shared && (!layer->vhdx || layer->disk_shared))
         layer->tracking_shared = share_tracking(engine, layer, &err);
     if (err.code)
         rp_log(RP_LOG_WARNING, "%s: not kept in shared memory, so a killed disk service loses what was not flushed: %s", layer->path, err.text);
@@ -205,7 +205,9 @@ static int settle_files(struct rp_engine *engine, const char *path, struct rp_er
     return 0;
 }
 
-// A switch that the guest saw: its frozen files are ended like any other, and the record that names the new leaves is written.
+// A switch that the guest saw: the files below its new leaves, which are frozen then, are ended like any other, and the record
+// that names the new leaves is written. After a merge, in which the leaf was given up, the new one holds all that the old one
+// did, and that must be durable before.
 static int finish_switch(struct rp_engine *engine, struct rp_record *next, struct rp_error *err)
 {
     for (size_t i = 0; i < engine->record.count; i++) {
@@ -213,10 +215,16 @@ static int finish_switch(struct rp_engine *engine, struct rp_record *next, struc
         bool whole;
         if (i < next->count && !strcmp(path, next->disks[i].leaf_path))
             continue;
-        if (adopt_file(engine, path, &whole, err) || (whole && settle_files(engine, path, err)))
+        bool merged = i < next->count && rp_record_has_scratch(next, path);
+        const char *needed = merged ? next->disks[i].leaf_path : path;
+        if (adopt_file(engine, needed, &whole, err) || (whole && settle_files(engine, needed, err)))
             return -1;
         if (whole)
             continue;
+        if (merged) {
+            rp_log(RP_LOG_ERROR, "%s: was changed after its disk service was killed: what was written last is lost, as by a power cut", needed);
+            return 0;
+        }
         rp_log(RP_LOG_ERROR, "%s: was changed after its disk service was killed: what the guest wrote after its last checkpoint "
                              "does not fit it any more", path);
         engine->record.damaged = true; // the new leaves are put aside
@@ -270,6 +278,27 @@ void rp_engine_sync_failed(struct rp_engine *engine, const struct rp_error *why)
         memcpy(rp_shm_data(shm), why->text, RP_ERROR_TEXT);
 }
 
+void rp_engine_session_failed(struct rp_engine *engine, struct rp_vhdx *vhdx, struct rp_rct *rct)
+{
+    struct rp_error disk = {0}, tracking = {0};
+    if (vhdx && rp_vhdx_failed(vhdx, &disk))
+        rp_engine_sync_failed(engine, &disk);
+    if (rct && rp_rct_failed(rct, &tracking))
+        rp_engine_sync_failed(engine, &tracking);
+}
+
+// A leaf that was about to be merged: the parent too was being written. It is not needed for what the guest wrote, which the leaf
+// hides; but ended cleanly, its tracking stays exact.
+static void adopt_parent(struct rp_engine *engine, const char *leaf)
+{
+    struct rp_error why = {0};
+    bool whole;
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(engine->fs, leaf, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, NULL);
+    const char *parent = vhdx && rp_vhdx_info(vhdx)->has_parent ? rp_vhdx_info(vhdx)->parent_path : NULL;
+    if (parent && adopt_file(engine, parent, &whole, &why))
+        rp_log(RP_LOG_WARNING, "left as it is: %s", why.text);
+}
+
 int rp_engine_adopt(struct rp_engine *engine, struct rp_error *err)
 {
     if (!engine->shm_directory)
@@ -295,5 +324,7 @@ int rp_engine_adopt(struct rp_engine *engine, struct rp_error *err)
     rp_record_clear(next);
     for (size_t i = 0; !rc && i < engine->record.count; i++)
         rc = adopt_file(engine, engine->record.disks[i].leaf_path, &whole, err);
+    for (size_t i = 0; !rc && i < engine->record.count; i++)
+        adopt_parent(engine, engine->record.disks[i].leaf_path);
     return rc ? rp_context(err, "take over from the disk service of %s that was killed", engine->directory) : 0;
 }

@@ -70,11 +70,12 @@ struct rp_engine {
     unsigned waiting;         // checkpoints and growths that would like to have the turn of a merge
     bool failed;              // durability after a switch is lost: `failure` says why
     struct rp_error failure;
+    struct rp_error no_room;  // what keeps a switch from being settled, for now
     struct rp_error sync_failure; // the first sync that failed, of a disk or its tracking: so do flushes from then on
     uint64_t generation;      // of the record, for everybody
     struct rp_engine_merge merge;
     struct rp_engine_merge_options merge_options;
-    atomic_bool cancel;       // closing: the merge stops at the next step
+    atomic_bool cancel;       // closing: the merge stops at the next step, and nobody waits for room
     struct rp_throttle *merge_throttle;
     bool merge_thread_started;
     pthread_t merge_thread;
@@ -103,8 +104,9 @@ int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err);
 // Makes the folder for shared memory, and uses it from now on; without one it says so in the log. Under the lock of the VM.
 void rp_engine_make_shm(struct rp_engine *engine, const char *directory);
 // Keeps what a layer that is open for writing has not written yet in shared memory: its disk from rp_vhdx_open on, its
-// tracker from rp_rct_open_write, rp_rct_prepare_child or rp_rct_thaw on, before the first change. Whichever is there and not
-// shared yet; without shared memory it says so in the log, and a kill counts like a power cut.
+// tracker from rp_rct_open_write, rp_rct_prepare_child or rp_rct_prepare_merge on, before the first change. Whichever is there
+// and not shared yet; beside a disk that cannot be shared, no tracker either, for what it says of a merge would not be true of
+// that disk. Without shared memory it says so in the log, and a kill counts like a power cut.
 void rp_layer_share(struct rp_engine *engine, struct rp_layer *layer);
 // As rp_layer_release, of a file that is about to be deleted: what it has in shared memory goes too.
 void rp_layer_discard(struct rp_engine *engine, struct rp_layer *layer);
@@ -113,6 +115,9 @@ int rp_engine_adopt(struct rp_engine *engine, struct rp_error *err);
 // A sync failed (any other error is ignored): said once, and remembered until the machine starts anew or the disks were opened
 // again, then without what was in memory only.
 void rp_engine_sync_failed(struct rp_engine *engine, const struct rp_error *why);
+// After an error that may be less than that (a read that failed): notes what has ended the session of a disk or of its
+// tracking, if something has. NULL is fine.
+void rp_engine_session_failed(struct rp_engine *engine, struct rp_vhdx *vhdx, struct rp_rct *rct);
 
 // flusher.c
 // The background thread that writes the trackers of the leaves now and then.
@@ -149,6 +154,10 @@ void rp_engine_publish(struct rp_engine *engine, struct rp_engine_chain *disk);
 // The error of a lost switch, if there was one.
 int rp_engine_check(struct rp_engine *engine, struct rp_error *err);
 void rp_engine_fail(struct rp_engine *engine, const struct rp_error *why);
+// The end of a switch that was announced: makes it durable by `settle`, which is repeated for some minutes while it finds no
+// room (flushes fail with that meanwhile), and lets flushes of the new leaves pass. A failure, RP_ERR_IO, cannot be undone: rp_engine_fail.
+int rp_engine_settle(struct rp_engine *engine, const struct rp_engine_chain *disk, unsigned long announced,
+                     int (*settle)(void *context, struct rp_error *err), void *context, struct rp_error *err);
 // Under `chains`: where the file stands; false: in no chain.
 bool rp_engine_find_layer(struct rp_engine *engine, const char *path, size_t *disk, size_t *layer);
 

@@ -84,6 +84,8 @@ int rp_engine_grow(struct rp_engine *engine, size_t disk, uint64_t size, struct 
     // The tracker first: a crash in between leaves it knowing more than there is, never less.
     if (!failed && size > info->size)
         failed = (leaf->rct && rp_rct_grow(leaf->rct, size, err)) || rp_vhdx_grow(leaf->vhdx, size, err);
+    if (failed)
+        rp_engine_session_failed(engine, leaf->vhdx, leaf->rct);
     rp_gate_open(engine->gate);
     rp_engine_publish(engine, &engine->disks[disk]);
     pthread_mutex_unlock(&engine->chains);

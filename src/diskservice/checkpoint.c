@@ -103,8 +103,9 @@ struct fresh {
 };
 
 // What the record says of it: the checkpoint's result, or that the fresh leaf is to be merged down as well.
-static int note(const struct fresh *f, struct rp_record *record, struct rp_error *err)
+static int note(const void *context, struct rp_record *record, struct rp_error *err)
 {
+    const struct fresh *f = context;
     struct rp_engine_checkpoint made = {.pause_ns = f->pause_ns};
     if (f->operation)
         made.operation = *f->operation;
@@ -133,21 +134,34 @@ static int note(const struct fresh *f, struct rp_record *record, struct rp_error
 // Puts down what the record will say, for the engine that would have to finish this one's switch.
 static int prepare_announcement(struct fresh *f, struct rp_error *err)
 {
-    RP_AUTO_FREE struct rp_record *next = rp_xcalloc(1, sizeof *next);
     bool shared = true;
     for (size_t i = 0; i < f->count; i++) {
         shared &= f->frozen[i]->disk_shared && f->children[i]->disk_shared;
         if (f->frozen[i]->rct)
             f->ids[i] = (struct rp_rct_id){rp_rct_tracking_guid(f->frozen[i]->rct), rp_rct_epoch(f->frozen[i]->rct)};
     }
-    if (!shared)
+    return shared ? rp_switch_prepare(f->engine, note, f, err) : 0;
+}
+
+static int write_tracking(struct rp_engine *engine, struct rp_layer *layer, struct rp_error *err)
+{
+    if (!layer->rct)
         return 0;
-    int failed = rp_record_copy(&f->engine->record, next, err) || note(f, next, err);
-    next->generation++;
-    if (!failed)
-        rp_switch_prepare(f->engine, next);
-    rp_record_clear(next);
-    return failed ? -1 : 0;
+    pthread_mutex_lock(&engine->flushing); // the background does the same
+    int failed = rp_rct_flush(layer->rct, engine->gate, err);
+    pthread_mutex_unlock(&engine->flushing);
+    return failed;
+}
+
+// Room that the tracker's array needs is taken now, when there is a way back. As for a flush of the guest, a sync that failed
+// is not forgotten when the process is killed before the next one.
+static int write_out(struct rp_engine *engine, struct rp_layer *layer, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    if (!rp_vhdx_flush(layer->vhdx, &why) && !write_tracking(engine, layer, &why))
+        return 0;
+    rp_engine_sync_failed(engine, &why);
+    return rp_fail(err, why.code, "%s", why.text);
 }
 
 // Everything that takes time. On failure nothing of it stays.
@@ -169,7 +183,7 @@ static int prepare(struct fresh *f, struct rp_error *err)
     }
     // Written out now, while nobody waits for it: then there is little left to write between the pause and the record.
     for (size_t i = 0; i < f->count && !failed; i++)
-        failed = rp_vhdx_flush(f->frozen[i]->vhdx, err);
+        failed = write_out(engine, f->frozen[i], err);
     failed = failed || prepare_announcement(f, err);
     while (failed && made)
         made--, discard_child(engine, f->children[made], f->paths[made]);
@@ -194,24 +208,23 @@ static unsigned long pause_and_swap(struct fresh *f)
     return announced;
 }
 
-// Freezes the files that were leaves, and writes the record. A failure here cannot be undone: rp_engine_fail.
-static int settle(struct fresh *f, struct rp_error *err)
+// Freezes the files that were leaves, and writes the record.
+static int settle(void *context, struct rp_error *err)
 {
+    struct fresh *f = context;
     struct rp_engine *engine = f->engine;
     int failed = 0;
     for (size_t i = 0; i < f->count && !failed; i++) {
-        struct rp_error why = {0};
         pthread_mutex_lock(&engine->chains);
-        failed = rp_layer_freeze(f->frozen[i], &why);
+        failed = rp_layer_freeze(f->frozen[i], err);
         pthread_mutex_unlock(&engine->chains);
         if (failed) {
-            rp_engine_sync_failed(engine, &why);
-            return rp_fail(err, why.code, "%s", why.text);
+            rp_engine_sync_failed(engine, err);
+            return -1;
         }
     }
     if (note(f, &engine->record, err) || rp_engine_prune_record(engine, err) || rp_engine_write_record(engine, err))
         return -1;
-    rp_switch_withdraw(engine);
     // Only now may a reader open them.
     for (size_t i = 0; i < f->count && !failed; i++)
         failed = rp_store_lock(f->frozen[i]->lock, false, err);
@@ -220,22 +233,13 @@ static int settle(struct fresh *f, struct rp_error *err)
 
 static int switch_to_fresh(struct fresh *f, struct rp_error *err)
 {
-    struct rp_engine *engine = f->engine;
-    struct rp_error failure = {0};
     int failed = prepare(f, err);
     for (size_t i = 0; i < f->count; i++)
         free(f->paths[i]);
     if (failed)
         return -1;
     unsigned long announced = pause_and_swap(f);
-    failed = settle(f, &failure);
-    if (failed)
-        rp_engine_fail(engine, &failure);
-    pthread_mutex_lock(&engine->state);
-    atomic_store(&engine->settled, announced);
-    pthread_cond_broadcast(&engine->changed);
-    pthread_mutex_unlock(&engine->state);
-    return failed ? rp_fail(err, RP_ERR_IO, "%s", failure.text) : 0; // whether it exists, the next open decides
+    return rp_engine_settle(f->engine, f->disks[0], announced, settle, f, err);
 }
 
 int rp_engine_put_leaf(struct rp_engine *engine, struct rp_engine_chain *disk, uint64_t *pause_ns, struct rp_error *err)

@@ -89,8 +89,14 @@ static int check_version(json_t *root, struct rp_error *err)
 {
     bool bad = false;
     uint64_t version = number_of(root, "refpoint", &bad);
-    if (bad || version != RP_CONTROL_VERSION)
-        return rp_fail(err, RP_ERR_INVALID, "control message: not of version %d of the protocol", RP_CONTROL_VERSION);
+    if (bad)
+        return rp_fail(err, RP_ERR_INVALID, "control message: names no version of the protocol");
+    if (version != RP_CONTROL_VERSION)
+        return rp_fail(err, RP_ERR_UNSUPPORTED,
+                       "one side speaks version %llu of the control protocol, the other version %d: the disk service of a "
+                       "running VM is of another version of refpoint; stop the VM and start it again, with the same version "
+                       "everywhere",
+                       (unsigned long long)version, RP_CONTROL_VERSION);
     return 0;
 }
 

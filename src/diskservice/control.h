@@ -5,7 +5,7 @@
 #include "base/buf.h"
 #include "diskservice/service.h"
 
-#define RP_CONTROL_VERSION 1
+#define RP_CONTROL_VERSION 2
 #define RP_CONTROL_MAX_REQUEST ((size_t)512 << 10) // bytes of a line
 #define RP_CONTROL_MAX_REPLY ((size_t)2 << 20)
 #define RP_CONTROL_MAX_RANGES 16384                // in one reply to "changes"
@@ -32,7 +32,7 @@ struct rp_control_request {
     char disk[32]; // grow
     uint64_t size;
 };
-// The line comes without its line end. INVALID: not a request of this version.
+// The line comes without its line end. UNSUPPORTED: of another version; INVALID: not a request.
 int rp_control_parse_request(const char *line, size_t size, struct rp_control_request *request, struct rp_error *err);
 int rp_control_format_request(const struct rp_control_request *request, struct rp_buf *line, struct rp_error *err);
 void rp_control_request_clear(struct rp_control_request *request);

@@ -80,6 +80,8 @@ int rp_engine_write(struct rp_engine *engine, size_t disk, const void *data, uin
         if (leaf->rct)
             rp_rct_mark(leaf->rct, offset, size);
         int failed = rp_vhdx_write(leaf->vhdx, data, size, offset, &why);
+        if (failed)
+            rp_engine_session_failed(engine, leaf->vhdx, NULL);
         rp_gate_leave(engine->gate, token);
         return finish(engine, disk, failed, fua, &why, err);
     }
@@ -110,6 +112,8 @@ static int change(struct rp_engine *engine, size_t disk, change_fn *preview, cha
             rp_rct_mark(leaf->rct, changed.items[i].offset, changed.items[i].length);
         if (!failed)
             failed = deed(leaf->vhdx, offset, length, NULL, &why);
+        if (failed)
+            rp_engine_session_failed(engine, leaf->vhdx, NULL);
         rp_gate_leave(engine->gate, token);
         return finish(engine, disk, failed, fua, &why, err);
     }
@@ -136,14 +140,18 @@ int rp_engine_extents(struct rp_engine *engine, size_t disk, uint64_t offset, ui
 
 // Waits until the switch to the leaf that we are about to sync is in the record: without it a crash would bring back the
 // leaf before, and with it lose what we are asked to keep.
-static void wait_settled(struct rp_engine *engine, unsigned long announced)
+static int wait_settled(struct rp_engine *engine, unsigned long announced, struct rp_error *err)
 {
+    int failed = 0;
     if (atomic_load(&engine->settled) >= announced)
-        return;
+        return 0;
     pthread_mutex_lock(&engine->state);
-    while (atomic_load(&engine->settled) < announced)
+    while (atomic_load(&engine->settled) < announced && !engine->no_room.code)
         pthread_cond_wait(&engine->changed, &engine->state);
+    if (atomic_load(&engine->settled) < announced)
+        failed = rp_fail(err, RP_ERR_NO_SPACE, "%s", engine->no_room.text);
     pthread_mutex_unlock(&engine->state);
+    return failed;
 }
 
 // Holds the leaf as it is now, and tells which switches it stands behind.
@@ -171,9 +179,8 @@ int rp_engine_flush(struct rp_engine *engine, size_t disk, struct rp_error *err)
     // this call went to the leaf seen here, or to a file below it that was frozen, durably, before the switch settled.
     unsigned long announced;
     struct rp_layer *leaf = hold_leaf(engine, disk, &announced);
-    wait_settled(engine, announced);
     struct rp_error why = {0};
-    int failed = rp_engine_check(engine, &why) || check_syncs(engine, &why) || rp_vhdx_flush(leaf->vhdx, &why);
+    int failed = wait_settled(engine, announced, &why) || rp_engine_check(engine, &why) || check_syncs(engine, &why) || rp_vhdx_flush(leaf->vhdx, &why);
     rp_layer_release(leaf);
     rp_engine_sync_failed(engine, &why);
     if (why.code == RP_ERR_NO_SPACE)

@@ -3,10 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "diskservice/switch.h"
+
+enum { SETTLE_PATIENCE_MS = 300000, SETTLE_EVERY_MS = 100 };
 
 static int take_vm_lock(struct rp_engine *engine, struct rp_error *err)
 {
@@ -207,7 +210,7 @@ int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
         if (engine->opened)
             rp_engine_sync_failed(engine, &why);
     }
-    bool clean = !failed && engine->opened;
+    bool clean = !failed && engine->opened && !engine->sync_failure.code; // that one the next open has to know of
     rp_switch_close(engine, clean);
     if (clean && engine->shm_directory)
         rp_shm_clean(engine->shm_directory);
@@ -228,6 +231,8 @@ void rp_engine_abandon(struct rp_engine *engine)
     rp_switch_close(engine, false);
     free_engine(engine);
 }
+
+void rp_engine_cancel(struct rp_engine *engine) { atomic_store(&engine->cancel, true); }
 
 size_t rp_engine_disk_count(const struct rp_engine *engine) { return engine->count; }
 
@@ -410,4 +415,41 @@ void rp_engine_fail(struct rp_engine *engine, const struct rp_error *why)
         engine->failure = *why;
     }
     pthread_mutex_unlock(&engine->state);
+}
+
+// Whether trying again makes sense. Says what is the matter, to flushes too, and waits a little.
+static bool wait_for_room(struct rp_engine *engine, size_t disk, const struct rp_error *why, unsigned attempt)
+{
+    if (why->code != RP_ERR_NO_SPACE || attempt == SETTLE_PATIENCE_MS / SETTLE_EVERY_MS || atomic_load(&engine->cancel))
+        return false;
+    rp_room_missing(engine, disk);
+    pthread_mutex_lock(&engine->state);
+    engine->no_room = *why;
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->state);
+    usleep(SETTLE_EVERY_MS * 1000);
+    return true;
+}
+
+int rp_engine_settle(struct rp_engine *engine, const struct rp_engine_chain *disk, unsigned long announced,
+                     int (*settle)(void *context, struct rp_error *err), void *context, struct rp_error *err)
+{
+    struct rp_error why;
+    unsigned attempt = 0;
+    int failed;
+    do {
+        why = (struct rp_error){0};
+        failed = settle(context, &why);
+    } while (failed && wait_for_room(engine, (size_t)(disk - engine->disks), &why, attempt++));
+    if (failed) {
+        rp_engine_fail(engine, &why);
+    } else {
+        rp_switch_withdraw(engine);
+    }
+    pthread_mutex_lock(&engine->state);
+    engine->no_room = (struct rp_error){0};
+    atomic_store(&engine->settled, announced);
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->state);
+    return failed ? rp_fail(err, RP_ERR_IO, "%s", why.text) : 0; // the next open decides how things are
 }

@@ -28,6 +28,8 @@ char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory);
 // Whether an engine was killed and left something there, which the next open brings into the files. Also true for one that
 // lives and works on them; opening them will tell.
 bool rp_engine_left_behind(struct rp_fs *fs, const char *vm_directory);
+// For who is about to close it while others still use it: what takes long, a merge or waiting for room, ends soon, in failure.
+void rp_engine_cancel(struct rp_engine *engine);
 // Clean end: flush, close logs, tracking files clean. Frees in every case; -1 tells what could not be made durable.
 int rp_engine_close(struct rp_engine *engine, struct rp_error *err);
 // What a crash would leave. For tests.
@@ -78,7 +80,8 @@ struct rp_engine_checkpoint {
 // kept in the chain record). While a merge runs it waits for a moment at which the merge can be left alone (between files, not
 // between the rounds of one), for a while: then RP_ERR_BUSY says how far the merge is. RP_ERR_BUSY at once when a merge was
 // interrupted between rounds: it must be finished first.
-// When the preparation fails (NO_SPACE: it looked for room first) nothing has changed. When the durability after the switch
+// When the preparation fails (NO_SPACE: it looked for room first) nothing has changed. When there is no room for what comes after
+// the switch, that is tried again for five minutes, in which flushes fail with NO_SPACE. When the durability after the switch
 // fails, always with RP_ERR_IO, the guest goes on writing into the new leaf and every later flush and checkpoint fails: the
 // record still names the files as they were. The next open of the disks decides whether the checkpoint exists: if only the
 // record could not be written, it finishes the switch; after a failed sync of a disk nobody can say what that holds, and it
@@ -106,7 +109,7 @@ enum rp_merge_step {
     RP_MERGE_COPYING,
     RP_MERGE_WAITING, // for a reader
     RP_MERGE_SLOWING, // copying, the guest's writes are slowed down
-    RP_MERGE_PAUSING, // copying what is left, the guest waits
+    RP_MERGE_PAUSING, // before, in and after the one pause in which what is left is copied
 };
 struct rp_engine_merge {
     enum rp_merge_phase phase;

@@ -236,6 +236,17 @@ int rp_service_start(const char *vm_directory, struct rp_error *err)
     return wait_until_up(directory, control, nbd, pidfd, log_path, log_start, err);
 }
 
+// An engine that closed all its disks leaves an empty lock file.
+static int check_closed(const char *directory, struct rp_error *err)
+{
+    RP_AUTO_FREE char *path = rp_path_join(directory, RP_ENGINE_LOCK);
+    struct stat st;
+    if (stat(path, &st) || !st.st_size)
+        return 0;
+    return rp_fail(err, RP_ERR_IO, "the disk service of %s ended before it had closed its disks; the next one to open them brings in "
+                                   "what it left (see service.log there)", directory);
+}
+
 int rp_service_stop(const char *vm_directory, struct rp_error *err)
 {
     RP_AUTO_FREE char *control = rp_path_join(vm_directory, RP_CONTROL_SOCKET);
@@ -250,10 +261,10 @@ int rp_service_stop(const char *vm_directory, struct rp_error *err)
         return fd < 0 ? rp_fail(err, why.code, "%s", why.text) : rp_fail_sys(err, errno, "%s", control);
     RP_AUTO_FD int pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
     if (pidfd < 0 && errno == ESRCH)
-        return 0;
+        return check_closed(vm_directory, err);
     if (pidfd < 0 || (syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0) && errno != ESRCH))
         return rp_fail_sys(err, errno, "stop the disk service of %s", vm_directory);
     if (has_ended(pidfd, STOP_SECONDS * 1000))
-        return 0;
+        return check_closed(vm_directory, err);
     return rp_fail(err, RP_ERR_BUSY, "the disk service of %s did not end within %d s", vm_directory, STOP_SECONDS);
 }

@@ -64,35 +64,16 @@ int rp_layer_state_at_rest(struct rp_fs *fs, const char *path, struct rp_rct_dis
     return vhdx ? rp_rct_disk_of(vhdx, disk, err) : -1;
 }
 
-// A crash in the middle of a merge leaves tracking files of frozen disks open. What they say then is "everything changed in
-// the last epoch": too much, but ids live on.
-static struct rp_rct *recover_tracker(struct rp_fs *fs, const char *path, const struct rp_rct_disk *disk, struct rp_error *err)
-{
-    RP_AUTO_FREE char *tracking = rp_rct_path(path);
-    bool exists;
-    if (rp_fs_exists(fs, tracking, &exists, err) || !exists) // tracking does not start in a file that nobody writes to
-        return NULL;
-    struct rp_vhdx_session none = {disk->file_write_guid, disk->data_write_guid};
-    struct rp_rct *rct = rp_rct_open_write(fs, path, disk, &none, NULL, err);
-    if (rct && rp_rct_freeze(rct, disk, err)) {
-        rp_rct_abandon(rct);
-        return NULL;
-    }
-    return rct;
-}
-
 struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer)
 {
     if (layer->rct || layer->rct_unusable)
         return layer->rct;
     struct rp_rct_disk disk;
-    struct rp_error why = {0}, why_not = {0};
+    struct rp_error why = {0};
     if (!rp_layer_state(layer, &disk, &why))
         layer->rct = rp_rct_open_read(fs, layer->path, &disk, &why);
     if (!layer->rct && why.code == RP_ERR_TRACKING_OFF) // a crash may have cut a merge short
         layer->rct = rp_rct_recover(fs, layer->path, &disk, NULL);
-    if (!layer->rct && why.code == RP_ERR_TRACKING_OFF)
-        layer->rct = recover_tracker(fs, layer->path, &disk, &why_not);
     if (!layer->rct) {
         layer->rct_unusable = true;
         rp_log(RP_LOG_INFO, "%s: no change tracking: %s", layer->path, why.text);
@@ -108,6 +89,6 @@ int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err)
         layer->broken = true;
         return rp_context(err, "freeze %s", layer->path);
     }
-    layer->disk_shared = layer->tracking_shared = false;
+    layer->disk_shared = layer->tracking_shared = layer->broken = false; // an attempt before this one may have found no room
     return 0;
 }

@@ -38,7 +38,7 @@ static uint64_t left_to_merge(struct rp_engine *engine)
         for (size_t j = 1; j < engine->disks[i].depth; j++) {
             struct rp_layer *layer = engine->disks[i].layers[j];
             if (wanted(engine, layer->path))
-                total += rp_rounds_data(layer->vhdx, 0, rp_vhdx_info(layer->vhdx)->size);
+                total += rp_fold_data(layer->vhdx);
         }
     return total;
 }
@@ -194,7 +194,7 @@ bool rp_engine_awaited(struct rp_engine *engine)
 
 void rp_engine_stop_merge(struct rp_engine *engine)
 {
-    atomic_store(&engine->cancel, true);
+    rp_engine_cancel(engine);
     rp_throttle_set(engine->merge_throttle, 0);
     rp_engine_merge_wait(engine, NULL);
     forget_thread(engine);

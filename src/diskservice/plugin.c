@@ -80,7 +80,9 @@ static int plugin_after_fork(void)
 static void plugin_cleanup(void)
 {
     struct rp_error err = {0};
-    rp_server_stop(server);
+    if (engine)
+        rp_engine_cancel(engine);
+    rp_server_stop(server); // waits for what it is answering
     server = NULL;
     if (engine && rp_engine_close(engine, &err))
         nbdkit_error("not everything could be made durable: %s", err.text);

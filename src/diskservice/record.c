@@ -5,8 +5,10 @@
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "base/num.h"
 
-enum { MAGIC_SIZE = 8, CRC_AT = 8, SIZE_AT = 12, HEADER_SIZE = 80, VERSION = 2, MAX_PATH = 4095 };
+enum { MAGIC_SIZE = 8, CRC_AT = 8, SIZE_AT = 12, GENERATION_AT = 16, HEADER_CRC_AT = 80, HEADER_SIZE = 84, VERSION = 3, MAX_PATH = 4095 };
+enum { SECTOR = 512 }; // what a disk writes whole or not at all
 static const char magic[MAGIC_SIZE] = "RPCHAIN";
 
 static int put_path(struct rp_buf *out, const char *path, struct rp_error *err)
@@ -19,6 +21,8 @@ static int put_path(struct rp_buf *out, const char *path, struct rp_error *err)
     rp_buf_append(out, path, size);
     return 0;
 }
+
+static uint32_t header_crc(const uint8_t *header) { return rp_crc32c(0, header + SIZE_AT, HEADER_CRC_AT - SIZE_AT); }
 
 static void put_guid(struct rp_buf *out, const struct rp_guid *guid) { rp_buf_append(out, guid->bytes, sizeof guid->bytes); }
 
@@ -36,6 +40,7 @@ int rp_record_encode(const struct rp_record *record, struct rp_buf *out, struct 
     rp_buf_append_le32(out, (uint32_t)record->scratch_count);
     put_guid(out, &last->operation);
     rp_buf_append_le64(out, last->pause_ns);
+    rp_buf_append_le32(out, 0); // CRC of the header, below
     for (size_t i = 0; i < record->count; i++) {
         rp_buf_append_le32(out, record->disks[i].number);
         put_guid(out, &record->disks[i].disk_id);
@@ -63,6 +68,7 @@ int rp_record_encode(const struct rp_record *record, struct rp_buf *out, struct 
         return rp_fail(err, RP_ERR_INVALID, "chain record: %zu bytes, at most %zu fit: shorten the paths of the disks", size,
                        RP_RECORD_SLOT);
     rp_put_le32(out->data + start + SIZE_AT, (uint32_t)size);
+    rp_put_le32(out->data + start + HEADER_CRC_AT, header_crc(out->data + start));
     rp_put_le32(out->data + start + CRC_AT, rp_crc32c_skip(out->data + start, size, CRC_AT));
     return 0;
 }
@@ -82,7 +88,8 @@ static char *get_path(struct rp_cursor *c)
 static size_t slot_size(const uint8_t *header)
 {
     size_t size = rp_get_le32(header + SIZE_AT);
-    return !memcmp(header, magic, MAGIC_SIZE) && size >= HEADER_SIZE && size <= RP_RECORD_SLOT ? size : 0;
+    bool whole = !memcmp(header, magic, MAGIC_SIZE) && rp_get_le32(header + HEADER_CRC_AT) == header_crc(header);
+    return whole && size >= HEADER_SIZE && size <= RP_RECORD_SLOT ? size : 0;
 }
 
 static int decode_body(struct rp_cursor *c, struct rp_record *record)
@@ -94,6 +101,7 @@ static int decode_body(struct rp_cursor *c, struct rp_record *record)
     uint32_t disks = rp_cursor_le32(c), frozen = rp_cursor_le32(c), scratch = rp_cursor_le32(c);
     record->last.operation = rp_cursor_guid(c);
     record->last.pause_ns = rp_cursor_le64(c);
+    rp_cursor_le32(c); // CRC of the header
     if (c->failed || version != VERSION || !record->generation || disks > RP_ENGINE_MAX_DISKS ||
         frozen > RP_ENGINE_MAX_DISKS || scratch > RP_RECORD_MAX_SCRATCH)
         return -1;
@@ -161,6 +169,20 @@ static int read_slot(struct rp_store *store, uint64_t file_size, uint64_t offset
     return rp_fail(err, RP_ERR_CORRUPT, "a generation in the wrong slot");
 }
 
+// A slot is written from its second sector on, and then its first one. So while that still is of the generation before the one
+// that counts, or empty, no later generation was ever whole here.
+static int look_at_other(struct rp_store *store, uint64_t file_size, uint64_t counts, bool *later, struct rp_error *err)
+{
+    uint8_t header[HEADER_SIZE] = {0};
+    static const uint8_t nothing[HEADER_SIZE];
+    uint64_t offset = slot_offset(counts + 1);
+    if (file_size > offset && rp_store_pread(store, header, (size_t)rp_min64(sizeof header, file_size - offset), offset, err))
+        return -1;
+    *later = counts == 1 ? memcmp(header, nothing, sizeof header) != 0
+                         : !slot_size(header) || rp_get_le64(header + GENERATION_AT) != counts - 1;
+    return 0;
+}
+
 int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record *record, struct rp_error *err)
 {
     RP_AUTO_FREE char *path = rp_path_join(vm_directory, RP_RECORD_NAME);
@@ -171,7 +193,6 @@ int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record 
         return -1;
     RP_AUTO_FREE struct rp_record *other = rp_xcalloc(1, sizeof *other);
     struct rp_error why = {0};
-    uint64_t generations[2] = {0};
     for (int slot = 0; slot < 2; slot++) {
         struct rp_error slot_error = {0};
         if (read_slot(store, size, slot * (uint64_t)RP_RECORD_SLOT, other, &slot_error)) {
@@ -186,7 +207,6 @@ int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record 
                 why = slot_error;
             continue;
         }
-        generations[slot] = other->generation;
         if (other->generation > record->generation) {
             rp_record_clear(record);
             *record = *other;
@@ -196,10 +216,10 @@ int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record 
     }
     if (!record->generation)
         return rp_fail(err, RP_ERR_CORRUPT, "chain record %s: %s", path, why.text);
-    uint64_t before = generations[record->generation % 2];
-    // The first generation has none before it, and the second slot does not exist then.
-    record->damaged = record->generation == 1 ? size > RP_RECORD_SLOT : before != record->generation - 1;
-    return 0;
+    if (!look_at_other(store, size, record->generation, &record->damaged, err))
+        return 0;
+    rp_record_clear(record);
+    return rp_context(err, "chain record %s", path);
 }
 
 static int write_slot(struct rp_fs *fs, const char *path, const struct rp_buf *slot, uint64_t offset, struct rp_error *err)
@@ -215,7 +235,11 @@ static int write_slot(struct rp_fs *fs, const char *path, const struct rp_buf *s
         return rp_fs_replace_file(fs, path, file.data, file.size, err);
     }
     RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(fs, path, RP_OPEN_WRITE, err);
-    return !store || rp_store_pwrite(store, slot->data, slot->size, offset, err) || rp_store_flush(store, err) ? -1 : 0;
+    size_t head = rp_min64(slot->size, SECTOR);
+    if (!store || (slot->size > head && (rp_store_pwrite(store, slot->data + head, slot->size - head, offset + head, err) ||
+                                         rp_store_flush(store, err))))
+        return -1;
+    return rp_store_pwrite(store, slot->data, head, offset, err) || rp_store_flush(store, err) ? -1 : 0;
 }
 
 int rp_record_write(struct rp_fs *fs, const char *vm_directory, struct rp_record *record, struct rp_error *err)
@@ -229,11 +253,18 @@ int rp_record_write(struct rp_fs *fs, const char *vm_directory, struct rp_record
     return rp_context(err, "write the chain record");
 }
 
-int rp_record_add_scratch(struct rp_record *record, const char *path, struct rp_error *err)
+bool rp_record_has_scratch(const struct rp_record *record, const char *path)
 {
     for (size_t i = 0; i < record->scratch_count; i++)
         if (!strcmp(record->scratch[i], path))
-            return 0;
+            return true;
+    return false;
+}
+
+int rp_record_add_scratch(struct rp_record *record, const char *path, struct rp_error *err)
+{
+    if (rp_record_has_scratch(record, path))
+        return 0;
     if (record->scratch_count == RP_RECORD_MAX_SCRATCH)
         return rp_fail(err, RP_ERR_STATE, "chain record: too many files are waiting to be deleted");
     record->scratch[record->scratch_count++] = rp_xstrdup(path);
@@ -248,6 +279,9 @@ void rp_record_drop_scratch(struct rp_record *record, size_t index)
 
 int rp_record_add_merging(struct rp_record *record, const char *path, struct rp_error *err)
 {
+    for (size_t i = 0; i < record->merging_count; i++)
+        if (!strcmp(record->merging[i], path))
+            return 0;
     if (record->merging_count == RP_RECORD_MAX_MERGING)
         return rp_fail(err, RP_ERR_STATE, "chain record: too many files are being merged");
     record->merging[record->merging_count++] = rp_xstrdup(path);

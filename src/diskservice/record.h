@@ -27,8 +27,8 @@ struct rp_record {
     // are in a chain as well, and until then there is no checkpoint.
     size_t merging_count;
     char *merging[RP_RECORD_MAX_MERGING];
-    // By rp_record_read: the slot that should hold the generation before or after holds neither. It may have held a later
-    // one, torn or damaged since: files that only that one named may be what the guest wrote last.
+    // By rp_record_read: the other slot may have held a later generation, whole, and was damaged since: files that only that
+    // one named may be what the guest wrote last.
     bool damaged;
 };
 // RP_ERR_NOT_FOUND when there is none, RP_ERR_CORRUPT when neither slot is whole.
@@ -37,6 +37,7 @@ int rp_record_read(struct rp_fs *fs, const char *vm_directory, struct rp_record 
 int rp_record_write(struct rp_fs *fs, const char *vm_directory, struct rp_record *record, struct rp_error *err);
 void rp_record_clear(struct rp_record *record);
 int rp_record_copy(const struct rp_record *from, struct rp_record *to, struct rp_error *err); // INVALID as for encode
+bool rp_record_has_scratch(const struct rp_record *record, const char *path);
 int rp_record_add_scratch(struct rp_record *record, const char *path, struct rp_error *err); // idempotent
 void rp_record_drop_scratch(struct rp_record *record, size_t index); // the last one takes its place
 int rp_record_add_merging(struct rp_record *record, const char *path, struct rp_error *err);

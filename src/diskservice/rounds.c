@@ -12,30 +12,17 @@
 enum { PAUSE_MS = 50, READER_MS = 10000, POLL_MS = 20 };
 static const double assumed_speed = 64e6, assumed_overhead = 0.2; // until measured; rather too careful
 
-static int add_data(void *context, uint64_t offset, uint64_t length, enum rp_vhdx_state state)
-{
-    (void)offset;
-    if (state == RP_VHDX_DATA)
-        *(uint64_t *)context += length;
-    return 0;
-}
-
-uint64_t rp_rounds_data(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length)
-{
-    uint64_t total = 0;
-    return rp_vhdx_extents(vhdx, offset, length, add_data, &total, NULL) ? 0 : total;
-}
-
 static double seconds_since(uint64_t start) { return (double)(rp_clock_monotonic_ns() - start) / 1e9; }
 
 static bool nobody_writes(const struct rp_rounds *r) { return r->options.pause_ms == UINT_MAX; }
 
-// What can be copied in one pause: half of it, the other half is for syncs.
+// What may be left for a pause: half of what can be copied in it, and of what is copied there without waiting for a disk; the
+// other half is for what the guest writes while it is prepared.
 static uint64_t pauseful(const struct rp_rounds *r)
 {
     unsigned ms = r->options.pause_ms ? r->options.pause_ms : PAUSE_MS;
     double bytes = (r->speed > 0 ? r->speed : assumed_speed) * ms / 2000;
-    return rp_max64((uint64_t)bytes, 64 * RP_KIB);
+    return rp_max64(rp_min64((uint64_t)bytes, RP_VHDX_MERGE_SMALL / 2), 64 * RP_KIB);
 }
 
 static void show(struct rp_rounds *r, enum rp_merge_step step, const struct rp_error *waiting)
@@ -123,7 +110,10 @@ static int report(void *context, uint64_t done, uint64_t total)
 static int copy(struct rp_rounds *r, struct rp_engine_chain *disk, size_t index, struct rp_error *err)
 {
     struct rp_vhdx *child = disk->layers[index]->vhdx;
-    r->own = rp_rounds_data(child, 0, rp_vhdx_info(child)->size);
+    r->own = rp_fold_data(child);
+    pthread_mutex_lock(&r->engine->state); // a leaf may hold more than when the total was counted
+    r->engine->merge.total = rp_max64(r->engine->merge.total, r->merged + r->own);
+    pthread_mutex_unlock(&r->engine->state);
     r->copied = r->slept = 0;
     r->started = rp_clock_monotonic_ns();
     if (rp_fold(r->engine, disk, index, report, r, &r->pauses, err))
@@ -221,7 +211,7 @@ int rp_rounds_step(struct rp_rounds *r, struct rp_engine_chain *disk, size_t ind
     if (index + 1 < disk->depth)
         return copy(r, disk, index, err);
     struct rp_vhdx *leaf = rp_chain_leaf(disk)->vhdx;
-    uint64_t left = rp_rounds_data(leaf, 0, rp_vhdx_info(leaf)->size);
+    uint64_t left = rp_fold_data(leaf);
     if (left > pauseful(r) && !nobody_writes(r) && disk->depth < RP_CHAIN_MAX_DEPTH) {
         if (r->slow_rounds < RP_MERGE_SLOW_ROUNDS)
             return round_of(r, disk, index, left, err);

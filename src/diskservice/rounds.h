@@ -33,7 +33,4 @@ int rp_rounds_step(struct rp_rounds *r, struct rp_engine_chain *disk, size_t ind
 // Lets the guest write as fast as it can. After the last step, also a failed one.
 void rp_rounds_end(struct rp_rounds *r);
 
-// Bytes of data that the file itself holds in a part of the disk.
-uint64_t rp_rounds_data(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length);
-
 #endif

@@ -52,7 +52,8 @@ int rp_service_grow(struct rp_service *service, const char *disk, uint64_t size,
 // until both sockets answer. RP_ERR_BUSY when it runs already; one that was killed and is not quite dead is waited for. Finds
 // the plugin beside the program (build tree) or in the installed plugin folder; REFPOINT_PLUGIN overrides.
 int rp_service_start(const char *vm_directory, struct rp_error *err);
-// Asks it to end (SIGTERM) and waits until everything is closed. Not running is fine.
+// Asks it to end (SIGTERM) and waits until everything is closed. Not running is fine. RP_ERR_IO: it has ended, killed or after a
+// failed write, without having closed its disks.
 int rp_service_stop(const char *vm_directory, struct rp_error *err);
 
 #endif

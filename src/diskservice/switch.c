@@ -32,7 +32,7 @@ void rp_switch_close(struct rp_engine *engine, bool clean)
     engine->announcement = NULL;
 }
 
-void rp_switch_prepare(struct rp_engine *engine, const struct rp_record *next)
+static void put_down(struct rp_engine *engine, const struct rp_record *next)
 {
     struct rp_shm *shm = engine->announcement;
     struct rp_error err = {0};
@@ -48,6 +48,18 @@ void rp_switch_prepare(struct rp_engine *engine, const struct rp_record *next)
     rp_put_le64(data + SIZE_AT, slot.size);
     memcpy(data + RECORD_AT, slot.data, slot.size);
     engine->prepared = true;
+}
+
+int rp_switch_prepare(struct rp_engine *engine, int (*note)(const void *context, struct rp_record *next, struct rp_error *err),
+                      const void *context, struct rp_error *err)
+{
+    RP_AUTO_FREE struct rp_record *next = rp_xcalloc(1, sizeof *next);
+    int failed = rp_record_copy(&engine->record, next, err) || note(context, next, err);
+    next->generation++;
+    if (!failed)
+        put_down(engine, next);
+    rp_record_clear(next);
+    return failed ? -1 : 0;
 }
 
 void rp_switch_announce(struct rp_engine *engine)

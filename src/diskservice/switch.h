@@ -11,8 +11,9 @@
 void rp_switch_open(struct rp_engine *engine);
 // Closes it; removed when nothing can be announced in it.
 void rp_switch_close(struct rp_engine *engine, bool clean);
-// `next` is the record as it will be. Without shared memory, nothing happens: a kill counts like a power cut then.
-void rp_switch_prepare(struct rp_engine *engine, const struct rp_record *next);
+// `note` makes of the record as it is the one that will be. Without shared memory, a kill counts like a power cut then.
+int rp_switch_prepare(struct rp_engine *engine, int (*note)(const void *context, struct rp_record *next, struct rp_error *err),
+                      const void *context, struct rp_error *err);
 void rp_switch_announce(struct rp_engine *engine); // atomic: what was prepared has happened
 void rp_switch_withdraw(struct rp_engine *engine); // the record says so itself now, or it did not happen
 // What a dead engine announced and did not finish: 1, `next` holds it; 0 nothing; -1 its owner lives.

@@ -142,8 +142,7 @@ static int drop(const struct rp_local_vm *vm, uint32_t number, struct rp_error *
 static int undo_add(const struct rp_local_vm *vm, uint32_t number, bool own, struct rp_error *err)
 {
     RP_AUTO_FREE char *path = own_path(vm, number);
-    bool there = false;
-    if (own && (rp_fs_exists(vm->local->fs, path, &there, err) || (there && rp_fs_unlink(vm->local->fs, path, err))))
+    if (own && rp_fs_unlink_if_there(vm->local->fs, path, err))
         return -1;
     return drop(vm, number, err);
 }

@@ -1,5 +1,5 @@
-// The in-process host connection "local:DIR": VMs that are nothing but a name and disks (the offline inventory), kept in
-// DIR. State in DIR/host.db (SQLite, synchronous=FULL) with intent records; a folder DIR/vms/<GUID> per VM.
+// The in-process host connection "local:DIR": VMs that are nothing but a name and disks (the offline inventory), kept
+// in DIR. State in DIR/host.db (SQLite, synchronous=FULL) with intent records; a folder DIR/vms/<GUID> per VM.
 #ifndef RP_HOST_LOCAL_H
 #define RP_HOST_LOCAL_H
 

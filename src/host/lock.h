@@ -9,8 +9,8 @@
 #include "base/error.h"
 
 int rp_lock_open(const char *path, struct rp_error *err); // fd, or -1
-// Waits up to `timeout_ms`. Returns 1 taken, 0 held by another, -1 error. Not recursive: a second lock of the same number
-// through the same fd is the same lock.
+// Waits up to `timeout_ms`. Returns 1 taken, 0 held by another, -1 error. Not recursive: a second lock of the same
+// number through the same fd is the same lock.
 int rp_lock_take(int fd, int64_t number, unsigned timeout_ms, struct rp_error *err);
 void rp_lock_release(int fd, int64_t number);
 

@@ -69,39 +69,47 @@ static void note_problem(const struct rp_local_vm *vm, const struct pending *p, 
     rp_db_run(vm->local->db, NULL, "UPDATE snapshot SET problem = ? WHERE row = ? AND problem IS NOT ?", "tit", problem, p->row, problem);
 }
 
-// What became of the merge, asking for it when nobody has yet. 1 done, 0 not yet.
-static int attempt(const struct rp_local_vm *vm, const struct pending *p, bool at_rest)
+// What became of the merge, asking for it when nobody has yet. True: done.
+static bool ask(const struct rp_local_vm *vm, const struct pending *p, struct rp_service *service, struct rp_error *why)
 {
-    struct rp_error why = {0};
     const uint64_t *wished = vm->local->host.merge_rate ? &vm->local->host.merge_rate : NULL;
-    if (!rp_local_vm_running(vm) && !at_rest)
-        return 0;
-    RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(vm, &why);
-    for (int round = 0; service && round < 2; round++) {
+    for (int round = 0; round < 2; round++) {
         RP_CLEANUP(rp_service_info_clear) struct rp_service_info info = {0};
-        if (rp_service_info(service, &info, &why))
+        if (rp_service_info(service, &info, why))
             break;
         bool ours = rp_guid_equal(&info.merge.operation, &p->operation);
         if (ours && info.merge.phase == RP_MERGE_DONE)
-            return 1;
+            return true;
         if (info.merge.phase == RP_MERGE_RUNNING) {
             if (ours && wished && round == 0) // the same operation again, only the limit is new
                 rp_service_merge(service, &p->operation, (const char *const *)p->child, p->count, wished, NULL);
-            note_problem(vm, p, NULL);
-            return 0;
+            return false;
         }
         if (ours && info.merge.phase == RP_MERGE_FAILED && round == 1) {
-            rp_fail(&why, info.merge.error.code, "%s", info.merge.error.text);
+            rp_fail(why, info.merge.error.code, "%s", info.merge.error.text);
             break;
         }
         // The same operation again after a failure or a crash: files that are merged already count as done.
-        if (round == 0 && rp_service_merge(service, &p->operation, (const char *const *)p->child, p->count, wished, &why))
+        if (round == 0 && rp_service_merge(service, &p->operation, (const char *const *)p->child, p->count, wished, why))
             break;
         if (!rp_service_is_running(service))
-            return 1; // in-process it returns when it is done
+            return true; // in-process it returns when it is done
     }
-    note_problem(vm, p, why.code ? why.text : NULL);
-    return 0;
+    return false;
+}
+
+static bool attempt(const struct rp_local_vm *vm, const struct pending *p, bool at_rest)
+{
+    struct rp_error why = {0};
+    if (!rp_local_vm_running(vm) && !at_rest)
+        return false;
+    struct rp_service *service = rp_local_vm_service(vm, &why);
+    bool done = service && ask(vm, p, service, &why);
+    // Not before the disks are closed: what is asked again after a failure finds what is merged, and closes anew.
+    done = !rp_service_close(service, &why) && done;
+    if (!done)
+        note_problem(vm, p, why.code ? why.text : NULL);
+    return done;
 }
 
 int rp_local_merge_advance(const struct rp_local_vm *vm, bool at_rest, struct rp_error *err)

@@ -167,7 +167,9 @@ int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id,
     int rc = rp_service_checkpoint(service, &operation, &made, err);
     if (!rc && !finish(&vm, row, &made, err)) {
         memcpy(result, id, sizeof id);
-        return 0;
+        rc = rp_service_close(service, err);
+        service = NULL;
+        return rc ? rp_context(err, "VM %s: the checkpoint was made, but its disks could not be closed", vm.id) : 0;
     }
     // Made after all (an answer that was lost), not made, or not known yet: then the row stays for the next to look.
     struct rp_error unused = {0};

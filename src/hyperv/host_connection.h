@@ -31,8 +31,8 @@ struct rp_vm {
     enum rp_vm_activity activity;
     unsigned merge_percent; // while MERGING
     char *merge_problem;    // while MERGING: why it does not go on at the moment (it will by itself); NULL otherwise
-    // While MERGING, where the host tells (else 0): bytes, bytes per second; how often what the guest wrote meanwhile was merged
-    // as well; bytes per second that its writes are slowed down to, 0 when they are not.
+    // While MERGING, where the host tells (else 0): bytes, bytes per second; how often what the guest wrote meanwhile
+    // was merged as well; bytes per second that its writes are slowed down to, 0 when they are not.
     uint64_t merge_done, merge_total, merge_rate, merge_guest_rate;
     unsigned merge_round;
 };
@@ -118,49 +118,64 @@ struct rp_host_ops {
     int (*list_vms)(struct rp_host_connection *host, struct rp_vms *vms, struct rp_error *err);
     // By GUID or exact name; several VMs of one name are RP_ERR_INVALID, listing their GUIDs.
     int (*find_vm)(struct rp_host_connection *host, const char *name_or_id, struct rp_vm *vm, struct rp_error *err);
-    int (*vm_settings)(struct rp_host_connection *host, const char *vm_id, struct rp_vm_settings *settings, struct rp_error *err);
+    int (*vm_settings)(struct rp_host_connection *host, const char *vm_id, struct rp_vm_settings *settings,
+                       struct rp_error *err);
 
-    // DefineSystem + AddResourceSettings. `disks`: raw files are converted into the host's folder, VHDX files are used in
-    // place. result: the VM's GUID. On failure nothing is left.
+    // DefineSystem + AddResourceSettings. `disks`: raw files are converted into the host's folder, VHDX files are used
+    // in place. result: the VM's GUID. On failure nothing is left.
     int (*define_system)(struct rp_host_connection *host, const char *name, const char *const *disks, size_t disk_count,
                          int (*progress)(void *context, uint64_t done, uint64_t total), void *context,
                          RP_METHOD_RESULT, struct rp_error *err);
-    int (*destroy_system)(struct rp_host_connection *host, const char *vm_id, bool delete_disks, RP_METHOD_RESULT, struct rp_error *err);
+    int (*destroy_system)(struct rp_host_connection *host, const char *vm_id, bool delete_disks, RP_METHOD_RESULT,
+                          struct rp_error *err);
     // RequestStateChange: RP_VM_RUNNING starts, RP_VM_OFF stops (for an offline VM: its disk service).
-    int (*request_state)(struct rp_host_connection *host, const char *vm_id, enum rp_vm_state state, RP_METHOD_RESULT, struct rp_error *err);
-    int (*add_disk)(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT, struct rp_error *err);
-    int (*remove_disk)(struct rp_host_connection *host, const char *vm_id, uint32_t number, RP_METHOD_RESULT, struct rp_error *err);
+    int (*request_state)(struct rp_host_connection *host, const char *vm_id, enum rp_vm_state state, RP_METHOD_RESULT,
+                         struct rp_error *err);
+    int (*add_disk)(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT,
+                    struct rp_error *err);
+    int (*remove_disk)(struct rp_host_connection *host, const char *vm_id, uint32_t number, RP_METHOD_RESULT,
+                       struct rp_error *err);
     // ResizeVirtualHardDisk; grows only.
-    int (*resize_disk)(struct rp_host_connection *host, const char *vm_id, uint32_t number, uint64_t size, RP_METHOD_RESULT, struct rp_error *err);
+    int (*resize_disk)(struct rp_host_connection *host, const char *vm_id, uint32_t number, uint64_t size,
+                       RP_METHOD_RESULT, struct rp_error *err);
 
     // CreateSnapshot. result: the snapshot's id. The name is set from the moment of creation. `consistency` is what is
     // asked for; what was reached stands in the snapshot.
     // RP_ERR_BUSY while an earlier snapshot's merge is pending.
     int (*create_snapshot)(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
                            enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err);
-    int (*list_snapshots)(struct rp_host_connection *host, const char *vm_id, struct rp_snapshots *snapshots, struct rp_error *err);
-    int (*snapshot_settings)(struct rp_host_connection *host, const char *snapshot_id, struct rp_vm_settings *settings, struct rp_error *err);
+    int (*list_snapshots)(struct rp_host_connection *host, const char *vm_id, struct rp_snapshots *snapshots,
+                          struct rp_error *err);
+    int (*snapshot_settings)(struct rp_host_connection *host, const char *snapshot_id, struct rp_vm_settings *settings,
+                             struct rp_error *err);
     // The merge starts and goes on after the job: see rp_vm.activity.
-    int (*destroy_snapshot)(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err);
-    // ConvertToReferencePoint (recovery snapshots only). result: the reference point's id. The merge starts and goes on.
-    int (*convert_to_reference_point)(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err);
-    int (*list_reference_points)(struct rp_host_connection *host, const char *vm_id, struct rp_reference_points *points, struct rp_error *err);
-    int (*destroy_reference_point)(struct rp_host_connection *host, const char *point_id, RP_METHOD_RESULT, struct rp_error *err);
+    int (*destroy_snapshot)(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT,
+                            struct rp_error *err);
+    // ConvertToReferencePoint (recovery snapshots only). result: the reference point's id.
+    // The merge starts and goes on.
+    int (*convert_to_reference_point)(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT,
+                                      struct rp_error *err);
+    int (*list_reference_points)(struct rp_host_connection *host, const char *vm_id,
+                                 struct rp_reference_points *points, struct rp_error *err);
+    int (*destroy_reference_point)(struct rp_host_connection *host, const char *point_id, RP_METHOD_RESULT,
+                                   struct rp_error *err);
 
-    // GetVirtualDiskChanges: `path` is the frozen file. Appends ranges; *processed bytes from `offset` are covered (may be
-    // fewer than asked, then call again further on; never 0). RP_ERR_TRACKING_ID / _OFF: the caller reads everything.
+    // GetVirtualDiskChanges: `path` is the frozen file. Appends ranges; *processed bytes from `offset` are covered (may
+    // be fewer than asked, then call again further on; never 0).
+    // RP_ERR_TRACKING_ID / _OFF: the caller reads everything.
     int (*disk_changes)(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t offset,
                         uint64_t length, struct rp_ranges *changed, uint64_t *processed, struct rp_error *err);
 
-    int (*job_state)(struct rp_host_connection *host, const char *job, struct rp_job_state *state, struct rp_error *err);
+    int (*job_state)(struct rp_host_connection *host, const char *job, struct rp_job_state *state,
+                     struct rp_error *err);
     void (*close)(struct rp_host_connection *host);
 };
 
 struct rp_host_connection {
     const struct rp_host_ops *ops;
     char *address; // "local:/var/lib/refpoint", for messages
-    // Bytes per second for the merges that this connection starts or finds under way, 0: the host decides. A wish: Hyper-V has
-    // nothing like it.
+    // Bytes per second for the merges that this connection starts or finds under way, 0: the host decides. A wish:
+    // Hyper-V has nothing like it.
     uint64_t merge_rate;
 };
 

@@ -20,6 +20,12 @@ int rp_fs_exists(struct rp_fs *fs, const char *path, bool *exists, struct rp_err
     return fs->ops->exists(fs, path, exists, err);
 }
 
+int rp_fs_unlink_if_there(struct rp_fs *fs, const char *path, struct rp_error *err)
+{
+    bool there;
+    return rp_fs_exists(fs, path, &there, err) || (there && rp_fs_unlink(fs, path, err)) ? -1 : 0;
+}
+
 int rp_fs_sync_parent(struct rp_fs *fs, const char *path, struct rp_error *err)
 {
     RP_AUTO_FREE char *directory = rp_path_directory(path);
@@ -40,8 +46,7 @@ int rp_fs_read_file(struct rp_fs *fs, const char *path, size_t limit, struct rp_
 int rp_fs_replace_file(struct rp_fs *fs, const char *path, const void *data, size_t size, struct rp_error *err)
 {
     RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", path);
-    bool stale;
-    if (rp_fs_exists(fs, temporary, &stale, err) || (stale && rp_fs_unlink(fs, temporary, err)))
+    if (rp_fs_unlink_if_there(fs, temporary, err))
         return -1;
     struct rp_store *store = rp_fs_open(fs, temporary, RP_OPEN_WRITE | RP_OPEN_CREATE, err);
     if (!store)

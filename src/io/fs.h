@@ -36,13 +36,15 @@ struct rp_store *rp_fs_open(struct rp_fs *fs, const char *path, unsigned flags, 
 // Replaces `to`. Durable after rp_fs_sync_parent(to).
 int rp_fs_rename(struct rp_fs *fs, const char *from, const char *to, struct rp_error *err);
 int rp_fs_unlink(struct rp_fs *fs, const char *path, struct rp_error *err);
+int rp_fs_unlink_if_there(struct rp_fs *fs, const char *path, struct rp_error *err);
 int rp_fs_exists(struct rp_fs *fs, const char *path, bool *exists, struct rp_error *err);
 // Makes the names in the directory that holds `path` durable.
 int rp_fs_sync_parent(struct rp_fs *fs, const char *path, struct rp_error *err);
 
 // Reads a whole file of at most `limit` bytes (more is RP_ERR_CORRUPT) into `out`, appending.
 int rp_fs_read_file(struct rp_fs *fs, const char *path, size_t limit, struct rp_buf *out, struct rp_error *err);
-// Writes a file so that, whatever happens, `path` holds the old or the new content: temporary name, flush, rename, sync.
+// Writes a file so that, whatever happens, `path` holds the old or the
+// new content: temporary name, flush, rename, sync.
 int rp_fs_replace_file(struct rp_fs *fs, const char *path, const void *data, size_t size, struct rp_error *err);
 
 // Paths. Results are malloc'ed.

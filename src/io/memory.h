@@ -1,5 +1,5 @@
-// Byte stores in memory, with the rules of a disk under a power cut: what was not flushed can be lost, and so can a name
-// whose directory was not synced. For tests.
+// Byte stores in memory, with the rules of a disk under a power cut: what was not flushed can be lost, and so can a
+// name whose directory was not synced. For tests.
 #ifndef RP_IO_MEMORY_H
 #define RP_IO_MEMORY_H
 

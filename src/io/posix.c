@@ -190,6 +190,24 @@ static int file_clone_range(struct rp_store *target, uint64_t target_offset, str
     return rp_fail_sys(err, sys, "%s: share blocks with %s", target->name, source->name);
 }
 
+static int file_copy_range(struct rp_store *target, uint64_t target_offset, struct rp_store *source,
+                           uint64_t source_offset, uint64_t length, struct rp_error *err)
+{
+    off_t from = (off_t)source_offset, to = (off_t)target_offset;
+    while (length) {
+        ssize_t n = copy_file_range(fd_of(source), &from, fd_of(target), &to, length, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) { // 0: the source ends, or its file system only says so; a read will tell
+            bool cannot = !n || errno == EXDEV || errno == EINVAL || errno == ENOSYS;
+            return rp_fail_sys(err, cannot ? EOPNOTSUPP : errno, "%s: copy %llu bytes of %s to %llu", target->name,
+                               (unsigned long long)length, source->name, (unsigned long long)to);
+        }
+        length -= (uint64_t)n;
+    }
+    return 0;
+}
+
 static int file_identity(struct rp_store *store, struct rp_store_identity *identity, struct rp_error *err)
 {
     struct stat st;
@@ -243,6 +261,7 @@ static const struct rp_store_ops file_ops = {
     .allocate = file_allocate,
     .punch = file_punch,
     .clone_range = file_clone_range,
+    .copy_range = file_copy_range,
     .identity = file_identity,
     .lock = file_lock,
     .drop_cache = file_drop_cache,

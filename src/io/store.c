@@ -19,11 +19,21 @@ int rp_store_pwrite_direct(struct rp_store *store, const void *data, size_t size
 
 bool rp_store_direct(struct rp_store *store) { return store->ops->direct && store->ops->direct(store); }
 
-int rp_store_flush(struct rp_store *store, struct rp_error *err) { return store->ops->flush(store, err); }
+static int sync_with(int (*sync)(struct rp_store *store, struct rp_error *err), struct rp_store *store, struct rp_error *err)
+{
+    bool first = err && !err->code;
+    int failed = sync(store, err);
+    // What found no place is not tried again: the next sync would succeed without it.
+    if (failed && first && err->code == RP_ERR_NO_SPACE)
+        err->code = RP_ERR_IO;
+    return failed;
+}
+
+int rp_store_flush(struct rp_store *store, struct rp_error *err) { return sync_with(store->ops->flush, store, err); }
 
 int rp_store_settle(struct rp_store *store, struct rp_error *err)
 {
-    return store->ops->settle ? store->ops->settle(store, err) : rp_store_flush(store, err);
+    return sync_with(store->ops->settle ? store->ops->settle : store->ops->flush, store, err);
 }
 
 int rp_store_truncate(struct rp_store *store, uint64_t size, struct rp_error *err)
@@ -64,6 +74,14 @@ int rp_store_clone_range(struct rp_store *target, uint64_t target_offset, struct
     if (target->ops->clone_range && target->ops == source->ops)
         return target->ops->clone_range(target, target_offset, source, source_offset, length, err);
     return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: cannot share blocks with %s", target->name, source->name);
+}
+
+int rp_store_copy_range(struct rp_store *target, uint64_t target_offset, struct rp_store *source,
+                        uint64_t source_offset, uint64_t length, struct rp_error *err)
+{
+    if (target->ops->copy_range && target->ops == source->ops)
+        return target->ops->copy_range(target, target_offset, source, source_offset, length, err);
+    return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: the kernel does not copy from %s", target->name, source->name);
 }
 
 int rp_store_identity(struct rp_store *store, struct rp_store_identity *identity, struct rp_error *err)

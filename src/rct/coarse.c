@@ -19,6 +19,8 @@ void rp_rct_coarse_init(struct rp_rct_coarse *c, struct rp_fs *fs, const char *d
     c->path = rp_xasprintf("%s.mrt", disk_path);
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->idle, NULL);
+    for (int i = 0; i < 2; i++)
+        pthread_cond_init(&c->batched[i], NULL);
 }
 
 void rp_rct_coarse_free(struct rp_rct_coarse *c)
@@ -29,6 +31,8 @@ void rp_rct_coarse_free(struct rp_rct_coarse *c)
     free(c->path);
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->idle);
+    for (int i = 0; i < 2; i++)
+        pthread_cond_destroy(&c->batched[i]);
 }
 
 static size_t words_of(const struct rp_rct_coarse *c) { return (size_t)c->header.sectors * RP_MRT_SECTOR_WORDS; }
@@ -143,8 +147,7 @@ static int create_file(struct rp_rct_coarse *c, const struct rp_rct_generation *
                        struct rp_error *err)
 {
     RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", c->path);
-    bool stale;
-    if (rp_fs_exists(c->fs, temporary, &stale, err) || (stale && rp_fs_unlink(c->fs, temporary, err)))
+    if (rp_fs_unlink_if_there(c->fs, temporary, err))
         return -1;
     size_t size = (size_t)rp_mrt_file_size(c->header.sectors);
     RP_AUTO_FREE uint8_t *image = rp_xcalloc(1, size);
@@ -180,6 +183,10 @@ static int create_file(struct rp_rct_coarse *c, const struct rp_rct_generation *
 // The old bitmap's sectors have another name: they are empty from the moment that the header has the new one.
 static int reuse_file(struct rp_rct_coarse *c, const rp_rct_bits *presets, struct rp_error *err)
 {
+    // A power cut may have made the new name of a file durable and not the end of the old one.
+    RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", c->path);
+    if (rp_fs_unlink_if_there(c->fs, temporary, err))
+        return -1;
     for (uint32_t i = 0; i < c->header.sectors; i++) {
         uint64_t words[RP_MRT_SECTOR_WORDS];
         snapshot_sector(presets, i, words);
@@ -276,19 +283,28 @@ bool rp_rct_coarse_holds(struct rp_rct_coarse *c, uint64_t region)
     return g && rp_rct_bit(g->set, region);
 }
 
-// One caller at a time has the file, without the lock.
+// One caller at a time has the file, without the lock. Batches wait, or a storm of them could hold up a flush for long.
 static void take(struct rp_rct_coarse *c)
 {
+    c->takers++;
     while (c->busy)
         pthread_cond_wait(&c->idle, &c->lock);
+    c->takers--;
     c->busy = true;
 }
+
+// One of those who wait for the next batch shall write it: the others sleep on until it is durable.
+static void wake_writer(struct rp_rct_coarse *c) { pthread_cond_signal(&c->batched[(c->batches + 1) % 2]); }
 
 static int give_back(struct rp_rct_coarse *c, int failed)
 {
     c->busy = false;
     c->failed |= failed != 0;
     pthread_cond_broadcast(&c->idle);
+    if (failed) // who waits for the next batch waits for nothing
+        pthread_cond_broadcast(&c->batched[(c->batches + 1) % 2]);
+    else
+        wake_writer(c);
     return failed ? -1 : 0;
 }
 
@@ -319,6 +335,7 @@ static int write_asked(struct rp_rct_coarse *c, struct rp_rct_generation *g, str
                    RP_MRT_SECTOR_WORDS * sizeof *words);
             indexes[n++] = i;
         }
+    uint64_t batch = ++c->batches;
     c->busy = true;
     pthread_mutex_unlock(&c->lock);
     int failed = 0;
@@ -330,6 +347,8 @@ static int write_asked(struct rp_rct_coarse *c, struct rp_rct_generation *g, str
             if (words[(size_t)n * RP_MRT_SECTOR_WORDS + i])
                 set_word(g, (size_t)indexes[n] * RP_MRT_SECTOR_WORDS + i, words[(size_t)n * RP_MRT_SECTOR_WORDS + i]);
     pthread_mutex_lock(&c->lock);
+    c->ended = batch;
+    pthread_cond_broadcast(&c->batched[batch % 2]);
     return give_back(c, failed);
 }
 
@@ -345,6 +364,7 @@ static uint64_t ahead_of(struct rp_rct_coarse *c, const struct rp_rct_generation
 int rp_rct_coarse_set(struct rp_rct_coarse *c, uint64_t first, uint64_t last, struct rp_error *err)
 {
     int failed = 0;
+    uint64_t batch = 0; // that has what we ask for, at the latest; 0: none yet
     pthread_mutex_lock(&c->lock);
     for (;;) {
         struct rp_rct_generation *g = atomic_load(&c->current); // anew each time: a flush may have begun the next one
@@ -358,12 +378,17 @@ int rp_rct_coarse_set(struct rp_rct_coarse *c, uint64_t first, uint64_t last, st
             if (!(c->asked[r / 64] >> r % 64 & 1)) {
                 c->asked[r / 64] |= (uint64_t)1 << r % 64;
                 c->dirty[r / RP_MRT_SECTOR_REGIONS] = 1;
+                batch = 0;
             }
-        if (c->busy) // whoever is next writes this too
-            pthread_cond_wait(&c->idle, &c->lock);
+        if (batch <= c->ended)
+            batch = c->batches + 1;
+        if (c->busy || c->takers)
+            pthread_cond_wait(&c->batched[batch % 2], &c->lock);
         else if ((failed = write_asked(c, g, err)))
             break;
     }
+    if (!c->busy && batch == c->batches + 1) // woken to write it, but with nothing left to ask for
+        wake_writer(c);
     pthread_mutex_unlock(&c->lock);
     return failed;
 }
@@ -494,11 +519,9 @@ int rp_rct_coarse_remove(struct rp_rct_coarse *c, struct rp_error *err)
 {
     RP_AUTO_FREE char *unfinished = rp_xasprintf("%s.new", c->path);
     struct rp_mrt_header header;
-    bool ours = false, exists;
+    bool ours = false;
     if (look(c, &header, &ours, err))
         return -1;
     close_store(c);
-    if ((ours && rp_fs_unlink(c->fs, c->path, err)) || rp_fs_exists(c->fs, unfinished, &exists, err))
-        return -1;
-    return exists ? rp_fs_unlink(c->fs, unfinished, err) : 0;
+    return (ours && rp_fs_unlink(c->fs, c->path, err)) || rp_fs_unlink_if_there(c->fs, unfinished, err) ? -1 : 0;
 }

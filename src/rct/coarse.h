@@ -26,6 +26,9 @@ struct rp_rct_coarse {
     pthread_mutex_t lock;
     pthread_cond_t idle;
     bool busy;   // somebody writes to the file, outside the lock
+    unsigned takers; // wait for that, and go before the next batch
+    uint64_t batches, ended;   // of regions: how many were begun, and how many of them are durable or failed
+    pthread_cond_t batched[2]; // the one of this parity ended; or whoever is woken shall write it
     bool failed; // for good
     struct rp_fs *fs;
     char *path;

@@ -5,22 +5,28 @@
 #include "rct/tracker.h"
 
 // Both locks are held. The units of the two files may differ in size. The parent's pages are loaded when they are written.
-static int fold_pages(struct rp_rct *child, struct rp_rct *parent, struct rp_error *err)
+static void fold_page(const struct rp_rct *child, struct rp_rct *parent, uint64_t index, const struct rp_rct_page *page)
 {
     uint64_t size = atomic_load(&parent->virtual_size);
+    for (uint64_t j = 0; j < RP_RCT_PAGE_UNITS; j++) {
+        uint32_t since = atomic_load_explicit(&page->since[j], memory_order_relaxed);
+        uint64_t offset = (index * RP_RCT_PAGE_UNITS + j) << child->unit_shift;
+        if (!since || offset >= size)
+            continue;
+        uint64_t last = offset + rp_min64(child->header.unit_size, size - offset) - 1;
+        rp_rct_raise(parent, offset >> parent->unit_shift, (last >> parent->unit_shift) + 1, since);
+    }
+}
+
+static int fold_pages(struct rp_rct *child, struct rp_rct *parent, struct rp_error *err)
+{
     uint64_t child_pages = rp_rct_page_count(atomic_load(&child->virtual_size), child->header.unit_size);
     for (uint64_t i = 0; i < child_pages; i++) {
         struct rp_rct_page *page;
         if (rp_rct_load_page(child, i, &page, err))
             return -1;
-        for (uint64_t j = 0; page && j < RP_RCT_PAGE_UNITS; j++) {
-            uint32_t since = atomic_load_explicit(&page->since[j], memory_order_relaxed);
-            uint64_t offset = (i * RP_RCT_PAGE_UNITS + j) << child->unit_shift;
-            if (!since || offset >= size)
-                continue;
-            uint64_t last = offset + rp_min64(child->header.unit_size, size - offset) - 1;
-            rp_rct_raise(parent, offset >> parent->unit_shift, (last >> parent->unit_shift) + 1, since);
-        }
+        if (page)
+            fold_page(child, parent, i, page);
     }
     return 0;
 }
@@ -69,7 +75,8 @@ static int note_in_child(struct rp_rct *child, const struct rp_rct *parent, bool
     return rp_rct_write_header(child, false, err);
 }
 
-// Everything that must be durable before the first page is overwritten, and the .mrt of a session that will go on.
+// Everything that must be durable before the first page is overwritten, and the .mrt of a session that will go on. While that
+// session has changed nothing, its regions do not count.
 static int prepare(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                    const struct rp_vhdx_session *session, struct rp_error *err)
 {
@@ -80,6 +87,7 @@ static int prepare(struct rp_rct *child, struct rp_rct *parent, const struct rp_
         return -1;
     rp_rct_coarse_stop(&parent->coarse);
     parent->merged = false;
+    atomic_store(&parent->state->arrived, 0);
     parent->header.bound = *disk;
     parent->header.session = *session;
     // Only values that the child has as well will come to the array, and nothing yet to the disk.
@@ -90,23 +98,15 @@ static int prepare(struct rp_rct *child, struct rp_rct *parent, const struct rp_
     if (child->live && rp_rct_begin_coarse(parent, &child->coarse, err))
         return -1;
     parent->header.doubt = doubt;
-    parent->prepared = true;
     return 0;
 }
 
-static bool is_prepared(const struct rp_rct *parent, const struct rp_vhdx_session *session)
-{
-    const struct rp_vhdx_session *s = &parent->header.session;
-    return parent->prepared && rp_guid_equal(&s->file_write_guid, &session->file_write_guid) &&
-           rp_guid_equal(&s->data_write_guid, &session->data_write_guid);
-}
-
+// `going_on`: the parent's session does, as the live one.
 static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                 const struct rp_vhdx_session *session, struct rp_error *err)
+                 const struct rp_vhdx_session *session, bool going_on, struct rp_error *err)
 {
-    if (!is_prepared(parent, session) && prepare(child, parent, disk, session, err))
+    if (prepare(child, parent, disk, session, err))
         return -1;
-    parent->prepared = false;
     bool fits = rp_rct_parent_fits(child, parent);
 
     uint64_t child_size = atomic_load(&child->virtual_size);
@@ -130,18 +130,16 @@ static int merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rc
     if (rp_rct_write_pages(parent, err))
         return -1;
     parent->header.doubt = RP_RCT_DOUBT_NONE;
+    parent->live |= going_on;
     return rp_rct_write_header(parent, false, err);
 }
 
-typedef int merge_fn(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                     const struct rp_vhdx_session *session, struct rp_error *err);
-
-static int locked(merge_fn *what, struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                  const struct rp_vhdx_session *session, struct rp_error *err)
+static int merge_locked(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                        const struct rp_vhdx_session *session, bool going_on, struct rp_error *err)
 {
     rp_rct_enter(child);
     rp_rct_enter(parent);
-    int failed = what(child, parent, disk, session, err);
+    int failed = merge(child, parent, disk, session, going_on, err);
     rp_rct_leave(parent);
     rp_rct_leave(child);
     return failed;
@@ -150,11 +148,39 @@ static int locked(merge_fn *what, struct rp_rct *child, struct rp_rct *parent, c
 int rp_rct_prepare_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                          const struct rp_vhdx_session *session, struct rp_error *err)
 {
-    return locked(prepare, child, parent, disk, session, err);
+    return merge_locked(child, parent, disk, session, true, err);
 }
 
 int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                  const struct rp_vhdx_session *session, struct rp_error *err)
 {
-    return locked(merge, child, parent, disk, session, err);
+    return merge_locked(child, parent, disk, session, false, err);
+}
+
+int rp_rct_ready_merge(struct rp_rct *parent, struct rp_error *err)
+{
+    rp_rct_enter(parent);
+    // The session that goes on changes the disk before rp_rct_thaw.
+    parent->header.doubt = rp_rct_live_doubt(parent);
+    int failed = rp_rct_write_header(parent, false, err);
+    rp_rct_leave(parent);
+    return failed;
+}
+
+void rp_rct_finish_merge(struct rp_rct *child, struct rp_rct *parent)
+{
+    rp_rct_enter(child);
+    rp_rct_enter(parent);
+    // All pages of the child are in memory since it was prepared.
+    for (uint64_t i = 0; (i = rp_rct_pages_next(&child->pages, i)) < RP_RCT_PAGES_MAX; i++)
+        fold_page(child, parent, i, rp_rct_pages_get(&child->pages, i));
+    uint32_t epoch = atomic_load(&parent->state->epoch);
+    if (atomic_load(&child->state->changed) == epoch)
+        atomic_store(&parent->state->changed, epoch);
+    // Where memory was short, a kill loses marks that no region here has: then the parent stays half merged, and all of it
+    // counts.
+    if (!atomic_load(&parent->state->incomplete))
+        atomic_store(&parent->state->arrived, 1);
+    rp_rct_leave(parent);
+    rp_rct_leave(child);
 }

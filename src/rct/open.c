@@ -90,8 +90,10 @@ int rp_rct_open_existing(struct rp_rct *rct, enum rp_rct_found *found, struct rp
     rct->store = rp_fs_open(rct->fs, rct->path, RP_OPEN_WRITE, err);
     if (!rct->store || rp_store_lock(rct->store, true, err) || rp_rct_read_slots(rct, found, err))
         return -1;
+    if (*found == RP_RCT_FOUND_NOT_OURS)
+        return rp_rct_not_ours(rct, err);
     rct->writable = true;
-    return *found == RP_RCT_FOUND_NOT_OURS ? rp_rct_not_ours(rct, err) : 0;
+    return rp_rct_take_file(rct, err);
 }
 
 int rp_rct_begin_coarse(struct rp_rct *rct, struct rp_rct_coarse *like, struct rp_error *err)

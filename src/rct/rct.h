@@ -106,7 +106,8 @@ int rp_rct_flush(struct rp_rct *rct, struct rp_gate *gate, struct rp_error *err)
 uint64_t rp_rct_exposed(const struct rp_rct *rct);
 
 // A mere kill. From here on the array and the epoch are kept in `shm` (rp_rct_shm_size() bytes, empty), so that marks outlive
-// the process. Right after rp_rct_open_write, rp_rct_prepare_child or rp_rct_thaw, while nobody marks. Takes `shm` over when
+// the process. Right after rp_rct_open_write, rp_rct_prepare_child, rp_rct_prepare_merge or
+// rp_rct_thaw, while nobody marks. Takes `shm` over when
 // it succeeds: a clean close or rp_rct_freeze removes it, abandon leaves it. When the memory for a mark cannot be had, that mark is kept in the process only,
 // and `shm` says so: then a kill counts like a power cut.
 int rp_rct_share(struct rp_rct *rct, struct rp_shm *shm, struct rp_error *err);
@@ -128,6 +129,9 @@ int rp_rct_close(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_e
 void rp_rct_abandon(struct rp_rct *rct); // frees, writes nothing: what a crash would leave. NULL is fine
 RP_DEFINE_CLEANUP(struct rp_rct, rp_rct_abandon)
 
+// Whether a write or sync of the array failed for good: nobody knows what the file holds.
+bool rp_rct_failed(struct rp_rct *rct, struct rp_error *why);
+
 uint32_t rp_rct_unit_size(const struct rp_rct *rct); // 64 KiB; larger above 8 TiB
 uint32_t rp_rct_unit_size_for(uint64_t virtual_size);
 struct rp_guid rp_rct_tracking_guid(const struct rp_rct *rct);
@@ -146,10 +150,6 @@ int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_
 // session (RP_ERR_STATE); never shrinks (RP_ERR_INVALID).
 int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err);
 
-// For a short pause: what rp_rct_merge with the same `session` would do first and that can be done while the guest writes to
-// the child. It also does what rp_rct_rebind does: the parent disk may be opened under `session`, its content not yet changed.
-int rp_rct_prepare_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
-                         const struct rp_vhdx_session *session, struct rp_error *err);
 // First step of merging child into parent, durable at return: parent's since becomes the per-unit maximum, it takes the
 // child's tracking GUID, lineage and epoch, and it is bound to the parent disk both as it is (`disk`) and as `session`
 // will leave it. From here on the parent is right beneath this child only, and says so in its file; elsewhere everything
@@ -158,6 +158,16 @@ int rp_rct_prepare_merge(struct rp_rct *child, struct rp_rct *parent, const stru
 // live leaf. RP_ERR_BUSY: a reader has the parent's file.
 int rp_rct_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
                  const struct rp_vhdx_session *session, struct rp_error *err);
+// The same for a live child, with a pause that waits for nothing. Before it, durably, while the guest writes to the child: the
+// maximum as it is now, and the parent becomes the live tracker of a session to come, to be shared when its disk is opened: until
+// rp_rct_ready_merge a kill or a power cut leaves it exact, shared or not. The child does not grow from here on.
+int rp_rct_prepare_merge(struct rp_rct *child, struct rp_rct *parent, const struct rp_rct_disk *disk,
+                         const struct rp_vhdx_session *session, struct rp_error *err);
+// Then, durable at return: marks in the parent may come that the file does not have.
+int rp_rct_ready_merge(struct rp_rct *parent, struct rp_error *err);
+// In the pause, in memory only: what was marked since; the parent's disk has all of the child, if not durably. From here on the
+// parent is marked. Then, when that is durable, rp_rct_merged and rp_rct_thaw.
+void rp_rct_finish_merge(struct rp_rct *child, struct rp_rct *parent);
 // Binds a file at rest to its disk after a change of metadata that is not a change of content (new parent locator):
 // durably accepts both `disk` and `session`; finish with rp_rct_freeze.
 int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_vhdx_session *session,
@@ -165,8 +175,8 @@ int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const stru
 // The child's content is in the parent disk, durably. In memory; the next freeze or thaw makes it known.
 void rp_rct_merged(struct rp_rct *parent);
 // The same tracker goes on as the live one of a writing session (the leaf was merged into this parent), durably at return:
-// after rp_rct_merge, which has recorded the session, and rp_rct_merged; before anything durable names the parent as the
-// leaf. Then rp_rct_share, if wanted.
+// after rp_rct_merge or rp_rct_finish_merge, whose session it is, and rp_rct_merged; before anything durable names the parent as
+// the leaf. Then rp_rct_share, if that has not been done. NO_SPACE: it can be called again.
 int rp_rct_thaw(struct rp_rct *parent, struct rp_error *err);
 
 #endif

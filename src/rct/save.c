@@ -138,8 +138,7 @@ int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err)
 int rp_rct_create_file(struct rp_rct *rct, struct rp_error *err)
 {
     RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", rct->path);
-    bool stale;
-    if (rp_fs_exists(rct->fs, temporary, &stale, err) || (stale && rp_fs_unlink(rct->fs, temporary, err)))
+    if (rp_fs_unlink_if_there(rct->fs, temporary, err))
         return -1;
     rp_store_close(rct->store);
     rct->store = rp_fs_open(rct->fs, temporary, RP_OPEN_WRITE | RP_OPEN_CREATE, err);
@@ -155,6 +154,12 @@ int rp_rct_create_file(struct rp_rct *rct, struct rp_error *err)
     return rp_fs_sync_parent(rct->fs, rct->path, err);
 }
 
+int rp_rct_take_file(struct rp_rct *rct, struct rp_error *err)
+{
+    RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", rct->path);
+    return sync_file(rct, err) || rp_fs_unlink_if_there(rct->fs, temporary, err) ? -1 : 0;
+}
+
 int rp_rct_make_writable(struct rp_rct *rct, struct rp_error *err)
 {
     if (!rct->writable) {
@@ -165,7 +170,7 @@ int rp_rct_make_writable(struct rp_rct *rct, struct rp_error *err)
         rct->store = store;
         rct->writable = true;
     }
-    return rp_store_lock(rct->store, true, err);
+    return rp_store_lock(rct->store, true, err) || rp_rct_take_file(rct, err) ? -1 : 0;
 }
 
 bool rp_rct_has_page(const struct rp_rct *rct, uint64_t index)

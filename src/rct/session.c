@@ -73,7 +73,7 @@ int rp_rct_settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_
     if (rct->merged)
         rct->header.merging = rct->then_merging;
     bool live = rct->live;
-    rct->live = rct->merged = rct->prepared = false;
+    rct->live = rct->merged = false;
     if (rp_rct_write_header(rct, true, err)) {
         rct->live = live;
         return -1;
@@ -109,10 +109,19 @@ int rp_rct_rebind(struct rp_rct *rct, const struct rp_rct_disk *disk, const stru
         rct->header.bound = *disk;
         rct->header.session = *session;
         rct->header.doubt = RP_RCT_DOUBT_NONE;
-        rct->prepared = false;
         failed = rp_rct_write_header(rct, false, err);
     }
     rp_rct_leave(rct);
+    return failed;
+}
+
+bool rp_rct_failed(struct rp_rct *rct, struct rp_error *why)
+{
+    rp_rct_enter(rct);
+    bool failed = rct->failed;
+    rp_rct_leave(rct);
+    if (failed)
+        rp_fail(why, RP_ERR_IO, "%s: a write or sync failed", rct->path);
     return failed;
 }
 
@@ -123,6 +132,11 @@ void rp_rct_merged(struct rp_rct *rct)
     rp_rct_leave(rct);
 }
 
+enum rp_rct_doubt rp_rct_live_doubt(const struct rp_rct *rct)
+{
+    return atomic_load(&rct->coarse.current) ? RP_RCT_DOUBT_REGIONS : RP_RCT_DOUBT_ALL;
+}
+
 int rp_rct_thaw(struct rp_rct *rct, struct rp_error *err)
 {
     rp_rct_enter(rct);
@@ -130,12 +144,14 @@ int rp_rct_thaw(struct rp_rct *rct, struct rp_error *err)
     if (rct->header.clean || !rct->merged) {
         failed = rp_fail(err, RP_ERR_STATE, "%s: thawed without a merge", rct->path);
     } else {
+        // Marks that the child got after the merge was prepared, and that have no region here.
+        failed = rp_rct_write_pages(rct, err);
         rct->header.merging = rct->then_merging;
-        rct->header.doubt = atomic_load(&rct->coarse.current) ? RP_RCT_DOUBT_REGIONS : RP_RCT_DOUBT_ALL;
+        rct->header.doubt = rp_rct_live_doubt(rct);
         rct->live = true;
-        rct->merged = false;
-        failed = rp_rct_write_header(rct, false, err);
+        failed = failed || rp_rct_write_header(rct, false, err);
+        rct->merged = failed;
     }
     rp_rct_leave(rct);
-    return failed;
+    return failed ? -1 : 0;
 }

@@ -10,10 +10,11 @@ struct shared {
     uint32_t unit_size;
     struct rp_guid disk_id, tracking, file_write_guid; // the session
     struct rp_guid keep, before;                       // its stem if it changes nothing; the disk's FileWriteGuid before it
+    struct rp_guid then_merging;                       // what `merging` becomes when all of the child has arrived
     struct rp_rct_state state;
 };
 _Static_assert(sizeof(struct shared) <= RP_RCT_SHM_PAGES_AT, "fits in front of the pages");
-#define READY 0x31304D4853544352ull // and the version of this layout
+#define READY 0x32304D4853544352ull // and the version of this layout
 
 size_t rp_rct_shm_size(void) { return RP_RCT_SHM_PAGES_AT + (size_t)RP_RCT_PAGES_MAX * 4096; }
 
@@ -32,6 +33,8 @@ int rp_rct_share(struct rp_rct *rct, struct rp_shm *shm, struct rp_error *err)
         shared->file_write_guid = rct->header.session.file_write_guid;
         shared->keep = rct->keep;
         shared->before = rct->header.bound.file_write_guid;
+        shared->then_merging = rct->then_merging;
+        atomic_store(&shared->state.arrived, rct->own.arrived);
         atomic_store(&shared->state.epoch, rct->own.epoch);
         atomic_store(&shared->state.changed, rct->own.changed);
         atomic_store(&shared->state.touched, rct->own.touched);
@@ -127,6 +130,8 @@ static int adopt(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_s
     if (epoch != h->epoch || changed)
         atomic_store(&rct->state->changed, changed);
     atomic_store(&rct->state->touched, atomic_load(&shared->state.touched));
+    if (atomic_load(&shared->state.arrived))
+        h->merging = shared->then_merging;
     return rp_rct_settle(rct, disk, err);
 }
 

@@ -15,6 +15,7 @@ struct rp_rct_state {
     _Atomic uint32_t changed; // the last epoch in which something changed; 0: none that matters
     _Atomic uint32_t touched; // something changed in this session
     _Atomic uint32_t incomplete; // not all pages are in shared memory
+    _Atomic uint32_t arrived; // all of the child that is being merged: the disk has it, durably or not
 };
 
 struct rp_rct {
@@ -33,7 +34,6 @@ struct rp_rct {
     size_t present_size;
     bool live;           // a writing session: marks may come
     struct rp_guid keep; // the stem, as long as this session changed nothing
-    bool prepared;               // for a merge
     bool merged;                 // all of the child that header.merging names has arrived
     struct rp_guid then_merging; // what header.merging becomes then: the child's own
 
@@ -90,6 +90,9 @@ int rp_rct_settle(struct rp_rct *rct, const struct rp_rct_disk *disk, struct rp_
 // A page with everything that memory and file know; NULL when nobody ever touched it.
 int rp_rct_load_page(struct rp_rct *rct, uint64_t index, struct rp_rct_page **page, struct rp_error *err);
 bool rp_rct_has_page(const struct rp_rct *rct, uint64_t index); // in the file
+// Before the first change to a file that somebody else may have left: what its process wrote last, and was killed, is made
+// durable, because the next slot goes over the one before it; and the unfinished file beside it goes, when a power cut left both.
+int rp_rct_take_file(struct rp_rct *rct, struct rp_error *err);
 // Makes a tracker that was opened to ask, or frozen, one that can be written, under the exclusive lock.
 int rp_rct_make_writable(struct rp_rct *rct, struct rp_error *err);
 struct rp_guid rp_rct_stem(const struct rp_rct *rct);
@@ -100,6 +103,8 @@ bool rp_rct_parent_fits(const struct rp_rct *child, const struct rp_rct *parent)
 bool rp_rct_layers_fit(struct rp_rct *child, struct rp_rct *parent);
 // Begins a .mrt for the session that `header` is about to name, and sets its doubt.
 int rp_rct_begin_coarse(struct rp_rct *rct, struct rp_rct_coarse *like, struct rp_error *err);
+// What the array in the file of a live session may miss.
+enum rp_rct_doubt rp_rct_live_doubt(const struct rp_rct *rct);
 
 static inline void rp_rct_enter(const struct rp_rct *rct) { pthread_mutex_lock((pthread_mutex_t *)&rct->lock); }
 static inline void rp_rct_leave(const struct rp_rct *rct) { pthread_mutex_unlock((pthread_mutex_t *)&rct->lock); }

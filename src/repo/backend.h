@@ -20,10 +20,13 @@ struct rp_backend_ops {
     // RP_ERR_NO_SPACE leaves nothing.
     int (*put)(struct rp_backend *backend, const char *name, const void *data, size_t size, struct rp_error *err);
     // Exactly `size` bytes from `offset`; an object that is shorter is RP_ERR_CORRUPT, none is RP_ERR_NOT_FOUND.
-    int (*get)(struct rp_backend *backend, const char *name, uint64_t offset, void *data, size_t size, struct rp_error *err);
+    int (*get)(struct rp_backend *backend, const char *name, uint64_t offset, void *data, size_t size,
+               struct rp_error *err);
     int (*size)(struct rp_backend *backend, const char *name, uint64_t *size, struct rp_error *err);
-    // Every object whose name starts with the folder `prefix` ("packs/"), in any order; durable, all of them, at return.
-    int (*list)(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context, struct rp_error *err);
+    // Every object whose name starts with the folder `prefix` ("packs/"), in any order;
+    // durable, all of them, at return.
+    int (*list)(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context,
+                struct rp_error *err);
     // Gone already is fine.
     int (*remove)(struct rp_backend *backend, const char *name, struct rp_error *err);
     // Bytes that can still be stored. NULL: nobody can tell.
@@ -38,7 +41,8 @@ struct rp_backend {
 // A directory. `create`: makes it (and its parents) when missing.
 struct rp_backend *rp_backend_directory_open(const char *path, bool create, struct rp_error *err);
 // Reads a whole object of at most `limit` bytes.
-int rp_backend_get_all(struct rp_backend *backend, const char *name, size_t limit, struct rp_buf *out, struct rp_error *err);
+int rp_backend_get_all(struct rp_backend *backend, const char *name, size_t limit, struct rp_buf *out,
+                       struct rp_error *err);
 void rp_backend_close(struct rp_backend *backend); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_backend, rp_backend_close)
 

@@ -7,8 +7,8 @@
 // `refresh`: a block that the index does not know makes it look at the repository again.
 struct rp_blocks *rp_blocks_new(struct rp_repo *repo, struct rp_index *index, bool refresh);
 void rp_blocks_free(struct rp_blocks *blocks); // NULL is fine
-// Copies the block (level 0) or node (level 1 and up) into `out`; its hash is the id. Other copies are tried when one is
-// damaged. The error names pack, frame and block.
+// Copies the block (level 0) or node (level 1 and up) into `out`; its hash is the id. Other copies are tried when one
+// is damaged. The error names pack, frame and block.
 int rp_blocks_get(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *out,
                   struct rp_error *err);
 

@@ -1,4 +1,5 @@
-// The cryptography of a repository: keyed ids, derived keys, sealed units. docs/formats/repository.md, "Keys" and "Units".
+// The cryptography of a repository: keyed ids, derived keys, sealed units.
+// docs/formats/repository.md, "Keys" and "Units".
 #ifndef RP_REPO_CRYPTO_H
 #define RP_REPO_CRYPTO_H
 
@@ -30,8 +31,8 @@ RP_DEFINE_CLEANUP(struct rp_cipher, rp_cipher_free)
 
 // HMAC-SHA256 under the id key of the byte `type` followed by the data.
 void rp_cipher_id(struct rp_cipher *cipher, uint8_t type, const void *data, size_t size, uint8_t id[RP_ID_BYTES]);
-// Seals `size` bytes into `out` (size + RP_TAG_BYTES): AES-256-GCM with the nonce `counter`, or, unencrypted, the bytes and
-// their checksum. A key and counter are used once. `out` must not overlap `plain`.
+// Seals `size` bytes into `out` (size + RP_TAG_BYTES): AES-256-GCM with the nonce `counter`, or, unencrypted, the bytes
+// and their checksum. A key and counter are used once. `out` must not overlap `plain`.
 void rp_cipher_seal(struct rp_cipher *cipher, const uint8_t key[RP_KEY_BYTES], uint32_t counter, const void *aad,
                     size_t aad_size, const void *plain, size_t size, uint8_t *out);
 // The reverse of a sealed unit of `size` bytes, tag included. False when it is not what was sealed; `out` is then void.

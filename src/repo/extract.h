@@ -1,5 +1,6 @@
-// All the data of a disk, in the order of the packs: each pack is read in large pieces, each frame decoded once, however its
-// blocks lie on the disk. Holes are not mentioned. For a restore; rp_repo_read is for whoever wants a certain place.
+// All the data of a disk, in the order of the packs: each pack is read in large pieces, each frame decoded once,
+// however its blocks lie on the disk. Holes are not mentioned.
+// For a restore; rp_repo_read is for whoever wants a certain place.
 #ifndef RP_REPO_EXTRACT_H
 #define RP_REPO_EXTRACT_H
 
@@ -10,7 +11,8 @@ struct rp_extract_job;
 
 struct rp_extract *rp_extract_new(struct rp_repo *repo, const struct rp_repo_root *root);
 void rp_extract_free(struct rp_extract *extract); // NULL is fine; after all jobs
-// The next job, with the bytes of disk that it gives. 1 there is one, 0 there is none any more, -1 failed. One thread at a time.
+// The next job, with the bytes of disk that it gives. 1 there is one, 0 there is none any more, -1 failed.
+// One thread at a time.
 int rp_extract_next(struct rp_extract *extract, struct rp_extract_job **job, uint64_t *bytes, struct rp_error *err);
 
 // Takes data of the disk; several blocks at a time where they lie together. `data` is aligned to 4096 bytes.

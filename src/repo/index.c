@@ -269,6 +269,36 @@ uint64_t rp_index_entries(struct rp_index *index)
     return entries;
 }
 
+void rp_index_forget_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID])
+{
+    pthread_rwlock_wrlock(&index->lock);
+    struct rp_pack_state *pack = rp_pack_table_get(&index->packs, id);
+    pack->present = false;
+    pack->discarded = true;
+    pthread_rwlock_unlock(&index->lock);
+}
+
+// Segments that hold other packs, too, keep what they have of these until they are merged. Until then the next process finds
+// packs missing, and looks at the trees it builds on: slower, and no less safe.
+void rp_index_tidy(struct rp_index *index)
+{
+    pthread_mutex_lock(&index->maintenance);
+    pthread_rwlock_wrlock(&index->lock);
+    struct table kept = {0};
+    for (size_t i = 0; i < index->table.capacity; i++) {
+        const struct rp_entry *entry = &index->table.slots[i];
+        if (!empty(entry) && !index->packs.items[entry->at.pack].discarded)
+            table_add(&kept, entry);
+    }
+    table_clear(&index->table);
+    index->table = kept;
+    for (uint32_t i = 0; i < index->packs.count; i++)
+        index->packs.items[i].indexed &= !index->packs.items[i].discarded;
+    rp_index_segments_discard(&index->segments, &index->packs);
+    pthread_rwlock_unlock(&index->lock);
+    pthread_mutex_unlock(&index->maintenance);
+}
+
 // ---- refresh --------------------------------------------------------------------------------------------------------
 
 int rp_index_read_pack(struct rp_backend *backend, const struct rp_crypto *crypto, const uint8_t id[RP_PACK_ID],
@@ -350,16 +380,15 @@ static int look(struct rp_index *index, struct rp_error *err)
 {
     const struct rp_backend *backend = index->setup.backend;
     index->looks++;
-    if (backend->ops->list(index->setup.backend, "packs/", see_pack, index, err))
-        return -1;
-    for (uint32_t i = 0; i < index->packs.count; i++) {
-        index->packs.items[i].present = index->packs.items[i].seen == index->looks;
+    for (uint32_t i = 0; i < index->packs.count; i++)
         index->packs.items[i].tombstoned = index->packs.items[i].damaged = false;
-    }
-    return backend->ops->list(index->setup.backend, "tombstones/", see_tombstone, index, err) ||
-                   backend->ops->list(index->setup.backend, RP_DAMAGED_PREFIX, see_damage, index, err)
-               ? -1
-               : 0;
+    // Tombstones first: one that is gone by now went after its pack, which is not found then.
+    if (backend->ops->list(index->setup.backend, "tombstones/", see_tombstone, index, err) ||
+        backend->ops->list(index->setup.backend, "packs/", see_pack, index, err))
+        return -1;
+    for (uint32_t i = 0; i < index->packs.count; i++)
+        index->packs.items[i].present = index->packs.items[i].seen == index->looks;
+    return backend->ops->list(index->setup.backend, RP_DAMAGED_PREFIX, see_damage, index, err);
 }
 
 static void bad_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], const struct rp_error *why)

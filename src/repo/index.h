@@ -35,7 +35,8 @@ void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and de
 // Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 
-// Packs that have disappeared, cannot be read or were found damaged: reasons to doubt that every block that old trees name is there.
+// Packs that have disappeared, cannot be read or were found damaged: reasons to
+// doubt that every block that old trees name is there.
 uint32_t rp_index_doubts(struct rp_index *index);
 // Is this tree known to be complete? Only as long as there are no doubts.
 bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES]);
@@ -60,6 +61,11 @@ uint32_t rp_index_add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID],
 // Writes what is only in memory to a segment, so that the next open need not read the packs again. False when that
 // failed, which costs time later and no more.
 bool rp_index_spill(struct rp_index *index);
+
+// Forgets a pack that its writer removed before anybody could rely on it: no reason to doubt anything.
+// rp_index_tidy when all are.
+void rp_index_forget_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID]);
+void rp_index_tidy(struct rp_index *index);
 
 struct rp_index_pack {
     uint8_t id[RP_PACK_ID];

@@ -1,5 +1,6 @@
-// Which trees are known to be complete: every block of theirs was seen in a pack, and the index would know if one of those
-// packs had disappeared. A mark is an empty file next to the segments; when the index forgets packs, all marks go.
+// Which trees are known to be complete: every block of theirs was seen in a pack, and the index would know if one of
+// those packs had disappeared. A mark is an empty file next to the segments;
+// when the index forgets packs, all marks go.
 #ifndef RP_REPO_INDEX_ROOTS_H
 #define RP_REPO_INDEX_ROOTS_H
 

@@ -112,6 +112,30 @@ void rp_index_segments_drop(struct rp_index_segments *set)
     rp_index_roots_forget(set->directory);
 }
 
+static void remove_at(struct rp_index_segments *set, uint32_t at)
+{
+    struct rp_index_segment *item = &set->items[at];
+    unlink(rp_segment_path(item->segment));
+    rp_segment_close(item->segment);
+    free(item->numbers);
+    memmove(item, item + 1, (set->count - at - 1) * sizeof *item);
+    set->count--;
+}
+
+void rp_index_segments_discard(struct rp_index_segments *set, struct rp_pack_table *packs)
+{
+    for (uint32_t at = set->count; at--;) {
+        const struct rp_index_segment *item = &set->items[at];
+        uint32_t count = rp_segment_pack_count(item->segment), kept = 0;
+        for (uint32_t i = 0; i < count; i++)
+            kept += !packs->items[item->numbers[i]].discarded;
+        if (!kept)
+            remove_at(set, at);
+        for (uint32_t i = 0; i < count && kept; i++) // what is kept is known, and missed when it is gone
+            packs->items[item->numbers[i]].indexed = true;
+    }
+}
+
 unsigned rp_index_segments_find(const struct rp_index_segments *set, const uint8_t *id, struct rp_location *out,
                                 unsigned max, bool *damaged)
 {
@@ -272,13 +296,7 @@ void rp_index_segments_replace(struct rp_index_segments *set, struct rp_pack_tab
                                struct rp_segment *merged)
 {
     uint32_t old[2] = {b, a}; // b > a: from the end
-    for (int i = 0; i < 2; i++) {
-        struct rp_index_segment *item = &set->items[old[i]];
-        unlink(rp_segment_path(item->segment));
-        rp_segment_close(item->segment);
-        free(item->numbers);
-        memmove(item, item + 1, (set->count - old[i] - 1) * sizeof *item);
-        set->count--;
-    }
+    for (int i = 0; i < 2; i++)
+        remove_at(set, old[i]);
     append(set, packs, merged);
 }

@@ -21,6 +21,8 @@ int rp_index_segments_load(struct rp_index_segments *set, const char *directory,
 void rp_index_segments_clear(struct rp_index_segments *set);
 // Deletes all files and forgets them.
 void rp_index_segments_drop(struct rp_index_segments *set);
+// Deletes the segments that hold nothing but discarded packs.
+void rp_index_segments_discard(struct rp_index_segments *set, struct rp_pack_table *packs);
 unsigned rp_index_segments_find(const struct rp_index_segments *set, const uint8_t *id, struct rp_location *out,
                                 unsigned max, bool *damaged);
 uint64_t rp_index_segments_entries(const struct rp_index_segments *set);

@@ -1,4 +1,5 @@
-// Reading fields of a JSON object strictly: decode the whole object, then test `failed` once. Unknown fields are ignored.
+// Reading fields of a JSON object strictly: decode the whole object, then test `failed` once.
+// Unknown fields are ignored.
 #ifndef RP_REPO_JSON_H
 #define RP_REPO_JSON_H
 

@@ -179,18 +179,20 @@ static int64_t lasts_ns(const struct rp_lease_state *state)
     return (int64_t)(state->seconds + RP_LEASE_GRACE_SECONDS) * SECOND;
 }
 
+bool rp_lease_is_dead(const struct rp_lease_state *state)
+{
+    RP_AUTO_FREE char *machine = this_machine();
+    if (!*machine || strcmp(machine, state->machine) || !state->pid_started)
+        return false;
+    uint64_t started = process_started(state->pid);
+    return (started != HIDDEN && started != state->pid_started) ||
+           (state->pid == (uint64_t)getpid() && !lives(state->token));
+}
+
 bool rp_lease_is_stale(const struct rp_lease_state *state)
 {
-    if (!state->held)
+    if (!state->held || rp_lease_is_dead(state))
         return true;
-    RP_AUTO_FREE char *machine = this_machine();
-    if (*machine && !strcmp(machine, state->machine) && state->pid_started) {
-        uint64_t started = process_started(state->pid);
-        if (started != HIDDEN && started != state->pid_started)
-            return true;
-        if (state->pid == (uint64_t)getpid() && !lives(state->token))
-            return true;
-    }
     int64_t now = rp_clock_wall_ns();
     return now > state->renewed_ns && now - state->renewed_ns > lasts_ns(state);
 }

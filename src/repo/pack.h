@@ -1,4 +1,5 @@
-// Packs: the objects that hold blocks and nodes. Encoding and decoding only, no I/O; docs/formats/repository.md, "Packs".
+// Packs: the objects that hold blocks and nodes. Encoding and decoding only, no I/O;
+// docs/formats/repository.md, "Packs".
 #ifndef RP_REPO_PACK_H
 #define RP_REPO_PACK_H
 

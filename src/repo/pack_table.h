@@ -16,6 +16,7 @@ struct rp_pack_state {
     bool damaged;    // a check found it so: what it holds is stored again
     bool indexed;    // its entries are in a segment or in the table
     bool unreadable; // its index is damaged
+    bool discarded;  // its writer removed it: nothing relies on it
 };
 struct rp_pack_table {
     struct rp_pack_state *items;

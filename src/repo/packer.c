@@ -53,6 +53,8 @@ struct rp_packer {
     unsigned closing; // closed, not yet written
     uint64_t *used;   // a bit per pack number
     size_t used_words;
+    uint8_t (*put)[RP_PACK_ID]; // the packs that were written, or were to be
+    size_t put_count;
     struct rp_repo_stats stats;
 };
 
@@ -189,6 +191,10 @@ static void *write_packs(void *argument)
         while (pack->sealing)
             pthread_cond_wait(&packer->done, &packer->lock);
         bool failed = packer->error.code != RP_OK; // then nothing more is written
+        if (!failed) {
+            packer->put = rp_xrealloc(packer->put, (packer->put_count + 1) * sizeof *packer->put);
+            memcpy(packer->put[packer->put_count++], pack->id, RP_PACK_ID);
+        }
         pthread_mutex_unlock(&packer->lock);
         struct rp_error err = {0};
         uint32_t number = 0;
@@ -371,6 +377,18 @@ int rp_packer_flush(struct rp_packer *packer, struct rp_error *err)
     return result;
 }
 
+void rp_packer_stop(struct rp_packer *packer, const uint8_t (**ids)[RP_PACK_ID], size_t *count)
+{
+    pthread_mutex_lock(&packer->lock);
+    if (!packer->error.code)
+        rp_fail(&packer->error, RP_ERR_CANCELLED, "what was stored is given up");
+    while (packer->closing)
+        pthread_cond_wait(&packer->done, &packer->lock);
+    pthread_mutex_unlock(&packer->lock);
+    *ids = (const uint8_t (*)[RP_PACK_ID])packer->put;
+    *count = packer->put_count;
+}
+
 void rp_packer_stats(struct rp_packer *packer, struct rp_repo_stats *stats)
 {
     pthread_mutex_lock(&packer->lock);
@@ -420,6 +438,7 @@ void rp_packer_free(struct rp_packer *packer)
         }
     rp_pending_clear(&packer->pending);
     free(packer->used);
+    free(packer->put);
     pthread_mutex_destroy(&packer->lock);
     pthread_cond_destroy(&packer->work);
     pthread_cond_destroy(&packer->done);

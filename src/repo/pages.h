@@ -1,5 +1,5 @@
-// Large buffers: whole packs. Aligned, so that they can be written and read around the page cache, and of huge pages where
-// the kernel has some: a fault for each 4 KiB of a fresh pack costs more than encrypting it.
+// Large buffers: whole packs. Aligned, so that they can be written and read around the page cache, and of huge pages
+// where the kernel has some: a fault for each 4 KiB of a fresh pack costs more than encrypting it.
 #ifndef RP_REPO_PAGES_H
 #define RP_REPO_PAGES_H
 

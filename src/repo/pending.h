@@ -1,4 +1,5 @@
-// The ids of blocks that are on their way into a pack: a set with removal. Not thread safe. Small: what is in memory only.
+// The ids of blocks that are on their way into a pack: a set with removal. Not thread safe.
+// Small: what is in memory only.
 #ifndef RP_REPO_PENDING_H
 #define RP_REPO_PENDING_H
 

@@ -12,6 +12,7 @@ int rp_points_put(struct rp_repo *repo, struct rp_point *point, struct rp_error 
 // Reads, authenticates and decodes the point of this object name; sets its id.
 int rp_points_get(struct rp_repo *repo, const char *name, struct rp_point *point, struct rp_error *err);
 // Reads and decodes a note; `json` receives its text.
-int rp_points_get_note(struct rp_repo *repo, const char *name, int64_t *time_ns, struct rp_buf *json, struct rp_error *err);
+int rp_points_get_note(struct rp_repo *repo, const char *name, int64_t *time_ns, struct rp_buf *json,
+                       struct rp_error *err);
 
 #endif

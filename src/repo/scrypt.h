@@ -1,5 +1,6 @@
-// scrypt (RFC 7914) with r = 8 and p = 1, as the passphrase of a repository is stretched: libcrypto's result, in half its
-// time where the processor has vectors. Whoever guesses passphrases has that speed anyway; every command of ours waits for it.
+// scrypt (RFC 7914) with r = 8 and p = 1, as the passphrase of a repository is stretched: libcrypto's result, in half
+// its time where the processor has vectors. Whoever guesses passphrases has that speed anyway;
+// every command of ours waits for it.
 #ifndef RP_REPO_SCRYPT_H
 #define RP_REPO_SCRYPT_H
 

@@ -1,6 +1,6 @@
-// Index segments: sorted, immutable files in the cache directory that say in which pack a block is. Mapped, so that they
-// cost page cache and no memory of ours. A cache, not part of the repository: whatever is wrong with one, it is dropped and
-// made again from the packs.
+// Index segments: sorted, immutable files in the cache directory that say in which pack a block is. Mapped, so that
+// they cost page cache and no memory of ours. A cache, not part of the repository: whatever is wrong with one, it is
+// dropped and made again from the packs.
 //
 //   page 0          magic, version, repository id, counts, checksum
 //   pack table      16 bytes per pack, padded to a page; its checksum is in page 0
@@ -48,8 +48,8 @@ bool rp_segment_get(const struct rp_segment *segment, uint64_t i, struct rp_entr
 unsigned rp_segment_find(const struct rp_segment *segment, const uint8_t *id, struct rp_location *out, unsigned max,
                          bool *damaged);
 
-// Writes a segment under a temporary name and renames it: it is there whole or not at all. Not synced: it is a cache, and
-// its checksums find what a power cut left of it.
+// Writes a segment under a temporary name and renames it: it is there whole or not at all. Not synced: it is a cache,
+// and its checksums find what a power cut left of it.
 struct rp_segment_writer;
 struct rp_segment_writer *rp_segment_writer_new(const char *path, const struct rp_guid *repository,
                                                 const uint8_t *packs, uint32_t pack_count, struct rp_error *err);

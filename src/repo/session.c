@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "repo/discard.h"
 #include "repo/json.h"
 #include "repo/lease.h"
 #include "repo/points.h"
@@ -19,6 +20,9 @@ struct rp_repo_session {
     size_t pinned_count;
     uint64_t zero_blocks;
     uint32_t doubts; // when it began
+    struct rp_point_set before; // what there was then
+    char folder[64];
+    bool committing; // it has begun to put a point, or has
 };
 
 static json_t *describe(const char *what, const struct rp_repo_root *pinned, size_t count)
@@ -50,13 +54,17 @@ struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *
     // The order matters: first the session is there for a collector to see, then we look at its tombstones. A tombstone
     // that we do not see is younger than the session, and waits for it.
     bool fresh;
-    if (rp_repo_need_index(repo, &fresh, err) || (!fresh && rp_index_refresh(repo->index, err))) {
+    struct rp_point_set before;
+    if (rp_repo_need_index(repo, &fresh, err) || (!fresh && rp_index_refresh(repo->index, err)) ||
+        rp_point_set_look(repo, &before, err)) {
         rp_lease_release(lease, true);
         return NULL;
     }
     struct rp_repo_session *session = rp_xcalloc(1, sizeof *session);
     session->repo = repo;
     session->lease = lease;
+    session->before = before;
+    memcpy(session->folder, folder, sizeof folder);
     session->packer = rp_packer_new(repo);
     session->pinned = rp_xcalloc(pinned_count + 1, sizeof *pinned);
     if (pinned_count)
@@ -150,6 +158,7 @@ int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, stru
     // that puts the next generation after this one must wait, so the point is written in time.
     if (rp_lease_renew(session->lease, err))
         return rp_context(err, "the session has ended; run the backup again");
+    session->committing = true;
     if (rp_points_put(session->repo, point, err))
         return -1;
     // From now on the index knows the packs of these trees, and will tell if one disappears; unless it could not be written:
@@ -161,6 +170,16 @@ int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, stru
         if (rp_index_doubts(session->repo->index) == session->doubts)
             rp_index_set_complete(session->repo->index, point->disks[i].root.id, true);
     return 0;
+}
+
+size_t rp_repo_session_discard(struct rp_repo_session *session)
+{
+    const uint8_t (*ids)[RP_PACK_ID];
+    size_t count;
+    if (session->committing)
+        return 0;
+    rp_packer_stop(session->packer, &ids, &count);
+    return rp_discard_packs(session->repo, session->folder, &session->before, ids, count);
 }
 
 void rp_repo_session_end(struct rp_repo_session *session)

@@ -21,12 +21,14 @@ static inline unsigned rp_tree_levels(uint64_t size)
         level++;
     return level;
 }
-// Calls `each` for the nodes of level 1 from block `from` on, in order: the number of its first block, and the ids of its blocks
-// (as many as the disk has). Nodes of zeros are left out. What `each` returns, unless 0, ends the walk and is returned.
+// Calls `each` for the nodes of level 1 from block `from` on, in order: the number of its first block, and the ids of
+// its blocks (as many as the disk has). Nodes of zeros are left out.
+// What `each` returns, unless 0, ends the walk and is returned.
 typedef int rp_tree_walk_fn(void *context, uint64_t block, const uint8_t *ids, uint32_t count, struct rp_error *err);
-int rp_tree_walk(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t from, rp_tree_walk_fn *each, void *context,
-                 struct rp_error *err);
-// Looks for every block of the tree in the index: RP_ERR_CORRUPT when one is in no pack. Reads the nodes, not the blocks.
+int rp_tree_walk(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t from, rp_tree_walk_fn *each,
+                 void *context, struct rp_error *err);
+// Looks for every block of the tree in the index: RP_ERR_CORRUPT when one is in no pack.
+// Reads the nodes, not the blocks.
 int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_error *err);
 int rp_tree_check_root(const struct rp_repo_root *root, struct rp_error *err);
 

@@ -1,5 +1,5 @@
-// Files of a directory that are written or read as a whole. What is large, and lies in memory as rp_pages_new gives it, goes
-// around the page cache: it is not read again soon, and the memory belongs to the VMs.
+// Files of a directory that are written or read as a whole. What is large, and lies in memory as rp_pages_new gives it,
+// goes around the page cache: it is not read again soon, and the memory belongs to the VMs.
 #ifndef RP_REPO_WHOLE_FILE_H
 #define RP_REPO_WHOLE_FILE_H
 

@@ -408,7 +408,7 @@ void fake_init(struct fake_host *fake)
         .disk_changes = disk_changes,
         .job_state = job_state,
     };
-    *fake = (struct fake_host){.host = {&ops, rp_xstrdup("fake:")}, .epoch = 1};
+    *fake = (struct fake_host){.host = {.ops = &ops, .address = rp_xstrdup("fake:")}, .epoch = 1};
     struct rp_guid id = rp_guid_new();
     rp_guid_format(&id, fake->vm.id);
     fake->vm.name = rp_xstrdup("web1");

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backup/transfer.h"
 #include "base/clock.h"
@@ -18,14 +19,32 @@ struct target {
     atomic_uchar moved[64 * 1024]; // how often, per unit
     atomic_uint pieces;
     uint64_t fail_at;              // offset; UINT64_MAX: never
+    unsigned slow_us;              // what storing takes
+    atomic_uint read, storing, most;
 };
 
-static int move(void *disk, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err)
+static int read_piece(void *disk, uint64_t offset, uint32_t length, void *buffer, struct rp_error *err)
 {
     struct target *target = disk;
     if (!length || length > RP_TRANSFER_PIECE)
         return rp_fail(err, RP_ERR_INVALID, "piece of %u bytes", length);
-    memset(buffer, 1, length); // each thread has its own: ThreadSanitizer would tell
+    memset(buffer, (int)(offset / UNIT % 251), length); // each thread has its own: ThreadSanitizer would tell
+    atomic_fetch_add(&target->read, 1);
+    return 0;
+}
+
+static int store_piece(void *disk, uint64_t offset, uint32_t length, const void *buffer, struct rp_error *err)
+{
+    struct target *target = disk;
+    const uint8_t *data = buffer;
+    unsigned storing = atomic_fetch_add(&target->storing, 1) + 1, most = atomic_load(&target->most);
+    while (storing > most && !atomic_compare_exchange_weak(&target->most, &most, storing))
+        ;
+    if (target->slow_us)
+        usleep(target->slow_us);
+    if (data[0] != offset / UNIT % 251 || data[length - 1] != data[0])
+        return rp_fail(err, RP_ERR_IO, "this is not what was read");
+    atomic_fetch_sub(&target->storing, 1);
     atomic_fetch_add(&target->pieces, 1);
     for (uint64_t at = offset; at < offset + length; at += UNIT)
         atomic_fetch_add(&target->moved[at / UNIT], 1);
@@ -58,7 +77,7 @@ static void every_byte_is_moved_exactly_once(void **state)
             }
             parts[i] = (struct rp_transfer_part){&ranges[i], targets[i]};
         }
-        struct rp_transfer transfer = {.parts = parts, .part_count = 2, .threads = threads, .move = move};
+        struct rp_transfer transfer = {.parts = parts, .part_count = 2, .threads = threads, .read = read_piece, .store = store_piece};
         assert_int_equal(rp_transfer_run(&transfer, NULL), 0);
         for (size_t i = 0; i < 2; i++) {
             size_t r = 0;
@@ -79,7 +98,7 @@ static void nothing_to_do_is_done_at_once(void **state)
     (void)state;
     struct rp_ranges none = {0};
     struct rp_transfer_part part = {&none, NULL};
-    struct rp_transfer transfer = {.parts = &part, .part_count = 1, .move = move};
+    struct rp_transfer transfer = {.parts = &part, .part_count = 1, .read = read_piece, .store = store_piece};
     uint64_t start = rp_clock_monotonic_ns();
     assert_int_equal(rp_transfer_run(&transfer, NULL), 0);
     assert_true(rp_clock_monotonic_ns() - start < 50000000);
@@ -93,12 +112,36 @@ static void the_first_failure_stops_all_and_is_reported(void **state)
     struct rp_range all = {0, 200 * RP_MIB};
     struct rp_ranges ranges = {&all, 1, 1};
     struct rp_transfer_part part = {&ranges, target};
-    struct rp_transfer transfer = {.parts = &part, .part_count = 1, .threads = 2, .move = move};
+    struct rp_transfer transfer = {.parts = &part, .part_count = 1, .threads = 2, .read = read_piece, .store = store_piece};
     struct rp_error err = {0};
     assert_int_equal(rp_transfer_run(&transfer, &err), -1);
     assert_int_equal(err.code, RP_ERR_CORRUPT);
     assert_string_equal(err.text, "failed on purpose");
     assert_true(target->pieces < 200);
+    free(target);
+}
+
+static void others_read_while_the_threads_asked_for_store(void **state)
+{
+    (void)state;
+    struct target *target = target_new();
+    target->slow_us = 20000;
+    struct rp_range all = {0, 20 * RP_MIB};
+    struct rp_ranges ranges = {&all, 1, 1};
+    struct rp_transfer_part part = {&ranges, target};
+    for (unsigned threads = 1; threads <= 2; threads++) {
+        struct rp_transfer transfer = {.parts = &part, .part_count = 1, .threads = threads, .read = read_piece, .store = store_piece};
+        target->most = target->pieces = target->read = 0;
+        assert_int_equal(rp_transfer_run(&transfer, NULL), 0);
+        assert_int_equal(target->most, threads);
+        assert_int_equal(target->pieces, 20);
+    }
+    // The first piece fails while it is stored: what was read until then is more than the two that could be.
+    target->fail_at = 0;
+    target->read = 0;
+    struct rp_transfer transfer = {.parts = &part, .part_count = 1, .threads = 2, .read = read_piece, .store = store_piece};
+    assert_int_equal(rp_transfer_run(&transfer, NULL), -1);
+    assert_true(target->read > 2 && target->read < 20);
     free(target);
 }
 
@@ -117,7 +160,7 @@ static void a_progress_function_can_stop_it_and_a_rate_slows_it(void **state)
     struct rp_transfer_part part = {&ranges, target};
     int calls = 0;
     struct rp_transfer transfer = {
-        .parts = &part, .part_count = 1, .threads = 2, .rate = 20 * RP_MIB, .move = move, .progress = refuse, .context = &calls};
+        .parts = &part, .part_count = 1, .threads = 2, .rate = 20 * RP_MIB, .read = read_piece, .store = store_piece, .progress = refuse, .context = &calls};
     struct rp_error err = {0};
     assert_int_equal(rp_transfer_run(&transfer, &err), -1);
     assert_int_equal(err.code, RP_ERR_CANCELLED);
@@ -142,6 +185,7 @@ int main(void)
         cmocka_unit_test(every_byte_is_moved_exactly_once),
         cmocka_unit_test(nothing_to_do_is_done_at_once),
         cmocka_unit_test(the_first_failure_stops_all_and_is_reported),
+        cmocka_unit_test(others_read_while_the_threads_asked_for_store),
         cmocka_unit_test(a_progress_function_can_stop_it_and_a_rate_slows_it),
     };
     return cmocka_run_group_tests_name("transfer", tests, NULL, NULL);

@@ -52,6 +52,16 @@ static void every_error_code_has_a_name_of_its_own(void **state)
     assert_int_equal(rp_code_win32(RP_ERR_TRACKING_ID), 0xC03A0030u);
 }
 
+static void a_buffer_can_be_extended_by_nothing(void **state)
+{
+    (void)state;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf buf = {0};
+    assert_non_null(rp_buf_extend(&buf, 0)); // a null pointer + 0 is undefined: UBSan sees it
+    assert_int_equal(buf.size, 0);
+    rp_buf_append(&buf, "x", 1);
+    assert_string_equal(rp_buf_text(&buf), "x");
+}
+
 static void a_cursor_never_leaves_its_bytes(void **state)
 {
     (void)state;
@@ -243,6 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_cause_is_kept_and_explained),
         cmocka_unit_test(every_error_code_has_a_name_of_its_own),
+        cmocka_unit_test(a_buffer_can_be_extended_by_nothing),
         cmocka_unit_test(a_cursor_never_leaves_its_bytes),
         cmocka_unit_test(a_buffer_grows_and_prints),
         cmocka_unit_test(crc32c_matches_the_published_values),

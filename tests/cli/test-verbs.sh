@@ -24,7 +24,7 @@ verbs() { rp --help | sed -n '/^Global/q; s/^  \([a-z]\+\( [a-z]\+\)\?\)   *[^ ]
 
 every_verb_has_help()
 {
-    local verb count=0
+    local verb count=0 dry=
     while read -r verb; do
         # shellcheck disable=SC2086
         rp $verb --help >help
@@ -33,9 +33,11 @@ every_verb_has_help()
         grep -q "^  refpoint $verb" help
         grep -q "^Exit status" help
         awk 'length($0) > 130 { print; bad = 1 } END { exit bad }' help
+        grep -q -- --dry-run help && dry="$dry, $verb"
         count=$((count + 1))
     done < <(verbs)
     [ $count -ge 18 ]
+    rp --help | grep -q -- "--dry-run .*(${dry#, })$"
 }
 behaviour "every verb has a help text with usage and examples" every_verb_has_help
 behaviour "a noun alone shows its commands" eval 'rp vm --help | grep -q "vm create" && rp repo --help | grep -q "repo init"'
@@ -54,6 +56,7 @@ misuse()
     says "neither crash nor application" 3 rp backup web1 --consistency always
     says "too many arguments" 3 rp check now
     says "no dry run" 3 rp repo init --dry-run
+    says "no dry run" 3 rp check --dry-run # it marks damage
     says "not an address" 3 rp vm list -H ssh://somewhere
     ( unset REFPOINT_REPOSITORY; says "no repository named" 3 rp list )
 }

@@ -16,153 +16,8 @@
 
 #include "base/num.h"
 #include "disk/vhdx.h"
+#include "ledger.h"
 #include "torn.h"
-
-enum { SECTOR = 512, BLOCK = 1 << 20, BLOCKS = 16, DISK = BLOCKS * BLOCK, SECTORS = DISK / SECTOR, THREADS = 3 };
-
-static struct rp_error err;
-static char *folder; // for shared memory
-
-static void must(int failed)
-{
-    if (failed)
-        fail_msg("%s", err.text);
-}
-
-// What a worker is about to do, and what it has done; in memory that outlives it. A sector holds one stamp all over.
-struct ledger {
-    uint64_t stamps[SECTORS], flushed[SECTORS];
-    struct {
-        _Atomic uint32_t first, count; // sectors that are being changed
-        _Atomic uint64_t stamp;
-    } now[THREADS];
-    atomic_uint ready;
-};
-
-struct worker {
-    struct ledger *ledger;
-    struct rp_vhdx *disk;
-    uint64_t random;
-    unsigned number, threads;
-};
-
-static int change(struct worker *w, uint32_t first, uint32_t count, uint64_t stamp, bool trim, struct rp_error *e)
-{
-    static _Thread_local uint64_t words[2 * BLOCK / 8];
-    for (size_t i = 0; i < count * (size_t)(SECTOR / 8); i++)
-        words[i] = stamp;
-    atomic_store(&w->ledger->now[w->number].first, first);
-    atomic_store(&w->ledger->now[w->number].stamp, stamp);
-    atomic_store(&w->ledger->now[w->number].count, count);
-    uint64_t offset = (uint64_t)first * SECTOR;
-    int failed = stamp ? rp_vhdx_write(w->disk, words, count * SECTOR, offset, e)
-                 : trim ? rp_vhdx_trim(w->disk, offset, count * (uint64_t)SECTOR, NULL, e)
-                        : rp_vhdx_zero(w->disk, offset, count * (uint64_t)SECTOR, NULL, e);
-    if (failed)
-        return -1;
-    for (uint32_t i = 0; i < count; i++)
-        w->ledger->stamps[first + i] = stamp;
-    atomic_store(&w->ledger->now[w->number].count, 0);
-    return 0;
-}
-
-// Worker k has the blocks whose number modulo the threads is k, so neighbours share pages of metadata.
-static int step(struct worker *w, struct rp_error *e)
-{
-    uint32_t per_block = BLOCK / SECTOR, block = (uint32_t)random_below(&w->random, BLOCKS);
-    block = block / w->threads * w->threads + w->number;
-    block = block < BLOCKS ? block : w->number;
-    unsigned verb = (unsigned)random_below(&w->random, 24);
-    if (verb == 0)
-        return rp_vhdx_flush(w->disk, e);
-    if (verb < 4)
-        return change(w, block * per_block, per_block, 0, verb == 1, e);
-    if (verb < 6)
-        return change(w, block * per_block, per_block, next_random(&w->random) | 1, false, e);
-    uint32_t within = (uint32_t)random_below(&w->random, per_block);
-    uint32_t count = 1 + (uint32_t)random_below(&w->random, rp_min64(16, per_block - within));
-    return change(w, block * per_block + within, count, next_random(&w->random) | 1, false, e);
-}
-
-static bool under_way(const struct ledger *l, uint32_t sector, uint64_t stamp)
-{
-    for (unsigned i = 0; i < THREADS; i++)
-        if (sector >= l->now[i].first && sector - l->now[i].first < l->now[i].count && stamp == l->now[i].stamp)
-            return true;
-    return false;
-}
-
-// What is found counts as acknowledged from now on.
-static void verify(struct rp_vhdx *disk, struct ledger *l, uint64_t seed)
-{
-    static uint64_t words[DISK / 8];
-    must(rp_vhdx_read(disk, words, DISK, 0, &err));
-    for (uint32_t s = 0; s < SECTORS; s++) {
-        uint64_t *sector = words + (size_t)s * (SECTOR / 8);
-        for (unsigned i = 1; i < SECTOR / 8; i++)
-            if (sector[i] != sector[0])
-                fail_msg("seed %llu: sector %u is torn", (unsigned long long)seed, s);
-        if (sector[0] != l->stamps[s] && !under_way(l, s, sector[0]))
-            fail_msg("seed %llu: sector %u reads %llx, %llx was acknowledged", (unsigned long long)seed, s,
-                     (unsigned long long)sector[0], (unsigned long long)l->stamps[s]);
-        l->stamps[s] = sector[0];
-    }
-    for (unsigned i = 0; i < THREADS; i++)
-        l->now[i].count = 0;
-}
-
-static struct rp_vhdx *open_shared(struct rp_fs *fs, const char *path, struct rp_vhdx *parent,
-                                   const struct rp_vhdx_session *session)
-{
-    struct rp_vhdx *v = rp_vhdx_open(fs, path, RP_VHDX_WRITE, session, &err);
-    must(!v || (parent && rp_vhdx_set_parent(v, parent, &err)));
-    struct rp_shm *shm = rp_shm_create(folder, "disk", rp_vhdx_shm_size(), &err);
-    must(!shm || rp_vhdx_share(v, shm, &err));
-    return v;
-}
-
-static int adopt(struct rp_fs *fs, const char *path, struct rp_error *e)
-{
-    struct rp_shm *shm = rp_shm_open(folder, "disk", e);
-    if (!shm)
-        return -1;
-    int failed = rp_vhdx_adopt(fs, path, 0, shm, e);
-    rp_shm_close(shm);
-    return failed;
-}
-
-static void check_clean(struct rp_fs *fs, const char *path, struct rp_vhdx *parent, struct ledger *l, uint64_t seed)
-{
-    struct rp_vhdx *v = rp_vhdx_open(fs, path, RP_VHDX_READ, NULL, &err);
-    must(!v || (parent && rp_vhdx_set_parent(v, parent, &err)));
-    assert_false(rp_vhdx_info(v)->dirty_log);
-    verify(v, l, seed);
-    rp_vhdx_abandon(v);
-}
-
-// Two files, "p" filled and frozen, "c" above it; or "d" alone.
-static struct rp_vhdx *make(struct rp_fs *fs, const char *parent, const char *path, struct ledger *l)
-{
-    struct rp_vhdx_create create = {.size = DISK, .block_size = BLOCK, .disk_id = rp_guid_new()};
-    struct rp_vhdx *v = NULL;
-    memset(l, 0, sizeof *l);
-    if (parent) {
-        must(rp_vhdx_create(fs, parent, &create, &err));
-        v = rp_vhdx_open(fs, parent, RP_VHDX_WRITE, NULL, &err);
-        must(!v);
-        uint8_t *data = malloc(DISK / 2);
-        memset(data, 0x55, DISK / 2);
-        for (uint32_t i = 0; i < SECTORS / 2; i++)
-            l->stamps[i] = 0x5555555555555555;
-        must(rp_vhdx_write(v, data, DISK / 2, 0, &err) || rp_vhdx_freeze(v, &err));
-        free(data);
-        create.parent_path = parent;
-        create.parent_data_write_guid = rp_vhdx_info(v)->data_write_guid;
-    }
-    must(rp_vhdx_create(fs, path, &create, &err));
-    memcpy(l->flushed, l->stamps, sizeof l->stamps);
-    return v;
-}
 
 // ---- stopped at every call
 
@@ -172,11 +27,11 @@ static bool run_and_stop(struct rp_fs *fs, const char *path, struct rp_vhdx *par
 {
     struct rp_error why = {0};
     struct worker w = {.ledger = l, .random = seed, .threads = 1};
-    w.disk = open_shared(fs, path, parent, NULL);
+    w.disk = ledger_open_shared(fs, path, parent, NULL);
     torn_fs_stop_after(fs, calls);
     int failed = 0;
     for (int i = 0; i < 12 && !failed; i++) {
-        failed = step(&w, &why);
+        failed = ledger_step(&w, &why);
         if (!failed && random_below(&w.random, 4) == 0 && !(failed = rp_vhdx_flush(w.disk, &why)))
             memcpy(l->flushed, l->stamps, sizeof l->stamps);
     }
@@ -195,13 +50,13 @@ static void nothing_is_lost_by_a_kill_at_any_call(void **state)
     for (int child = 0; child < 2; child++)
         for (unsigned long n = 0, stopped = true; stopped; n++) {
             struct rp_fs *fs = torn_fs_new();
-            struct rp_vhdx *parent = make(fs, child ? "p" : NULL, "d", &l);
+            struct rp_vhdx *parent = ledger_make(fs, child ? "p" : NULL, "d", &l);
             stopped = run_and_stop(fs, "d", parent, &l, seed, n);
             if (stopped) {
-                must(adopt(fs, "d", &err));
-                must(adopt(fs, "d", &err)); // again: it changes nothing
+                must(ledger_adopt(fs, "d", &err));
+                must(ledger_adopt(fs, "d", &err)); // again: it changes nothing
             }
-            check_clean(fs, "d", parent, &l, seed);
+            ledger_check_clean(fs, "d", parent, &l, seed);
             rp_vhdx_abandon(parent);
             torn_fs_free(fs);
             assert_true(stopped || n > 20);
@@ -216,17 +71,17 @@ static void an_adoption_that_is_killed_at_any_call_is_done_again(void **state)
     for (int child = 0; child < 2; child++)
         for (unsigned long n = 0, stopped = true; stopped; n++) {
             struct rp_fs *fs = torn_fs_new();
-            struct rp_vhdx *parent = make(fs, child ? "p" : NULL, "d", &l);
-            struct worker w = {.ledger = &l, .disk = open_shared(fs, "d", parent, NULL), .random = seed, .threads = 1};
+            struct rp_vhdx *parent = ledger_make(fs, child ? "p" : NULL, "d", &l);
+            struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", parent, NULL), .random = seed, .threads = 1};
             for (int i = 0; i < 12; i++)
-                must(step(&w, &err));
+                must(ledger_step(&w, &err));
             rp_vhdx_abandon(w.disk);
             torn_fs_stop_after(fs, n);
             struct rp_error why = {0};
-            stopped = adopt(fs, "d", &why) != 0;
+            stopped = ledger_adopt(fs, "d", &why) != 0;
             torn_fs_kill(fs);
-            must(adopt(fs, "d", &err));
-            check_clean(fs, "d", parent, &l, seed);
+            must(ledger_adopt(fs, "d", &err));
+            ledger_check_clean(fs, "d", parent, &l, seed);
             rp_vhdx_abandon(parent);
             torn_fs_free(fs);
             assert_true(stopped || n > 5);
@@ -258,11 +113,11 @@ static void a_power_cut_during_an_adoption_loses_nothing_that_was_flushed(void *
     for (int child = 0; child < 2; child++)
         for (unsigned long n = 0, stopped = true; stopped; n++) {
             struct rp_fs *fs = torn_fs_new();
-            struct rp_vhdx *parent = make(fs, child ? "p" : NULL, "d", &l);
-            struct worker w = {.ledger = &l, .disk = open_shared(fs, "d", parent, NULL), .random = n, .threads = 1};
+            struct rp_vhdx *parent = ledger_make(fs, child ? "p" : NULL, "d", &l);
+            struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", parent, NULL), .random = n, .threads = 1};
             memset(count, 0, sizeof count);
             for (int i = 0; i < 24; i++) {
-                must(step(&w, &err));
+                must(ledger_step(&w, &err));
                 for (uint32_t s = 0; s < SECTORS; s++)
                     if (l.stamps[s] != (count[s] ? written[s][count[s] - 1] : l.flushed[s]))
                         written[s][count[s]++] = l.stamps[s];
@@ -275,7 +130,7 @@ static void a_power_cut_during_an_adoption_loses_nothing_that_was_flushed(void *
             rp_vhdx_abandon(w.disk);
             torn_fs_stop_after(fs, n);
             struct rp_error why = {0};
-            stopped = adopt(fs, "d", &why) != 0;
+            stopped = ledger_adopt(fs, "d", &why) != 0;
             torn_fs_cut(fs, &random, (unsigned)random_below(&random, 257));
             rp_vhdx_abandon(parent);
             parent = child ? rp_vhdx_open(fs, "p", RP_VHDX_READ, NULL, &err) : NULL;
@@ -286,6 +141,47 @@ static void a_power_cut_during_an_adoption_loses_nothing_that_was_flushed(void *
             rp_vhdx_abandon(parent);
             torn_fs_free(fs);
         }
+}
+
+// One sector written and flushed, and a clean end. *flushed is set once the flush was acknowledged.
+static int short_session(struct rp_fs *fs, uint8_t stamp, bool *flushed)
+{
+    uint8_t sector[SECTOR];
+    memset(sector, stamp, sizeof sector);
+    struct rp_error why = {0};
+    struct rp_vhdx *v = rp_vhdx_open(fs, "d", RP_VHDX_WRITE, NULL, &why);
+    int failed = !v || rp_vhdx_write(v, sector, sizeof sector, 0, &why) || rp_vhdx_flush(v, &why);
+    *flushed |= !failed;
+    failed = failed || rp_vhdx_freeze(v, &why);
+    rp_vhdx_abandon(v);
+    return failed;
+}
+
+// What a killed process wrote last is in the page cache only, but whoever opens the file next reads it there and goes on from it.
+static void a_power_cut_soon_after_a_kill_leaves_a_disk(void **state)
+{
+    (void)state;
+    uint64_t random = test_seed();
+    for (unsigned long n = 0, killed = true; killed; n++)
+        for (unsigned long m = 0, stopped = true; stopped; m++)
+            for (int i = 0; i < 4; i++) {
+                static struct ledger l;
+                struct rp_fs *fs = torn_fs_new();
+                bool first = false, second = false;
+                ledger_make(fs, NULL, "d", &l);
+                torn_fs_stop_after(fs, n);
+                killed = short_session(fs, 1, &first);
+                torn_fs_kill(fs);
+                torn_fs_stop_after(fs, m);
+                stopped = short_session(fs, 2, &second);
+                torn_fs_cut(fs, &random, 128);
+                uint8_t found[SECTOR];
+                struct rp_vhdx *v = rp_vhdx_open(fs, "d", RP_VHDX_READ, NULL, &err);
+                must(!v || rp_vhdx_read(v, found, sizeof found, 0, &err));
+                assert_true(*found == 2 || (!second && (*found == 1 || !first)));
+                rp_vhdx_abandon(v);
+                torn_fs_free(fs);
+            }
 }
 
 // A journal of two batches, above a log whose last entry still needs the one before it.
@@ -340,7 +236,7 @@ static void a_power_cut_while_the_largest_journal_is_logged_leaves_a_valid_log(v
     for (unsigned long n = 0; n < 30; n++) {
         struct wide w = {.fs = torn_fs_new(), .changes = n % 6};
         must(rp_vhdx_create(w.fs, "d", &create, &err));
-        struct rp_vhdx *v = w.disk = open_shared(w.fs, "d", NULL, NULL);
+        struct rp_vhdx *v = w.disk = ledger_open_shared(w.fs, "d", NULL, NULL);
         for (uint64_t i = 0; i < 2; i++) {
             zero_pages(v, i * WIDE_PAGES);
             must(rp_vhdx_flush(v, &err));
@@ -356,7 +252,7 @@ static void a_power_cut_while_the_largest_journal_is_logged_leaves_a_valid_log(v
         torn_fs_kill(w.fs);
         torn_fs_at_flush(w.fs, stop_soon, &w);
         why = (struct rp_error){0};
-        assert_int_equal(adopt(w.fs, "d", &why), -1);
+        assert_int_equal(ledger_adopt(w.fs, "d", &why), -1);
         torn_fs_at_flush(w.fs, NULL, NULL);
         torn_fs_cut(w.fs, &random, 32 + (unsigned)random_below(&random, 192));
         v = rp_vhdx_open(w.fs, "d", RP_VHDX_WRITE, NULL, &err);
@@ -376,20 +272,20 @@ static void a_file_that_somebody_else_wrote_is_left_alone(void **state)
     (void)state;
     static struct ledger l;
     struct rp_fs *fs = torn_fs_new();
-    make(fs, NULL, "d", &l);
-    struct rp_shm *empty = rp_shm_create(folder, "disk", rp_vhdx_shm_size(), &err); // it died at once
+    ledger_make(fs, NULL, "d", &l);
+    struct rp_shm *empty = rp_shm_create(shm_folder, "disk", rp_vhdx_shm_size(), &err); // it died at once
     must(!empty || rp_vhdx_adopt(fs, "d", 0, empty, &err));
     rp_shm_close(empty);
-    rp_vhdx_abandon(open_shared(fs, "d", NULL, NULL)); // it died before it wrote anything
-    must(adopt(fs, "d", &err));
-    struct worker w = {.ledger = &l, .disk = open_shared(fs, "d", NULL, NULL), .random = 1, .threads = 1};
-    must(change(&w, 1, 1, 7, false, &err));
+    rp_vhdx_abandon(ledger_open_shared(fs, "d", NULL, NULL)); // it died before it wrote anything
+    must(ledger_adopt(fs, "d", &err));
+    struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", NULL, NULL), .random = 1, .threads = 1};
+    must(ledger_change(&w, 1, 1, 7, false, &err));
     rp_vhdx_abandon(w.disk);
     struct rp_vhdx *other = rp_vhdx_open(fs, "d", RP_VHDX_WRITE, NULL, &err);
     must(!other || rp_vhdx_close(other, &err)); // it replayed the log
     unsigned long calls = torn_fs_calls(fs);
     struct rp_error why = {0};
-    assert_int_equal(adopt(fs, "d", &why), -1);
+    assert_int_equal(ledger_adopt(fs, "d", &why), -1);
     assert_int_equal(why.code, RP_ERR_STATE);
     assert_true(torn_fs_calls(fs) < calls + 8); // it only looked
     torn_fs_free(fs);
@@ -400,16 +296,16 @@ static void a_session_that_ends_well_leaves_no_shared_memory(void **state)
     (void)state;
     static struct ledger l;
     struct rp_fs *fs = torn_fs_new();
-    make(fs, NULL, "d", &l);
+    ledger_make(fs, NULL, "d", &l);
     for (int freeze = 0; freeze < 2; freeze++) {
-        struct worker w = {.ledger = &l, .disk = open_shared(fs, "d", NULL, NULL), .random = 1, .threads = 1};
-        must(change(&w, 1, 1, 7, false, &err));
+        struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", NULL, NULL), .random = 1, .threads = 1};
+        must(ledger_change(&w, 1, 1, 7, false, &err));
         if (freeze)
             must(rp_vhdx_freeze(w.disk, &err));
         else
             must(rp_vhdx_close(w.disk, &err));
         struct rp_error why = {0};
-        assert_null(rp_shm_open(folder, "disk", &why));
+        assert_null(rp_shm_open(shm_folder, "disk", &why));
         assert_int_equal(why.code, RP_ERR_NOT_FOUND);
         if (freeze)
             rp_vhdx_abandon(w.disk);
@@ -422,17 +318,17 @@ static void the_session_that_is_adopted_keeps_its_guids(void **state)
     (void)state;
     static struct ledger l;
     struct rp_fs *fs = torn_fs_new();
-    make(fs, NULL, "d", &l);
+    ledger_make(fs, NULL, "d", &l);
     struct rp_vhdx_session session = {rp_guid_new(), rp_guid_new()};
-    struct worker w = {.ledger = &l, .disk = open_shared(fs, "d", NULL, &session), .random = 1, .threads = 1};
-    must(change(&w, 1, 1, 7, false, &err));
+    struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", NULL, &session), .random = 1, .threads = 1};
+    must(ledger_change(&w, 1, 1, 7, false, &err));
     rp_vhdx_abandon(w.disk);
-    must(adopt(fs, "d", &err));
+    must(ledger_adopt(fs, "d", &err));
     struct rp_vhdx *v = rp_vhdx_open(fs, "d", RP_VHDX_READ, NULL, &err);
     must(!v);
     assert_true(rp_guid_equal(&rp_vhdx_info(v)->file_write_guid, &session.file_write_guid));
     assert_true(rp_guid_equal(&rp_vhdx_info(v)->data_write_guid, &session.data_write_guid));
-    verify(v, &l, 0);
+    ledger_verify(v, &l, 0);
     rp_vhdx_abandon(v);
     torn_fs_free(fs);
 }
@@ -447,9 +343,9 @@ static void growth_that_is_killed_loses_nothing(void **state)
         struct rp_vhdx_create create = {.size = 130000 * (uint64_t)BLOCK, .block_size = BLOCK};
         memset(&l, 0, sizeof l);
         must(rp_vhdx_create(fs, "d", &create, &err));
-        struct worker w = {.ledger = &l, .disk = open_shared(fs, "d", NULL, NULL), .random = n, .threads = 1};
+        struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", NULL, NULL), .random = n, .threads = 1};
         for (int i = 0; i < 6; i++)
-            must(step(&w, &err));
+            must(ledger_step(&w, &err));
         torn_fs_stop_after(fs, n);
         struct rp_error why = {0};
         stopped = rp_vhdx_grow(w.disk, create.size + MORE * (uint64_t)BLOCK, &why) != 0;
@@ -457,13 +353,13 @@ static void growth_that_is_killed_loses_nothing(void **state)
         for (int i = 0; i < 6 && !stopped; i++) {
             uint64_t stamp = next_random(&w.random);
             must(rp_vhdx_write(w.disk, &(uint64_t[64]){stamp}, SECTOR, create.size + (uint64_t)i * BLOCK, &err) ||
-                 step(&w, &err));
+                 ledger_step(&w, &err));
         }
         rp_vhdx_abandon(w.disk);
-        must(adopt(fs, "d", &err));
+        must(ledger_adopt(fs, "d", &err));
         struct rp_vhdx *v = rp_vhdx_open(fs, "d", RP_VHDX_WRITE, NULL, &err);
         must(!v);
-        verify(v, &l, n);
+        ledger_verify(v, &l, n);
         uint64_t size = rp_vhdx_info(v)->size, words[64];
         assert_true(size == create.size + MORE * (uint64_t)BLOCK || (stopped && size == create.size));
         if (!stopped) {
@@ -482,9 +378,9 @@ static void write_more(void *argument)
     for (int i = 0; i < 4; i++) {
         uint32_t block = (uint32_t)random_below(&w->random, BLOCKS), per_block = BLOCK / SECTOR;
         if (i == 3)
-            must(change(w, block * per_block, per_block, 0, true, &err));
+            must(ledger_change(w, block * per_block, per_block, 0, true, &err));
         else
-            must(change(w, block * per_block + 7, 3, next_random(&w->random) | 1, false, &err));
+            must(ledger_change(w, block * per_block + 7, 3, next_random(&w->random) | 1, false, &err));
     }
 }
 
@@ -495,18 +391,18 @@ static void what_is_written_during_a_flush_outlives_a_kill(void **state)
     static struct ledger l;
     for (int i = 0; i < 40; i++) {
         struct rp_fs *fs = torn_fs_new();
-        struct rp_vhdx *parent = make(fs, i % 2 ? "p" : NULL, "d", &l);
-        struct worker w = {.ledger = &l, .disk = open_shared(fs, "d", parent, NULL), .random = random, .threads = 1};
+        struct rp_vhdx *parent = ledger_make(fs, i % 2 ? "p" : NULL, "d", &l);
+        struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", parent, NULL), .random = random, .threads = 1};
         uint64_t seed = random;
         for (int k = 0; k < 6; k++)
-            must(change(&w, (uint32_t)random_below(&random, SECTORS), 1, next_random(&random) | 1, false, &err));
+            must(ledger_change(&w, (uint32_t)random_below(&random, SECTORS), 1, next_random(&random) | 1, false, &err));
         struct worker other = {.ledger = &l, .disk = w.disk, .random = next_random(&random), .threads = 1};
         torn_fs_at_flush(fs, write_more, &other);
         must(rp_vhdx_flush(w.disk, &err));
         torn_fs_at_flush(fs, NULL, NULL);
         rp_vhdx_abandon(w.disk);
-        must(adopt(fs, "d", &err));
-        check_clean(fs, "d", parent, &l, seed);
+        must(ledger_adopt(fs, "d", &err));
+        ledger_check_clean(fs, "d", parent, &l, seed);
         rp_vhdx_abandon(parent);
         torn_fs_free(fs);
     }
@@ -519,7 +415,7 @@ static void *work(void *argument)
     struct worker *w = argument;
     struct rp_error e = {0};
     atomic_fetch_add(&w->ledger->ready, 1);
-    while (!step(w, &e))
+    while (!ledger_step(w, &e))
         ;
     fprintf(stderr, "%s\n", e.text);
     _exit(1);
@@ -529,7 +425,7 @@ static void live_until_killed(const char *path, const char *parent_path, struct 
 {
     struct rp_fs *fs = rp_fs_posix();
     struct rp_vhdx *parent = parent_path ? rp_vhdx_open(fs, parent_path, RP_VHDX_READ, NULL, &err) : NULL;
-    struct rp_vhdx *disk = open_shared(fs, path, parent, NULL);
+    struct rp_vhdx *disk = ledger_open_shared(fs, path, parent, NULL);
     struct worker workers[THREADS];
     for (unsigned i = 0; i < THREADS; i++) {
         workers[i] = (struct worker){l, disk, seed + i, i, THREADS};
@@ -548,7 +444,7 @@ static void kill_rounds(struct ledger *l, const char *directory, bool child, int
     uint64_t random = test_seed();
     RP_AUTO_FREE char *parent_path = child ? rp_path_join(directory, "p") : NULL;
     RP_AUTO_FREE char *path = rp_path_join(directory, child ? "c" : "d");
-    struct rp_vhdx *parent = make(fs, parent_path, path, l);
+    struct rp_vhdx *parent = ledger_make(fs, parent_path, path, l);
     for (int i = 0; i < rounds; i++) {
         uint64_t seed = next_random(&random);
         l->ready = 0;
@@ -562,8 +458,8 @@ static void kill_rounds(struct ledger *l, const char *directory, bool child, int
         int status;
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-        must(adopt(fs, path, &err));
-        check_clean(fs, path, parent, l, seed);
+        must(ledger_adopt(fs, path, &err));
+        ledger_check_clean(fs, path, parent, l, seed);
     }
     rp_vhdx_abandon(parent);
     unlink(path);
@@ -587,26 +483,12 @@ static void nothing_is_lost_by_sigkill_at_any_moment(void **state)
     munmap(l, sizeof *l);
 }
 
-static int make_folder(void **state)
-{
-    static char name[] = "/dev/shm/refpoint-test-XXXXXX";
-    (void)state;
-    folder = mkdtemp(name);
-    return folder ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    rp_shm_clean(folder);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost_by_a_kill_at_any_call),
         cmocka_unit_test(an_adoption_that_is_killed_at_any_call_is_done_again),
+        cmocka_unit_test(a_power_cut_soon_after_a_kill_leaves_a_disk),
         cmocka_unit_test(a_power_cut_during_an_adoption_loses_nothing_that_was_flushed),
         cmocka_unit_test(a_power_cut_while_the_largest_journal_is_logged_leaves_a_valid_log),
         cmocka_unit_test(a_file_that_somebody_else_wrote_is_left_alone),
@@ -616,5 +498,5 @@ int main(void)
         cmocka_unit_test(what_is_written_during_a_flush_outlives_a_kill),
         cmocka_unit_test(nothing_is_lost_by_sigkill_at_any_moment),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, ledger_make_folder, ledger_remove_folder);
 }

@@ -237,6 +237,19 @@ static void a_disk_grows_while_threads_use_it(void **state)
     assert_int_equal(atomic_load(&failures), 0);
 }
 
+// A disk with a sector that is not flushed yet.
+static struct rp_fs *open_written(void)
+{
+    struct rp_error err = {0};
+    struct rp_fs *fs = torn_fs_new();
+    struct rp_vhdx_create create = {.size = DISK, .block_size = BLOCK};
+    assert_int_equal(rp_vhdx_create(fs, "disk", &create, &err), 0);
+    disk = rp_vhdx_open(fs, "disk", RP_VHDX_WRITE, NULL, &err);
+    assert_non_null(disk);
+    assert_int_equal(rp_vhdx_write(disk, (uint8_t[SECTOR]){1}, SECTOR, 0, &err), 0);
+    return fs;
+}
+
 static void *grow_less(void *argument)
 {
     struct rp_error err = {0};
@@ -257,12 +270,7 @@ static void a_disk_that_two_threads_grow_never_shrinks(void **state)
     (void)state;
     for (int i = 0; i < 16; i++) {
         struct rp_error err = {0};
-        struct rp_fs *fs = torn_fs_new();
-        struct rp_vhdx_create create = {.size = DISK, .block_size = BLOCK};
-        assert_int_equal(rp_vhdx_create(fs, "disk", &create, &err), 0);
-        disk = rp_vhdx_open(fs, "disk", RP_VHDX_WRITE, NULL, &err);
-        assert_non_null(disk);
-        assert_int_equal(rp_vhdx_write(disk, (uint8_t[SECTOR]){1}, SECTOR, 0, &err), 0); // growing begins with a sync
+        struct rp_fs *fs = open_written(); // growing begins with a sync
         atomic_store(&done, false);
         torn_fs_at_flush(fs, start_other, disk);
         assert_int_equal(rp_vhdx_grow(disk, 4 * (uint64_t)DISK, &err), 0);
@@ -356,12 +364,7 @@ static void a_flush_that_a_freeze_overtakes_has_nothing_left_to_do(void **state)
     (void)state;
     for (unsigned i = 0; i < 32; i++) {
         struct rp_error err = {0};
-        struct rp_fs *fs = torn_fs_new();
-        struct rp_vhdx_create create = {.size = DISK, .block_size = BLOCK};
-        assert_int_equal(rp_vhdx_create(fs, "disk", &create, &err), 0);
-        disk = rp_vhdx_open(fs, "disk", RP_VHDX_WRITE, NULL, &err);
-        assert_non_null(disk);
-        assert_int_equal(rp_vhdx_write(disk, (uint8_t[SECTOR]){1}, SECTOR, 0, &err), 0);
+        struct rp_fs *fs = open_written();
         syncs_left = i % 4;
         torn_fs_at_flush(fs, start_flush, disk);
         assert_int_equal(rp_vhdx_freeze(disk, &err), 0);

@@ -180,7 +180,7 @@ static void merge(char **args) // CHILD
 
 static void compact(char **args) // FILE
 {
-    uint64_t before, after;
+    uint64_t before = 0, after = 0;
     struct rp_vhdx *v = rp_vhdx_open(rp_fs_posix(), args[0], RP_VHDX_WRITE, NULL, &err);
     if (!v || rp_vhdx_compact(v, true, &before, &after, NULL, NULL, &err) || rp_vhdx_close(v, &err))
         die();

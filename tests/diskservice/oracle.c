@@ -69,14 +69,15 @@ static void append(struct oracle *o, const struct op *op)
 static void note(struct oracle *o, struct op *op, bool failed)
 {
     pthread_mutex_lock(&o->lock);
-    op->end = atomic_load(o->clock);
+    uint64_t end = atomic_load(o->clock);
+    op->end = failed ? UINT64_MAX : end; // a flush that finds nothing to sync after it does not make it have happened
     append(o, op);
     for (uint32_t s = op->first; s < op->first + op->count; s++) {
         uint32_t unit = s / (ORACLE_UNIT / SECTOR);
         // Zeroing what reads as zeros may or may not count as a change; writing always does.
         if (!failed && (op->value || o->value[s]))
             o->must[unit] = rp_max64(o->must[unit], op->begin);
-        o->may[unit] = rp_max64(o->may[unit], op->end);
+        o->may[unit] = rp_max64(o->may[unit], end);
         if (!failed)
             o->value[s] = op->value;
     }

@@ -1,4 +1,5 @@
-// How long a checkpoint stops the guest: disks of a VM under random writes of 4 KiB from many threads, checkpoints meanwhile.
+// How long a checkpoint and a merge stop the guest: disks of a VM under random writes of 4 KiB from many threads, checkpoints
+// meanwhile, each merged down again.
 //   stall DIR [CHECKPOINTS [DISKS [DEPTH [MIB [RATE]]]]]
 // Default: 50 checkpoints, 4 disks of 256 MiB, 32 threads writing to each, 20000 writes per second altogether. RATE 0: as many
 // as go, which measures how long the checkpoint's thread waits for a processor among all those.
@@ -121,6 +122,21 @@ static void print(const char *what, uint64_t *ns, size_t count)
            (double)ns[(count * 99 + 99) / 100 - 1] / 1e6, (double)ns[count - 1] / 1e6);
 }
 
+// Merges the new leaves down again, under the guest; its longest pause.
+static uint64_t merge(struct rp_engine *engine, const struct rp_engine_checkpoint *made)
+{
+    struct rp_error err = {0};
+    struct rp_guid operation = rp_guid_new();
+    struct rp_engine_merge state;
+    const char *paths[RP_ENGINE_MAX_DISKS];
+    for (size_t i = 0; i < made->count; i++)
+        paths[i] = made->disks[i].leaf_path;
+    if (rp_engine_merge_start(engine, &operation, paths, made->count, &err) || rp_engine_merge_wait(engine, &err))
+        fail(&err);
+    rp_engine_merge_state(engine, &state);
+    return state.longest_pause_ns;
+}
+
 static double percentile(double share, uint64_t total)
 {
     uint64_t seen = 0;
@@ -145,6 +161,7 @@ int main(int argc, char **argv)
     }
     RP_AUTO_FREE char *directory = rp_xasprintf("%s/stall-%ld", argv[1], (long)getpid());
     uint64_t *pauses = rp_xcalloc(checkpoints, 8), *whole = rp_xcalloc(checkpoints, 8), *around = rp_xcalloc(checkpoints, 8);
+    uint64_t *merges = rp_xcalloc(checkpoints, 8);
     writer_count = disks * depth;
     writers = rp_xcalloc(writer_count, sizeof *writers);
     if (mkdir(directory, 0700)) {
@@ -183,6 +200,7 @@ int main(int argc, char **argv)
             usleep(20000);
             around[done] = take_slowest();
             pauses[done] = result.pause_ns;
+            merges[done] = merge(engine, &result);
             rp_engine_checkpoint_clear(&result);
         }
         atomic_store(&stop, true);
@@ -202,6 +220,7 @@ int main(int argc, char **argv)
     print("guest stopped (gate closed)", pauses, checkpoints);
     print("slowest write during a checkpoint", around, checkpoints);
     print("checkpoint, until it is durable", whole, checkpoints);
+    print("longest pause of the merge after it", merges, checkpoints);
     printf("%-44s p50 %8.3f  p99 %8.3f  max %8.3f ms\n", "all writes", percentile(0.5, writes), percentile(0.99, writes), (double)slowest / 1e6);
     rmdir(directory);
     return 0;

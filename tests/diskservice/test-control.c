@@ -58,20 +58,19 @@ static void what_is_no_request_is_refused_with_a_reason(void **state)
     (void)state;
 #define OP "\"operation\":\"00000000-0000-4000-8000-000000000001\""
     static const char *const lines[] = {
-        "", "x", "{", "[]", "null", "{}", "{\"refpoint\":1}",
-        "{\"refpoint\":2," OP ",\"request\":\"info\"}",
-        "{\"refpoint\":1,\"request\":\"info\"}",
-        "{\"refpoint\":1,\"operation\":\"no\",\"request\":\"info\"}",
-        "{\"refpoint\":1," OP ",\"request\":\"format\"}",
-        "{\"refpoint\":1," OP ",\"request\":7}",
-        "{\"refpoint\":1," OP ",\"request\":\"info\",\"request\":\"flush\"}",
-        "{\"refpoint\":1," OP ",\"request\":\"merge\"}",
-        "{\"refpoint\":1," OP ",\"request\":\"merge\",\"paths\":[1]}",
-        "{\"refpoint\":1," OP ",\"request\":\"changes\",\"path\":\"/x\",\"id\":\"rctX:1\",\"offset\":0,\"length\":1}",
-        "{\"refpoint\":1," OP ",\"request\":\"grow\",\"disk\":\"disk0\",\"size\":-1}",
-        "{\"refpoint\":1," OP ",\"request\":\"grow\",\"disk\":\"disk0123456789012345678901234567890\",\"size\":1}",
-        "{\"refpoint\":1," OP ",\"request\":\"grow\",\"disk\":\"disk0\",\"size\":99999999999999999999}",
-        "{\"refpoint\":1," OP ",\"request\":\"info\"} trailing",
+        "", "x", "{", "[]", "null", "{}", "{\"refpoint\":2}",
+        "{\"refpoint\":2,\"request\":\"info\"}",
+        "{\"refpoint\":2,\"operation\":\"no\",\"request\":\"info\"}",
+        "{\"refpoint\":2," OP ",\"request\":\"format\"}",
+        "{\"refpoint\":2," OP ",\"request\":7}",
+        "{\"refpoint\":2," OP ",\"request\":\"info\",\"request\":\"flush\"}",
+        "{\"refpoint\":2," OP ",\"request\":\"merge\"}",
+        "{\"refpoint\":2," OP ",\"request\":\"merge\",\"paths\":[1]}",
+        "{\"refpoint\":2," OP ",\"request\":\"changes\",\"path\":\"/x\",\"id\":\"rctX:1\",\"offset\":0,\"length\":1}",
+        "{\"refpoint\":2," OP ",\"request\":\"grow\",\"disk\":\"disk0\",\"size\":-1}",
+        "{\"refpoint\":2," OP ",\"request\":\"grow\",\"disk\":\"disk0123456789012345678901234567890\",\"size\":1}",
+        "{\"refpoint\":2," OP ",\"request\":\"grow\",\"disk\":\"disk0\",\"size\":99999999999999999999}",
+        "{\"refpoint\":2," OP ",\"request\":\"info\"} trailing",
     };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         struct rp_control_request request;
@@ -86,6 +85,23 @@ static void what_is_no_request_is_refused_with_a_reason(void **state)
         assert_int_equal(rp_control_parse_reply((const char *)line.data, line.size - 1, &asked, &reply, NULL), 0);
         assert_int_equal(reply.error.code, RP_ERR_INVALID);
     }
+}
+
+static void another_version_is_said_at_once_by_either_side(void **state)
+{
+    (void)state;
+    struct rp_control_request request, asked = {RP_CONTROL_INFO, rp_guid_new(), .path_count = 0};
+    struct rp_control_reply reply;
+    struct rp_error err = {0};
+    assert_int_equal(parse("{\"refpoint\":1," OP ",\"request\":\"info\"}", &request, &err), -1);
+    assert_int_equal(err.code, RP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "version 1"));
+    // what a service of then answers to a request of now
+    static const char old[] = "{\"refpoint\":1," OP ",\"error\":{\"code\":\"invalid\",\"errno\":0,\"text\":\"not of version 1\"}}";
+    err = (struct rp_error){0};
+    assert_int_equal(rp_control_parse_reply(old, strlen(old), &asked, &reply, &err), -1);
+    assert_int_equal(err.code, RP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "stop the VM and start it again"));
 }
 
 static struct rp_control_reply *reply_trip(const struct rp_control_request *request, const struct rp_control_reply *reply)
@@ -182,7 +198,7 @@ static void ranges_that_were_not_asked_for_are_refused(void **state)
     };
     for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
         char guid[RP_GUID_TEXT];
-        RP_AUTO_FREE char *line = rp_xasprintf("{\"refpoint\":1,\"operation\":\"%s\",\"result\":%s}",
+        RP_AUTO_FREE char *line = rp_xasprintf("{\"refpoint\":2,\"operation\":\"%s\",\"result\":%s}",
                                                rp_guid_format(&request.operation, guid), results[i]);
         struct rp_control_reply reply;
         assert_int_equal(rp_control_parse_reply(line, strlen(line), &request, &reply, NULL), -1);
@@ -194,6 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_survive_the_wire),
         cmocka_unit_test(what_is_no_request_is_refused_with_a_reason),
+        cmocka_unit_test(another_version_is_said_at_once_by_either_side),
         cmocka_unit_test(replies_survive_the_wire),
         cmocka_unit_test(ranges_that_were_not_asked_for_are_refused),
     };

@@ -68,8 +68,9 @@ static void a_record_of_another_version_is_not_read(void **state)
     fill(&record);
     record.generation = 7;
     assert_int_equal(rp_record_encode(&record, &slot, NULL), 0);
-    for (uint32_t version = 1; version <= 3; version += 2) {
+    for (uint32_t version = 2; version <= 4; version += 2) {
         rp_put_le32(slot.data + 40, version);
+        rp_put_le32(slot.data + 80, rp_crc32c(0, slot.data + 12, 68));
         rp_put_le32(slot.data + 8, rp_crc32c_skip(slot.data, slot.size, 8));
         assert_int_equal(rp_record_decode(slot.data, slot.size, &read, NULL), -1);
         rp_record_clear(&read);
@@ -86,7 +87,7 @@ static void flip(struct rp_fs *fs, uint64_t offset)
     rp_store_close(store);
 }
 
-static void a_torn_slot_leaves_the_generation_before(void **state)
+static void a_damaged_slot_leaves_the_generation_before(void **state)
 {
     (void)state;
     struct rp_fs *fs = rp_fs_memory_new();
@@ -97,7 +98,8 @@ static void a_torn_slot_leaves_the_generation_before(void **state)
     flip(fs, RP_RECORD_SLOT + 100); // generation 4
     assert_int_equal(rp_record_read(fs, "/vm", &read, NULL), 0);
     assert_int_equal(read.generation, 3);
-    // the next write goes over the torn slot, not over the good one
+    assert_true(read.damaged);
+    // the next write goes over the damaged slot, not over the good one
     assert_int_equal(rp_record_write(fs, "/vm", &read, NULL), 0);
     assert_int_equal(read.generation, 4);
     flip(fs, RP_RECORD_SLOT + 100);
@@ -133,6 +135,7 @@ static void a_crash_while_writing_leaves_the_old_record_or_the_new_one(void **st
             assert_int_equal(err.code, RP_ERR_NOT_FOUND);
         } else {
             assert_true(read.generation == before + 1 || (failed && read.generation == before));
+            assert_false(read.damaged);
         }
         crashfs_free(fs);
     }
@@ -171,7 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_record_reads_back_as_it_was_written),
         cmocka_unit_test(a_record_of_another_version_is_not_read),
-        cmocka_unit_test(a_torn_slot_leaves_the_generation_before),
+        cmocka_unit_test(a_damaged_slot_leaves_the_generation_before),
         cmocka_unit_test(a_crash_while_writing_leaves_the_old_record_or_the_new_one),
         cmocka_unit_test(hostile_records_are_refused),
     };

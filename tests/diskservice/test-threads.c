@@ -83,7 +83,8 @@ static void *look_all_the_time(void *argument)
         rp_engine_disk(w->world->engine, w->disk, &disk);
         free(disk.leaf_path);
         rp_engine_merge_state(w->world->engine, &merge);
-        if (rp_engine_extents(w->world->engine, w->disk, 0, disk.size, count_extent, &total, NULL) || total != SIZE)
+        if (rp_engine_extents(w->world->engine, w->disk, 0, disk.size, count_extent, &total, NULL) || total != SIZE ||
+            merge.done > merge.total)
             atomic_fetch_add(&w->world->failures, 1);
     }
     return NULL;

@@ -14,7 +14,7 @@
 #include "diskservice/chains.h"
 #include "vm.h"
 
-enum { SIZE = 6 << 20, STEPS = 40, LIVES = 20 };
+enum { SIZE = 6 << 20, STEPS = 40, LIVES = 30 };
 
 struct point {
     struct rp_rct_id id;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -32,13 +33,28 @@ void vm_create(struct rp_fs *fs, const char *directory, size_t disks, uint64_t s
     rp_record_clear(record);
 }
 
-struct rp_engine *vm_open(struct rp_fs *fs, const char *directory)
+struct rp_engine *vm_open_shared(struct rp_fs *fs, const char *directory, const char *shm)
 {
     struct rp_error err = {0};
-    struct rp_engine *engine = rp_engine_open(fs, directory, NULL, &err);
+    struct rp_engine *engine = rp_engine_open(fs, directory, shm, &err);
     if (!engine)
         fail_msg("open: %s", err.text);
     return engine;
+}
+
+struct rp_engine *vm_open(struct rp_fs *fs, const char *directory) { return vm_open_shared(fs, directory, NULL); }
+
+char *vm_shm_new(void)
+{
+    char *shm = rp_xstrdup("/dev/shm/rp-test-XXXXXX");
+    assert_non_null(mkdtemp(shm));
+    return shm;
+}
+
+void vm_shm_remove(const char *shm)
+{
+    rp_shm_clean(shm);
+    rmdir(shm);
 }
 
 char *vm_leaf(struct rp_engine *engine, size_t disk)
@@ -135,6 +151,23 @@ void model_check(const struct model *model, struct rp_engine *engine, size_t dis
         if (rp_engine_read(engine, disk, data, (uint32_t)(n * VM_CELL), cell * VM_CELL, &err))
             fail_msg("read: %s", err.text);
         check_cells(model, data, cell, n, "engine");
+    }
+}
+
+void model_settle(struct model *now, const struct model *flushed, struct rp_engine *engine, size_t disk)
+{
+    uint8_t got[VM_CELL], old[VM_CELL], new[VM_CELL];
+    for (uint64_t i = 0; i < now->size / VM_CELL; i++) {
+        if (now->cells[i] == flushed->cells[i])
+            continue;
+        fill(old, i, 1, flushed->cells[i]);
+        fill(new, i, 1, now->cells[i]);
+        assert_int_equal(rp_engine_read(engine, disk, got, VM_CELL, i * VM_CELL, NULL), 0);
+        for (int at = 0; at < VM_CELL; at += 512)
+            if (memcmp(got + at, old + at, 512) && memcmp(got + at, new + at, 512))
+                fail_msg("cell %llu is neither what was flushed last (%u) nor what was written since (%u)", (unsigned long long)i,
+                         flushed->cells[i], now->cells[i]);
+        assert_int_equal(rp_engine_write(engine, disk, new, VM_CELL, i * VM_CELL, false, NULL), 0);
     }
 }
 

@@ -12,6 +12,10 @@
 void vm_create(struct rp_fs *fs, const char *directory, size_t disks, uint64_t size);
 // As rp_engine_open, but fails the test when it fails.
 struct rp_engine *vm_open(struct rp_fs *fs, const char *directory);
+// The same with shared memory in `shm`, a folder that vm_shm_new made and vm_shm_remove empties and removes.
+struct rp_engine *vm_open_shared(struct rp_fs *fs, const char *directory, const char *shm);
+char *vm_shm_new(void); // free it
+void vm_shm_remove(const char *shm);
 // A leaf is merged in rounds, as if the guest wrote much; or in one go, however much there is.
 void vm_merge_by(struct rp_engine *engine, bool rounds);
 // No file that a merge or a checkpoint made and left behind: everything that the record lists as such is gone or in a chain.
@@ -34,7 +38,10 @@ int model_zero(struct model *model, struct rp_engine *engine, size_t disk, uint6
 int model_change_some(struct model *model, struct rp_engine *engine, size_t disk, unsigned count, uint64_t *seed);
 // The whole disk reads as the model says.
 void model_check(const struct model *model, struct rp_engine *engine, size_t disk);
-// The same for a chain at rest (or frozen), read without an engine.
+// Cells that are not in `flushed` as in `now` are old or new on the disk, sector by sector; then they are written once more, so
+// that everybody knows.
+void model_settle(struct model *now, const struct model *flushed, struct rp_engine *engine, size_t disk);
+// As model_check, for a chain at rest (or frozen), read without an engine.
 void model_check_file(const struct model *model, struct rp_fs *fs, const char *path);
 // Units that differ between two moments of a disk are all among the ranges (which must be ascending); `exact`: no others.
 void model_check_changes(const struct model *before, const struct model *after, const struct rp_ranges *changed, bool exact);

@@ -45,7 +45,7 @@ static const struct rp_host_ops ops = {.job_state = job_state, .disk_changes = d
 static struct fake fake_host(int needed, enum rp_job_phase end)
 {
     static char address[] = "fake:";
-    return (struct fake){.connection = {&ops, address}, .needed = needed, .end = end};
+    return (struct fake){.connection = {.ops = &ops, .address = address}, .needed = needed, .end = end};
 }
 
 static void a_method_without_a_job_is_done(void **state)

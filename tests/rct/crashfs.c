@@ -20,6 +20,10 @@ struct crashfs {
     pthread_mutex_t lock;
     unsigned long calls, stop_at, trip_at, flushes;
     atomic_bool full;
+    const char *refused; // part of a path
+    bool refuse_syncs;
+    const char *lost;
+    unsigned pass; // so many syncs of it
     unsigned flush_us;
     bool stopped;
     struct pending *pending;
@@ -81,11 +85,20 @@ static int crash_pread(struct rp_store *store, void *data, size_t size, uint64_t
     return rp_store_pread(store_of(store)->below, data, size, offset, err);
 }
 
+static bool refused(struct crash_store *s, bool sync)
+{
+    pthread_mutex_lock(&s->fs->lock);
+    bool yes = s->fs->refused && s->fs->refuse_syncs == sync && strstr(s->path, s->fs->refused);
+    pthread_mutex_unlock(&s->fs->lock);
+    return yes;
+}
+
 static int crash_pwrite(struct rp_store *store, const void *data, size_t size, uint64_t offset, struct rp_error *err)
 {
     struct crash_store *s = store_of(store);
     uint64_t length;
-    if (atomic_load(&s->fs->full) && !rp_store_size(s->below, &length, NULL) && offset + size > length)
+    if (refused(s, false) ||
+        (atomic_load(&s->fs->full) && !rp_store_size(s->below, &length, NULL) && offset + size > length))
         return rp_fail(err, RP_ERR_NO_SPACE, "%s: no space", s->path);
     pthread_mutex_lock(&s->fs->lock);
     enum step now = step(s->fs);
@@ -100,11 +113,24 @@ static int crash_pwrite(struct rp_store *store, const void *data, size_t size, u
     return now == GO ? failed : dead(err);
 }
 
+static bool loses(struct crash_store *s)
+{
+    pthread_mutex_lock(&s->fs->lock);
+    bool its = s->fs->lost && !strcmp(s->path, s->fs->lost), yes = its && !s->fs->pass;
+    s->fs->pass -= its && !yes;
+    pthread_mutex_unlock(&s->fs->lock);
+    return yes;
+}
+
 static int crash_flush(struct rp_store *store, struct rp_error *err)
 {
     struct crash_store *s = store_of(store);
     if (s->fs->flush_us)
         usleep(s->fs->flush_us);
+    if (refused(s, true))
+        return rp_fail(err, RP_ERR_NO_SPACE, "%s: sync: no space", s->path);
+    if (loses(s))
+        return rp_fail(err, RP_ERR_IO, "%s: sync: the disk is broken", s->path);
     pthread_mutex_lock(&s->fs->lock);
     enum step now = step(s->fs);
     int failed = 0;
@@ -267,6 +293,24 @@ void crashfs_arm(struct rp_fs *fs, unsigned long n)
 }
 
 void crashfs_full(struct rp_fs *fs, bool full) { atomic_store(&fs_of(fs)->full, full); }
+
+void crashfs_refuse(struct rp_fs *base, const char *part, bool syncs)
+{
+    struct crashfs *fs = fs_of(base);
+    pthread_mutex_lock(&fs->lock);
+    fs->refused = part;
+    fs->refuse_syncs = syncs;
+    pthread_mutex_unlock(&fs->lock);
+}
+
+void crashfs_lose(struct rp_fs *base, const char *path, unsigned pass)
+{
+    struct crashfs *fs = fs_of(base);
+    pthread_mutex_lock(&fs->lock);
+    fs->lost = path;
+    fs->pass = pass;
+    pthread_mutex_unlock(&fs->lock);
+}
 
 void crashfs_trip(struct rp_fs *fs, unsigned long n)
 {

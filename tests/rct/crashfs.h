@@ -13,6 +13,10 @@ void crashfs_arm(struct rp_fs *fs, unsigned long n);
 void crashfs_trip(struct rp_fs *fs, unsigned long n);
 // No file gets longer, or is there no limit again.
 void crashfs_full(struct rp_fs *fs, bool full);
+// Writes, or syncs, of the files whose path contains `part` find no space; NULL: none.
+void crashfs_refuse(struct rp_fs *fs, const char *part, bool syncs);
+// Syncs of exactly this file fail, but for `pass` of them that come first; NULL: none.
+void crashfs_lose(struct rp_fs *fs, const char *path, unsigned pass);
 void crashfs_slow(struct rp_fs *fs, unsigned microseconds); // every flush takes that long
 unsigned long crashfs_flushes(struct rp_fs *fs);
 unsigned long crashfs_calls(struct rp_fs *fs); // changing calls since the last arm

@@ -432,6 +432,27 @@ static void nothing_of_ours_stays_when_a_disk_is_deleted(void **state)
     assert_int_equal(rp_rct_remove(fs, "d", NULL), 0);
 }
 
+// A power cut may make the new name of a file durable and not the end of the old one.
+static void an_unfinished_file_beside_a_good_one_is_deleted(void **state)
+{
+    (void)state;
+    struct disk d = new_disk("d");
+    static const char *const names[] = {"d.rct.new", "d.mrt.new"};
+    open_disk(&d);
+    struct rp_rct_id id = seal_disk(&d);
+    close_disk(&d);
+    for (int i = 0; i < 2; i++)
+        write_file(names[i], "half", 4);
+    assert_int_equal(open_disk(&d), RP_RCT_CLEAN);
+    for (int i = 0; i < 2; i++) {
+        bool exists;
+        assert_int_equal(rp_fs_exists(fs, names[i], &exists, NULL), 0);
+        assert_false(exists);
+    }
+    assert_int_equal(changed(d.rct, &id), 0);
+    close_disk(&d);
+}
+
 // A writer has asked in the old generation, and is late with his mark. The flush may not let go of his region before.
 struct flusher {
     struct disk *disk;
@@ -523,6 +544,64 @@ static void covers_from_many_threads_share_their_syncs(void **state)
     fs = memory;
 }
 
+struct beside {
+    struct rp_gate *gate;
+    atomic_bool over;
+    atomic_uint started, touched;
+};
+
+// As the data path does.
+static void *touch_beside_flushes(void *argument)
+{
+    struct beside *b = argument;
+    uint64_t number = atomic_fetch_add(&b->started, 1);
+    for (uint64_t i = number; !atomic_load(&b->over); i += THREADS) {
+        uint64_t offset = i * 3 * REGION_SIZE % RP_TIB;
+        unsigned token = rp_gate_enter(b->gate);
+        while (!rp_rct_covered(storm.rct, offset, 512)) {
+            rp_gate_leave(b->gate, token);
+            if (rp_rct_cover(storm.rct, offset, 512, NULL))
+                return "failed";
+            token = rp_gate_enter(b->gate);
+        }
+        rp_rct_mark(storm.rct, offset, 512);
+        rp_gate_leave(b->gate, token);
+        atomic_fetch_add(&b->touched, 1);
+    }
+    return NULL;
+}
+
+// A new generation forgets what was asked for in the one before: who waits for that must be woken, and ask again.
+static void nobody_waits_for_ever_when_generations_begin_meanwhile(void **state)
+{
+    (void)state;
+    struct rp_fs *memory = fs;
+    fs = crashfs_new();
+    crashfs_slow(fs, 200);
+    storm = new_disk("d");
+    storm.facts.virtual_size = RP_TIB;
+    open_disk(&storm);
+    struct beside b = {.gate = rp_gate_new()};
+    pthread_t threads[THREADS];
+    for (uint64_t i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, touch_beside_flushes, &b);
+    for (unsigned i = 0, before = 0; i < 10; i++, before = atomic_load(&b.touched)) {
+        assert_int_equal(rp_rct_flush(storm.rct, b.gate, NULL), 0);
+        while (atomic_load(&b.touched) < before + THREADS) // all of them still get on
+            sched_yield();
+    }
+    atomic_store(&b.over, true);
+    for (int i = 0; i < THREADS; i++) {
+        void *why;
+        pthread_join(threads[i], &why);
+        assert_null(why);
+    }
+    rp_gate_free(b.gate);
+    close_disk(&storm);
+    crashfs_free(fs);
+    fs = memory;
+}
+
 int main(void)
 {
     rp_log_set_level(RP_LOG_ERROR);
@@ -543,8 +622,10 @@ int main(void)
         TEST(a_lost_tracking_header_is_noticed),
         TEST(a_disk_put_back_from_a_copy_is_noticed),
         TEST(nothing_of_ours_stays_when_a_disk_is_deleted),
+        TEST(an_unfinished_file_beside_a_good_one_is_deleted),
         TEST(a_flush_waits_for_writers_who_asked_before_it),
         TEST(covers_from_many_threads_share_their_syncs),
+        TEST(nobody_waits_for_ever_when_generations_begin_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -363,6 +363,50 @@ static void without_memory_a_kill_counts_as_a_power_cut(void **state)
     remove_disk();
 }
 
+// The leaf was merged, in the pause, into a parent for whose new marks there was no memory. The regions of the parent do not
+// have them, and the guest went on in it.
+static void without_memory_in_the_pause_of_a_merge_a_kill_makes_everything_count(void **state)
+{
+    (void)state;
+    make_disk();
+    struct rp_error err = {0};
+    open_disk(&disk);
+    char path[100];
+    snprintf(path, sizeof path, "%s/c", folder);
+    struct rp_rct_disk facts;
+    fake_disk_new(&facts, disk.facts.virtual_size, &disk.facts.disk_id);
+    struct rp_vhdx_session session = fake_session();
+    struct rp_rct *child = rp_rct_prepare_child(disk.rct, path, &facts, &session, &err);
+    assert_non_null(child);
+    struct rp_rct_id id = rp_rct_seal(disk.rct);
+    fake_disk_written(&disk.facts, NULL);
+    assert_int_equal(rp_rct_freeze(disk.rct, &disk.facts, &err), 0);
+    fake_disk_written(&facts, &session);
+
+    session = fake_session();
+    assert_int_equal(rp_rct_prepare_merge(child, disk.rct, &disk.facts, &session, &err), 0);
+    struct rp_shm *shm = rp_shm_create(folder, "shm", rp_rct_shm_size(), &err);
+    assert_int_equal(rp_rct_share(disk.rct, shm, &err), 0);
+    assert_int_equal(rp_rct_ready_merge(disk.rct, &err), 0);
+    assert_int_equal(rp_rct_cover(child, (uint64_t)(UNITS - 1) * UNIT, 512, &err), 0);
+    rp_rct_mark(child, (uint64_t)(UNITS - 1) * UNIT, 512);
+    no_memory = true;
+    rp_rct_finish_merge(child, disk.rct);
+    no_memory = false;
+    rp_rct_abandon(child);
+    rp_rct_abandon(disk.rct);
+
+    change_guids(&session);
+    adopt(false);
+    open_disk(&disk);
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges found = {0};
+    assert_int_equal(rp_rct_query(&disk.rct, 1, &id, 0, (uint64_t)UNITS * UNIT, &found, &err), 0);
+    assert_int_equal(rp_ranges_total(&found), (uint64_t)UNITS * UNIT);
+    close_disk(&disk);
+    rp_rct_remove(fs, path, NULL);
+    remove_disk();
+}
+
 int main(void)
 {
     rp_log_set_level(RP_LOG_ERROR);
@@ -371,6 +415,7 @@ int main(void)
         cmocka_unit_test(foreign_memory_is_refused_and_changes_nothing),
         cmocka_unit_test(the_memory_of_a_parent_is_none_of_its_child),
         cmocka_unit_test(without_memory_a_kill_counts_as_a_power_cut),
+        cmocka_unit_test(without_memory_in_the_pause_of_a_merge_a_kill_makes_everything_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -217,6 +217,28 @@ static void a_recovery_can_stop_anywhere(void **state)
     assert_true(stops >= 100);
 }
 
+// What a killed process wrote last may be in the page cache only; the next one goes on from it, and then the power fails.
+static void a_power_cut_soon_after_a_kill_costs_no_id(void **state)
+{
+    (void)state;
+    static struct world w;
+    uint64_t seed = test_seed();
+    for (unsigned long n = 1, killed = 1; killed; n++)
+        for (unsigned long m = 1, stopped = 1; stopped; m++)
+            for (unsigned way = 0; way < 6; way++) {
+                world_start(&w, seed + (n * 32 + m) * 8 + way, SIZE);
+                some_history(&w);
+                crashfs_arm(w.fs, n);
+                killed = merge_middle(&w) != 0;
+                world_fall(&w, KILL);
+                crashfs_arm(w.fs, m);
+                stopped = world_rise(&w) != 0;
+                world_crash(&w, POWER_CUT);
+                must_recover(&w);
+                world_end(&w);
+            }
+}
+
 // One failure, and everything works again: it must not be forgotten, or pages would be called durable that are not.
 static void a_failed_write_is_final(void **state)
 {
@@ -275,6 +297,7 @@ int main(void)
         cmocka_unit_test(a_second_attempt_to_merge_the_leaf_can_stop_anywhere),
         cmocka_unit_test(a_second_attempt_to_merge_below_can_stop_anywhere),
         cmocka_unit_test(a_recovery_can_stop_anywhere),
+        cmocka_unit_test(a_power_cut_soon_after_a_kill_costs_no_id),
         cmocka_unit_test(a_failed_write_is_final),
         cmocka_unit_test(the_power_can_fail_after_each_step),
     };

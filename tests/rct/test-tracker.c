@@ -428,128 +428,6 @@ static void files_with_different_units_make_one_chain(void **state)
     close_disk(&parent);
 }
 
-// ---- a full file system
-
-static int flush(struct disk *d)
-{
-    struct rp_gate *gate = rp_gate_new();
-    struct rp_error err = {0};
-    rp_rct_flush(d->rct, gate, &err);
-    rp_gate_free(gate);
-    return (int)err.code;
-}
-
-static void touch(struct disk *d, uint64_t region)
-{
-    struct rp_error err = {0};
-    if (rp_rct_cover(d->rct, region * REGION * UNIT, 512, &err))
-        fail_msg("%s", err.text);
-    rp_rct_mark(d->rct, region * REGION * UNIT, 512);
-}
-
-static void cut(struct disk *d)
-{
-    uint64_t seed = 1;
-    crash_disk(d);
-    crashfs_full(fs, false);
-    crashfs_restart(fs, true, &seed);
-}
-
-// What happens after the flushes that found no room: the power goes; it goes after one that found some; the session ends.
-static void a_flush_that_finds_no_room_is_done_again(void **state)
-{
-    (void)state;
-    struct rp_fs *memory = fs;
-    for (int how = 0; how < 3; how++) {
-        fs = crashfs_new();
-        struct disk d = new_disk("d");
-        open_disk(&d);
-        struct rp_rct_id id = seal_disk(&d);
-        touch(&d, 1);
-        crashfs_full(fs, true);
-        for (uint64_t r = 5; r < 8; r++) {
-            assert_int_equal(flush(&d), RP_ERR_NO_SPACE);
-            touch(&d, r);
-        }
-        if (how)
-            crashfs_full(fs, false);
-        if (how == 1) {
-            for (int i = 0; i < 3; i++) // the first ends what was begun, the last lets go of all that the array has
-                assert_int_equal(flush(&d), RP_OK);
-            assert_int_equal(rp_rct_exposed(d.rct), 0);
-        }
-        if (how == 2) {
-            close_disk(&d);
-            assert_int_equal(open_disk(&d), RP_RCT_CLEAN);
-            assert_int_equal(changed(d.rct, &id), 4);
-        } else {
-            cut(&d);
-            assert_int_equal(open_disk(&d), RP_RCT_UNCLEAN);
-            assert_int_equal(changed(d.rct, &id), how ? 4 : 4 * REGION);
-        }
-        close_disk(&d);
-        crashfs_free(fs);
-    }
-    fs = memory;
-}
-
-static void a_freeze_that_finds_no_room_is_done_again(void **state)
-{
-    (void)state;
-    struct rp_fs *memory = fs;
-    fs = crashfs_new();
-    struct disk d = new_disk("d");
-    open_disk(&d);
-    struct rp_rct_id first = seal_disk(&d);
-    touch(&d, 1);
-    struct rp_rct_id id = rp_rct_seal(d.rct);
-    crashfs_full(fs, true);
-    for (int i = 0; i < 3; i++) {
-        struct rp_error err = {0};
-        assert_int_equal(rp_rct_freeze(d.rct, &d.facts, &err), -1);
-        assert_int_equal(err.code, RP_ERR_NO_SPACE);
-    }
-    crashfs_full(fs, false);
-    assert_int_equal(rp_rct_freeze(d.rct, &d.facts, NULL), 0);
-    crash_disk(&d);
-    assert_int_equal(open_disk(&d), RP_RCT_CLEAN);
-    assert_int_equal(changed(d.rct, &first), 1);
-    assert_int_equal(changed(d.rct, &id), 0);
-    close_disk(&d);
-    crashfs_free(fs);
-    fs = memory;
-}
-
-static void a_growth_that_finds_no_room_costs_nothing(void **state)
-{
-    (void)state;
-    struct rp_fs *memory = fs;
-    fs = crashfs_new();
-    struct disk d = new_disk("d");
-    open_disk(&d);
-    struct rp_rct_id id = seal_disk(&d);
-    touch(&d, 1);
-    crashfs_full(fs, true);
-    for (int i = 0; i < 2; i++) {
-        struct rp_error err = {0};
-        assert_int_equal(rp_rct_grow(d.rct, 20 * RP_GIB, &err), -1);
-        assert_int_equal(err.code, RP_ERR_NO_SPACE);
-        touch(&d, 3 + 2 * (uint64_t)i);
-    }
-    crashfs_full(fs, false);
-    assert_int_equal(rp_rct_grow(d.rct, 20 * RP_GIB, NULL), 0);
-    d.facts.virtual_size = 20 * RP_GIB;
-    cut(&d);
-    assert_int_equal(open_disk(&d), RP_RCT_UNCLEAN);
-    struct rp_ranges r = {0};
-    assert_int_equal(rp_rct_query(&d.rct, 1, &id, 0, SIZE / (REGION * UNIT) * REGION * UNIT, &r, NULL), 0);
-    assert_int_equal(rp_ranges_total(&r), 3 * REGION * UNIT);
-    rp_ranges_clear(&r);
-    close_disk(&d);
-    crashfs_free(fs);
-    fs = memory;
-}
-
 int main(void)
 {
     rp_log_set_level(RP_LOG_ERROR);
@@ -567,9 +445,6 @@ int main(void)
         TEST(a_huge_disk_costs_what_was_touched),
         TEST(the_lineage_forgets_only_the_oldest),
         TEST(files_with_different_units_make_one_chain),
-        TEST(a_flush_that_finds_no_room_is_done_again),
-        TEST(a_freeze_that_finds_no_room_is_done_again),
-        TEST(a_growth_that_finds_no_room_costs_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,6 +73,7 @@ static int open_all(struct world *w, enum rp_rct_verdict expected)
             }
             if (!layer->rct)
                 return stopped(w, &err);
+            memset(&layer->regions, 0, sizeof layer->regions);
             continue;
         }
         layer->rct = rp_rct_open_write(w->fs, layer->path, &layer->disk, &session, &verdict, &err);
@@ -159,6 +160,7 @@ void world_mark(struct world *w, uint64_t offset, uint64_t length)
 {
     note_write(w, &w->layers[0].regions, offset, length);
     rp_rct_mark(w->layers[0].rct, offset, length);
+    note_write(w, &w->layers[0].regions, offset, length); // perhaps in the generation of a flush that began meanwhile
     mark_truth(w, offset, length);
 }
 
@@ -240,13 +242,60 @@ int world_checkpoint(struct world *w, bool show)
     return 0;
 }
 
+static int remove_layer(struct world *w, struct layer *gone)
+{
+    struct rp_error err = {0};
+    pthread_rwlock_wrlock(&w->held);
+    rp_rct_abandon(gone->rct);
+    pthread_rwlock_unlock(&w->held);
+    if (gone->shared)
+        rp_shm_remove(rp_shm_open(w->shm, shm_name(gone), NULL));
+    return rp_rct_remove(w->fs, gone->path, &err) ? stopped(w, &err) : 0;
+}
+
+// Of the leaf, with a pause in which nothing is written: the guest goes on in the parent before that is the leaf for good.
+static int merge_live(struct world *w)
+{
+    struct rp_error err = {0};
+    struct layer *child = &w->layers[0], *parent = &w->layers[1];
+    struct rp_vhdx_session session = fake_session();
+    if (rp_rct_prepare_merge(child->rct, parent->rct, &parent->disk, &session, &err))
+        return stopped(w, &err);
+    share(w, parent);
+    fake_disk_written(&parent->disk, &session);
+    parent->disk.virtual_size = child->disk.virtual_size;
+    // From here on regions count, first those that the child wrote lately: also while it was prepared.
+    pthread_mutex_lock(&w->records);
+    for (size_t r = 0; r < WORLD_REGIONS; r++)
+        parent->regions.set[r] = parent->regions.written[r] = child->regions.written[r] || child->regions.before[r];
+    pthread_mutex_unlock(&w->records);
+    if (rp_rct_ready_merge(parent->rct, &err))
+        return stopped(w, &err);
+    if (world_write_some(w, &w->seed, 2))
+        return -1;
+
+    rp_gate_close(w->gate);
+    rp_rct_finish_merge(child->rct, parent->rct);
+    w->given_up = *child;
+    w->giving_up = true;
+    memmove(w->layers, w->layers + 1, --w->depth * sizeof *w->layers);
+    rp_gate_open(w->gate);
+
+    if (world_write_some(w, &w->seed, 2))
+        return -1;
+    rp_rct_merged(w->layers[0].rct);
+    if (rp_rct_thaw(w->layers[0].rct, &err))
+        return stopped(w, &err);
+    w->giving_up = false;
+    return remove_layer(w, &w->given_up);
+}
+
 static int merge_locked(struct world *w, size_t i)
 {
     struct rp_error err = {0};
     struct layer *child = &w->layers[i], *parent = &w->layers[i + 1];
     struct rp_vhdx_session session = fake_session();
-    if ((w->seed & 64 && rp_rct_prepare_merge(child->rct, parent->rct, &parent->disk, &session, &err)) ||
-        rp_rct_merge(child->rct, parent->rct, &parent->disk, &session, &err))
+    if (rp_rct_merge(child->rct, parent->rct, &parent->disk, &session, &err))
         return stopped(w, &err);
     fake_disk_written(&parent->disk, &session);
     parent->disk.virtual_size = child->disk.virtual_size;
@@ -270,22 +319,13 @@ static int merge_locked(struct world *w, size_t i)
         return stopped(w, &err);
     if (!i)
         share(w, parent);
-    struct rp_rct *gone = child->rct;
-    bool gone_shared = child->shared;
-    char gone_path[sizeof child->path];
-    strcpy(gone_path, child->path);
+    struct layer gone = *child;
     if (i)
         rp_gate_close(w->gate); // the list of layers changes
     memmove(w->layers + i, w->layers + i + 1, (--w->depth - i) * sizeof *w->layers);
     if (i)
         rp_gate_open(w->gate);
-    pthread_rwlock_wrlock(&w->held);
-    rp_rct_abandon(gone);
-    pthread_rwlock_unlock(&w->held);
-    if (gone_shared)
-        rp_shm_remove(rp_shm_open(w->shm, rp_path_name(gone_path), NULL));
-    int failed = rp_rct_remove(w->fs, gone_path, &err);
-    return failed ? stopped(w, &err) : 0;
+    return remove_layer(w, &gone);
 }
 
 int world_flush(struct world *w)
@@ -315,6 +355,8 @@ int world_merge(struct world *w, size_t layer)
         return 0;
     if (layer)
         return merge_locked(w, layer);
+    if (w->seed & 64)
+        return merge_live(w);
     rp_gate_close(w->gate);
     int failed = merge_locked(w, layer);
     rp_gate_open(w->gate);
@@ -358,6 +400,15 @@ int world_reopen(struct world *w)
 void world_fall(struct world *w, enum crash how)
 {
     close_all(w);
+    if (w->giving_up)
+        rp_rct_abandon(w->given_up.rct);
+    w->given_up.rct = NULL;
+    // What was announced in memory is finished by the next process; when that is gone, the leaf is what it was.
+    if (w->giving_up && !(how == KILL && w->given_up.shared && w->layers[0].shared)) {
+        memmove(w->layers + 1, w->layers, w->depth++ * sizeof *w->layers);
+        w->layers[0] = w->given_up;
+        w->giving_up = false;
+    }
     crashfs_restart(w->fs, how == POWER_CUT, &w->seed);
     for (size_t i = 0; i < w->depth; i++) {
         struct layer *layer = &w->layers[i];
@@ -400,6 +451,9 @@ int world_rise(struct world *w)
     for (size_t i = 0; i < w->depth; i++)
         if (w->layers[i].shared && adopt(w, &w->layers[i]))
             return -1;
+    if (w->giving_up && remove_layer(w, &w->given_up))
+        return -1;
+    w->giving_up = false;
     return open_all(w, RP_RCT_UNCLEAN);
 }
 

@@ -50,6 +50,8 @@ struct world {
     uint64_t seed;
     uint64_t size;
     struct layer layers[WORLD_LAYERS]; // [0] is the leaf
+    struct layer given_up; // a leaf that is merged in memory, while no record says so yet
+    bool giving_up;
     size_t depth;
     unsigned files;
     uint32_t time; // grows with every seal

@@ -183,8 +183,7 @@ static int mend_one(struct log *log, uint64_t index)
         failed = !room || pread(fd, room, length, (off_t)entry->offset) != (ssize_t)length;
         end.other = failed ? 0 : log_append(log, LOG_WRITE, &write);
         end.length = length;
-        end.mtime_ns = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-        end.ctime_ns = st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec;
+        log_set_times(&end, &st);
         if (!failed)
             log_append(log, LOG_END, &end);
     }
@@ -192,8 +191,7 @@ static int mend_one(struct log *log, uint64_t index)
         struct log_entry truncate = {.inode = entry->inode, .length = size};
         end.other = log_append(log, LOG_TRUNCATE, &truncate);
         end.length = 1;
-        end.mtime_ns = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-        end.ctime_ns = st.st_ctim.tv_sec * 1000000000 + st.st_ctim.tv_nsec;
+        log_set_times(&end, &st);
         log_append(log, LOG_END, &end);
     }
     close(fd);

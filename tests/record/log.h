@@ -27,7 +27,7 @@ enum log_kind {
     LOG_TRUNCATE,  // `length`: the new size
     LOG_END,       // of the entry `other`; `length`: how much was done (0: it failed); the file's times after it
     // durability
-    LOG_SYNC,      // begins; `inode`. `length`: 1 with the file's times (fsync), 0 without (fdatasync)
+    LOG_SYNC,      // begins; `inode`, its times now. `length`: 1 with these times (fsync), 0 without (fdatasync)
     LOG_SYNC_ALL,  // begins: everything
     LOG_SYNC_END,  // of `other`
     // names; `inode` is what the name stands for, `directory` where it stands, `data` the name
@@ -60,6 +60,12 @@ enum log_fault {
     FAULT_ERROR,       // the call fails with `fault_errno` (ENOSPC: a sync does not)
     FAULT_SHORT,       // a write writes its first half only; any other call: nothing
 };
+
+static inline void log_set_times(struct log_entry *entry, const struct stat *st)
+{
+    entry->mtime_ns = st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+    entry->ctime_ns = st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
+}
 
 #define LOG_MAGIC 0x31474f4c52505231u
 #define LOG_ROOT 512

@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -168,6 +169,8 @@ static void run(struct stage *s, const char *script)
         _exit(127);
     }
     assert_int_equal(waitpid(pid, &s->status, 0), pid);
+    while (waitpid(-1, NULL, 0) > 0) // its own child lives on when it is killed, and writes
+        ;
     if (WIFSIGNALED(s->status))
         assert_int_equal(log_mend(&s->log), 0);
 }
@@ -425,6 +428,7 @@ int main(int argc, char **argv)
         return play(argv[2], argv[3]);
     self = argv[0];
     recorder = argv[1];
+    prctl(PR_SET_CHILD_SUBREAPER, 1); // for run() to wait for all
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_log_replayed_to_its_end_is_the_folder),
         cmocka_unit_test(what_was_not_synced_can_be_lost_and_what_was_is_not),

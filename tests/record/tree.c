@@ -192,7 +192,8 @@ static void make_durable(struct tree *tree, struct inode *inode, const struct ch
     }
 }
 
-static void sync_content(struct tree *tree, struct inode *inode, uint64_t began, bool times)
+// `begin`: the entry of a sync that makes the file's times durable as well; NULL: of one that does not.
+static void sync_content(struct tree *tree, struct inode *inode, uint64_t began, const struct log_entry *begin)
 {
     size_t kept = 0;
     for (size_t i = 0; i < inode->change_count; i++) {
@@ -202,12 +203,17 @@ static void sync_content(struct tree *tree, struct inode *inode, uint64_t began,
             inode->changes[kept++] = inode->changes[i];
     }
     inode->change_count = kept;
-    for (kept = 0; times && kept < inode->moment_count && inode->moments[kept].index < began; kept++) {
+    for (kept = 0; begin && kept < inode->moment_count && inode->moments[kept].index < began; kept++) {
         inode->mtime_ns = inode->moments[kept].mtime_ns;
         inode->ctime_ns = inode->moments[kept].ctime_ns;
     }
     if (kept)
         memmove(inode->moments, inode->moments + kept, (inode->moment_count -= kept) * sizeof *inode->moments);
+    // Of a process that was killed in a call, the log learns late that the call had ended: the file has known it all the time.
+    if (begin && begin->inode == inode->number && begin->mtime_ns > inode->mtime_ns) {
+        inode->mtime_ns = begin->mtime_ns;
+        inode->ctime_ns = begin->ctime_ns;
+    }
 }
 
 static void sync_names(struct inode *folder, uint64_t began)
@@ -245,13 +251,13 @@ static void sync_end(struct tree *tree, const struct log_entry *end)
     if (log_kind(tree->log, began) == LOG_SYNC_ALL) {
         for (size_t i = 0; i < BUCKETS; i++)
             for (struct inode *each = tree->buckets[i]; each; each = each->next) {
-                sync_content(tree, each, began, true);
+                sync_content(tree, each, began, begin);
                 sync_names(each, began);
             }
     } else if (inode->kind == LOG_FOLDER) {
         sync_names(inode, began);
     } else {
-        sync_content(tree, inode, began, begin->length || tree->keep_times);
+        sync_content(tree, inode, began, begin->length || tree->keep_times ? begin : NULL);
     }
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/num.h"
 
 void assert_ok_(int result, const struct rp_error *err, const char *call, const char *file, int line)
 {
@@ -116,6 +117,41 @@ void point_of(struct rp_point *point, const char *name, const struct rp_repo_roo
     point->disks[0].number = 0;
     point->disks[0].disk_id = rp_guid_new();
     point->disks[0].root = *root;
+}
+
+int try_backup(struct rp_repo *repo, const uint8_t *data, uint64_t size, struct rp_error *err)
+{
+    struct rp_repo_root root;
+    struct rp_point point;
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, err);
+    if (!session)
+        return -1;
+    struct rp_disk_writer *writer = rp_disk_writer_new(session, NULL, size, err);
+    int result = 0;
+    for (uint64_t at = 0; at < size && result == 0; at += 16 * RP_REPO_BLOCK)
+        result = rp_disk_writer_put(writer, at, data + at, rp_min64(16 * RP_REPO_BLOCK, size - at), err);
+    if (result == 0) {
+        result = rp_disk_writer_finish(writer, &root, err);
+    } else {
+        rp_disk_writer_abandon(writer);
+    }
+    if (result == 0) {
+        point_of(&point, "vm", &root);
+        result = rp_repo_commit(session, &point, err);
+        rp_point_clear(&point);
+    }
+    rp_repo_session_end(session);
+    return result;
+}
+
+size_t count_points(struct rp_repo *repo)
+{
+    struct rp_error err = {0};
+    struct rp_points points;
+    assert_ok(rp_repo_points(repo, &points, &err), err);
+    size_t count = points.count;
+    rp_points_clear(&points);
+    return count;
 }
 
 struct rp_repo_root store_disk(struct rp_repo *repo, const struct rp_repo_root *base, const uint8_t *data, uint64_t size,

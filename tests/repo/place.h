@@ -38,6 +38,9 @@ void fill_block(uint8_t *block, uint32_t seed);
 // Stores `data` as one disk in one session, on `base` (NULL: none), with a point named `name`.
 struct rp_repo_root store_disk(struct rp_repo *repo, const struct rp_repo_root *base, const uint8_t *data, uint64_t size,
                                const char *name, char point_id[RP_POINT_ID]);
+// The same, whole and under the name "vm", where anything may fail. 0: committed.
+int try_backup(struct rp_repo *repo, const uint8_t *data, uint64_t size, struct rp_error *err);
+size_t count_points(struct rp_repo *repo);
 void point_of(struct rp_point *point, const char *name, const struct rp_repo_root *root);
 void assert_disk(struct rp_repo *repo, const struct rp_repo_root *root, const uint8_t *data);
 // rp_repo_check without findings.

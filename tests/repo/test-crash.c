@@ -33,42 +33,6 @@ static struct rp_repo *open_faulty(const struct place *place, struct faulty **fa
     return repo;
 }
 
-// A backup that may fail anywhere. 0: committed.
-static int try_backup(struct rp_repo *repo, const uint8_t *data, struct rp_error *err)
-{
-    struct rp_repo_root root;
-    struct rp_point point;
-    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, err);
-    if (!session)
-        return -1;
-    struct rp_disk_writer *writer = rp_disk_writer_new(session, NULL, SIZE, err);
-    int result = 0;
-    for (uint64_t at = 0; at < SIZE && result == 0; at += 16 * RP_REPO_BLOCK)
-        result = rp_disk_writer_put(writer, at, data + at, rp_min64(16 * RP_REPO_BLOCK, SIZE - at), err);
-    if (result == 0) {
-        result = rp_disk_writer_finish(writer, &root, err);
-    } else {
-        rp_disk_writer_abandon(writer);
-    }
-    if (result == 0) {
-        point_of(&point, "vm", &root);
-        result = rp_repo_commit(session, &point, err);
-        rp_point_clear(&point);
-    }
-    rp_repo_session_end(session);
-    return result;
-}
-
-static size_t count_points(struct rp_repo *repo)
-{
-    struct rp_error err = {0};
-    struct rp_points points;
-    assert_ok(rp_repo_points(repo, &points, &err), err);
-    size_t count = points.count;
-    rp_points_clear(&points);
-    return count;
-}
-
 static void a_failure_of_any_write_leaves_every_point_intact(void **state)
 {
     struct place *place = *state;
@@ -87,7 +51,7 @@ static void a_failure_of_any_write_leaves_every_point_intact(void **state)
             repo = open_faulty(place, &faulty);
             faulty->fault = fault;
             faulty->puts_left = at;
-            int result = try_backup(repo, second, &err);
+            int result = try_backup(repo, second, SIZE, &err);
             bool reached = faulty->puts_left < 0;
             faulty->fault = FAULT_NONE;
             rp_repo_close(repo);
@@ -117,7 +81,7 @@ static void a_repeated_backup_finds_what_a_failed_one_stored(void **state)
     struct rp_repo *repo = open_faulty(place, &faulty);
     faulty->fault = FAULT_BEFORE;
     faulty->prefix = "points/";
-    assert_int_equal(try_backup(repo, data, &err), -1);
+    assert_int_equal(try_backup(repo, data, SIZE, &err), -1);
     struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
     struct rp_disk_writer *writer = rp_disk_writer_new(session, NULL, SIZE, &err);
     rp_error_clear(&err);
@@ -183,7 +147,7 @@ static void a_writer_killed_at_any_moment_leaves_every_point_intact(void **state
                 if (!writer)
                     _exit(1);
                 fill(data, seed);
-                try_backup(writer, data, NULL);
+                try_backup(writer, data, SIZE, NULL);
                 rp_repo_close(writer);
             }
         }

@@ -291,6 +291,46 @@ static void a_block_in_a_tombstoned_pack_is_stored_again(void **state)
     (void)err;
 }
 
+// ---- a collection that ends between two listings of a session that begins
+
+static const struct rp_backend_ops *real_ops;
+static char dying[256]; // the pack
+
+static int list_then_collect(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context,
+                             struct rp_error *err)
+{
+    int result = real_ops->list(backend, prefix, each, context, err);
+    if (*dying && (!strcmp(prefix, "packs/") || !strcmp(prefix, "tombstones/"))) {
+        char name[128];
+        snprintf(name, sizeof name, "tombstones/%s", strrchr(dying, '/') + 1);
+        assert_int_equal(unlink(dying), 0);
+        assert_int_equal(real_ops->remove(backend, name, NULL), 0);
+        *dying = 0;
+    }
+    return result;
+}
+
+static void a_session_that_begins_while_a_pack_is_collected_does_not_rely_on_it(void **state)
+{
+    struct place *place = *state;
+    uint8_t data[RP_REPO_BLOCK];
+    fill_block(data, 1);
+    struct rp_repo *repo = place_open(place);
+    store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    first_pack(place, dying);
+    tombstone(repo, dying);
+    real_ops = repo->backend->ops;
+    struct rp_backend_ops ops = *real_ops;
+    ops.list = list_then_collect;
+    repo->backend->ops = &ops;
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm2", NULL); // commits
+    repo->backend->ops = real_ops;
+    assert_int_equal(*dying, 0);
+    assert_disk(repo, &root, data);
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+}
+
 static void a_commit_that_needs_a_vanished_pack_is_refused(void **state)
 {
     struct place *place = *state;
@@ -313,6 +353,151 @@ static void a_commit_that_needs_a_vanished_pack_is_refused(void **state)
     assert_int_equal(err.code, RP_ERR_STATE);
     assert_non_null(strstr(err.text, strrchr(pack, '/') + 1));
     rp_point_clear(&point);
+    rp_repo_session_end(session);
+    rp_repo_close(repo);
+}
+
+// ---- giving up ------------------------------------------------------------------------------------------------------
+
+static unsigned objects(const struct place *place, const char *folder)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", place->repository, folder);
+    return count_files(path);
+}
+
+// A session that has stored one pack, and was never to put a point.
+static struct rp_repo_session *stored(struct rp_repo *repo, uint32_t seed)
+{
+    struct rp_error err = {0};
+    uint8_t block[RP_REPO_BLOCK];
+    fill_block(block, seed);
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+    assert_ok(session ? 0 : -1, err);
+    struct rp_disk_writer *writer = rp_disk_writer_new(session, NULL, sizeof block, &err);
+    assert_ok(rp_disk_writer_put(writer, 0, block, sizeof block, &err), err);
+    rp_disk_writer_abandon(writer);
+    assert_ok(rp_repo_session_flush(session, &err), err);
+    return session;
+}
+
+static void a_session_that_gives_up_leaves_nothing_and_no_doubts(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t data[2 * RP_REPO_BLOCK];
+    for (unsigned i = 0; i < 2; i++)
+        fill_block(data + i * RP_REPO_BLOCK, i + 1);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    for (int spilled = 0; spilled < 2; spilled++) {
+        struct rp_repo_session *session = stored(repo, 3);
+        assert_int_equal(objects(place, "packs"), 2);
+        if (spilled)
+            rp_index_spill(repo->index);
+        assert_int_equal(rp_repo_session_discard(session), 1);
+        assert_int_equal(objects(place, "packs"), 1);
+        assert_int_equal(objects(place, "tombstones"), 0);
+        rp_repo_session_end(session);
+        assert_int_equal(objects(place, "sessions"), 0);
+        rp_repo_close(repo);
+        repo = place_open(place);
+        assert_ok(rp_repo_need_index(repo, NULL, &err), err);
+        assert_int_equal(rp_index_doubts(repo->index), 0);
+        assert_true(rp_index_is_complete(repo->index, root.id));
+    }
+    fill_block(data, 3); // what was given up is not known any more
+    root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    assert_disk(repo, &root, data);
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+}
+
+static void what_somebody_else_may_rely_on_stays(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t block[RP_REPO_BLOCK];
+    fill_block(block, 5);
+    struct rp_repo *repo = place_open(place), *other = place_open(place);
+
+    // Another session has found the block, and goes on to commit.
+    struct rp_repo_session *session = stored(repo, 5), *relies = rp_repo_session_begin(other, "test", NULL, 0, &err);
+    struct rp_disk_writer *writer = rp_disk_writer_new(relies, NULL, sizeof block, &err);
+    assert_ok(rp_disk_writer_put(writer, 0, block, sizeof block, &err), err);
+    assert_int_equal(rp_repo_session_discard(session), 0);
+    rp_repo_session_end(session);
+    assert_int_equal(objects(place, "tombstones"), 0);
+    struct rp_repo_root root;
+    struct rp_point point;
+    assert_ok(rp_disk_writer_finish(writer, &root, &err), err);
+    point_of(&point, "vm", &root);
+    assert_ok(rp_repo_commit(relies, &point, &err), err);
+    rp_point_clear(&point);
+    rp_repo_session_end(relies);
+    assert_disk(other, &root, block);
+
+    // It has come and gone, and left its point.
+    session = stored(repo, 6);
+    fill_block(block, 6);
+    root = store_disk(other, NULL, block, sizeof block, "vm2", NULL);
+    assert_int_equal(rp_repo_session_discard(session), 0);
+    rp_repo_session_end(session);
+    assert_int_equal(objects(place, "tombstones"), 0);
+    assert_disk(other, &root, block);
+
+    // A session that began to commit is one that may have done so.
+    session = stored(repo, 7);
+    root = (struct rp_repo_root){.size = RP_REPO_BLOCK};
+    point_of(&point, "vm3", &root);
+    assert_ok(rp_repo_commit(session, &point, &err), err);
+    rp_point_clear(&point);
+    unsigned packs = objects(place, "packs");
+    assert_int_equal(rp_repo_session_discard(session), 0);
+    rp_repo_session_end(session);
+    assert_int_equal(objects(place, "packs"), packs);
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+    rp_repo_close(other);
+}
+
+static void a_pack_that_a_collector_found_first_is_his(void **state)
+{
+    struct place *place = *state;
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_session *session = stored(repo, 8);
+    char pack[256];
+    first_pack(place, pack);
+    tombstone(repo, pack);
+    assert_int_equal(rp_repo_session_discard(session), 0);
+    rp_repo_session_end(session);
+    assert_int_equal(access(pack, F_OK), 0);
+    assert_int_equal(objects(place, "tombstones"), 1);
+    rp_repo_close(repo);
+}
+
+static void only_a_session_that_is_dead_for_certain_does_not_count(void **state)
+{
+    struct place *place = *state;
+    struct rp_repo *repo = place_open(place);
+    // On another machine, long stale: it may only have slept.
+    put_foreign_lease(repo, "sessions/0123456789abcdef0123456789abcdef", "0000000000000001", "held", 9999);
+    struct rp_repo_session *session = stored(repo, 1);
+    assert_int_equal(rp_repo_session_discard(session), 0);
+    rp_repo_session_end(session);
+    repo->backend->ops->remove(repo->backend, "sessions/0123456789abcdef0123456789abcdef/0000000000000001", NULL);
+    // On this one, and its process is gone.
+    pid_t child = fork();
+    if (child == 0) {
+        struct rp_repo *theirs = rp_repo_open(rp_backend_directory_open(place->repository, false, NULL), PASSPHRASE, place->cache, NULL);
+        _exit(theirs && rp_repo_session_begin(theirs, "the dead one", NULL, 0, NULL) ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(objects(place, "sessions"), 1);
+    session = stored(repo, 2);
+    assert_int_equal(rp_repo_session_discard(session), 1);
     rp_repo_session_end(session);
     rp_repo_close(repo);
 }
@@ -498,7 +683,12 @@ int main(void)
         WITH(a_session_declared_dead_cannot_commit),
         WITH(a_session_is_an_object_while_it_runs_and_none_after),
         WITH(a_block_in_a_tombstoned_pack_is_stored_again),
+        WITH(a_session_that_begins_while_a_pack_is_collected_does_not_rely_on_it),
         WITH(a_commit_that_needs_a_vanished_pack_is_refused),
+        WITH(a_session_that_gives_up_leaves_nothing_and_no_doubts),
+        WITH(what_somebody_else_may_rely_on_stays),
+        WITH(a_pack_that_a_collector_found_first_is_his),
+        WITH(only_a_session_that_is_dead_for_certain_does_not_count),
         WITH(nothing_is_built_on_a_disk_that_lost_a_pack),
         WITH(only_the_passphrase_opens_an_encrypted_repository),
         cmocka_unit_test_setup_teardown(a_passphrase_for_an_unencrypted_repository_is_refused, place_setup_unencrypted,

@@ -156,7 +156,7 @@ bool step_verify(struct life *l)
 static int run_job(struct life *l, enum job job, struct command *c)
 {
     struct note n = {0};
-    char line[128] = "";
+    char line[512] = "";
     switch (job) {
     case JOB_BACKUP:
         life_note(l, NOTE_BACKUP_BEGIN, n);
@@ -183,6 +183,10 @@ static int run_job(struct life *l, enum job job, struct command *c)
     case JOB_STOP:
     case JOB_START:
         snprintf(line, sizeof line, "vm %s " VM, job == JOB_STOP ? "stop" : "start");
+        break;
+    default:
+        if (!other_command(l, job, line, sizeof line))
+            return -1;
     }
     return life_refpoint_with(l, c, line);
 }
@@ -250,6 +254,8 @@ static bool kill_command(struct life *l, enum job job, bool off, enum log_fault 
 {
     bool quiet = off || job == JOB_STOP;
     struct command c = {0};
+    if (job >= JOB_CREATE && !other_prepare(l, job))
+        return false;
     if (off ? !life_stop(l) : quiet && !life_guest_stop(l))
         return false;
     if (call) {
@@ -265,14 +271,16 @@ static bool kill_command(struct life *l, enum job job, bool off, enum log_fault 
         note_kill(l, "refpoint");
     else if (status > 1)
         return life_bad(l, "a job that was not killed: exit status %d: %.1500s", status, c.output);
+    if (job >= JOB_CREATE)
+        return !l->wrong[0] && other_check(l, job, *killed);
     // Start and stop again: what is half way must not be in the way.
     return !l->wrong[0] && ensure_running(l, false) && (!quiet || ensure_off(l)) && take_stock(l) && (!quiet || life_start(l));
 }
 
 bool step_kill_command(struct life *l)
 {
-    enum job job = (enum job)life_chance(l, JOB_START + 1);
-    bool off = job == JOB_START || job == JOB_GROW || (job != JOB_STOP && life_chance(l, 3) == 0), killed;
+    enum job job = (enum job)life_chance(l, JOBS);
+    bool off = job == JOB_START || job == JOB_GROW || (job < JOB_GROW && life_chance(l, 3) == 0), killed;
     uint64_t calls = job == JOB_BACKUP ? 400 : off ? 150 : 60, call = life_chance(l, 2) ? 1 + life_chance(l, calls) : 0;
     return kill_command(l, job, off, kill_kinds[life_chance(l, 3)], call, &killed) && (life_chance(l, 6) || step_verify(l));
 }

@@ -25,7 +25,7 @@ struct life {
     char checkpoints[64][80];
     size_t checkpoint_count, checkpoint_number;
     char points[256][80];
-    size_t point_count, points_seen;
+    size_t point_count, points_seen, chosen_point;
     uint64_t random;
     char wrong[2048];   // empty: nothing yet
 };
@@ -62,15 +62,27 @@ bool step_restart(struct life *l);
 bool step_grow(struct life *l);
 // Restores the points that were not looked at yet. What they hold must be one moment during their backup; it is noted.
 bool step_look_at_points(struct life *l);
+// The requests whose sectors a raw image of a disk holds. -1: it cannot be read.
+int image_values(const char *path, uint32_t disk, uint64_t *size, uint32_t **values);
 
 // kills.c
-enum job { JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE, JOB_GROW, JOB_STOP, JOB_START };
+enum job {
+    JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE, JOB_GROW, JOB_STOP, JOB_START,
+    JOB_CREATE, JOB_ADD, JOB_REMOVE, JOB_RESTORE,
+    JOBS
+};
 bool step_kill_service(struct life *l);
 bool step_kill_command(struct life *l);
 bool step_no_room(struct life *l);
-// The job again and again, each time killed at a later call (every `stride`th), until it comes to its end: the command, or the
-// disk service meanwhile. `off`: with the VM stopped, in the command's own process.
+// The job again and again, each time killed at a later call (every `stride`th), until it comes to its end: the command,
+// or the disk service meanwhile. `off`: with the VM stopped, in the command's own process.
 bool step_every(struct life *l, enum job job, bool service, bool off, unsigned stride);
 bool step_verify(struct life *l);
+
+// others.c: jobs from JOB_CREATE on
+bool other_prepare(struct life *l, enum job job); // what the job needs
+bool other_command(struct life *l, enum job job, char *line, size_t room);
+// What is there is whole; then the job again, and all as it was.
+bool other_check(struct life *l, enum job job, bool killed);
 
 #endif

@@ -2,7 +2,7 @@
 //   soak-round BUILD DIRECTORY [OPTION…]
 //     --seed N  --steps N  --kills  --verbose
 //     --every JOB:WHERE --stride N --first N --count N   instead: a job killed at every Nth call until it gets to its end;
-//                                                   JOB: backup checkpoint delete grow stop start; WHERE: command service off
+//                                                   JOB: backup checkpoint delete grow stop start create add remove; WHERE: command service off
 //     --boundaries N --samples N --full-every N     which cuts
 //     --cut AT:MODE:SEED[:full]                     no new life: this cut of the log in DIRECTORY
 //     --forget-sync N | --forget-syncs-of SUFFIX    as if these syncs had not been (it must be noticed)

@@ -32,9 +32,9 @@ static bool one_step(struct life *l)
 
 static bool every_step(struct life *l)
 {
-    static const char *const jobs[] = {"backup", "checkpoint", "delete", "grow", "stop", "start"};
+    static const char *const jobs[] = {"backup", "checkpoint", "delete", "grow", "stop", "start", "create", "add", "remove"};
     const char *where = strchr(l->setting->every, ':');
-    for (enum job job = JOB_BACKUP; where && job <= JOB_START; job++)
+    for (enum job job = JOB_BACKUP; where && job < JOB_RESTORE; job++)
         if (!strncmp(jobs[job], l->setting->every, (size_t)(where - l->setting->every)))
             return step_every(l, job, !strcmp(where, ":service"), !strcmp(where, ":off"), l->setting->stride ? l->setting->stride : 1);
     return life_bad(l, "--every %s: what?", l->setting->every);

@@ -90,7 +90,7 @@ bool step_grow(struct life *l)
     return life_start(l);
 }
 
-static int read_values(const char *path, uint32_t disk, uint64_t *size, uint32_t **values)
+int image_values(const char *path, uint32_t disk, uint64_t *size, uint32_t **values)
 {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -137,7 +137,7 @@ bool step_look_at_points(struct life *l)
         }
         for (uint32_t d = 0; d < DISKS && good; d++) {
             snprintf(path, sizeof path, "%s/restored/" VM "-disk%u.raw", l->setting->directory, d);
-            if (read_values(path, d, &sizes[d], &values[d]))
+            if (image_values(path, d, &sizes[d], &values[d]))
                 good = life_bad(l, "%s cannot be read", path);
             unlink(path);
         }

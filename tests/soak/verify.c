@@ -366,6 +366,8 @@ static int look_at_vm(struct look *l)
 {
     char job[RP_HOST_ID], id[RP_HOST_ID], unused[RP_HOST_ID];
     SAME(check_checkpoints(l));
+    if (rp_host_wait_merge(l->host, l->vm.id, 60000, &l->err) < 0) // in a life that goes on; else the checkpoint merges first
+        return bad(l, "wait for merges: %s", l->err.text);
     TRY(l->host->ops->create_snapshot(l->host, l->vm.id, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH, "verify", job, id, &l->err));
     {
         RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings frozen = {0};

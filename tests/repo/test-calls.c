@@ -1,0 +1,266 @@
+// What the directory backend asks of the file system, call by call: writes, syncs and renames fail, or are cut short;
+// and nothing gets a name that a power cut could leave without its content. The calls are wrapped by the linker.
+#include "place.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define SIZE ((uint64_t)20 * RP_REPO_BLOCK) // random bytes: its pack is large enough for O_DIRECT
+#define MAX_FILES 4096
+
+enum call { NO_CALL, CALL_WRITE, CALL_SYNC, CALL_RENAME };
+
+// ---- what the calls do ----------------------------------------------------------------------------------------------
+
+static struct {
+    pthread_mutex_t lock;
+    const char *folder;    // calls on files in it are ours; NULL: none are
+    enum call failing;     // of these the one that `left` counts down to fails, and none after it
+    int left;
+    bool short_writes;
+    unsigned writes, renames;
+    struct unsynced { dev_t device; ino_t inode; } unsynced[MAX_FILES];
+    size_t unsynced_count;
+    char wrong[256];       // the first that got its name too early
+} calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static bool is_ours(int fd)
+{
+    char link[64], path[512];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = calls.folder ? readlink(link, path, sizeof path - 1) : -1;
+    return n > 0 && !strncmp(path, calls.folder, strlen(calls.folder));
+}
+
+static bool fails(enum call call) { return calls.failing == call && calls.left-- == 0; }
+
+// Its place among the files that were changed and not synced since; their count: it is none of them.
+static size_t find(const struct stat *st)
+{
+    size_t i = 0;
+    const struct unsynced *files = calls.unsynced;
+    while (i < calls.unsynced_count && (files[i].device != st->st_dev || files[i].inode != st->st_ino))
+        i++;
+    return i;
+}
+
+static void note(const struct stat *st, bool synced)
+{
+    size_t i = find(st);
+    if (synced && i < calls.unsynced_count)
+        calls.unsynced[i] = calls.unsynced[--calls.unsynced_count];
+    else if (!synced && i == calls.unsynced_count && i < MAX_FILES)
+        calls.unsynced[calls.unsynced_count++] = (struct unsynced){st->st_dev, st->st_ino};
+}
+
+static int fail_with(int sys)
+{
+    errno = sys;
+    return -1;
+}
+
+ssize_t __real_write(int fd, const void *data, size_t size);
+ssize_t __wrap_write(int fd, const void *data, size_t size);
+ssize_t __wrap_write(int fd, const void *data, size_t size)
+{
+    struct stat st;
+    if (!is_ours(fd) || fstat(fd, &st))
+        return __real_write(fd, data, size);
+    pthread_mutex_lock(&calls.lock);
+    note(&st, false);
+    bool failed = fails(CALL_WRITE), interrupted = calls.short_writes && calls.writes++ % 3 == 2;
+    if (calls.short_writes && size > 100000)
+        size = fcntl(fd, F_GETFL) & O_DIRECT && calls.writes < 4 ? 65536 : 99999; // whole pages, then others
+    pthread_mutex_unlock(&calls.lock);
+    return failed ? fail_with(ENOSPC) : interrupted ? fail_with(EINTR) : __real_write(fd, data, size);
+}
+
+// Nothing is synced in truth. When a sync fails the content is lost, and the next sync knows nothing of it.
+int __wrap_fsync(int fd);
+int __wrap_fsync(int fd)
+{
+    struct stat st;
+    if (!is_ours(fd) || fstat(fd, &st))
+        return 0;
+    pthread_mutex_lock(&calls.lock);
+    bool failed = fails(CALL_SYNC);
+    note(&st, true);
+    pthread_mutex_unlock(&calls.lock);
+    if (failed && S_ISREG(st.st_mode) && (ftruncate(fd, 0) || ftruncate(fd, st.st_size)))
+        abort();
+    return failed ? fail_with(EIO) : 0;
+}
+
+int __real_renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags);
+int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags);
+int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
+{
+    if (!is_ours(from_fd))
+        return __real_renameat2(from_fd, from, to_fd, to, flags);
+    struct stat file, folder;
+    char name[256];
+    snprintf(name, sizeof name, "%s", to);
+    char *slash = strrchr(name, '/');
+    if (slash)
+        *slash = 0;
+    pthread_mutex_lock(&calls.lock);
+    bool failed = fails(CALL_RENAME);
+    bool early = !fstatat(from_fd, from, &file, 0) && find(&file) < calls.unsynced_count;
+    // A point needs all that was written before it.
+    if (early || (!strncmp(to, "points/", 7) && calls.unsynced_count))
+        snprintf(calls.wrong, sizeof calls.wrong, "%s gets its name, and %s is not synced", to,
+                 early ? "its content" : "what it needs");
+    calls.renames++;
+    if (!failed && !fstatat(to_fd, slash ? name : ".", &folder, 0))
+        note(&folder, false);
+    pthread_mutex_unlock(&calls.lock);
+    return failed ? fail_with(EIO) : __real_renameat2(from_fd, from, to_fd, to, flags);
+}
+
+static void begin(const struct place *place, enum call failing, int left)
+{
+    calls.folder = place->repository;
+    calls.failing = failing;
+    calls.left = left;
+    calls.short_writes = false;
+    calls.writes = calls.renames = 0;
+    calls.unsynced_count = 0;
+    calls.wrong[0] = 0;
+}
+
+static void end(void)
+{
+    calls.folder = NULL;
+    calls.failing = NO_CALL;
+}
+
+// ---- tests ----------------------------------------------------------------------------------------------------------
+
+static void fill(uint8_t *data, uint32_t seed)
+{
+    for (uint32_t block = 0; block < SIZE / RP_REPO_BLOCK; block++)
+        fill_block(data + (uint64_t)block * RP_REPO_BLOCK, (seed * 1000 + block) * 3); // kind 0: random bytes
+}
+
+// Returns whether it came to that call; `failed`: and the backup to nothing.
+static bool fails_once(enum call call, int at, bool *failed)
+{
+    struct place *place;
+    struct rp_error err = {0};
+    uint8_t *first = malloc(SIZE), *second = malloc(SIZE);
+    fill(first, 1);
+    fill(second, 2);
+    place_setup((void **)&place);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, first, SIZE, "vm", NULL);
+    rp_repo_close(repo);
+    repo = place_open(place);
+    begin(place, call, at);
+    *failed = try_backup(repo, second, SIZE, &err) != 0;
+    bool reached = calls.left < 0;
+    end();
+    rp_repo_close(repo);
+    if (*failed)
+        assert_int_equal(err.code, call == CALL_WRITE ? RP_ERR_NO_SPACE : RP_ERR_IO);
+    repo = place_open(place);
+    size_t points = count_points(repo);
+    // The name of a point whose folder could not be synced is there.
+    assert_true(points == 2 || (*failed && points == 1));
+    assert_clean(repo, true);
+    assert_disk(repo, &root, first);
+    // The same once more finds what the first one stored, and nothing that it only meant to store.
+    rp_error_clear(&err);
+    assert_ok(try_backup(repo, second, SIZE, &err), err);
+    assert_int_equal(count_points(repo), points + 1);
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+    place_teardown((void **)&place);
+    free(first);
+    free(second);
+    return reached;
+}
+
+static void fails_at_every_call(enum call call)
+{
+    unsigned failures = 0;
+    bool failed;
+    for (int at = 0; fails_once(call, at, &failed); at++)
+        failures += failed;
+    assert_true(failures >= 4); // session, pack, index, point
+}
+
+static void a_failed_sync_fails_the_backup_and_its_bytes_are_not_relied_on(void **state)
+{
+    (void)state;
+    fails_at_every_call(CALL_SYNC);
+}
+
+static void a_failed_write_fails_the_backup_and_nothing_else(void **state)
+{
+    (void)state;
+    fails_at_every_call(CALL_WRITE);
+}
+
+static void a_failed_rename_fails_the_backup_and_nothing_else(void **state)
+{
+    (void)state;
+    fails_at_every_call(CALL_RENAME);
+}
+
+static void a_write_that_is_cut_short_is_gone_on_with(void **state)
+{
+    struct place *place = *state;
+    uint8_t *data = malloc(SIZE);
+    fill(data, 1);
+    struct rp_repo *repo = place_open(place);
+    begin(place, NO_CALL, 0);
+    calls.short_writes = true;
+    struct rp_repo_root root = store_disk(repo, NULL, data, SIZE, "vm", NULL);
+    assert_true(calls.writes > SIZE / 99999);
+    end();
+    assert_disk(repo, &root, data);
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+    free(data);
+}
+
+static void nothing_has_a_name_before_what_it_stands_for_is_durable(void **state)
+{
+    struct place *place = *state;
+    uint8_t *data = malloc(SIZE);
+    for (uint32_t seed = 1; seed < 4; seed++) {
+        fill(data, seed);
+        struct rp_repo *repo = place_open(place);
+        begin(place, NO_CALL, 0);
+        store_disk(repo, NULL, data, SIZE, "vm", NULL);
+        assert_true(calls.renames >= 4);
+        assert_string_equal(calls.wrong, "");
+        assert_int_equal(calls.unsynced_count, 0); // the name of the point, too, when the commit says that it is one
+        end();
+        rp_repo_close(repo);
+    }
+    free(data);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
+
+int main(void)
+{
+    log_off();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_failed_sync_fails_the_backup_and_its_bytes_are_not_relied_on),
+        cmocka_unit_test(a_failed_write_fails_the_backup_and_nothing_else),
+        cmocka_unit_test(a_failed_rename_fails_the_backup_and_nothing_else),
+        TEST(a_write_that_is_cut_short_is_gone_on_with),
+        TEST(nothing_has_a_name_before_what_it_stands_for_is_durable),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
