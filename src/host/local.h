@@ -9,4 +9,18 @@
 // processes may have it open; each change takes a lock.
 struct rp_host_connection *rp_host_local_open(const char *directory, struct rp_error *err);
 
+// What the next method of this connection makes (snapshot, reference point, VM) gets this GUID instead of a new one: who
+// remembers it first can tell after a kill whether it was made. Used up by that method.
+void rp_host_local_next_id(struct rp_host_connection *host, const char *guid);
+
+// Settings of a VM that this host has no use for itself, and keeps: processors, memory, notes, start and stop actions, as a
+// text of the caller's (at most 1 MiB). `id`: a VM's, a planned VM's, or a snapshot's, which has those of its moment. Exports
+// carry it. *text is malloc'ed, "" when nothing was set.
+int rp_host_local_extras(struct rp_host_connection *host, const char *id, char **text, struct rp_error *err);
+int rp_host_local_set_extras(struct rp_host_connection *host, const char *vm_id, const char *text, struct rp_error *err);
+// The planned VMs; their disks' paths are what the import says, whether they are there or not.
+int rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned, struct rp_error *err);
+// A number that changes with every change that any process makes in the host's database.
+int rp_host_local_version(struct rp_host_connection *host, uint64_t *version, struct rp_error *err);
+
 #endif

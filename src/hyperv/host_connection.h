@@ -99,6 +99,32 @@ struct rp_reference_points {
 void rp_reference_point_clear(struct rp_reference_point *point);
 void rp_reference_points_clear(struct rp_reference_points *points);
 
+// A VM and all that belongs to it.
+struct rp_inventory_vm {
+    struct rp_vm vm;
+    struct rp_vm_settings settings; // without document
+    struct rp_snapshots snapshots;
+    struct rp_reference_points points;
+};
+struct rp_inventory {
+    struct rp_inventory_vm *items;
+    size_t count;
+};
+void rp_inventory_clear(struct rp_inventory *inventory);
+
+// Msvm_VirtualSystemExportSettingData, as far as backup needs it.
+struct rp_export {
+    const char *vm_id;
+    const char *snapshot_id;            // CopySnapshotConfiguration 3, SnapshotVirtualSystem: a recovery snapshot
+    const char *base_point_id;          // DifferentialBackupBase: each disk a differencing one that holds the changes since
+                                        // then and names as parent what the base had; NULL: whole disks
+    const char *folder;                 // ExportDirectory, as the host calls it
+    bool subdirectory;                  // CreateVmExportSubdirectory: <folder>/<name of the VM>
+    bool storage;                       // CopyVmStorage
+    const char *const *excluded;        // ExcludedVirtualHardDisks: rp_vm_disk.instance
+    size_t excluded_count;
+};
+
 enum rp_job_phase { RP_JOB_RUNNING = 4, RP_JOB_COMPLETED = 7, RP_JOB_FAILED = 10 }; // JobState
 struct rp_job_state {
     enum rp_job_phase phase;
@@ -166,14 +192,59 @@ struct rp_host_ops {
     int (*disk_changes)(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t offset,
                         uint64_t length, struct rp_ranges *changed, uint64_t *processed, struct rp_error *err);
 
+    // All VMs with their settings, snapshots and reference points: a constant number of requests, however many VMs.
+    int (*inventory)(struct rp_host_connection *host, struct rp_inventory *inventory, struct rp_error *err);
+
+    // ModifySystemSettings. `id`: a VM's or a snapshot's.
+    int (*rename)(struct rp_host_connection *host, const char *id, const char *name, RP_METHOD_RESULT,
+                  struct rp_error *err);
+    // ApplySnapshot: the VM's disks become what the snapshot holds; what they were since is lost. The VM is off. Every
+    // later query by a reference point that is younger than the snapshot reads everything.
+    int (*apply_snapshot)(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT,
+                          struct rp_error *err);
+    // CreateReferencePoint: as a recovery snapshot that is converted at once. result: the reference point's id.
+    int (*create_reference_point)(struct rp_host_connection *host, const char *vm_id, enum rp_consistency consistency,
+                                  const char *name, RP_METHOD_RESULT, struct rp_error *err);
+
+    // ExportSystemDefinition (docs/formats/export.md): into a folder of the host, which exists. On failure nothing of
+    // it is left there.
+    int (*export_system)(struct rp_host_connection *host, const struct rp_export *what, RP_METHOD_RESULT,
+                         struct rp_error *err);
+    // ImportSystemDefinition of an exported VM, in place. result: the planned VM's id (a VM that vm_settings, modify_disk,
+    // rename and destroy_system know and list_vms does not show).
+    int (*import_system)(struct rp_host_connection *host, const char *definition_file, bool new_identity,
+                         RP_METHOD_RESULT, struct rp_error *err);
+    // DefinePlannedSystem from saved settings (rp_vm_settings.document) of this kind of host, disks at the given paths,
+    // in the document's order. result: the planned VM's id.
+    int (*plan_system)(struct rp_host_connection *host, const char *document, const char *const *disks,
+                       size_t disk_count, bool new_identity, RP_METHOD_RESULT, struct rp_error *err);
+    // ModifyResourceSettings: HostResource of a disk of a planned VM.
+    int (*modify_disk)(struct rp_host_connection *host, const char *instance, const char *path, RP_METHOD_RESULT,
+                       struct rp_error *err);
+    // ValidatePlannedSystem: RP_ERR_STATE says all that is wrong. RealizePlannedSystem: result: the VM's id.
+    int (*validate_planned)(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT,
+                            struct rp_error *err);
+    int (*realize_planned)(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT,
+                           struct rp_error *err);
+    // ImportReferencePointMetadata, after a restore: the reference point that the exported configuration carries is the
+    // VM's again, so that incrementals go on. result: its id.
+    int (*import_reference_point)(struct rp_host_connection *host, const char *vm_id, const char *definition_file,
+                                  RP_METHOD_RESULT, struct rp_error *err);
+
     int (*job_state)(struct rp_host_connection *host, const char *job, struct rp_job_state *state,
                      struct rp_error *err);
+    // Asks a job to end soon; what it made by then is undone, unless it is done first.
+    int (*cancel_job)(struct rp_host_connection *host, const char *job, struct rp_error *err);
     void (*close)(struct rp_host_connection *host);
 };
 
 struct rp_host_connection {
     const struct rp_host_ops *ops;
     char *address; // "local:/var/lib/refpoint", for messages
+    // Called now and then by methods that do their work themselves and take long, in the caller's thread; non-zero ends
+    // them (RP_ERR_CANCELLED), and nothing is left. NULL: nobody asks. Bytes or percent.
+    int (*progress)(void *context, uint64_t done, uint64_t total);
+    void *progress_context;
     // Bytes per second for the merges that this connection starts or finds under way, 0: the host decides. A wish:
     // Hyper-V has nothing like it.
     uint64_t merge_rate;
