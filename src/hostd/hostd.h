@@ -132,6 +132,24 @@ struct rp_hostd_method {
 extern const struct rp_hostd_method rp_hostd_snapshot_methods[], rp_hostd_point_methods[], rp_hostd_management_methods[],
     rp_hostd_planned_methods[], rp_hostd_image_methods[], rp_hostd_state_methods[], rp_hostd_summary_methods[];
 
+// ---- lab_script.c: what goes wrong when (docs/lab.md). hostd->script NULL: nothing, and these return at once ---------------
+
+// Before a method of `methods` is called (access has been checked): 0 carry on; 1 do not, *status is its ReturnValue; -1 as
+// if the method had failed so. In the thread that calls the method and rp_hostd_jobs_start.
+int rp_hostd_script_before_method(const struct rp_hostd_call *call, const struct rp_hostd_method *method, uint32_t *status,
+                                  struct rp_error *err);
+// In rp_hostd_jobs_start, in the caller's thread, before the job's own thread can run: what was decided for the method
+// concerns this job.
+void rp_hostd_script_job(struct rp_hostd *hostd, const char *job_id, const struct rp_hostd_job *job);
+// In the job's thread: before its work with *percent 0, whenever the work tells its progress, and after the work, when it went
+// well, with 100. 0: go on. 1: show *percent (which may have been changed) and do not go on: ask again in some 20 ms, unless
+// the job was cancelled or the service ends. -1: the job fails with `err`, the work is told to stop (its progress returns
+// non-zero); at 100 the job fails although it has done its work.
+int rp_hostd_script_progress(struct rp_hostd *hostd, const char *job_id, unsigned *percent, struct rp_error *err);
+// The server's `drop` operation (wsman/server.h), `context` is the rp_hostd: the answer to what this thread has carried out
+// last is not to be sent.
+bool rp_hostd_script_drop(void *context);
+
 // ---- objects: instances of what the host has ------------------------------------------------------------------------------
 
 // Of exactly this class, for all that the inventory has, or (an id) for one VM, snapshot, point or job only.
