@@ -12,6 +12,8 @@
 //     paths.c     object paths and back               method_snapshot.c method_point.c method_management.c
 //     folders.c   paths that clients name             method_planned.c method_image.c method_state.c method_summary.c
 //   extras.c    settings that the host only keeps     method_common.c    what several of them need
+//     extras.c    settings that are only kept          (a table each; tables.c lists them)
+//     start.c     a whole host, started and stopped
 //   lab.c, lab_script.c   --lab
 #ifndef RP_HOSTD_HOSTD_H
 #define RP_HOSTD_HOSTD_H
@@ -19,6 +21,7 @@
 #include "cim/provider.h"
 #include "host/local.h"
 #include "hyperv/host_connection.h"
+#include "wsman/server.h"
 
 struct rp_hostd_hosts;
 struct rp_hostd_jobs;
@@ -27,24 +30,69 @@ struct rp_hostd_script;
 
 struct rp_hostd {
     struct rp_cim_provider virtualization, cimv2;
-    const char *directory;            // local:DIR
+    char *directory;                  // local:DIR
     struct rp_hostd_hosts *hosts;
     struct rp_hostd_jobs *jobs;
     struct rp_hostd_audit *audit;
     struct rp_hostd_script *script;   // of the lab: what goes wrong when; NULL elsewhere
+    struct rp_wsman_service *service; // answers bytes with bytes, whether there are listeners or not
+    struct rp_wsman_server *server;   // NULL: no listeners
     char machine[64];                 // the host's name, upper case
-    char *const *folders;             // where clients may name files: export, import, disks
+    char **folders;                   // where clients may name files: export, import, disks; canonical
     size_t folder_count;
 };
+
+// ---- start.c: a whole host ---------------------------------------------------------------------------------------------
+
+// What goes wrong on purpose (the lab's, lab_script.c). Called from several threads; each function may be NULL.
+struct rp_hostd_script {
+    // Before a method is carried out. True: it is not, and answers *status instead. It may also do something of its own to
+    // the host first (a reference point vanishes) and let the method go on.
+    bool (*method)(struct rp_hostd_script *script, struct rp_hostd *hostd, const char *class_name, const char *method,
+                   uint32_t *status);
+    // While a job runs, at least when it begins (percent 0), at each progress of it, and before it ends well (100). 0: it
+    // goes on; 1: it hangs there (asked again 20 times a second until it is not 1 or the job is cancelled); -1: it fails
+    // with `err` (at 100: what it did is done nevertheless).
+    int (*progress)(struct rp_hostd_script *script, uint16_t job_type, const char *vm_id, unsigned percent,
+                    struct rp_error *err);
+    // Drop the connection instead of sending the answer to what has just been carried out?
+    bool (*drop)(struct rp_hostd_script *script);
+};
+struct rp_hostd_options {
+    const char *directory;            // as for rp_host_local_open; hostd.db lies there too
+    const char *machine;              // NULL: that of the operating system. At most 15 characters are NetBIOS; 63 are taken
+    const char *const *folders;       // absolute, must be there
+    size_t folder_count;
+    const struct rp_wsman_listener *listeners;
+    size_t listener_count;            // 0: no server; requests go to rp_hostd.service or to the providers
+    const struct rp_login_acceptor *acceptor;    // NULL: neither Kerberos nor NTLM
+    const struct rp_wsman_server_limits *limits; // NULL: the defaults
+    struct rp_wsman_server_ops access;           // who may do what; `drop` is the script's, when there is one
+    struct rp_hostd_script *script;   // borrowed; NULL: none
+    const char *audit;                // file that gets a line per change; "-": standard error; NULL: nobody wants it
+    unsigned job_seconds;             // how long a job is remembered after its end; 0: 300
+};
+// Opens the directory, finishes what a killed process left, tells the outcome of its jobs, listens. All strings are
+// copied. NULL on failure, and nothing runs then.
+struct rp_hostd *rp_hostd_start(const struct rp_hostd_options *options, struct rp_error *err);
+uint16_t rp_hostd_port(const struct rp_hostd *hostd, size_t listener); // of TCP
+// No new requests, jobs are asked to end and waited for; virtual machines run on. NULL is fine.
+void rp_hostd_stop(struct rp_hostd *hostd);
+RP_DEFINE_CLEANUP(struct rp_hostd, rp_hostd_stop)
 
 // ---- hosts.c: host connections are for one thread each; these are lent -------------------------------------------------
 
 struct rp_host_connection *rp_hostd_hosts_borrow(struct rp_hostd *hostd, struct rp_error *err);
 void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *host); // NULL is fine
-// The inventory as it is now, shared by all readers: taken anew only when something has changed since. Counted.
+// The inventory as it is now, shared by all readers and counted. It is taken anew when the host's database has changed
+// since (rp_host_local_version) or a method of ours has said so (rp_hostd_hosts_changed). What is in no database, whether
+// VMs of other processes run and how far merges are, is at most 2 seconds old, 0.2 while something merges; a VM that is
+// asked for by itself is looked at anew.
 const struct rp_inventory *rp_hostd_hosts_inventory(struct rp_hostd *hostd, struct rp_error *err);
-void rp_hostd_hosts_release(struct rp_hostd *hostd, const struct rp_inventory *inventory);
-void rp_hostd_hosts_changed(struct rp_hostd *hostd); // by a method
+// The planned VMs that belong to it.
+const struct rp_inventory *rp_hostd_hosts_planned(const struct rp_inventory *inventory);
+void rp_hostd_hosts_release(struct rp_hostd *hostd, const struct rp_inventory *inventory); // NULL is fine
+void rp_hostd_hosts_changed(struct rp_hostd *hostd); // by a method; jobs.c calls it at the end of every job
 
 // ---- folders.c ---------------------------------------------------------------------------------------------------------
 
@@ -70,33 +118,45 @@ int rp_hostd_paths_parse(const char *text, struct rp_cim_path **path, struct rp_
 
 // ---- jobs.c --------------------------------------------------------------------------------------------------------------
 
-enum rp_hostd_result { RP_HOSTD_NOTHING, RP_HOSTD_VM, RP_HOSTD_PLANNED, RP_HOSTD_SNAPSHOT, RP_HOSTD_POINT, RP_HOSTD_DISK };
+// What a job makes (the affected element, exactly one), or how it can be told that it was done.
+enum rp_hostd_result {
+    RP_HOSTD_NOTHING,                 // after a kill nobody knows whether it was done: it is told as failed
+    RP_HOSTD_VM, RP_HOSTD_PLANNED, RP_HOSTD_SNAPSHOT, RP_HOSTD_POINT,
+    RP_HOSTD_DISK,                    // id: rp_vm_disk.instance
+    RP_HOSTD_STATE,                   // makes nothing; done when the VM `target` is in the state `planned` (decimal)
+    RP_HOSTD_FILE,                    // makes nothing; done when the file `planned` is there (what an export writes last)
+};
 
 struct rp_hostd_job {
     uint16_t type;                    // JobType (facts 1.3)
     const char *caption;              // "Creating Virtual Machine Snapshot"
     const char *class_name;           // "Msvm_ConcreteJob", "Msvm_StorageJob", "Msvm_VirtualSystemReferencePointExportJob"
     const char *vm_id;                // whom it concerns; "": nobody
-    enum rp_hostd_result result;      // what it makes; affected elements, exactly one
-    bool makes_gone;                  // it destroys `target` instead
+    enum rp_hostd_result result;
+    bool makes_gone;                  // it destroys `target`, which is a `result`, instead
     const char *target;               // id of what it works on
-    char planned[RP_HOST_ID];         // the id that its result will have (rp_host_local_next_id): after a kill it tells how it
-                                      // ended; "": its outcome can be seen from the target
+    const char *planned;              // the id that its result will have, which jobs.c gives to rp_host_local_next_id before
+                                      // `run` (rp_hostd_jobs_plan makes one): after a kill it tells how it ended. NULL: none
+    const struct rp_cim_instance *details; // further properties of its class (ExportDirectory, …); NULL: none. Copied
     // Does the work in a thread of the pool, with a connection of its own whose progress drives PercentComplete and
-    // whose cancellation is RequestStateChange(4). `result`: the id of what was made.
+    // whose cancellation is RequestStateChange(4). `result` ("" at first): the id of what was made.
     int (*run)(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                struct rp_error *err);
     void *context;
     void (*free_context)(void *context); // NULL: nothing to free
 };
-// Takes the context, also on failure. The job is remembered durably before it starts; it starts in state 4. Writes the
-// audit's line. *status: 4096 and `Job` in `out`, or another code.
+// Takes the context, also on failure; everything else is copied. The job is remembered durably before it starts; it starts
+// in state 4. *status: 4096 and `Job` in `out`, or another code. Its end is a line of the audit.
 int rp_hostd_jobs_start(struct rp_hostd *hostd, const struct rp_cim_caller *caller, const struct rp_hostd_job *job,
                         struct rp_cim_instance *out, uint32_t *status, struct rp_error *err);
 // From within run(), any number of times: properties that the job's class has besides those of all jobs (ExportDirectory,
 // ExportedDisks); shown from then on and kept with the job. `host` tells which job. Takes `properties`.
 void rp_hostd_jobs_tell(struct rp_hostd *hostd, struct rp_host_connection *host, struct rp_cim_instance *properties);
-// The DMTF or Hyper-V code of an error (facts 1.1), and the text that ErrorDescription has.
+char *rp_hostd_jobs_plan(void);       // a new GUID, upper case; to be freed
+// Sets further properties of the job that runs in this thread (ExportedDisks, …), typed as its class has them; `value` is
+// taken. Kept with the job when it ends.
+void rp_hostd_jobs_detail(struct rp_hostd *hostd, const char *name, struct rp_cim_value value);
+// The DMTF or Hyper-V code of an error (facts 1.1).
 uint32_t rp_hostd_jobs_code(const struct rp_error *err, bool hyperv_style);
 
 // ---- extras.c: settings that the host keeps and has no use for itself ------------------------------------------------------
@@ -120,7 +180,9 @@ struct rp_hostd_call {
     const struct rp_cim_instance *in;
     struct rp_cim_instance *out;
 };
-// Returns 0 with *status set, or -1: a failure of our own, which becomes a fault.
+// Returns 0 with *status set (0 before the call), or -1 with an error: provider.c makes it the code of the method's family
+// (rp_hostd_jobs_code). It checks access, writes the audit's line, and makes the inventory be taken anew after methods that
+// need more than READ.
 typedef int rp_hostd_method_fn(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err);
 struct rp_hostd_method {
     const char *class_name, *name;
@@ -131,6 +193,27 @@ struct rp_hostd_method {
 // Each method_*.c has one table, ended by a NULL class_name. A method of the schema that is in none: "not supported".
 extern const struct rp_hostd_method rp_hostd_snapshot_methods[], rp_hostd_point_methods[], rp_hostd_management_methods[],
     rp_hostd_planned_methods[], rp_hostd_image_methods[], rp_hostd_state_methods[], rp_hostd_summary_methods[];
+extern const struct rp_hostd_method rp_hostd_job_methods[]; // object_jobs.c: RequestStateChange, GetError, GetErrorEx
+extern const struct rp_hostd_method *const rp_hostd_method_tables[]; // tables.c: all of them, ended by NULL
+
+// ---- extras.c: settings that the host only keeps -----------------------------------------------------------------------
+
+// What rp_host_local_extras holds: instances with nothing in them but what clients set, over the defaults that
+// object_settings.c knows: Msvm_VirtualSystemSettingData (Notes, AutomaticStartupAction, …), Msvm_ProcessorSettingData,
+// Msvm_MemorySettingData, network adapters, …. The InstanceID of each is what follows "Microsoft:<GUID>": "" of the VM
+// itself, RP_HOSTD_PROCESSOR, RP_HOSTD_MEMORY, "\<GUID>" of others.
+#define RP_HOSTD_PROCESSOR "\\b637f346-6a0e-4dec-af52-bd70cb80a21d\\0"
+#define RP_HOSTD_MEMORY "\\4764334d-e001-4176-82ee-5594ec9b530e"
+// `id`: a VM's, planned VM's or snapshot's. Appends.
+int rp_hostd_extras_load(struct rp_host_connection *host, const char *id, struct rp_cim_instances *extras,
+                         struct rp_error *err);
+int rp_hostd_extras_store(struct rp_host_connection *host, const char *vm_id, const struct rp_cim_instances *extras,
+                          struct rp_error *err);
+// Merges what is set (not NULL) in `change`, an instance of a settings class whose InstanceID is whole, over what is there:
+// Parent, HostResource and what else this host decides itself must be taken out before. Makes one that is not there.
+void rp_hostd_extras_merge(struct rp_cim_instances *extras, const char *suffix, const struct rp_cim_instance *change);
+// CIM-XML instances one after the other, as documents and extras have them: RP_ERR_CORRUPT. Appends.
+int rp_hostd_extras_parse(const char *text, struct rp_cim_instances *instances, struct rp_error *err);
 
 // ---- lab_script.c: what goes wrong when (docs/lab.md). hostd->script NULL: nothing, and these return at once ---------------
 
