@@ -11,8 +11,7 @@
 //     provider.c  classes to objects and methods    methods, one file for each service
 //     paths.c     object paths and back               method_snapshot.c method_point.c method_management.c
 //     folders.c   paths that clients name             method_planned.c method_image.c method_state.c method_summary.c
-//   extras.c    settings that the host only keeps     method_common.c    what several of them need
-//     extras.c    settings that are only kept          (a table each; tables.c lists them)
+//     extras.c    settings that are only kept          (a table each; tables.c lists them; method_common.c)
 //     start.c     a whole host, started and stopped
 //   lab.c, lab_script.c   --lab
 #ifndef RP_HOSTD_HOSTD_H
@@ -149,27 +148,12 @@ struct rp_hostd_job {
 // in state 4. *status: 4096 and `Job` in `out`, or another code. Its end is a line of the audit.
 int rp_hostd_jobs_start(struct rp_hostd *hostd, const struct rp_cim_caller *caller, const struct rp_hostd_job *job,
                         struct rp_cim_instance *out, uint32_t *status, struct rp_error *err);
-// From within run(), any number of times: properties that the job's class has besides those of all jobs (ExportDirectory,
-// ExportedDisks); shown from then on and kept with the job. `host` tells which job. Takes `properties`.
-void rp_hostd_jobs_tell(struct rp_hostd *hostd, struct rp_host_connection *host, struct rp_cim_instance *properties);
 char *rp_hostd_jobs_plan(void);       // a new GUID, upper case; to be freed
 // Sets further properties of the job that runs in this thread (ExportedDisks, …), typed as its class has them; `value` is
 // taken. Kept with the job when it ends.
 void rp_hostd_jobs_detail(struct rp_hostd *hostd, const char *name, struct rp_cim_value value);
 // The DMTF or Hyper-V code of an error (facts 1.1).
 uint32_t rp_hostd_jobs_code(const struct rp_error *err, bool hyperv_style);
-
-// ---- extras.c: settings that the host keeps and has no use for itself ------------------------------------------------------
-
-// The text of rp_host_local_extras is CIM-XML: at most one INSTANCE each of Msvm_VirtualSystemSettingData,
-// Msvm_ProcessorSettingData and Msvm_MemorySettingData, one after the other, with those properties that a client has set.
-// Puts what the text has of the instance's class into `instance`, which has its defaults; the rest of the text, or one
-// that is none, is passed over.
-void rp_hostd_extras_show(const char *text, const struct rp_cim_schema *schema, struct rp_cim_instance *instance);
-// The text with what `settings`, as a client sent it, sets of those classes; what is the host's to say (InstanceID,
-// ElementName, paths, …) is passed over. RP_ERR_INVALID for values that do not fit. To be freed.
-char *rp_hostd_extras_merge(const char *text, const struct rp_cim_schema *schema, const struct rp_cim_instance *settings,
-                            struct rp_error *err);
 
 // ---- provider.c: methods ---------------------------------------------------------------------------------------------------
 
