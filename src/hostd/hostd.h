@@ -43,20 +43,6 @@ struct rp_hostd {
 
 // ---- start.c: a whole host ---------------------------------------------------------------------------------------------
 
-// What goes wrong on purpose (the lab's, lab_script.c). Called from several threads; each function may be NULL.
-struct rp_hostd_script {
-    // Before a method is carried out. True: it is not, and answers *status instead. It may also do something of its own to
-    // the host first (a reference point vanishes) and let the method go on.
-    bool (*method)(struct rp_hostd_script *script, struct rp_hostd *hostd, const char *class_name, const char *method,
-                   uint32_t *status);
-    // While a job runs, at least when it begins (percent 0), at each progress of it, and before it ends well (100). 0: it
-    // goes on; 1: it hangs there (asked again 20 times a second until it is not 1 or the job is cancelled); -1: it fails
-    // with `err` (at 100: what it did is done nevertheless).
-    int (*progress)(struct rp_hostd_script *script, uint16_t job_type, const char *vm_id, unsigned percent,
-                    struct rp_error *err);
-    // Drop the connection instead of sending the answer to what has just been carried out?
-    bool (*drop)(struct rp_hostd_script *script);
-};
 struct rp_hostd_options {
     const char *directory;            // as for rp_host_local_open; hostd.db lies there too
     const char *machine;              // NULL: that of the operating system. At most 15 characters are NetBIOS; 63 are taken
@@ -66,7 +52,7 @@ struct rp_hostd_options {
     size_t listener_count;            // 0: no server; requests go to rp_hostd.service or to the providers
     const struct rp_login_acceptor *acceptor;    // NULL: neither Kerberos nor NTLM
     const struct rp_wsman_server_limits *limits; // NULL: the defaults
-    struct rp_wsman_server_ops access;           // who may do what; `drop` is the script's, when there is one
+    struct rp_wsman_server_ops access;           // who may do what; `drop` is the script's
     struct rp_hostd_script *script;   // borrowed; NULL: none
     const char *audit;                // file that gets a line per change; "-": standard error; NULL: nobody wants it
     unsigned job_seconds;             // how long a job is remembered after its end; 0: 300
@@ -101,7 +87,8 @@ char *rp_hostd_folders_check(const struct rp_hostd *hostd, const char *path, str
 
 // ---- paths.c -------------------------------------------------------------------------------------------------------------
 
-// Whole paths (server, namespace, all keys), to be freed.
+// Whole paths (server, namespace, all keys), to be freed. Ids in either case; as the host connection has them: a VM's is
+// "<GUID>", a snapshot's and a reference point's "Microsoft:<GUID>", which is their InstanceID.
 struct rp_cim_path *rp_hostd_paths_vm(const struct rp_hostd *hostd, const char *vm_id, bool planned);
 struct rp_cim_path *rp_hostd_paths_settings(const struct rp_hostd *hostd, const char *id); // of a VM or snapshot
 struct rp_cim_path *rp_hostd_paths_disk(const struct rp_hostd *hostd, const char *instance);
@@ -109,7 +96,10 @@ struct rp_cim_path *rp_hostd_paths_point(const struct rp_hostd *hostd, const cha
 struct rp_cim_path *rp_hostd_paths_job(const struct rp_hostd *hostd, const char *class_name, const char *job_id);
 // What a reference from a client names, as the host connection calls it; RP_ERR_INVALID when it is none of that class.
 int rp_hostd_paths_to_vm(const struct rp_cim_path *path, char vm_id[RP_HOST_ID], struct rp_error *err);
-int rp_hostd_paths_to_settings(const struct rp_cim_path *path, char id[RP_HOST_ID], struct rp_error *err);
+// A VM's or planned VM's id, or a snapshot's: which of them only the inventory knows. RP_ERR_NOT_FOUND: none of them.
+int rp_hostd_paths_to_settings(struct rp_hostd *hostd, const struct rp_cim_path *path, char id[RP_HOST_ID],
+                               struct rp_error *err);
+int rp_hostd_paths_to_snapshot(const struct rp_cim_path *path, char snapshot_id[RP_HOST_ID], struct rp_error *err);
 int rp_hostd_paths_to_disk(const struct rp_cim_path *path, char instance[RP_HOST_ID], struct rp_error *err);
 int rp_hostd_paths_to_point(const struct rp_cim_path *path, char point_id[RP_HOST_ID], struct rp_error *err);
 // "\\HOST\root\virtualization\v2:Class.Key="…"" in a string property.
