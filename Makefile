@@ -1,6 +1,7 @@
 # The front door. The build itself is Meson's: everything below only calls it.
 #
 #   make            build                          make check    all tests, one line per behaviour
+#   make check-interop  its longer part: programs of others against our host
 #   make demo       the main job, on a live disk   make bench    measured against restic and qemu-img
 #   make soak       30 minutes of kills and power cuts (SOAK_SECONDS=, SOAK_SEED=; SOAK_DIR= to go on where one was stopped)
 #   make mutants    deliberate bugs, each of which must be noticed
@@ -35,6 +36,11 @@ build: $(BUILD)/build.ninja
 check: need-check
 	@$(MAKE) --no-print-directory build
 	@tests/run $(BUILD) check
+
+# Programs that we did not write against refpoint-hostd --lab: python3-winrm, curl, tshark, libvirt's requests.
+check-interop: need-check
+	@$(MAKE) --no-print-directory build
+	@tests/run $(BUILD) interop
 
 # The slower sets: more seeds, larger images, every independent program.
 check-slow: need-check
@@ -71,4 +77,4 @@ install: need-build
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps tell-deps need-build need-check build check check-slow soak mutants fuzz demo bench install clean
+.PHONY: all deps tell-deps need-build need-check build check check-interop check-slow soak mutants fuzz demo bench install clean

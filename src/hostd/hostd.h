@@ -13,7 +13,7 @@
 //     folders.c   paths that clients name             method_planned.c method_image.c method_state.c method_summary.c
 //     extras.c    settings that are only kept          (a table each; tables.c lists them; method_common.c)
 //     start.c     a whole host, started and stopped
-//   lab.c, lab_script.c   --lab
+//   lab*.c      --lab
 #ifndef RP_HOSTD_HOSTD_H
 #define RP_HOSTD_HOSTD_H
 
@@ -189,7 +189,7 @@ void rp_hostd_extras_merge(struct rp_cim_instances *extras, const char *suffix, 
 // CIM-XML instances one after the other, as documents and extras have them: RP_ERR_CORRUPT. Appends.
 int rp_hostd_extras_parse(const char *text, struct rp_cim_instances *instances, struct rp_error *err);
 
-// ---- lab_script.c: what goes wrong when (docs/lab.md). hostd->script NULL: nothing, and these return at once ---------------
+// ---- lab_fault.c: what goes wrong when (docs/lab.md). hostd->script NULL: nothing, and these return at once ---------------
 
 // Before a method of `methods` is called (access has been checked): 0 carry on; 1 do not, *status is its ReturnValue; -1 as
 // if the method had failed so. In the thread that calls the method and rp_hostd_jobs_start.
@@ -206,6 +206,11 @@ int rp_hostd_script_progress(struct rp_hostd *hostd, const char *job_id, unsigne
 // The server's `drop` operation (wsman/server.h), `context` is the rp_hostd: the answer to what this thread has carried out
 // last is not to be sent.
 bool rp_hostd_script_drop(void *context);
+
+// ---- lab.c -------------------------------------------------------------------------------------------------------------
+
+// `refpoint-hostd --lab …` (docs/lab.md): main's arguments; the exit status.
+int rp_hostd_lab(int argc, char **argv);
 
 // ---- objects: instances of what the host has ------------------------------------------------------------------------------
 

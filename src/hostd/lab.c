@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "hostd/lab_options.h"
+#include "io/fs.h"
 
 enum { HTTP, HTTPS, UNIX, CLEAR, LISTENERS, STARTERS = 4 };
 

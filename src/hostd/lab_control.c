@@ -11,6 +11,7 @@
 #include <sys/un.h>
 
 #include "hostd/lab.h"
+#include "io/fs.h"
 
 enum { MOST_LINE = 2048, MOST_CLIENTS = 16, MOST_FILE = 1 << 20 };
 

@@ -47,7 +47,6 @@ static enum kind kind_of(const struct rp_lab_fault *fault)
 {
     switch (fault->action) {
     case RP_LAB_RETURNS:
-    case RP_LAB_FAULTS:
         return ANSWER;
     case RP_LAB_DROPS:
         return DROP;
@@ -359,8 +358,6 @@ int rp_hostd_script_before_method(const struct rp_hostd_call *call, const struct
         wait_seconds(script, fault[WAIT].seconds);
     if (!hit[ANSWER])
         return 0;
-    if (fault[ANSWER].action == RP_LAB_FAULTS)
-        return rp_fail(err, RP_ERR_IO, "%s", fault[ANSWER].text);
     *status = fault[ANSWER].code;
     return 1;
 }

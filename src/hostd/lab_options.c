@@ -1,6 +1,7 @@
 // The command line of the lab.
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 

@@ -192,20 +192,18 @@ static int read_action(struct reader *r, struct rp_lab_fault *fault, struct rp_e
         return read_job_action(r, fault, err);
     next(r);
     static const struct { const char *word; enum rp_lab_action action; } words[] = {
-        {"returns", RP_LAB_RETURNS}, {"faults", RP_LAB_FAULTS}, {"drops", RP_LAB_DROPS}, {"waits", RP_LAB_WAITS},
+        {"returns", RP_LAB_RETURNS}, {"drops", RP_LAB_DROPS}, {"waits", RP_LAB_WAITS},
         {"disk", RP_LAB_FULL}, {"freeze", RP_LAB_FREEZE}, {"loses", RP_LAB_LOSES}};
     size_t i = 0, count = sizeof words / sizeof *words;
     while (i < count && strcasecmp(r->word, words[i].word))
         i++;
     if (i == count)
-        return rp_fail(err, RP_ERR_INVALID, "\"%s\" is nothing that can happen: returns, faults, drops, waits, "
+        return rp_fail(err, RP_ERR_INVALID, "\"%s\" is nothing that can happen: returns, drops, waits, "
                                             "job hangs, job fails, disk full, freeze refused, loses", r->word);
     fault->action = words[i].action;
     switch (fault->action) {
     case RP_LAB_RETURNS:
         return read_number(r, "return value", 0, 0xffffffffu, &fault->code, err);
-    case RP_LAB_FAULTS:
-        return read_text(r, NULL, fault->text, err);
     case RP_LAB_WAITS:
         return read_seconds(r, &fault->seconds, err);
     case RP_LAB_FULL:

@@ -13,7 +13,6 @@
 
 enum rp_lab_action {
     RP_LAB_RETURNS,       // the method returns `code`, and nothing is done
-    RP_LAB_FAULTS,        // the request gets a SOAP fault with `text`, and nothing is done
     RP_LAB_DROPS,         // it is carried out, and the connection ends instead of the answer
     RP_LAB_WAITS,         // its answer comes `seconds` later
     RP_LAB_HANGS,         // its job stays at `percent`, for `seconds` (0: until it is released or cancelled)
