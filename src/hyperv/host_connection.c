@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/num.h"
 
@@ -67,10 +68,34 @@ void rp_reference_points_clear(struct rp_reference_points *points)
     *points = (struct rp_reference_points){0};
 }
 
+void rp_inventory_clear(struct rp_inventory *inventory)
+{
+    for (size_t i = 0; i < inventory->count; i++) {
+        rp_vm_clear(&inventory->items[i].vm);
+        rp_vm_settings_clear(&inventory->items[i].settings);
+        rp_snapshots_clear(&inventory->items[i].snapshots);
+        rp_reference_points_clear(&inventory->items[i].points);
+    }
+    free(inventory->items);
+    *inventory = (struct rp_inventory){0};
+}
+
 void rp_host_close(struct rp_host_connection *host)
 {
-    if (host)
-        host->ops->close(host);
+    if (!host)
+        return;
+    rp_path_map_free(host->paths);
+    free(host->export_folder);
+    host->ops->close(host);
+}
+
+bool rp_host_is_local(const struct rp_host_connection *host) { return !strncmp(host->address, "local:", 6); }
+
+char *rp_host_local_path(const struct rp_host_connection *host, const char *path, struct rp_error *err)
+{
+    if (rp_host_is_local(host) && !rp_path_map_knows(host->paths, path))
+        return rp_xstrdup(path);
+    return rp_path_map_to_local(host->paths, path, err);
 }
 
 // Short waits first, so that quick jobs cost nothing; then five times a second at most.

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/guid.h"
 #include "base/ranges.h"
+#include "hyperv/path_map.h"
 
 #define RP_HOST_ID 128 // text of an identifier, NUL included
 
@@ -245,12 +246,20 @@ struct rp_host_connection {
     // them (RP_ERR_CANCELLED), and nothing is left. NULL: nobody asks. Bytes or percent.
     int (*progress)(void *context, uint64_t done, uint64_t total);
     void *progress_context;
+    // The host's folders on this machine (hyperv/path_map.h), and the folder for exports, as the host calls it. Set by who opens
+    // the connection and knows them, owned by it, freed by rp_host_close. NULL: none.
+    struct rp_path_map *paths;
+    char *export_folder;
     // Bytes per second for the merges that this connection starts or finds under way, 0: the host decides. A wish:
     // Hyper-V has nothing like it.
     uint64_t merge_rate;
 };
 
 void rp_host_close(struct rp_host_connection *host); // NULL is fine
+// Whether its files are those of this machine, under the same names ("local:DIR").
+bool rp_host_is_local(const struct rp_host_connection *host);
+// Where a file of the host is here: by its path map, else on a local host where it says. Errors of rp_path_map_to_local.
+char *rp_host_local_path(const struct rp_host_connection *host, const char *path, struct rp_error *err);
 RP_DEFINE_CLEANUP(struct rp_host_connection, rp_host_close)
 
 // Waits for a job (an empty one is done) and puts its result into `result`; the job's failure becomes this call's.
