@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "cli/open_host.h"
 
 #define MAX_LISTED 8
 
@@ -32,9 +33,31 @@ static bool selected(const struct rp_point *point, const struct selection *selec
 
 void rp_address_split_host(const char *text, char **host, const char **vm)
 {
-    const char *slash = strncmp(text, "local:", 6) ? NULL : strrchr(text, '/');
+    bool local = !strncmp(text, "local:", 6);
+    const char *slash = local ? strrchr(text, '/') : strchr(text, '/');
     *host = slash ? strndup(text, (size_t)(slash - text)) : NULL;
     *vm = slash ? slash + 1 : text;
+    if (!slash || local || rp_cli_is_host(*host))
+        return;
+    free(*host); // a VM's name with a slash in it
+    *host = NULL;
+    *vm = text;
+}
+
+// A host that points of the repository come from counts too, whether it is still in the hosts file or not.
+static void split_host_of(const struct rp_points *points, const char *text, char **host, const char **vm)
+{
+    const char *slash = strchr(text, '/');
+    size_t length = slash ? (size_t)(slash - text) : 0;
+    for (size_t i = 0; length && i < points->count; i++) {
+        const char *known = points->items[i].host;
+        if (!known || strlen(known) != length || strncmp(known, text, length))
+            continue;
+        *host = strndup(text, length);
+        *vm = slash + 1;
+        return;
+    }
+    rp_address_split_host(text, host, vm);
 }
 
 // ---- which VM -------------------------------------------------------------------------------------------------------
@@ -71,7 +94,7 @@ int rp_address_choose_vm(const struct rp_points *points, const char *text, const
         if (is_vm(&points->items[i], text))
             return check_one_vm(points, &selection, vm_id, err);
     RP_AUTO_FREE char *host = NULL;
-    rp_address_split_host(text, &host, &selection.vm);
+    split_host_of(points, text, &host, &selection.vm);
     selection.host = host;
     return check_one_vm(points, &selection, vm_id, err);
 }
@@ -189,7 +212,7 @@ int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, 
         selection.point = at + 1;
     }
     if (!selection.vm && *copy) {
-        rp_address_split_host(copy, &host, &selection.vm);
+        split_host_of(points, copy, &host, &selection.vm);
         selection.host = host;
     }
     return finish(points, &selection, choice, err);

@@ -19,7 +19,7 @@ int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, 
 // The VM alone: `*vm_id` is borrowed from the points.
 int rp_address_choose_vm(const struct rp_points *points, const char *text, const char **vm_id, struct rp_error *err);
 
-// "[HOST/]VM" where HOST is an address that rp_cli_open_host knows: `*host` is NULL, or malloc'ed; `*vm` borrowed.
+// "[HOST/]VM" where HOST is local:DIR or a name of the hosts file: `*host` is NULL, or malloc'ed; `*vm` borrowed.
 void rp_address_split_host(const char *text, char **host, const char **vm);
 
 // Verbs that take addresses list this among their options.

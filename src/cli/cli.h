@@ -103,10 +103,13 @@ void rp_cli_help_verb(const struct rp_cli_verb *verb); // refpoint VERB --help
 // Verbs whose name starts with the word `noun`, as `refpoint vm` shows them. False: there are none.
 bool rp_cli_help_noun(const char *noun);
 
-// ---- opening things (open.c) ----------------------------------------------------------------------------------------
+// ---- opening things (open.c, open_host.c) -----------------------------------------------------------------------------
 
-// `address` NULL: the host of the command line. "local:DIR" today.
+// `address` NULL: the host of the command line. "local:DIR", or a name of the hosts file.
 struct rp_host_connection *rp_cli_open_host(const struct rp_cli *cli, const char *address, struct rp_error *err);
+// The VM of "[HOST/]VM", and the host that it is on.
+struct rp_host_connection *rp_cli_open_vm(const struct rp_cli *cli, const char *address, struct rp_vm *vm,
+                                          struct rp_error *err);
 // The backend of the repository named on the command line (RP_ERR_USAGE when none is).
 struct rp_backend *rp_cli_open_backend(const struct rp_cli *cli, bool create, struct rp_error *err);
 // The repository, its passphrase asked for when it is encrypted.
@@ -114,6 +117,8 @@ struct rp_repo *rp_cli_open_repo(const struct rp_cli *cli, struct rp_error *err)
 // From --password-file, REFPOINT_PASSWORD_FILE, REFPOINT_PASSWORD, or the terminal (echo off; `twice` to confirm a new
 // one). Never empty, never from the command line. Malloc'ed; wipe with rp_cli_wipe.
 char *rp_cli_passphrase(const struct rp_cli *cli, bool twice, struct rp_error *err);
+// A host's password: --password-file, or the terminal (echo off). Malloc'ed; wipe with rp_cli_wipe.
+char *rp_cli_password(const struct rp_cli *cli, const char *prompt, struct rp_error *err);
 // Called first by main: takes REFPOINT_PASSWORD out of the environment, so
 // that no program started from here inherits it.
 void rp_cli_hide_passphrase(void);
@@ -185,6 +190,7 @@ extern const struct rp_cli_verb rp_cli_show_verbs[];       // verb-show.c
 extern const struct rp_cli_verb rp_cli_diff_verbs[];       // verb-diff.c
 extern const struct rp_cli_verb rp_cli_check_verbs[];      // verb-check.c
 extern const struct rp_cli_verb rp_cli_repo_verbs[];       // verb-repo.c
+extern const struct rp_cli_verb rp_cli_host_verbs[];       // verb-host.c
 extern const struct rp_cli_verb rp_cli_vm_verbs[];         // verb-vm.c
 extern const struct rp_cli_verb rp_cli_disk_verbs[];       // verb-disk.c
 extern const struct rp_cli_verb rp_cli_checkpoint_verbs[]; // verb-checkpoint.c

@@ -1,4 +1,4 @@
-// The host, the repository, its passphrase.
+// The repository, its passphrase, and the passwords of hosts.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -10,21 +10,9 @@
 
 #include "base/buf.h"
 #include "cli/cli.h"
-#include "host/local.h"
 #include "io/fs.h"
 
 #define PASSPHRASE_MAX 1024
-
-struct rp_host_connection *rp_cli_open_host(const struct rp_cli *cli, const char *address, struct rp_error *err)
-{
-    if (!address)
-        address = cli->host;
-    if (strncmp(address, "local:", 6) || !address[6]) {
-        rp_fail(err, RP_ERR_USAGE, "host \"%.128s\": not an address this version knows (local:DIR)", address);
-        return NULL;
-    }
-    return rp_host_local_open(address + 6, err);
-}
 
 struct rp_backend *rp_cli_open_backend(const struct rp_cli *cli, bool create, struct rp_error *err)
 {
@@ -74,23 +62,23 @@ void rp_cli_wipe(char **passphrase)
 }
 
 // The first line; a line end is not part of a passphrase.
-static char *first_line(const char *text, size_t size, const char *source, struct rp_error *err)
+static char *first_line(const char *text, size_t size, const char *source, const char *what, struct rp_error *err)
 {
     size_t length = 0;
     while (length < size && text[length] != '\n' && text[length] != '\r')
         length++;
     if (!length)
-        rp_fail(err, RP_ERR_INVALID, "%s: the passphrase is empty", source);
+        rp_fail(err, RP_ERR_INVALID, "%s: the %s is empty", source, what);
     else if (length > PASSPHRASE_MAX)
-        rp_fail(err, RP_ERR_INVALID, "%s: the passphrase is longer than %d bytes", source, PASSPHRASE_MAX);
+        rp_fail(err, RP_ERR_INVALID, "%s: the %s is longer than %d bytes", source, what, PASSPHRASE_MAX);
     else if (memchr(text, 0, length))
-        rp_fail(err, RP_ERR_INVALID, "%s: the passphrase contains a zero byte", source);
+        rp_fail(err, RP_ERR_INVALID, "%s: the %s contains a zero byte", source, what);
     else
         return strndup(text, length);
     return NULL;
 }
 
-static char *from_file(const char *path, struct rp_error *err)
+static char *from_file(const char *path, const char *what, struct rp_error *err)
 {
     RP_AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
     char text[PASSPHRASE_MAX + 2];
@@ -98,10 +86,10 @@ static char *from_file(const char *path, struct rp_error *err)
     while (fd >= 0 && size < (ssize_t)sizeof text && (n = read(fd, text + size, sizeof text - (size_t)size)) > 0)
         size += n;
     if (fd < 0 || n < 0) {
-        rp_fail_sys(err, errno, "%s: read the passphrase", path);
+        rp_fail_sys(err, errno, "%s: read the %s", path, what);
         return NULL;
     }
-    char *line = first_line(text, (size_t)size, path, err);
+    char *line = first_line(text, (size_t)size, path, what, err);
     explicit_bzero(text, sizeof text);
     return line;
 }
@@ -124,7 +112,7 @@ static int read_hidden(int tty, const char *prompt, char *line, size_t size, str
     if (rp_cli_stopped())
         return rp_fail(err, RP_ERR_CANCELLED, "stopped");
     if (n < 0)
-        return rp_fail_sys(err, errno, "read the passphrase from the terminal");
+        return rp_fail_sys(err, errno, "read from the terminal");
     line[n] = 0;
     return 0;
 }
@@ -140,7 +128,7 @@ static char *from_terminal(bool twice, struct rp_error *err)
     char line[PASSPHRASE_MAX + 2], again[PASSPHRASE_MAX + 2] = "";
     char *passphrase = NULL;
     if (!read_hidden(tty, twice ? "New passphrase: " : "Passphrase: ", line, sizeof line, err))
-        passphrase = first_line(line, strlen(line), "terminal", err);
+        passphrase = first_line(line, strlen(line), "terminal", "passphrase", err);
     if (passphrase && twice) {
         if (read_hidden(tty, "Once more: ", again, sizeof again, err) || strcmp(line, again)) {
             rp_fail(err, RP_ERR_INVALID, "the two passphrases differ");
@@ -165,10 +153,27 @@ char *rp_cli_passphrase(const struct rp_cli *cli, bool twice, struct rp_error *e
 {
     const char *path = passphrase_file(cli);
     if (path)
-        return from_file(path, err);
+        return from_file(path, "passphrase", err);
     if (!from_environment)
         return from_terminal(twice, err);
-    return first_line(from_environment, strlen(from_environment), "REFPOINT_PASSWORD", err);
+    return first_line(from_environment, strlen(from_environment), "REFPOINT_PASSWORD", "passphrase", err);
+}
+
+char *rp_cli_password(const struct rp_cli *cli, const char *prompt, struct rp_error *err)
+{
+    const char *path = rp_cli_value(cli, "password-file"); // not the variable, which is for repositories
+    if (path)
+        return from_file(path, "password", err);
+    RP_AUTO_FD int tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (tty < 0) {
+        rp_fail(err, RP_ERR_USAGE, "a password is needed: use --password-file");
+        return NULL;
+    }
+    char line[PASSPHRASE_MAX + 2];
+    char *password = read_hidden(tty, prompt, line, sizeof line, err) ? NULL
+                                                                     : first_line(line, strlen(line), "terminal", "password", err);
+    explicit_bzero(line, sizeof line);
+    return password;
 }
 
 int rp_cli_confirm(const struct rp_cli *cli, struct rp_error *err, const char *question, ...)

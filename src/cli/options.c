@@ -9,7 +9,7 @@
 
 const struct rp_cli_option rp_cli_global_options[] = {
     {'r', "repo", "DIR", "the repository (REFPOINT_REPOSITORY)"},
-    {'H', "host", "HOST", "the host: local:DIR (REFPOINT_HOST; default local:/var/lib/refpoint)"},
+    {'H', "host", "HOST", "the host: local:DIR, or a name of host list (REFPOINT_HOST; default local:/var/lib/refpoint)"},
     {0, "password-file", "FILE", "first line is the passphrase (REFPOINT_PASSWORD_FILE, or REFPOINT_PASSWORD)"},
     {'n', "dry-run", NULL, "say what would be done, and do nothing (backup, restore, disk compact)"},
     {'q', "quiet", NULL, "print errors and remarks only"},

@@ -9,11 +9,6 @@
 
 #define SCHEME "Microsoft:"
 
-int rp_cli_find_vm(struct rp_host_connection *host, const char *name_or_id, struct rp_vm *vm, struct rp_error *err)
-{
-    return host->ops->find_vm(host, name_or_id, vm, err);
-}
-
 static const char *bare(const char *id)
 {
     return strncasecmp(id, SCHEME, strlen(SCHEME)) ? id : id + strlen(SCHEME);

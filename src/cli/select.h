@@ -1,11 +1,9 @@
-// Finding what an argument of the command line names: a VM, one of its checkpoints or reference points, a disk.
+// Finding what an argument of the command line names: one of a VM's checkpoints or reference points, a disk.
 #ifndef RP_CLI_SELECT_H
 #define RP_CLI_SELECT_H
 
 #include "cli/cli.h"
 
-// The VM of exact name or GUID.
-int rp_cli_find_vm(struct rp_host_connection *host, const char *name_or_id, struct rp_vm *vm, struct rp_error *err);
 // One of several things by its id, with or without "Microsoft:", a prefix of it of at least 4 characters, or its exact
 // name. `what` is "checkpoint", for messages: nothing, or more than one, fits: RP_ERR_NOT_FOUND, RP_ERR_INVALID.
 int rp_cli_pick(const char *what, const char *asked, const char *const *ids, const char *const *names, size_t count,

@@ -19,11 +19,11 @@ static int run_create(struct rp_cli *cli, struct rp_error *err)
         name = rp_time_format(rp_clock_wall_ns(), now);
     if (!*name)
         return rp_fail(err, RP_ERR_USAGE, "--name: a checkpoint needs a name");
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     char job[RP_HOST_ID] = "", id[RP_HOST_ID] = "";
     // Not interrupted while the host works on it: what it makes after we gave up would stay behind.
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) ||
+    if (!host ||
         host->ops->create_snapshot(host, vm.id, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, name, job, id, err) ||
         rp_host_wait(host, job, id, NULL, NULL, err))
         return -1;
@@ -35,10 +35,10 @@ static int run_create(struct rp_cli *cli, struct rp_error *err)
 
 static int run_list(struct rp_cli *cli, struct rp_error *err)
 {
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->list_snapshots(host, vm.id, &list, err))
+    if (!host || host->ops->list_snapshots(host, vm.id, &list, err))
         return -1;
     struct rp_cli_table *table = cli->json ? NULL : rp_cli_table_new("TIME|NAME|TYPE|CONSISTENCY|ID|STATE");
     json_t *array = json_array();
@@ -69,10 +69,10 @@ static int run_list(struct rp_cli *cli, struct rp_error *err)
 
 static int run_delete(struct rp_cli *cli, struct rp_error *err)
 {
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
-    if (!host || rp_cli_size(cli, "merge-rate", &host->merge_rate, err) || rp_cli_find_vm(host, cli->args[0], &vm, err) ||
+    if (!host || rp_cli_size(cli, "merge-rate", &host->merge_rate, err) ||
         host->ops->list_snapshots(host, vm.id, &list, err))
         return -1;
     RP_AUTO_FREE const char **ids = rp_xcalloc(list.count + 1, sizeof *ids);
@@ -109,7 +109,7 @@ static const struct rp_cli_option delete_options[] = {
 const struct rp_cli_verb rp_cli_checkpoint_verbs[] = {
     {
         .name = "checkpoint create",
-        .arguments = "VM [--name TEXT]",
+        .arguments = "[HOST/]VM [--name TEXT]",
         .summary = "freeze all disks of a VM at one instant",
         .details = "The VM goes on in new differencing disks on top. Backups work with or\n"
                    "without such checkpoints, and make and remove their own.\n",
@@ -122,7 +122,7 @@ const struct rp_cli_verb rp_cli_checkpoint_verbs[] = {
     },
     {
         .name = "checkpoint list",
-        .arguments = "VM",
+        .arguments = "[HOST/]VM",
         .summary = "list the checkpoints of a VM",
         .details = "TYPE is production (made by checkpoint create) or recovery (made by a backup).\n",
         .examples = "refpoint checkpoint list web1\n"
@@ -134,7 +134,7 @@ const struct rp_cli_verb rp_cli_checkpoint_verbs[] = {
     },
     {
         .name = "checkpoint delete",
-        .arguments = "VM CHECKPOINT [--no-wait] [--merge-rate SIZE]",
+        .arguments = "[HOST/]VM CHECKPOINT [--no-wait] [--merge-rate SIZE]",
         .summary = "give a checkpoint up: what came after it is merged into it",
         .details = "CHECKPOINT is its name, its id, or the beginning of its id. The present\n"
                    "content of the disks does not change; the frozen state is gone.\n",

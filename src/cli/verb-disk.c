@@ -8,11 +8,11 @@
 
 static int run_add(struct rp_cli *cli, struct rp_error *err)
 {
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
     char job[RP_HOST_ID] = "", instance[RP_HOST_ID] = "";
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->add_disk(host, vm.id, cli->args[1], job, instance, err) ||
+    if (!host || host->ops->add_disk(host, vm.id, cli->args[1], job, instance, err) ||
         rp_host_wait(host, job, instance, NULL, NULL, err) || host->ops->vm_settings(host, vm.id, &settings, err))
         return -1;
     for (size_t i = 0; i < settings.disk_count; i++) {
@@ -35,10 +35,10 @@ static int run_remove(struct rp_cli *cli, struct rp_error *err)
     uint32_t number;
     if (rp_cli_disk_number(cli->args[1], &number, err))
         return -1;
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->remove_disk(host, vm.id, number, job, result, err) ||
+    if (!host || host->ops->remove_disk(host, vm.id, number, job, result, err) ||
         rp_host_wait(host, job, result, NULL, NULL, err))
         return -1;
     if (cli->json)
@@ -55,10 +55,10 @@ static int run_grow(struct rp_cli *cli, struct rp_error *err)
         return -1;
     if (rp_parse_size(cli->args[2], &size, NULL))
         return rp_fail(err, RP_ERR_USAGE, "\"%.64s\" is no size (4096, 512M, 10G)", cli->args[2]);
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "", text[RP_SIZE_TEXT];
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) ||
+    if (!host ||
         host->ops->resize_disk(host, vm.id, number, size, job, result, err) || rp_host_wait(host, job, result, NULL, NULL, err))
         return -1;
     if (cli->json)
@@ -149,7 +149,7 @@ static int run_compact(struct rp_cli *cli, struct rp_error *err)
 const struct rp_cli_verb rp_cli_disk_verbs[] = {
     {
         .name = "disk add",
-        .arguments = "VM FILE",
+        .arguments = "[HOST/]VM FILE",
         .summary = "give a VM that is off another disk",
         .details = "A raw image is copied into the host's folder, a VHDX is used in place.\n"
                    "The next backup reads the new disk in full.\n",
@@ -160,7 +160,7 @@ const struct rp_cli_verb rp_cli_disk_verbs[] = {
     },
     {
         .name = "disk remove",
-        .arguments = "VM DISK",
+        .arguments = "[HOST/]VM DISK",
         .summary = "take a disk from a VM that is off; its file stays",
         .details = "DISK is its name or number as \"vm show\" has it. The VM must have no checkpoints.\n",
         .examples = "refpoint disk remove web1 disk1\n",
@@ -170,7 +170,7 @@ const struct rp_cli_verb rp_cli_disk_verbs[] = {
     },
     {
         .name = "disk grow",
-        .arguments = "VM DISK SIZE",
+        .arguments = "[HOST/]VM DISK SIZE",
         .summary = "make a disk of a VM that is off larger",
         .details = "Change tracking survives: the next backup is still incremental.\n",
         .examples = "refpoint disk grow web1 disk0 20G\n",

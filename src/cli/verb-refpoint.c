@@ -21,10 +21,10 @@ static json_t *point_json(const struct rp_reference_point *point)
 
 static int run_list(struct rp_cli *cli, struct rp_error *err)
 {
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->list_reference_points(host, vm.id, &points, err))
+    if (!host || host->ops->list_reference_points(host, vm.id, &points, err))
         return -1;
     if (cli->json) {
         json_t *array = json_array();
@@ -47,10 +47,10 @@ static int run_list(struct rp_cli *cli, struct rp_error *err)
 
 static int run_delete(struct rp_cli *cli, struct rp_error *err)
 {
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->list_reference_points(host, vm.id, &points, err))
+    if (!host || host->ops->list_reference_points(host, vm.id, &points, err))
         return -1;
     RP_AUTO_FREE const char **ids = rp_xcalloc(points.count + 1, sizeof *ids);
     RP_AUTO_FREE const char **names = rp_xcalloc(points.count + 1, sizeof *names);
@@ -72,7 +72,7 @@ static int run_delete(struct rp_cli *cli, struct rp_error *err)
 const struct rp_cli_verb rp_cli_refpoint_verbs[] = {
     {
         .name = "refpoint list",
-        .arguments = "VM",
+        .arguments = "[HOST/]VM",
         .summary = "list the reference points of a VM",
         .details = "A reference point names a moment in change tracking and holds no data. Each\n"
                    "backup leaves one, from which the next one learns what changed; its name tells\n"
@@ -86,7 +86,7 @@ const struct rp_cli_verb rp_cli_refpoint_verbs[] = {
     },
     {
         .name = "refpoint delete",
-        .arguments = "VM POINT",
+        .arguments = "[HOST/]VM POINT",
         .summary = "delete a reference point; the next backup that needs it will be full",
         .details = "POINT is its id, the beginning of it, or its name. Backups that were made\n"
                    "are not touched.\n",

@@ -125,12 +125,12 @@ static void show_merge(const struct rp_vm *vm)
 
 static int run_show(struct rp_cli *cli, struct rp_error *err)
 {
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->vm_settings(host, vm.id, &settings, err) ||
+    if (!host || host->ops->vm_settings(host, vm.id, &settings, err) ||
         host->ops->list_snapshots(host, vm.id, &snapshots, err) || host->ops->list_reference_points(host, vm.id, &points, err))
         return -1;
     if (cli->json) {
@@ -169,10 +169,10 @@ static int run_show(struct rp_cli *cli, struct rp_error *err)
 
 static int change_state(struct rp_cli *cli, enum rp_vm_state state, struct rp_error *err)
 {
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err) || host->ops->request_state(host, vm.id, state, job, result, err) ||
+    if (!host || host->ops->request_state(host, vm.id, state, job, result, err) ||
         rp_host_wait(host, job, result, rp_cli_stop, NULL, err))
         return -1;
     if (cli->json)
@@ -187,9 +187,9 @@ static int run_stop(struct rp_cli *cli, struct rp_error *err) { return change_st
 static int run_delete(struct rp_cli *cli, struct rp_error *err)
 {
     bool with_disks = rp_cli_flag(cli, "delete-disks");
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
-    if (!host || rp_cli_find_vm(host, cli->args[0], &vm, err))
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
+    if (!host)
         return -1;
     if (vm.state != RP_VM_OFF) // before the question, which would be for nothing
         return rp_fail(err, RP_ERR_STATE, "the VM is %s: stop it first", rp_vm_state_name(vm.state));
@@ -237,7 +237,7 @@ const struct rp_cli_verb rp_cli_vm_verbs[] = {
     },
     {
         .name = "vm show",
-        .arguments = "VM",
+        .arguments = "[HOST/]VM",
         .summary = "show a VM, its disks and where they are served",
         .details = "While the VM runs, each disk has an NBD address for QEMU, qemu-img or libnbd.\n",
         .examples = "refpoint vm show web1\n"
@@ -249,7 +249,7 @@ const struct rp_cli_verb rp_cli_vm_verbs[] = {
     },
     {
         .name = "vm start",
-        .arguments = "VM",
+        .arguments = "[HOST/]VM",
         .summary = "start the disk service of a VM",
         .examples = "refpoint vm start web1\n",
         .min_args = 1,
@@ -258,7 +258,7 @@ const struct rp_cli_verb rp_cli_vm_verbs[] = {
     },
     {
         .name = "vm stop",
-        .arguments = "VM",
+        .arguments = "[HOST/]VM",
         .summary = "stop the disk service of a VM",
         .details = "Everything written is made durable and the disks are closed cleanly. It fails\n"
                    "when the service ended without that (it was killed, or could not write): the\n"
@@ -271,7 +271,7 @@ const struct rp_cli_verb rp_cli_vm_verbs[] = {
     },
     {
         .name = "vm delete",
-        .arguments = "VM [--delete-disks]",
+        .arguments = "[HOST/]VM [--delete-disks]",
         .summary = "delete a VM that is off; its disk files stay unless asked",
         .details = "Checkpoints are merged first into the disk files that stay. The VM's\n"
                    "reference points go with it; backups in repositories do not.\n"

@@ -9,6 +9,7 @@ const struct rp_cli_group rp_cli_groups[] = {
     {"", rp_cli_restore_verbs},
     {"", rp_cli_check_verbs},
     {"Repositories", rp_cli_repo_verbs},
+    {"Hosts", rp_cli_host_verbs},
     {"Virtual machines", rp_cli_vm_verbs},
     {"", rp_cli_disk_verbs},
     {"", rp_cli_checkpoint_verbs},
