@@ -7,6 +7,7 @@
 
 #include "backup/disk.h"
 #include "backup/document.h"
+#include "backup/export.h"
 #include "backup/tag.h"
 #include "backup/transfer.h"
 #include "base/buf.h"
@@ -22,7 +23,7 @@ struct job {
     struct rp_repo *repo;
     const struct rp_vm *vm;
     const struct rp_backup_options *options;
-    struct rp_guid repository;
+    struct rp_guid repository, id;
     char tag[RP_TAG_TEXT];
     struct rp_repo_lock *lock;
     struct rp_repo_session *session;
@@ -34,6 +35,7 @@ struct job {
     char snapshot[RP_HOST_ID];
     struct rp_vm_settings settings; // of the snapshot
     struct rp_plan plan;
+    struct rp_source *source;
     struct rp_backup_disk *disks;
     struct rp_backup_result *result;
 };
@@ -96,6 +98,22 @@ static int lock_vm(struct job *job, struct rp_error *err)
     return job->lock ? 0 : -1;
 }
 
+static const char *export_folder(const struct job *job)
+{
+    return job->options->export_folder ? job->options->export_folder : job->host->export_folder;
+}
+
+// What a killed job of ours has exported. It takes room only; a folder that is not seen now matters when it is needed.
+static void remove_exports(struct job *job)
+{
+    struct rp_error err = {0};
+    unsigned removed = 0;
+    const char *folder = export_folder(job);
+    if (folder && rp_export_remove_stale(job->host, folder, &job->repository, job->vm->id, &removed, &err))
+        rp_log(RP_LOG_INFO, "%s", err.text);
+    job->result->orphans += removed;
+}
+
 static int prepare(struct job *job, struct rp_error *err)
 {
     RP_AUTO_FREE char *twin = rp_repo_twin(job->repo);
@@ -104,14 +122,15 @@ static int prepare(struct job *job, struct rp_error *err)
                "points, and are full ones; use one of them", rp_repo_location(job->repo), twin);
     if (lock_vm(job, err))
         return -1;
-    struct rp_guid id = rp_guid_new();
+    job->id = rp_guid_new();
     job->repository = *rp_repo_id(job->repo);
-    rp_tag_format(&job->repository, &id, job->tag);
+    rp_tag_format(&job->repository, &job->id, job->tag);
     // After the lock: nobody commits a point of this VM between this list and ours.
     if (rp_repo_points_of(job->repo, job->vm->id, &job->points, err))
         return -1;
     if (rp_tag_remove_orphans(job->host, job->vm->id, &job->repository, &job->points, &job->result->orphans, err))
         return -1;
+    remove_exports(job);
     int merging = wait_merge(job, err);
     if (merging < 0)
         return -1;
@@ -141,7 +160,7 @@ static int begin_session(struct job *job, struct rp_error *err)
 
 // ---- the checkpoint -------------------------------------------------------------------------------------------------
 
-static int find_snapshot(struct job *job, struct rp_error *err)
+static int find_snapshot(struct job *job, enum rp_consistency *reached, struct rp_error *err)
 {
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
     if (job->host->ops->list_snapshots(job->host, job->vm->id, &snapshots, err))
@@ -150,55 +169,118 @@ static int find_snapshot(struct job *job, struct rp_error *err)
         if (strcmp(snapshots.items[i].id, job->snapshot))
             continue;
         job->result->point.time_ns = snapshots.items[i].time_ns;
-        rp_document_consistency(&job->result->point, job->options->consistency, snapshots.items[i].consistency);
+        *reached = snapshots.items[i].consistency;
         return 0;
     }
     return rp_fail(err, RP_ERR_NOT_FOUND, "the host made checkpoint %s, but does not list it", job->snapshot);
 }
 
+static int create_snapshot(struct job *job, enum rp_consistency asked, enum rp_consistency *reached, struct rp_error *err)
+{
+    struct rp_host_connection *host = job->host;
+    char work[RP_HOST_ID] = "";
+    job->snapshot[0] = 0;
+    job->on_host = true;
+    if (host->ops->create_snapshot(host, job->vm->id, RP_SNAPSHOT_RECOVERY, asked, job->tag, work, job->snapshot, err) ||
+        rp_host_wait(host, work, job->snapshot, NULL, NULL, err) || find_snapshot(job, reached, err))
+        return -1;
+    return 0;
+}
+
+// Application-consistent, and where the guest cannot be frozen crash-consistent, if that is allowed: 1, with `why`.
+static int freeze(struct job *job, enum rp_consistency asked, enum rp_consistency *reached, struct rp_error *why, struct rp_error *err)
+{
+    if (!create_snapshot(job, asked, reached, why))
+        return 0;
+    bool may = asked == RP_CONSISTENCY_APPLICATION && job->options->allow_crash && why->code != RP_ERR_BUSY &&
+               why->code != RP_ERR_CANCELLED && why->code != RP_ERR_NOT_FOUND;
+    if (!may)
+        return rp_fail(err, why->code, "%s", why->text);
+    // What the host may have made of the first try must not be there beside the second.
+    if (rp_tag_remove_job(job->host, job->vm->id, job->tag, err) ||
+        create_snapshot(job, RP_CONSISTENCY_CRASH, reached, err))
+        return -1;
+    return 1;
+}
+
 static int checkpoint(struct job *job, struct rp_error *err)
 {
     uint64_t start = rp_clock_monotonic_ns();
-    struct rp_host_connection *host = job->host;
     enum rp_consistency asked = job->options->consistency ? job->options->consistency : RP_CONSISTENCY_CRASH;
-    char work[RP_HOST_ID] = "";
-    job->on_host = true;
-    if (host->ops->create_snapshot(host, job->vm->id, RP_SNAPSHOT_RECOVERY, asked, job->tag, work, job->snapshot, err) ||
-        rp_host_wait(host, work, job->snapshot, NULL, NULL, err) || find_snapshot(job, err))
+    enum rp_consistency reached = RP_CONSISTENCY_UNKNOWN;
+    struct rp_error why = {0};
+    int fallback = freeze(job, asked, &reached, &why, err);
+    if (fallback < 0)
         return rp_context(err, "checkpoint");
     if (stopped(job, err)) // not while the host works on it: what it makes after we gave up would stay behind
         return -1;
-    const struct rp_point *point = &job->result->point;
+    struct rp_point *point = &job->result->point;
+    rp_document_consistency(point, asked, fallback ? RP_CONSISTENCY_CRASH : reached, fallback ? why.text : NULL);
     if (asked == RP_CONSISTENCY_APPLICATION && strcmp(point->consistency_reached, "application")) {
         if (!job->options->allow_crash)
             return rp_fail(err, RP_ERR_STATE, "the host could not make an application-consistent checkpoint "
                            "(--allow-crash takes a crash-consistent one)");
-        remark(job, "the checkpoint is crash-consistent: the host could not do better");
+        remark(job, "the checkpoint is crash-consistent: %s", fallback ? why.text : "the host could not do better");
     }
-    job->result->point.checkpoint_ns = rp_clock_monotonic_ns() - start;
-    if (host->ops->snapshot_settings(host, job->snapshot, &job->settings, err))
+    point->checkpoint_ns = rp_clock_monotonic_ns() - start;
+    if (job->host->ops->snapshot_settings(job->host, job->snapshot, &job->settings, err))
         return rp_context(err, "settings of checkpoint %s", job->snapshot);
     return 0;
 }
 
 // ---- reading --------------------------------------------------------------------------------------------------------
 
+static int choose_source(struct job *job, struct rp_error *err)
+{
+    const struct rp_backup_options *options = job->options;
+    enum rp_reader_kind kind;
+    if (options->open_reader) {
+        job->source = rp_source_of(job->host, options->open_reader);
+        return 0;
+    }
+    if (rp_plan_choose_reader(job->host, &job->settings, options->reader, export_folder(job), &kind, err))
+        return -1;
+    struct rp_source_job source = {
+        .host = job->host,
+        .repo = job->repo,
+        .vm = job->vm,
+        .snapshot_id = job->snapshot,
+        .plan = &job->plan,
+        .reference = job->base.reference,
+        .repository = &job->repository,
+        .job = &job->id,
+        .export_folder = export_folder(job),
+        .stop = options->stop,
+        .context = options->context,
+    };
+    job->source = rp_source_new(kind, &source);
+    return 0;
+}
+
 static int open_disks(struct job *job, struct rp_error *err)
 {
-    if (rp_plan_make(&job->settings, &job->base, &job->plan, err))
+    if (rp_plan_make(&job->settings, &job->base, &job->plan, err) || choose_source(job, err))
         return -1;
     job->disks = rp_xcalloc(job->plan.count, sizeof *job->disks);
     for (size_t i = 0; i < job->plan.count; i++) {
         struct rp_backup_disk *disk = &job->disks[i];
         disk->plan = &job->plan.disks[i];
-        struct rp_reader *reader =
-            (job->options->open_reader ? job->options->open_reader : rp_reader_virtual_disk)(job->host, disk->plan->disk, err);
+        struct rp_reader *reader = job->source->ops->open(job->source, disk->plan, err);
         if (!reader || rp_backup_disk_open(disk, reader, job->session, err))
             return rp_context(err, "disk %u", disk->plan->disk->number);
         if (disk->fallback)
             remark(job, "disk %u is read in full: %s", disk->plan->disk->number, disk->plan->reason);
     }
     return 0;
+}
+
+// After all readers. What cannot be removed now, the next backup removes.
+static void close_source(struct job *job)
+{
+    struct rp_error err = {0};
+    if (rp_source_close(job->source, &err))
+        remark(job, "%s: the next backup of this VM tries again", err.text);
+    job->source = NULL;
 }
 
 // Bytes of disk that are not stored yet.
@@ -267,6 +349,9 @@ static int read_disks(struct job *job, struct rp_error *err)
         return explain_full(job, err);
     for (size_t i = 0; i < job->plan.count; i++)
         rp_backup_disk_close_reader(&job->disks[i]);
+    if (job->source->ops->describe && job->source->ops->describe(job->source, &job->result->point, err))
+        return -1;
+    close_source(job);
     for (size_t i = 0; i < job->plan.count; i++)
         if (rp_backup_disk_finish(&job->disks[i], err)) {
             rp_context(err, "disk %u", job->plan.disks[i].disk->number);
@@ -326,7 +411,7 @@ static void after_commit(struct job *job, const struct rp_reference_points *refe
 {
     struct rp_error err = {0};
     const char *keep = job->result->point.reference_point;
-    if (rp_tag_remove_older(job->host, references, &job->repository, keep ? keep : "", &err)) {
+    if (rp_tag_remove_older(job->host, references, &job->repository, &job->points, keep ? keep : "", &err)) {
         remark(job, "%s: the next backup tries again", err.text);
         rp_error_clear(&err);
     }
@@ -345,6 +430,7 @@ static void undo(struct job *job)
     // Files first: a host does not merge what is still open.
     for (size_t i = 0; job->disks && i < job->plan.count; i++)
         rp_backup_disk_clear(&job->disks[i]);
+    close_source(job);
     // Otherwise what was stored is a start for the next try; it will not be for one that finds no room again.
     if (job->full)
         rp_repo_session_discard(job->session);
@@ -407,7 +493,9 @@ int rp_backup_preview(struct rp_host_connection *host, struct rp_repo *repo, con
         preview->base.point = NULL;
         snprintf(preview->base.reason, sizeof preview->base.reason, "asked for a full backup");
     }
-    if (rp_plan_make(&preview->settings, &preview->base, &preview->plan, err))
+    if (rp_plan_make(&preview->settings, &preview->base, &preview->plan, err) ||
+        rp_plan_choose_reader(host, &preview->settings, options->open_reader ? RP_READER_VIRTUAL_DISK : options->reader,
+                              options->export_folder ? options->export_folder : host->export_folder, &preview->reader, err))
         goto failed;
     return 0;
 failed:

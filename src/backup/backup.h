@@ -1,7 +1,7 @@
 // Backup of one VM: full, or what changed since the newest restore point whose reference point the host still has.
 //
-// Order (docs/architecture.md): lock → own leftovers away → base → session → checkpoint → read and store → packs
-// durable → reference point → restore point → older reference points away → merge. Before the restore point is written,
+// Order (docs/architecture.md; facts/wmi.md 1.5): lock → own leftovers away → base → session → checkpoint → (export →) read
+// and store (→ export away) → packs durable → reference point → restore point → older reference points away → merge. Before the restore point is written,
 // a failure removes what this job made on the host; after it, nothing can undo the backup.
 #ifndef RP_BACKUP_BACKUP_H
 #define RP_BACKUP_BACKUP_H
@@ -12,7 +12,8 @@
 struct rp_backup_options {
     bool full;                       // read everything allocated, whatever is known
     enum rp_consistency consistency; // asked for; UNKNOWN counts as CRASH
-    bool allow_crash;                // take what the host reached when it could not do better
+    bool allow_crash;                // take what the host reached when it could not do better, and when it could do nothing ask
+                                     // for a crash-consistent one; the point records why
     bool ignore_room;                // begin also when the repository seems to have too little
     uint64_t rate;                   // bytes per second read; 0: no limit
     unsigned threads;                // 0: as many as fit the machine
@@ -26,7 +27,10 @@ struct rp_backup_options {
     // How the host's merge is getting on, while it is waited for.
     void (*merging)(void *context, const struct rp_vm *vm);
     void *context;
-    // How the disks are read; NULL: rp_reader_virtual_disk.
+    // How the disks are read: rp_plan_choose_reader.
+    enum rp_reader_kind reader;
+    const char *export_folder;       // as the host calls it; NULL: the connection's
+    // Instead of all that: who brings a reader of his own.
     struct rp_reader *(*open_reader)(struct rp_host_connection *host, const struct rp_vm_disk *disk,
                                      struct rp_error *err);
 };
@@ -52,6 +56,7 @@ struct rp_backup_preview {
     struct rp_vm_settings settings;
     struct rp_plan_base base;
     struct rp_plan plan;
+    enum rp_reader_kind reader;
 };
 int rp_backup_preview(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_vm *vm,
                       const struct rp_backup_options *options, struct rp_backup_preview *preview, struct rp_error *err);

@@ -113,12 +113,15 @@ int rp_backup_disk_open(struct rp_backup_disk *disk, struct rp_reader *reader, s
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges blocks = {0};
     disk->reader = reader;
     disk->reader_name = reader->name;
-    if (disk->plan->base && find_changes(disk, &blocks, err))
+    bool asked = disk->plan->base != NULL;
+    if (asked && find_changes(disk, &blocks, err))
         return -1;
     if (new_writer(disk, session, err))
         return -1;
     if (disk->plan->base)
         return plan_changes(disk, &blocks, err);
+    if (asked && reader->ops->whole && reader->ops->whole(reader, err))
+        return -1;
     if (find_data(disk, 0, reader->size, &disk->data, err))
         return -1;
     disk->changed = rp_ranges_total(&disk->data);
@@ -153,6 +156,8 @@ void rp_backup_disk_close_reader(struct rp_backup_disk *disk)
 {
     if (disk->reader && !disk->plan->base && disk->reader->ops->drop_cache && atomic_load(&disk->cached))
         disk->reader->ops->drop_cache(disk->reader);
+    if (disk->reader)
+        disk->data_write_guid = disk->reader->data_write_guid;
     rp_reader_close(disk->reader);
     disk->reader = NULL;
 }

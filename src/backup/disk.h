@@ -10,7 +10,8 @@
 struct rp_backup_disk {
     struct rp_plan_disk *plan; // borrowed; becomes full when the changes cannot be known
     struct rp_reader *reader;
-    const char *reader_name;   // stays when the reader is closed
+    const char *reader_name;   // this and the next stay when the reader is closed
+    struct rp_guid data_write_guid;
     struct rp_disk_writer *writer;
     struct rp_ranges data;     // to be read: whole blocks
     uint64_t changed;          // bytes that the change query named; in full: what is allocated

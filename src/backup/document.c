@@ -22,14 +22,14 @@ static char *as_text(const char *text)
 
 static char *copy(const char *text) { return text ? rp_xstrdup(text) : NULL; }
 
-void rp_document_consistency(struct rp_point *point, enum rp_consistency asked, enum rp_consistency reached)
+void rp_document_consistency(struct rp_point *point, enum rp_consistency asked, enum rp_consistency reached, const char *why)
 {
     bool application = asked == RP_CONSISTENCY_APPLICATION;
     point->consistency_asked = rp_xstrdup(application ? "application" : "crash");
     // "Unknown" is no promise: crash is what every checkpoint is at least.
     point->consistency_reached = rp_xstrdup(reached == RP_CONSISTENCY_APPLICATION ? "application" : "crash");
     if (application && reached != RP_CONSISTENCY_APPLICATION)
-        point->consistency_reason = rp_xstrdup("the host could not make an application-consistent checkpoint");
+        point->consistency_reason = as_text(why ? why : "the host could not make an application-consistent checkpoint");
 }
 
 static const char *rct_id(const struct rp_reference_point *reference, const struct rp_vm_disk *disk)
@@ -49,6 +49,7 @@ static void fill_disk(struct rp_point_disk *out, const struct rp_reference_point
     out->number = source->number;
     out->instance = rp_xstrdup(source->instance);
     out->disk_id = source->disk_id;
+    out->data_write_guid = disk->data_write_guid;
     out->logical_sector = source->logical_sector;
     out->physical_sector = source->physical_sector;
     out->rct_id = copy(rct_id(reference, source));

@@ -8,12 +8,41 @@
 #include "base/buf.h"
 #include "base/num.h"
 
-static const struct rp_reference_point *find_reference(const struct rp_reference_points *references, const char *id)
+// Every disk of the one is in the other, at the same moment.
+static bool same_moment(const struct rp_point *point, const struct rp_reference_point *reference)
 {
-    for (size_t i = 0; id && i < references->count; i++)
-        if (!strcmp(references->items[i].id, id))
-            return &references->items[i];
-    return NULL;
+    size_t same = 0, tracked = 0, listed = 0;
+    for (size_t i = 0; i < point->disk_count; i++) {
+        const struct rp_point_disk *disk = &point->disks[i];
+        bool found = false;
+        if (!disk->rct_id || !*disk->rct_id)
+            continue;
+        for (size_t j = 0; j < reference->disk_count && !found; j++)
+            found = !strcmp(reference->disks[j].rct_id, disk->rct_id);
+        tracked++;
+        same += found;
+    }
+    for (size_t j = 0; j < reference->disk_count; j++)
+        listed += *reference->disks[j].rct_id != 0;
+    return tracked && same == tracked && listed == tracked;
+}
+
+bool rp_plan_names(const struct rp_point *point, const struct rp_reference_point *reference)
+{
+    return point->reference_point && (!strcmp(point->reference_point, reference->id) || same_moment(point, reference));
+}
+
+static const struct rp_reference_point *find_reference(const struct rp_reference_points *references, const struct rp_point *point)
+{
+    const struct rp_reference_point *found = NULL;
+    for (size_t i = 0; i < references->count; i++) {
+        if (!rp_plan_names(point, &references->items[i]))
+            continue;
+        found = &references->items[i];
+        if (!strcmp(found->id, point->reference_point)) // rather than one that only looks like it
+            break;
+    }
+    return found;
 }
 
 void rp_plan_choose_base(const struct rp_points *points, const char *vm_id, const struct rp_reference_points *references,
@@ -25,7 +54,7 @@ void rp_plan_choose_base(const struct rp_points *points, const char *vm_id, cons
         const struct rp_point *point = &points->items[i];
         if (!point->vm_id || strcmp(point->vm_id, vm_id))
             continue;
-        base->reference = find_reference(references, point->reference_point);
+        base->reference = find_reference(references, point);
         if (base->reference) {
             base->point = point;
             base->reason[0] = 0;
@@ -144,4 +173,56 @@ void rp_plan_clear(struct rp_plan *plan)
 {
     free(plan->disks);
     *plan = (struct rp_plan){0};
+}
+
+// ---- the reader -------------------------------------------------------------------------------------------------------
+
+static const struct {
+    const char *name, *option;
+} readers[] = {
+    [RP_READER_ANY] = {"any", "any"},
+    [RP_READER_VIRTUAL_DISK] = {"virtual-disk", "virtual-disk"},
+    [RP_READER_SHARE] = {"mounted-share", "share"},
+    [RP_READER_EXPORT] = {"wmi-export", "export"},
+};
+
+const char *rp_reader_name(enum rp_reader_kind kind) { return readers[kind].name; }
+
+int rp_reader_parse(const char *text, enum rp_reader_kind *kind)
+{
+    for (unsigned i = RP_READER_VIRTUAL_DISK; i <= RP_READER_EXPORT; i++) {
+        if (strcmp(text, readers[i].name) && strcmp(text, readers[i].option))
+            continue;
+        *kind = (enum rp_reader_kind)i;
+        return 0;
+    }
+    return -1;
+}
+
+// The first file that is in no mapped folder, or NULL.
+static const char *first_unmapped(const struct rp_host_connection *host, const struct rp_vm_settings *settings)
+{
+    for (size_t i = 0; i < settings->disk_count; i++)
+        if (settings->disks[i].path && !rp_path_map_knows(host->paths, settings->disks[i].path))
+            return settings->disks[i].path;
+    return NULL;
+}
+
+int rp_plan_choose_reader(const struct rp_host_connection *host, const struct rp_vm_settings *settings, enum rp_reader_kind asked,
+                          const char *export_folder, enum rp_reader_kind *chosen, struct rp_error *err)
+{
+    bool local = rp_host_is_local(host), mapped = host->paths && host->paths->count;
+    const char *outside = first_unmapped(host, settings);
+    *chosen = asked;
+    if (asked == RP_READER_ANY)
+        *chosen = local ? RP_READER_VIRTUAL_DISK : mapped && !outside ? RP_READER_SHARE : RP_READER_EXPORT;
+    if (*chosen == RP_READER_SHARE && outside)
+        return rp_fail(err, RP_ERR_INVALID, "%s: no mapping says where %s is here (--map 'FOLDER OF THE HOST = FOLDER HERE')",
+                       host->address, outside);
+    if (*chosen == RP_READER_EXPORT && !export_folder && asked == RP_READER_EXPORT)
+        return rp_fail(err, RP_ERR_INVALID, "%s: an export needs a folder that both sides see (--export-folder)", host->address);
+    if (*chosen == RP_READER_EXPORT && !export_folder)
+        return rp_fail(err, RP_ERR_INVALID, "%s: its disks cannot be read: map its folders (--map 'FOLDER OF THE HOST = FOLDER HERE'), "
+                       "or name a folder for exports that both sides see (--export-folder)", host->address);
+    return 0;
 }

@@ -4,15 +4,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backup/reader.h"
+#include "backup/reader_files.h"
 #include "base/buf.h"
 #include "disk/chain.h"
 
 struct virtual_disk {
     struct rp_reader reader;
     struct rp_host_connection *host; // borrowed
-    char *path;
+    char *path;                      // as the host calls it
     struct rp_chain chain;
+    void *own;
 };
 
 static struct virtual_disk *of(struct rp_reader *reader) { return (struct virtual_disk *)reader; }
@@ -51,25 +52,27 @@ static void drop_cache(struct rp_reader *reader)
 static void close_disk(struct rp_reader *reader)
 {
     rp_chain_close(&of(reader)->chain);
+    free(of(reader)->own);
     free(of(reader)->path);
     free(reader);
 }
 
 // Everything that is stored is stored under what the host said; a file that says otherwise is another disk.
-static int check_file(const struct rp_vm_disk *disk, const struct rp_vhdx_info *info, struct rp_error *err)
+int rp_reader_check_file(const struct rp_vm_disk *disk, const char *path, const struct rp_vhdx_info *info, struct rp_error *err)
 {
     if (info->size != disk->size)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: the file holds %llu bytes, the host says %llu", disk->path,
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: the file holds %llu bytes, the host says %llu", path,
                        (unsigned long long)info->size, (unsigned long long)disk->size);
     if (!rp_guid_equal(&info->disk_id, &disk->disk_id)) {
         char a[RP_GUID_TEXT], b[RP_GUID_TEXT];
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: the file is disk %s, the host says %s", disk->path,
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: the file is disk %s, the host says %s", path,
                        rp_guid_format(&info->disk_id, a), rp_guid_format(&disk->disk_id, b));
     }
     return 0;
 }
 
-struct rp_reader *rp_reader_virtual_disk(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_error *err)
+struct rp_reader *rp_reader_virtual_disk_at(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_fs *fs,
+                                            const char *path, const char *name, void *own, struct rp_error *err)
 {
     static const struct rp_reader_ops ops = {
         .allocated = allocated,
@@ -80,24 +83,27 @@ struct rp_reader *rp_reader_virtual_disk(struct rp_host_connection *host, const 
     };
     struct virtual_disk *vd = rp_xcalloc(1, sizeof *vd);
     vd->reader.ops = &ops;
-    vd->reader.name = "virtual-disk";
+    vd->reader.name = name;
     vd->host = host;
     vd->path = rp_xstrdup(disk->path);
-    if (rp_chain_open(rp_fs_posix(), disk->path, &vd->chain, err))
+    vd->own = own;
+    if (rp_chain_open(fs, path, &vd->chain, err))
         goto failed;
     const struct rp_vhdx_info *info = rp_vhdx_info(vd->chain.layers[0]);
-    if (check_file(disk, info, err)) {
-        rp_chain_close(&vd->chain);
+    if (rp_reader_check_file(disk, path, info, err))
         goto failed;
-    }
     vd->reader.size = info->size;
     vd->reader.logical_sector = info->logical_sector;
     vd->reader.physical_sector = info->physical_sector;
     return &vd->reader;
 failed:
-    free(vd->path);
-    free(vd);
+    close_disk(&vd->reader);
     return NULL;
+}
+
+struct rp_reader *rp_reader_virtual_disk(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_error *err)
+{
+    return rp_reader_virtual_disk_at(host, disk, rp_fs_posix(), disk->path, rp_reader_name(RP_READER_VIRTUAL_DISK), NULL, err);
 }
 
 void rp_reader_close(struct rp_reader *reader)

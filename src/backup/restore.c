@@ -120,18 +120,21 @@ static int check_space(const struct restore *restore, struct rp_error *err)
 
 // ---- writing --------------------------------------------------------------------------------------------------------
 
-static int create_vhdx(struct target *target, struct rp_error *err)
+static int create_vhdx(struct target *target, bool same_content, struct rp_error *err)
 {
     struct rp_vhdx_create create = {
         .size = target->disk->root.size,
         .logical_sector = target->disk->logical_sector,
         .physical_sector = target->disk->physical_sector,
         .disk_id = target->disk->disk_id,
+        .data_write_guid = same_content ? target->disk->data_write_guid : (struct rp_guid){{0}},
     };
     if (rp_vhdx_create(rp_fs_posix(), target->temporary, &create, err))
         return -1;
     target->created = true;
-    target->vhdx = rp_vhdx_open(rp_fs_posix(), target->temporary, RP_VHDX_WRITE, NULL, err);
+    struct rp_vhdx_session session = {rp_guid_new(), target->disk->data_write_guid};
+    bool known = same_content && !rp_guid_is_zero(&session.data_write_guid);
+    target->vhdx = rp_vhdx_open(rp_fs_posix(), target->temporary, RP_VHDX_WRITE, known ? &session : NULL, err);
     return target->vhdx ? 0 : -1;
 }
 
@@ -242,7 +245,8 @@ static int write_all(struct restore *restore, struct rp_error *err)
     for (size_t i = 0; i < restore->count; i++) {
         struct target *target = &restore->targets[i];
         rp_partial_remove_stale(target->path);
-        if (restore->options->format == RP_IMAGE_VHDX ? create_vhdx(target, err) : create_raw(target, err))
+        if (restore->options->format == RP_IMAGE_VHDX ? create_vhdx(target, restore->options->same_content, err)
+                                                      : create_raw(target, err))
             return -1;
     }
     if (write_data(restore, err))

@@ -9,6 +9,8 @@ struct rp_restore_options {
     const char *directory;       // made when missing
     enum rp_image_format format;
     int64_t disk;                // number of the only disk wanted; -1: all
+    bool same_content;           // a VHDX gets the DataWriteGuid of the exported file, where the point knows it: it is for a host
+                                 // that is to know it again
     unsigned threads;            // 0: as many as fit the machine
     uint64_t rate;               // bytes per second; 0: no limit
     int (*progress)(void *context, uint64_t done, uint64_t total); // bytes; non-zero stops; may be NULL

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backup/plan.h"
 #include "base/log.h"
 
 const char *rp_tag_format(const struct rp_guid *repository, const struct rp_guid *job, char out[RP_TAG_TEXT])
@@ -37,10 +38,10 @@ static int destroy_reference_point(struct rp_host_connection *host, const char *
     return 0;
 }
 
-static bool is_named(const struct rp_points *points, const char *reference_point)
+static bool is_named(const struct rp_points *points, const struct rp_reference_point *reference)
 {
     for (size_t i = 0; i < points->count; i++)
-        if (points->items[i].reference_point && !strcmp(points->items[i].reference_point, reference_point))
+        if (rp_plan_names(&points->items[i], reference))
             return true;
     return false;
 }
@@ -64,7 +65,7 @@ int rp_tag_remove_orphans(struct rp_host_connection *host, const char *vm_id, co
     }
     for (size_t i = 0; i < references.count; i++) {
         const struct rp_reference_point *reference = &references.items[i];
-        if (!rp_tag_is_of(reference->name, repository) || is_named(points, reference->id))
+        if (!rp_tag_is_of(reference->name, repository) || is_named(points, reference))
             continue;
         rp_log(RP_LOG_INFO, "removing reference point %s, left by an interrupted backup", reference->id);
         if (destroy_reference_point(host, reference->id, err))
@@ -97,11 +98,12 @@ int rp_tag_remove_job(struct rp_host_connection *host, const char *vm_id, const 
 }
 
 int rp_tag_remove_older(struct rp_host_connection *host, const struct rp_reference_points *points,
-                        const struct rp_guid *repository, const char *keep, struct rp_error *err)
+                        const struct rp_guid *repository, const struct rp_points *earlier, const char *keep, struct rp_error *err)
 {
     int result = 0;
     for (size_t i = 0; i < points->count; i++)
-        if (rp_tag_is_of(points->items[i].name, repository) && strcmp(points->items[i].id, keep))
+        if ((rp_tag_is_of(points->items[i].name, repository) || is_named(earlier, &points->items[i])) &&
+            strcmp(points->items[i].id, keep))
             result |= destroy_reference_point(host, points->items[i].id, err);
     return result;
 }

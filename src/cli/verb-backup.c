@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/num.h"
 #include "cli/address.h"
+#include "cli/host_paths.h"
 #include "cli/point_json.h"
 
 struct remarks {
@@ -51,6 +52,9 @@ static int parse(const struct rp_cli *cli, struct rp_backup_options *options, st
         return -1;
     if (rp_cli_flag(cli, "limit-rate") && !options->rate)
         return rp_fail(err, RP_ERR_USAGE, "--limit-rate: nothing would ever be read");
+    const char *reader = rp_cli_value(cli, "reader");
+    if (reader && rp_reader_parse(reader, &options->reader))
+        return rp_fail(err, RP_ERR_USAGE, "--reader: \"%.32s\" is none of virtual-disk, share and export", reader);
     options->threads = (unsigned)threads;
     options->merge_timeout_ms = (unsigned)timeout * 1000;
     options->stop = rp_cli_stop;
@@ -102,9 +106,9 @@ static int preview(const struct rp_cli *cli, struct rp_host_connection *host, st
                                                "reason", disk->base ? json_null() : rp_cli_json_text(disk->reason)));
     }
     if (cli->json)
-        rp_cli_print_json_line(json_pack("{s:s, s:o, s:s, s:o, s:o}", "type", "plan", "vm", rp_cli_json_text(vm->name), "vm_id",
-                                         vm->id, "base", rp_cli_json_text(preview.base.point ? preview.base.point->id : NULL),
-                                         "disks", disks));
+        rp_cli_print_json_line(json_pack("{s:s, s:o, s:s, s:s, s:o, s:o}", "type", "plan", "vm", rp_cli_json_text(vm->name), "vm_id",
+                                         vm->id, "reader", rp_reader_name(preview.reader), "base",
+                                         rp_cli_json_text(preview.base.point ? preview.base.point->id : NULL), "disks", disks));
     else
         json_decref(disks);
     rp_backup_preview_clear(&preview);
@@ -123,7 +127,7 @@ static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     if (!host || host->ops->find_vm(host, name, &vm, err))
         return -1;
-    if (rp_cli_size(cli, "merge-rate", &host->merge_rate, err))
+    if (rp_cli_size(cli, "merge-rate", &host->merge_rate, err) || rp_cli_host_paths(cli, host, err))
         return -1;
     if (cli->dry_run)
         return preview(cli, host, repo, &vm, options, err);
@@ -190,6 +194,9 @@ static const struct rp_cli_option options[] = {
     {0, "no-space-check", NULL, "begin also when the repository seems to have too little room"},
     {0, "merge-rate", "SIZE", "the host's merges may move so many bytes per second, as 50M"},
     {0, "merge-timeout", "SECONDS", "how long to wait for the host's merges (default 600)"},
+    {0, "reader", "KIND", "virtual-disk, share or export (default: what suits the host)"},
+    RP_CLI_MAP_OPTION,
+    RP_CLI_EXPORT_FOLDER_OPTION,
     {0, "threads", "N", "threads that store, a few more read (default: by the machine)"},
     RP_ADDRESS_VM_OPTION,
     {0},
@@ -203,10 +210,17 @@ const struct rp_cli_verb rp_cli_backup_verbs[] = {
         .details = "Every restore point is a full one: it shares with the others what did not\n"
                    "change. A disk is read in full when its changes cannot be known; the\n"
                    "restore point records why. An interrupted backup leaves nothing behind,\n"
-                   "and what a killed one leaves, the next one removes.\n",
+                   "and what a killed one leaves, the next one removes.\n"
+                   "\n"
+                   "Readers: the files of this machine (virtual-disk, for local:DIR); the host's\n"
+                   "files in a mount of its folders (share, where --map or the hosts file says\n"
+                   "where each of them is); copies that the host makes (export) in a folder that\n"
+                   "both sides see, which are removed again.\n",
         .examples = "refpoint backup web1 -r /backup/repo\n"
                     "refpoint backup web1 db1 --limit-rate 50M\n"
                     "refpoint backup local:/srv/vms/web1 --json\n"
+                    "refpoint backup hv1/web1 --map 'D:\\VMs = /mnt/hv1-d'\n"
+                    "refpoint backup hv1/web1 --export-folder 'E:\\Export = /mnt/hv1-export'\n"
                     "refpoint backup web1 --dry-run\n",
         .options = options,
         .max_args = RP_CLI_ANY,

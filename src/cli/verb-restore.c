@@ -6,14 +6,35 @@
 #include "base/clock.h"
 #include "base/num.h"
 #include "cli/address.h"
+#include "cli/host_paths.h"
 #include "cli/point_json.h"
+#include "cli/restore_host.h"
+
+// Options that are for one of the two only.
+static int check_options(const struct rp_cli *cli, bool to_host, struct rp_error *err)
+{
+    static const char *const of_host[] = {"folder", "name", "new-id", "keep-id", "start", "map"};
+    static const char *const of_files[] = {"output-format", "disk"};
+    for (size_t i = 0; !to_host && i < sizeof of_host / sizeof *of_host; i++)
+        if (rp_cli_flag(cli, of_host[i]))
+            return rp_fail(err, RP_ERR_USAGE, "--%s goes with --to-host", of_host[i]);
+    for (size_t i = 0; to_host && i < sizeof of_files / sizeof *of_files; i++)
+        if (rp_cli_flag(cli, of_files[i]))
+            return rp_fail(err, RP_ERR_USAGE, "--%s goes with --to: a VM gets all its disks, as VHDX", of_files[i]);
+    return 0;
+}
 
 static int parse(const struct rp_cli *cli, struct rp_restore_options *options, struct rp_error *err)
 {
     uint64_t disk = UINT64_MAX, threads = 0;
     options->directory = rp_cli_value(cli, "to");
-    if (!options->directory || !*options->directory)
-        return rp_fail(err, RP_ERR_USAGE, "where to? Give --to DIR");
+    bool to_host = rp_cli_flag(cli, "to-host");
+    if (to_host && options->directory)
+        return rp_fail(err, RP_ERR_USAGE, "--to writes image files, --to-host makes a VM: which of them?");
+    if (!to_host && (!options->directory || !*options->directory))
+        return rp_fail(err, RP_ERR_USAGE, "where to? Give --to DIR, or --to-host HOST");
+    if (check_options(cli, to_host, err))
+        return -1;
     const char *format = rp_cli_value(cli, "output-format");
     if (format && strcmp(format, "vhdx") && strcmp(format, "raw"))
         return rp_fail(err, RP_ERR_USAGE, "-O: \"%.32s\" is neither vhdx nor raw", format);
@@ -63,6 +84,8 @@ static int run(struct rp_cli *cli, struct rp_error *err)
         return rp_fail(err, RP_ERR_USAGE, "the address and --disk name different disks");
     if (choice.disk >= 0)
         options.disk = choice.disk;
+    if (rp_cli_flag(cli, "to-host"))
+        return rp_cli_restore_host(cli, repo, choice.point, &options, err);
     uint64_t start = rp_clock_monotonic_ns();
     RP_AUTO_FREE char *title = rp_xasprintf("restore %s", choice.point->vm_name ? choice.point->vm_name : "");
     struct rp_cli_progress *progress = rp_cli_progress_new(cli, title);
@@ -79,6 +102,13 @@ static const struct rp_cli_option options[] = {
     {0, "to", "DIR", "the folder to write to; made when missing"},
     {'O', "output-format", "FORMAT", "vhdx (default) or raw"},
     {0, "disk", "N", "this disk only"},
+    {0, "to-host", "HOST[/VM]", "make a VM of it on this host, under this name"},
+    {0, "folder", "FOLDER", "where its files go, as the host calls it (default: its name, in the first mapped folder)"},
+    {0, "name", "NAME", "the name of the new VM, whatever characters it has"},
+    {0, "keep-id", NULL, "it is the same VM (default); the host must not have it any more"},
+    {0, "new-id", NULL, "it is another VM, beside the one that may be there"},
+    {0, "start", NULL, "start it"},
+    RP_CLI_MAP_OPTION,
     {0, "limit-rate", "SIZE", "bytes per second at most, as 50M"},
     {0, "threads", "N", "threads that read and write (default: by the machine)"},
     RP_ADDRESS_VM_OPTION,
@@ -88,15 +118,22 @@ static const struct rp_cli_option options[] = {
 const struct rp_cli_verb rp_cli_restore_verbs[] = {
     {
         .name = "restore",
-        .arguments = "VM[@POINT][:DISK] --to DIR",
-        .summary = "write the disks of a restore point to image files",
+        .arguments = "VM[@POINT][:DISK] --to DIR | --to-host HOST[/VM]",
+        .summary = "write the disks of a restore point to image files, or make a VM of it on a host",
         .details = "The files are DIR/<vm>-disk<N>.vhdx (or .raw), with every unusual character\n"
                    "of the VM's name as '_'. A file that exists is never overwritten. Files get\n"
                    "their names when all of them are complete and on disk; an interrupted\n"
-                   "restore leaves nothing.\n",
+                   "restore leaves nothing.\n"
+                   "\n"
+                   "With --to-host the disks go to a folder of the host that is mapped to this\n"
+                   "machine, and the VM is made from its exported configuration or its saved\n"
+                   "settings, validated, and only then made real. Where the host can take the\n"
+                   "reference point back, the next backup is incremental.\n",
         .examples = "refpoint restore web1 --to /srv/restored\n"
                     "refpoint restore web1@-1 --to /srv/restored -O raw\n"
-                    "refpoint restore web1@2026-11-22T12:00:00 --disk 0 --to .\n",
+                    "refpoint restore web1@2026-11-22T12:00:00 --disk 0 --to .\n"
+                    "refpoint restore web1 --to-host hv1 --folder 'D:\\VMs\\web1' --start\n"
+                    "refpoint restore web1@-1 --to-host hv1/web1-test --new-id\n",
         .options = options,
         .max_args = 1,
         .flags = RP_CLI_DRY_RUN,

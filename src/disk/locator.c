@@ -264,6 +264,13 @@ char *rp_locator_resolve(const struct rp_locator *locator, struct rp_fs *fs, con
         else
             first = path;
     }
+    // A path of another machine, as in an export or on a mounted share: the parent may lie beside the child, and is known by
+    // its DataWriteGuid anyway.
+    for (size_t i = sizeof keys / sizeof *keys; !first && i-- > 0;) {
+        const char *value = rp_locator_get(locator, keys[i]), *slash = value ? strrchr(value, '\\') : NULL;
+        if (slash && slash[1] && !strchr(slash + 1, '/') && strcmp(slash + 1, ".") && strcmp(slash + 1, ".."))
+            first = strcmp(directory, ".") ? rp_path_join(directory, slash + 1) : rp_xstrdup(slash + 1);
+    }
     if (!first)
         rp_fail(err, RP_ERR_CORRUPT, "%s: the parent locator has no path that means something here", child);
     return first;

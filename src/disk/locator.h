@@ -30,7 +30,8 @@ void rp_locator_set_guid(struct rp_locator *locator, const char *key, const stru
 // Sets the path keys of the child file `child` for `parent` (both as this process names them).
 int rp_locator_set_paths(struct rp_locator *locator, const char *child, const char *parent, struct rp_error *err);
 // Where the parent is: relative_path against the folder of `child`, then the absolute keys that can mean a path here;
-// the first that exists, else the first. malloc'ed. RP_ERR_CORRUPT when there is none.
+// the first that exists, else the first. When none can mean a path here: its name, beside `child`. malloc'ed. RP_ERR_CORRUPT
+// when there is none.
 char *rp_locator_resolve(const struct rp_locator *locator, struct rp_fs *fs, const char *child, struct rp_error *err);
 
 #endif

@@ -8,6 +8,8 @@
 #define VERSION 1
 #define MAX_DISKS 4096
 #define MAX_SETTINGS (8u << 20)
+#define MAX_FILES 64
+#define MAX_FILE (6u << 20)
 
 // The text fields, once: the name in the document, where it lives, its bound.
 struct text_field {
@@ -37,6 +39,10 @@ static const struct text_field disk_texts[] = {
     {"kind", offsetof(struct rp_point_disk, kind), RP_JSON_TEXT, false},
     {"reason", offsetof(struct rp_point_disk, reason), RP_JSON_TEXT, false},
 };
+static const struct text_field file_texts[] = {
+    {"name", offsetof(struct rp_point_file, name), RP_JSON_TEXT, true},
+    {"data", offsetof(struct rp_point_file, data), MAX_FILE, true},
+};
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static char **text_at(const void *structure, const struct text_field *field)
@@ -44,8 +50,19 @@ static char **text_at(const void *structure, const struct text_field *field)
     return (char **)((char *)(uintptr_t)structure + field->offset);
 }
 
+void rp_point_clear_files(struct rp_point *point)
+{
+    for (size_t f = 0; f < point->file_count; f++)
+        for (size_t i = 0; i < COUNT(file_texts); i++)
+            free(*text_at(&point->files[f], &file_texts[i]));
+    free(point->files);
+    point->files = NULL;
+    point->file_count = 0;
+}
+
 void rp_point_clear(struct rp_point *point)
 {
+    rp_point_clear_files(point);
     for (size_t d = 0; d < point->disk_count; d++)
         for (size_t i = 0; i < COUNT(disk_texts); i++)
             free(*text_at(&point->disks[d], &disk_texts[i]));
@@ -100,12 +117,26 @@ int rp_point_encode(const struct rp_point *point, struct rp_buf *out, struct rp_
         if (set_texts(entry, disk, disk_texts, COUNT(disk_texts), err))
             return -1;
         rp_json_set_text(entry, "disk_id", rp_guid_format(&disk->disk_id, guid));
+        if (!rp_guid_is_zero(&disk->data_write_guid))
+            rp_json_set_text(entry, "data_write_guid", rp_guid_format(&disk->data_write_guid, guid));
         rp_json_set_number(entry, "logical_sector", disk->logical_sector);
         rp_json_set_number(entry, "physical_sector", disk->physical_sector);
         rp_json_set_number(entry, "bytes_read", disk->bytes_read);
         rp_json_set_number(entry, "bytes_changed", disk->bytes_changed);
         rp_json_set_number(entry, "size", disk->root.size);
         rp_json_set_hex(entry, "root", disk->root.id, RP_REPO_ID_BYTES);
+    }
+    if (point->file_count > MAX_FILES)
+        return rp_fail(err, RP_ERR_INVALID, "restore point: %zu files", point->file_count);
+    json_t *files = json_array();
+    if (point->file_count)
+        json_object_set(json, "files", files);
+    json_decref(files);
+    for (size_t i = 0; i < point->file_count; i++) {
+        json_t *entry = json_object();
+        json_array_append_new(files, entry);
+        if (set_texts(entry, &point->files[i], file_texts, COUNT(file_texts), err))
+            return -1;
     }
     rp_json_write(json, out);
     return 0;
@@ -122,6 +153,8 @@ static bool decode_disk(struct rp_json *json, struct rp_point_disk *disk)
     get_texts(json, disk, disk_texts, COUNT(disk_texts));
     disk->number = (uint32_t)rp_json_number(json, "number", UINT32_MAX, true);
     rp_json_guid(json, "disk_id", &disk->disk_id);
+    if (json_object_get(json->object, "data_write_guid"))
+        rp_json_guid(json, "data_write_guid", &disk->data_write_guid);
     disk->logical_sector = (uint32_t)rp_json_number(json, "logical_sector", UINT32_MAX, false);
     disk->physical_sector = (uint32_t)rp_json_number(json, "physical_sector", UINT32_MAX, false);
     disk->bytes_read = rp_json_number(json, "bytes_read", INT64_MAX, false);
@@ -151,6 +184,28 @@ static bool decode_disks(struct rp_json *json, struct rp_point *point)
     return true;
 }
 
+static bool decode_files(struct rp_json *json, struct rp_point *point)
+{
+    const json_t *files = json_object_get(json->object, "files");
+    size_t count = json_array_size(files);
+    if (files && (!json_is_array(files) || count > MAX_FILES)) {
+        rp_json_fail(json, "files", "is not a list of files");
+        return false;
+    }
+    point->files = rp_xcalloc(count + 1, sizeof *point->files);
+    point->file_count = count;
+    for (size_t i = 0; i < count; i++) {
+        struct rp_json entry = {json_array_get(files, i), json->what, json->err, false};
+        if (!json_is_object(entry.object))
+            rp_json_fail(&entry, "files", "holds something else than files");
+        else
+            get_texts(&entry, &point->files[i], file_texts, COUNT(file_texts));
+        if (entry.failed)
+            return false;
+    }
+    return true;
+}
+
 int rp_point_decode(const void *text, size_t size, struct rp_point *point, struct rp_error *err)
 {
     *point = (struct rp_point){0};
@@ -173,7 +228,7 @@ int rp_point_decode(const void *text, size_t size, struct rp_point *point, struc
     point->bytes_read = rp_json_number(&json, "bytes_read", INT64_MAX, false);
     point->bytes_stored = rp_json_number(&json, "bytes_stored", INT64_MAX, false);
     point->new_blocks = rp_json_number(&json, "new_blocks", INT64_MAX, false);
-    if (!json.failed && decode_disks(&json, point))
+    if (!json.failed && decode_disks(&json, point) && decode_files(&json, point))
         return 0;
     rp_point_clear(point);
     return -1;

@@ -28,7 +28,13 @@ struct rp_point_disk {
     char *reason;            // why full ("first backup", "disk was added", …); NULL when incremental
     uint64_t bytes_read;     // from the host
     uint64_t bytes_changed;  // what the change query named (full: what was allocated)
+    struct rp_guid data_write_guid; // of the file in an export, which its definition knows; zero: there was none
     struct rp_repo_root root;
+};
+// A small file of the VM's configuration, as an export has it.
+struct rp_point_file {
+    char *name;              // "<GUID>.vmcx"
+    char *data;              // in base64
 };
 // All strings are UTF-8, malloc'ed, owned by the point; NULL means absent.
 struct rp_point {
@@ -41,7 +47,7 @@ struct rp_point {
     char *kind;              // "full" when every disk is, else "incremental"
     char *reason;            // why full, joined from the disks
     char *approach;          // "wmi-checkpoint", later "host-vss"
-    char *reader;            // "virtual-disk", "wmi-export", …
+    char *reader;            // "virtual-disk", "mounted-share", "wmi-export"
     char *consistency_asked, *consistency_reached, *consistency_reason; // "application" | "crash"
     char *reference_point;   // the host's id of it
     char *base_point;        // id of the restore point that this incremental was built on
@@ -51,7 +57,10 @@ struct rp_point {
     char *software;          // "refpoint 0.1.0"
     struct rp_point_disk *disks;
     size_t disk_count;
+    struct rp_point_file *files;
+    size_t file_count;
 };
+void rp_point_clear_files(struct rp_point *point);
 void rp_point_clear(struct rp_point *point);
 // The document, without the id (which is derived from it).
 int rp_point_encode(const struct rp_point *point, struct rp_buf *json, struct rp_error *err);

@@ -155,6 +155,7 @@ int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points 
         if (rp_points_get(repo, names.items[i], point, &why) == 0) {
             free(point->settings);
             point->settings = NULL;
+            rp_point_clear_files(point);
             if (vm_id && strcmp(point->vm_id, vm_id))
                 rp_point_clear(point);
             else

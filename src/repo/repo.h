@@ -120,8 +120,8 @@ struct rp_points {
     struct rp_point *items; // by order_ns, oldest first; those of one VM in the order of their commits
     size_t count;
 };
-// Points that cannot be read are left out, with a warning in the log; a check names them. `settings` is left out, too:
-// there may be very many points.
+// Points that cannot be read are left out, with a warning in the log; a check names them. `settings` and `files` are left
+// out, too: there may be very many points.
 int rp_repo_points(struct rp_repo *repo, struct rp_points *points, struct rp_error *err);
 // Only those of one VM: all of them together are 2.5 KB for each backup ever made of any VM.
 int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points *points, struct rp_error *err);

@@ -11,7 +11,7 @@
 static struct fake_host *of(struct rp_host_connection *host) { return (struct fake_host *)host; }
 
 // 1: do the work, 0: fail before it. `fake->fail_after` fails after it (done_failing).
-static bool enter(struct fake_host *fake, const char *verb, struct rp_error *err)
+bool fake_enter(struct fake_host *fake, const char *verb, struct rp_error *err)
 {
     if (fake->before)
         fake->before(fake, verb);
@@ -25,7 +25,7 @@ static bool enter(struct fake_host *fake, const char *verb, struct rp_error *err
     return false;
 }
 
-static int leave(struct fake_host *fake, const char *verb, struct rp_error *err)
+int fake_leave(struct fake_host *fake, const char *verb, struct rp_error *err)
 {
     if (fake->calls == fake->fail_at && fake->fail_after)
         return rp_fail(err, RP_ERR_IO, "the answer of %s was lost on purpose", verb);
@@ -78,6 +78,8 @@ struct fake_point *fake_new_point(struct fake_host *fake, bool snapshot, const c
         snprintf(point->id, sizeof point->id, "%s-%u", snapshot ? "snapshot" : "reference", ++fake->next_id);
         for (size_t d = 0; d < FAKE_MAX; d++)
             copy_disk(&point->disks[d], &fake->disks[d], snapshot);
+        if (snapshot && fake->vms)
+            fake_write_snapshot(fake, point);
         return point;
     }
     abort();
@@ -89,7 +91,7 @@ void fake_forget_points(struct fake_host *fake)
         clear_point(&fake->points[i]);
 }
 
-static struct fake_point *find_point(struct fake_host *fake, const char *id, bool snapshot)
+struct fake_point *fake_find_point(struct fake_host *fake, const char *id, bool snapshot)
 {
     for (size_t i = 0; i < FAKE_POINTS; i++)
         if (fake->points[i].present && fake->points[i].snapshot == snapshot && !strcmp(fake->points[i].id, id))
@@ -169,7 +171,7 @@ unsigned fake_count(const struct fake_host *fake, bool snapshots)
 static int find_vm(struct rp_host_connection *host, const char *name, struct rp_vm *vm, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
-    if (strcmp(name, fake->vm.id) && strcmp(name, fake->vm.name))
+    if (fake->gone || (strcmp(name, fake->vm.id) && strcmp(name, fake->vm.name)))
         return rp_fail(err, RP_ERR_NOT_FOUND, "no VM %s", name);
     *vm = fake->vm;
     vm->name = rp_xstrdup(fake->vm.name);
@@ -198,39 +200,41 @@ static int settings_of(struct fake_host *fake, const struct fake_disk *disks, co
         disk->size = fake->wrong_size ? disks[i].size + 1 : disks[i].size;
         disk->logical_sector = 512;
         disk->physical_sector = 4096;
-        disk->path = rp_xasprintf("%s:%zu", owner, i);
+        disk->path = rp_xasprintf(fake->vms ? "d:\\vms\\Web1\\%s-%zu.avhdx" : "%s:%zu", owner, i);
     }
     return 0;
 }
 
 static int vm_settings(struct rp_host_connection *host, const char *vm_id, struct rp_vm_settings *settings, struct rp_error *err)
 {
-    (void)vm_id;
-    (void)err;
-    return settings_of(of(host), of(host)->disks, "live", settings);
+    struct fake_host *fake = of(host);
+    if (fake->gone || strcmp(vm_id, fake->vm.id))
+        return fake_file_ops.vm_settings(host, vm_id, settings, err);
+    return settings_of(fake, fake->disks, "live", settings);
 }
 
 static int create_snapshot(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
                            enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err)
 {
     (void)vm_id;
-    (void)consistency;
     struct fake_host *fake = of(host);
-    if (!enter(fake, "create_snapshot", err))
+    if (!fake_enter(fake, "create_snapshot", err))
         return -1;
+    if (fake->no_application && consistency == RP_CONSISTENCY_APPLICATION)
+        return rp_fail(err, RP_ERR_STATE, "the guest does not answer");
     struct fake_point *point = fake_new_point(fake, true, name);
     point->type = type;
     // A job, so that waiting is exercised.
     snprintf(job, RP_HOST_ID, "job:%.120s", point->id);
     *result = 0;
-    return leave(fake, "create_snapshot", err);
+    return fake_leave(fake, "create_snapshot", err);
 }
 
 static int list_snapshots(struct rp_host_connection *host, const char *vm_id, struct rp_snapshots *snapshots, struct rp_error *err)
 {
     (void)vm_id;
     struct fake_host *fake = of(host);
-    if (!enter(fake, "list_snapshots", err))
+    if (!fake_enter(fake, "list_snapshots", err))
         return -1;
     snapshots->items = rp_xcalloc(FAKE_POINTS, sizeof *snapshots->items);
     for (size_t i = 0; i < FAKE_POINTS && !fake->hide_snapshot; i++) {
@@ -244,47 +248,47 @@ static int list_snapshots(struct rp_host_connection *host, const char *vm_id, st
         snapshot->consistency = fake->reached_crash ? RP_CONSISTENCY_CRASH : RP_CONSISTENCY_APPLICATION;
         snapshot->time_ns = point->time_ns;
     }
-    return leave(fake, "list_snapshots", err);
+    return fake_leave(fake, "list_snapshots", err);
 }
 
 static int snapshot_settings(struct rp_host_connection *host, const char *id, struct rp_vm_settings *settings, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
-    if (!enter(fake, "snapshot_settings", err))
+    if (!fake_enter(fake, "snapshot_settings", err))
         return -1;
-    struct fake_point *point = find_point(fake, id, true);
+    struct fake_point *point = fake_find_point(fake, id, true);
     if (!point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "no snapshot %s", id);
     settings_of(fake, point->disks, id, settings);
-    return leave(fake, "snapshot_settings", err);
+    return fake_leave(fake, "snapshot_settings", err);
 }
 
 static int destroy_snapshot(struct rp_host_connection *host, const char *id, RP_METHOD_RESULT, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
-    if (!enter(fake, "destroy_snapshot", err))
+    if (!fake_enter(fake, "destroy_snapshot", err))
         return -1;
-    struct fake_point *point = find_point(fake, id, true);
+    struct fake_point *point = fake_find_point(fake, id, true);
     if (!point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "no snapshot %s", id);
     if (fake->readers)
         return rp_fail(err, RP_ERR_BUSY, "snapshot %s is being read", id);
     clear_point(point);
     *job = *result = 0;
-    return leave(fake, "destroy_snapshot", err);
+    return fake_leave(fake, "destroy_snapshot", err);
 }
 
 static int convert(struct rp_host_connection *host, const char *id, RP_METHOD_RESULT, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
-    if (!enter(fake, "convert_to_reference_point", err))
+    if (!fake_enter(fake, "convert_to_reference_point", err))
         return -1;
-    struct fake_point *point = find_point(fake, id, true);
+    struct fake_point *point = fake_find_point(fake, id, true);
     if (!point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "no snapshot %s", id);
     if (fake->readers)
         return rp_fail(err, RP_ERR_BUSY, "snapshot %s is being read", id);
-    for (size_t i = 0; i < FAKE_MAX; i++) {
+    for (size_t i = 0; i < FAKE_MAX && !fake->vms; i++) { // with files, changes of sectors are looked up in it
         struct fake_disk disk;
         copy_disk(&disk, &point->disks[i], false);
         clear_disk(&point->disks[i]);
@@ -294,14 +298,15 @@ static int convert(struct rp_host_connection *host, const char *id, RP_METHOD_RE
     snprintf(point->id, sizeof point->id, "reference-%u", ++fake->next_id);
     snprintf(job, RP_HOST_ID, "job:%.120s", point->id);
     *result = 0;
-    return leave(fake, "convert_to_reference_point", err);
+    return fake_leave(fake, "convert_to_reference_point", err);
 }
 
 static int list_reference_points(struct rp_host_connection *host, const char *vm_id, struct rp_reference_points *points, struct rp_error *err)
 {
-    (void)vm_id;
     struct fake_host *fake = of(host);
-    if (!enter(fake, "list_reference_points", err))
+    if (fake->gone)
+        return fake_file_ops.list_reference_points(host, vm_id, points, err);
+    if (!fake_enter(fake, "list_reference_points", err))
         return -1;
     points->items = rp_xcalloc(FAKE_POINTS, sizeof *points->items);
     for (size_t i = 0; i < FAKE_POINTS && !fake->hide_reference; i++) {
@@ -322,27 +327,28 @@ static int list_reference_points(struct rp_host_connection *host, const char *vm
                 rct_id_of(&from->disks[d], from->epoch - (fake->other_rct_ids ? 1 : 0), disk->rct_id);
         }
     }
-    return leave(fake, "list_reference_points", err);
+    return fake_leave(fake, "list_reference_points", err);
 }
 
 static int destroy_reference_point(struct rp_host_connection *host, const char *id, RP_METHOD_RESULT, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
-    if (!enter(fake, "destroy_reference_point", err))
+    if (!fake_enter(fake, "destroy_reference_point", err))
         return -1;
-    struct fake_point *point = find_point(fake, id, false);
+    struct fake_point *point = fake_find_point(fake, id, false);
     if (!point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "no reference point %s", id);
     clear_point(point);
     *job = *result = 0;
-    return leave(fake, "destroy_reference_point", err);
+    return fake_leave(fake, "destroy_reference_point", err);
 }
 
 static struct fake_disk *frozen(struct fake_host *fake, const char *path)
 {
-    const char *colon = strrchr(path, ':');
+    const char *colon = strrchr(path, fake->vms ? '-' : ':');
+    path = fake->vms ? strrchr(path, '\\') + 1 : path;
     RP_AUTO_FREE char *id = strndup(path, (size_t)(colon - path));
-    struct fake_point *point = find_point(fake, id, true);
+    struct fake_point *point = fake_find_point(fake, id, true);
     return point ? &point->disks[atoi(colon + 1)] : NULL;
 }
 
@@ -350,7 +356,7 @@ static int disk_changes(struct rp_host_connection *host, const char *path, const
                         uint64_t length, struct rp_ranges *changed, uint64_t *processed, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
-    if (!enter(fake, "disk_changes", err))
+    if (!fake_enter(fake, "disk_changes", err))
         return -1;
     const struct fake_disk *disk = frozen(fake, path);
     if (!disk)
@@ -381,21 +387,22 @@ static int disk_changes(struct rp_host_connection *host, const char *path, const
         if (changed->count)
             rp_ranges_push(changed, changed->items[0].offset, changed->items[0].length);
     }
-    return leave(fake, "disk_changes", err);
+    return fake_leave(fake, "disk_changes", err);
 }
 
 static int job_state(struct rp_host_connection *host, const char *job, struct rp_job_state *state, struct rp_error *err)
 {
-    if (!enter(of(host), "job_state", err))
+    if (!fake_enter(of(host), "job_state", err))
         return -1;
     state->phase = RP_JOB_COMPLETED;
     snprintf(state->result, sizeof state->result, "%.120s", job + 4); // after "job:"
-    return leave(of(host), "job_state", err);
+    return fake_leave(of(host), "job_state", err);
 }
 
 void fake_init(struct fake_host *fake)
 {
-    static const struct rp_host_ops ops = {
+    static struct rp_host_ops ops;
+    ops = (struct rp_host_ops){
         .find_vm = find_vm,
         .vm_settings = vm_settings,
         .create_snapshot = create_snapshot,
@@ -406,6 +413,17 @@ void fake_init(struct fake_host *fake)
         .list_reference_points = list_reference_points,
         .destroy_reference_point = destroy_reference_point,
         .disk_changes = disk_changes,
+        .export_system = fake_file_ops.export_system,
+        .import_system = fake_file_ops.import_system,
+        .plan_system = fake_file_ops.plan_system,
+        .modify_disk = fake_file_ops.modify_disk,
+        .validate_planned = fake_file_ops.validate_planned,
+        .realize_planned = fake_file_ops.realize_planned,
+        .import_reference_point = fake_file_ops.import_reference_point,
+        .rename = fake_file_ops.rename,
+        .request_state = fake_file_ops.request_state,
+        .destroy_system = fake_file_ops.destroy_system,
+        .cancel_job = fake_file_ops.cancel_job,
         .job_state = job_state,
     };
     *fake = (struct fake_host){.host = {.ops = &ops, .address = rp_xstrdup("fake:")}, .epoch = 1};
@@ -420,6 +438,7 @@ void fake_clear(struct fake_host *fake)
     for (size_t i = 0; i < FAKE_MAX; i++)
         clear_disk(&fake->disks[i]);
     fake_forget_points(fake);
+    fake_clear_files(fake);
     free(fake->vm.name);
     free(fake->host.address);
 }
@@ -471,16 +490,18 @@ static void reader_close(struct rp_reader *reader)
 
 struct rp_reader *fake_reader_open(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_error *err)
 {
-    static const struct rp_reader_ops ops = {reader_allocated, reader_changed, reader_read, NULL, reader_close};
+    static const struct rp_reader_ops ops = {
+        .allocated = reader_allocated, .changed = reader_changed, .read = reader_read, .close = reader_close};
     struct fake_disk *from = frozen(of(host), disk->path);
-    if (!enter(of(host), "open_reader", err))
+    if (!fake_enter(of(host), "open_reader", err))
         return NULL;
     if (!from) {
         rp_fail(err, RP_ERR_NOT_FOUND, "no file %s", disk->path);
         return NULL;
     }
     struct fake_reader *reader = rp_xcalloc(1, sizeof *reader);
-    reader->reader = (struct rp_reader){&ops, "fake", from->size, 512, 4096};
+    reader->reader = (struct rp_reader){.ops = &ops, .name = "fake", .size = from->size, .logical_sector = 512,
+                                        .physical_sector = 4096};
     reader->fake = of(host);
     reader->disk = from;
     reader->path = rp_xstrdup(disk->path);

@@ -50,6 +50,23 @@ struct fake_host {
     bool hide_snapshot, hide_reference, other_rct_ids;
     uint64_t bytes_read;         // by the reader
     unsigned readers;            // open now
+    bool gone;                   // the VM is; others that were restored may be there
+    // fake_files.c: the host's folders D:\VMs and E:\Export in these, mapped; NULL: it has no files
+    char *vms, *exports;
+    bool whole_instead, refuse_export, refuse_differences, no_application, foreign_configuration, lost_reference;
+    unsigned export_count;
+    char excluded[FAKE_MAX][RP_HOST_ID]; // of the last export
+    size_t excluded_count;
+    char *definition;            // what the last import was given
+    char reference_id[RP_HOST_ID]; // what an import of the reference point makes
+    struct fake_planned {
+        bool present, real, running, validated;
+        char id[RP_GUID_TEXT];
+        char *name;
+        size_t disk_count;
+        struct rp_vm_disk disks[FAKE_MAX];
+        bool reference;
+    } planned[4];
 };
 
 void fake_init(struct fake_host *fake);
@@ -62,6 +79,19 @@ void fake_trim(struct fake_host *fake, unsigned slot, uint64_t offset, uint64_t 
 unsigned fake_count(const struct fake_host *fake, bool snapshots); // snapshots, or reference points
 void fake_forget_points(struct fake_host *fake); // all snapshots and reference points
 struct fake_point *fake_new_point(struct fake_host *fake, bool snapshot, const char *name);
+
+// ---- fake_files.c: frozen disks as files, exports, planned VMs ----------------------------------------------------------
+
+// Makes FOLDER/vms and FOLDER/exports, and maps D:\VMs and E:\Export to them.
+void fake_use_files(struct fake_host *fake, const char *folder);
+void fake_clear_files(struct fake_host *fake);
+void fake_write_snapshot(struct fake_host *fake, const struct fake_point *point); // its disks as files in FOLDER/vms
+unsigned fake_count_planned(const struct fake_host *fake, bool real);
+// What fake.c shares with it.
+bool fake_enter(struct fake_host *fake, const char *verb, struct rp_error *err);
+int fake_leave(struct fake_host *fake, const char *verb, struct rp_error *err);
+struct fake_point *fake_find_point(struct fake_host *fake, const char *id, bool snapshot);
+extern const struct rp_host_ops fake_file_ops;
 
 // For rp_backup_options.open_reader.
 struct rp_reader *fake_reader_open(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_error *err);

@@ -60,7 +60,18 @@ static void a_moved_pair_is_found_before_the_old_place(void **state)
     free(found);
     rp_locator_set(&locator, "relative_path", NULL);
     rp_locator_set(&locator, "absolute_win32_path", "C:\\p.vhdx");
+    rp_locator_set(&locator, "volume_path", NULL);
+    found = rp_locator_resolve(&locator, fs, "/new/c.vhdx", NULL); // of another machine: beside the child, or nowhere
+    assert_string_equal(found, "/new/p.vhdx");
+    free(found);
+    found = rp_locator_resolve(&locator, fs, "c.vhdx", NULL);
+    assert_string_equal(found, "p.vhdx");
+    free(found);
+    rp_locator_set(&locator, "absolute_win32_path", "C:\\..");
+    found = rp_locator_resolve(&locator, fs, "/new/c.vhdx", NULL);
+    assert_null(found);
     struct rp_error err = {0};
+    rp_locator_set(&locator, "absolute_win32_path", NULL);
     assert_null(rp_locator_resolve(&locator, fs, "/new/c.vhdx", &err));
     assert_int_equal(err.code, RP_ERR_CORRUPT);
     rp_fs_memory_free(fs);

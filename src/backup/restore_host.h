@@ -1,0 +1,41 @@
+// Restore to a host: the disks into a folder of its own, and a VM with them (facts/wmi.md 1.5 D): a planned VM from the exported
+// configuration where the point has one, else from the saved settings; its disks are put in their places; it is validated and
+// realized. Until then nothing is lost by a failure, and nothing is left.
+#ifndef RP_BACKUP_RESTORE_HOST_H
+#define RP_BACKUP_RESTORE_HOST_H
+
+#include "backup/restore.h"
+#include "hyperv/host_connection.h"
+
+enum rp_identity {
+    RP_IDENTITY_KEEP, // the VM's own id, which no VM of the host may have: RP_ERR_EXISTS
+    RP_IDENTITY_NEW,  // another VM beside the one that may still be there
+};
+struct rp_restore_host_options {
+    const char *folder;    // as the host calls it, mapped to this machine; NULL: <first mapped folder>/<VM's name>. Made when
+                           // missing; a file that is there is never overwritten
+    const char *vm_name;   // NULL: as it was
+    enum rp_identity identity;
+    bool start;
+    unsigned threads;      // as in rp_restore_options
+    uint64_t rate;
+    int (*progress)(void *context, uint64_t done, uint64_t total);
+    void *progress_context;
+    int (*stop)(void *context);                        // NULL is fine
+    void (*remark)(void *context, const char *text);   // what the administrator should know though the restore is good
+    void *context;
+};
+struct rp_restore_host_result {
+    char vm_id[RP_HOST_ID];
+    char *folder;                   // as the host calls it
+    struct rp_restore_result files; // the disks, by their names here
+    bool imported;                  // from an exported configuration; else planned from the saved settings
+    bool goes_on;                   // the host knows the reference point again: the next backup can be incremental
+};
+// `point`: with everything (rp_repo_point). A failure after the VM was made real is a remark: the VM is there.
+int rp_restore_host_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_point *point,
+                        const struct rp_restore_host_options *options, struct rp_restore_host_result *result,
+                        struct rp_error *err);
+void rp_restore_host_result_clear(struct rp_restore_host_result *result);
+
+#endif

@@ -1,0 +1,107 @@
+#include "cli/restore_host.h"
+
+#include <string.h>
+
+#include "backup/restore_host.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/num.h"
+#include "cli/host_paths.h"
+#include "cli/point_json.h"
+
+struct remarks {
+    const struct rp_cli *cli;
+    struct rp_cli_progress *progress;
+    json_t *texts;
+};
+
+static void on_remark(void *context, const char *text)
+{
+    struct remarks *remarks = context;
+    rp_cli_progress_hide(remarks->progress);
+    rp_cli_remark(remarks->cli, "%s", text);
+    json_array_append_new(remarks->texts, rp_cli_json_text(text));
+}
+
+// "hv1" or "hv1/web2". A folder may have any name, so that local:DIR is taken as a whole.
+static char *split(const char *text, const char **vm_name)
+{
+    const char *slash = strncmp(text, "local:", 6) ? strchr(text, '/') : NULL;
+    if (slash)
+        *vm_name = slash + 1;
+    return slash ? rp_xasprintf("%.*s", (int)(slash - text), text) : rp_xstrdup(text);
+}
+
+static int parse(const struct rp_cli *cli, struct rp_restore_host_options *options, char **address, struct rp_error *err)
+{
+    bool new_id = rp_cli_flag(cli, "new-id");
+    *address = split(rp_cli_value(cli, "to-host"), &options->vm_name);
+    if (!**address || (options->vm_name && !*options->vm_name))
+        return rp_fail(err, RP_ERR_USAGE, "--to-host: give it as HOST or HOST/VM");
+    if (new_id && rp_cli_flag(cli, "keep-id"))
+        return rp_fail(err, RP_ERR_USAGE, "--new-id and --keep-id: which of them?");
+    if (rp_cli_flag(cli, "name"))
+        options->vm_name = rp_cli_value(cli, "name");
+    options->identity = new_id ? RP_IDENTITY_NEW : RP_IDENTITY_KEEP;
+    options->folder = rp_cli_value(cli, "folder");
+    options->start = rp_cli_flag(cli, "start");
+    return 0;
+}
+
+static void print_result(const struct rp_cli *cli, const struct rp_restore_host_options *options, const struct rp_point *point,
+                         const struct rp_host_connection *host, const struct rp_restore_host_result *result, json_t *remarks,
+                         double seconds)
+{
+    const char *name = options->vm_name ? options->vm_name : point->vm_name;
+    if (!cli->json) {
+        rp_cli_say(cli, "restored %s@%.*s as VM %s of %s in %.1f s: id %s, %zu disk%s in %s\n", rp_cli_safe(point->vm_name), RP_SHORT_ID,
+                   point->id, rp_cli_safe(name), rp_cli_safe(host->address), seconds, result->vm_id, result->files.count,
+                   result->files.count == 1 ? "" : "s", rp_cli_safe(result->folder));
+        return;
+    }
+    json_t *files = json_array();
+    for (size_t i = 0; i < result->files.count; i++) {
+        const struct rp_restore_file *file = &result->files.files[i];
+        json_array_append_new(files, json_pack("{s:o, s:I, s:I, s:I}", "path", rp_cli_json_text(file->path), "disk",
+                                               (json_int_t)file->number, "size", (json_int_t)file->size, "data",
+                                               (json_int_t)file->data));
+    }
+    rp_cli_print_json_line(json_pack("{s:s, s:s, s:o, s:s, s:o, s:o, s:b, s:b, s:f, s:o, s:O}", "type", "summary", "point", point->id,
+                                     "vm", rp_cli_json_text(name), "vm_id", result->vm_id, "host", rp_cli_json_text(host->address),
+                                     "folder", rp_cli_json_text(result->folder), "imported", (int)result->imported, "incremental_next",
+                                     (int)result->goes_on, "seconds", seconds, "files", files, "remarks", remarks));
+}
+
+int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const struct rp_point *chosen,
+                        const struct rp_restore_options *files, struct rp_error *err)
+{
+    struct rp_restore_host_options options = {.threads = files->threads, .rate = files->rate, .stop = rp_cli_stop};
+    RP_AUTO_FREE char *address = NULL;
+    RP_CLEANUP(rp_point_clear) struct rp_point point = {0};
+    RP_CLEANUP(rp_restore_host_result_clear) struct rp_restore_host_result result = {0};
+    if (parse(cli, &options, &address, err))
+        return -1;
+    if (files->disk >= 0)
+        return rp_fail(err, RP_ERR_USAGE, "a VM gets all its disks: --to writes a single one");
+    if (cli->dry_run)
+        return rp_fail(err, RP_ERR_USAGE, "there is no dry run of --to-host");
+    if (rp_repo_point(repo, chosen->id, &point, err))
+        return -1;
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, address, err);
+    if (!host || rp_cli_host_paths(cli, host, err))
+        return -1;
+    uint64_t start = rp_clock_monotonic_ns();
+    RP_AUTO_FREE char *title = rp_xasprintf("restore %s", point.vm_name ? point.vm_name : "");
+    struct remarks remarks = {cli, rp_cli_progress_new(cli, title), json_array()};
+    options.progress = rp_cli_progress_update;
+    options.progress_context = remarks.progress;
+    options.remark = on_remark;
+    options.context = &remarks;
+    int failed = rp_restore_host_run(host, repo, &point, &options, &result, err);
+    rp_cli_progress_end(remarks.progress);
+    if (!failed)
+        print_result(cli, &options, &point, host, &result, remarks.texts, (double)(rp_clock_monotonic_ns() - start) / 1e9);
+    int with_remark = json_array_size(remarks.texts) > 0;
+    json_decref(remarks.texts);
+    return failed ? -1 : with_remark;
+}
