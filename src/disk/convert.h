@@ -26,8 +26,15 @@ int rp_convert_raw_to_vhdx(struct rp_fs *fs, const char *source, const char *tar
 // A sparse raw file with what the chain of `source` holds.
 int rp_convert_vhdx_to_raw(struct rp_fs *fs, const char *source, const char *target, rp_progress_fn *progress,
                            void *context, struct rp_error *err);
-// A dynamic VHDX with what the chain of `source` holds; size and logical sectors are the source's.
+// A dynamic VHDX with what the chain of `source` holds; size and logical sectors are the source's. When create->data_write_guid
+// is not zero, the finished file has it.
 int rp_convert_vhdx_to_vhdx(struct rp_fs *fs, const char *source, const char *target, const struct rp_vhdx_create *create,
                             rp_progress_fn *progress, void *context, struct rp_error *err);
+// A differencing VHDX that holds `changed` (ascending) of what the chain of `source` holds, zeros too, and nothing else:
+// above its parent it reads as the source does, if the parent differs from that nowhere else. create->parent_path is not
+// looked at and need not be there. The rest is as above.
+int rp_convert_vhdx_to_child(struct rp_fs *fs, const char *source, const char *target, const struct rp_vhdx_create *create,
+                             const struct rp_ranges *changed, rp_progress_fn *progress, void *context,
+                             struct rp_error *err);
 
 #endif

@@ -7,12 +7,13 @@
 #include "base/buf.h"
 
 #define APPLICATION_ID 0x52504831 // "RPH1", PRAGMA application_id
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define BUSY_MS 20000
+#define CHANGE_COUNTER 24         // in the file: counts commits, of whatever process (sqlite.org/fileformat2.html 1.3.8)
 
 // vm.row is also the number of the VM's lock (host/lock.h): AUTOINCREMENT, so that it is never used twice.
-// State columns are the intents: whatever is not 'ready' was begun and is finished or undone by host/reconcile.c.
-static const char schema[] =
+// State columns are the intents: whatever is not 'ready' was begun and is finished or undone by host/recover.c.
+static const char first[] =
     "CREATE TABLE vm ("
     " row INTEGER PRIMARY KEY AUTOINCREMENT,"
     " id TEXT NOT NULL UNIQUE COLLATE NOCASE,"
@@ -73,6 +74,46 @@ static const char schema[] =
     " instance TEXT NOT NULL, disk_id TEXT NOT NULL, rct_id TEXT NOT NULL,"
     " PRIMARY KEY (point, number)) STRICT;";
 
+// What version 2 adds. A database of version 1 becomes one of version 2 when it is opened; programs of version 1 refuse it then.
+static const char second[] =
+    "ALTER TABLE vm ADD COLUMN extras TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE snapshot ADD COLUMN extras TEXT NOT NULL DEFAULT '';"
+    // The id of the reference point that this checkpoint becomes as soon as it is there (CreateReferencePoint).
+    "ALTER TABLE snapshot ADD COLUMN point TEXT;"
+    // A checkpoint that is being applied: the fresh leaf above each of its frozen files. Done when the chain record names it.
+    "CREATE TABLE applying ("
+    " snapshot INTEGER NOT NULL REFERENCES snapshot (row) ON DELETE CASCADE,"
+    " number INTEGER NOT NULL,"
+    " leaf TEXT NOT NULL,"
+    " PRIMARY KEY (snapshot, number)) STRICT;"
+    // An export under way. Its lock is a number of its own (host/export.c). `definition` is written last: when it is there, the
+    // export is whole. Otherwise the names go, files before folders.
+    "CREATE TABLE export ("
+    " row INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " definition TEXT NOT NULL) STRICT;"
+    "CREATE TABLE export_name ("
+    " export INTEGER NOT NULL REFERENCES export (row) ON DELETE CASCADE,"
+    " folder INTEGER NOT NULL,"
+    " path TEXT NOT NULL,"
+    " PRIMARY KEY (export, path)) STRICT;"
+    // Planned VMs: rows and nothing else until they are realized. A path may be of a file that is not there, or empty.
+    "CREATE TABLE planned ("
+    " row INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " id TEXT NOT NULL UNIQUE COLLATE NOCASE,"
+    " name TEXT NOT NULL,"
+    " generation INTEGER NOT NULL,"
+    " created INTEGER NOT NULL,"
+    " controller TEXT NOT NULL,"
+    " extras TEXT NOT NULL) STRICT;"
+    "CREATE TABLE planned_disk ("
+    " planned INTEGER NOT NULL REFERENCES planned (row) ON DELETE CASCADE,"
+    " number INTEGER NOT NULL,"
+    " instance TEXT NOT NULL UNIQUE COLLATE NOCASE,"
+    " disk_id TEXT NOT NULL,"
+    " path TEXT NOT NULL,"
+    " size INTEGER NOT NULL, logical INTEGER NOT NULL, physical INTEGER NOT NULL, block INTEGER NOT NULL,"
+    " PRIMARY KEY (planned, number)) STRICT;";
+
 static int fail(struct rp_db *db, int rc, const char *what, struct rp_error *err)
 {
     enum rp_code code;
@@ -94,7 +135,7 @@ static int execute(struct rp_db *db, const char *sql, struct rp_error *err)
     return rc == SQLITE_OK ? 0 : fail(db, rc, "the host's database", err);
 }
 
-// Whose database this is, before anything in it is changed. 1 ours, 0 an empty file, -1 error.
+// Whose database this is, before anything in it is changed: its version, 0 an empty file, -1 error.
 static int whose(struct rp_db *db, struct rp_error *err)
 {
     int64_t application = 0, version = 0, tables = 0;
@@ -106,10 +147,18 @@ static int whose(struct rp_db *db, struct rp_error *err)
         return 0;
     if (application != APPLICATION_ID)
         return rp_fail(err, RP_ERR_CORRUPT, "%s: a database of another program, not of a refpoint host", db->path);
-    if (version != SCHEMA_VERSION)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: version %lld of the host's database; this program knows version %d",
+    if (version < 1 || version > SCHEMA_VERSION)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: version %lld of the host's database; this program knows versions up to %d",
                        db->path, (long long)version, SCHEMA_VERSION);
-    return 1;
+    return (int)version;
+}
+
+// Inside a transaction: whatever version it is of becomes ours.
+static int bring_up_to_date(struct rp_db *db, int version, struct rp_error *err)
+{
+    char identify[80];
+    snprintf(identify, sizeof identify, "PRAGMA application_id=%d; PRAGMA user_version=%d;", APPLICATION_ID, SCHEMA_VERSION);
+    return (version < 1 && execute(db, first, err)) || (version < 2 && execute(db, second, err)) || execute(db, identify, err) ? -1 : 0;
 }
 
 static int check_or_create(struct rp_db *db, struct rp_error *err)
@@ -117,21 +166,20 @@ static int check_or_create(struct rp_db *db, struct rp_error *err)
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (whose(db, err) < 0 || execute(db, "PRAGMA journal_mode=TRUNCATE", err) || rp_transaction_begin(&t, db, err))
         return -1;
-    int ours = whose(db, err); // again: another process may have made it meanwhile
-    if (ours < 0)
+    int version = whose(db, err); // again: another process may have made it meanwhile
+    if (version < 0)
         return -1;
-    if (!ours) {
-        char identify[80];
-        snprintf(identify, sizeof identify, "PRAGMA application_id=%d; PRAGMA user_version=%d;", APPLICATION_ID, SCHEMA_VERSION);
-        return execute(db, schema, err) || execute(db, identify, err) ? -1 : rp_transaction_commit(&t, err);
+    if (version > 0) {
+        RP_AUTO_QUERY *check = rp_db_query(db, err, "PRAGMA quick_check(1)", "");
+        int rc = check ? rp_db_step(db, check, err) : -1;
+        if (rc < 0)
+            return -1;
+        if (rc == 0 || strcmp(rp_db_text(check, 0), "ok"))
+            return rp_fail(err, RP_ERR_CORRUPT, "%s: the host's database is damaged: %.200s", db->path, rp_db_text(check, 0));
     }
-    RP_AUTO_QUERY *check = rp_db_query(db, err, "PRAGMA quick_check(1)", "");
-    int rc = check ? rp_db_step(db, check, err) : -1;
-    if (rc < 0)
-        return -1;
-    if (rc == 0 || strcmp(rp_db_text(check, 0), "ok"))
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: the host's database is damaged: %.200s", db->path, rp_db_text(check, 0));
-    return 0;
+    if (version == SCHEMA_VERSION)
+        return 0;
+    return bring_up_to_date(db, version, err) ? -1 : rp_transaction_commit(&t, err);
 }
 
 struct rp_db *rp_db_open(const char *path, struct rp_error *err)
@@ -231,6 +279,34 @@ int rp_db_number(struct rp_db *db, struct rp_error *err, int64_t *value, const c
 int64_t rp_db_last_row(struct rp_db *db)
 {
     return sqlite3_last_insert_rowid(db->handle);
+}
+
+int rp_db_version(struct rp_db *db, uint64_t *version, struct rp_error *err)
+{
+    // Inside a read transaction nobody is in the middle of a commit, and a journal that a killed process left has been rolled
+    // back: a number that was read can only come again with the content that it had.
+    RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
+    int64_t tables = 0;
+    if (rp_transaction_read(&t, db, err) || rp_db_number(db, err, &tables, "SELECT count(*) FROM sqlite_schema", ""))
+        return -1;
+    // Through SQLite's own descriptor: closing another one of the file would drop its locks (fcntl(2)).
+    sqlite3_file *file = NULL;
+    uint8_t counter[4];
+    int rc = sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    if (rc == SQLITE_OK)
+        rc = file && file->pMethods ? file->pMethods->xRead(file, counter, sizeof counter, CHANGE_COUNTER) : SQLITE_IOERR;
+    if (rc != SQLITE_OK)
+        return fail(db, rc, "change counter", err);
+    *version = (uint64_t)counter[0] << 24 | (uint64_t)counter[1] << 16 | (uint64_t)counter[2] << 8 | counter[3];
+    return 0;
+}
+
+int rp_transaction_read(struct rp_transaction *transaction, struct rp_db *db, struct rp_error *err)
+{
+    if (execute(db, "BEGIN", err))
+        return -1;
+    transaction->db = db;
+    return 0;
 }
 
 int rp_transaction_begin(struct rp_transaction *transaction, struct rp_db *db, struct rp_error *err)

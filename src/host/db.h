@@ -20,7 +20,8 @@ struct rp_db {
     char *path;
 };
 
-// Opens or creates. A file that is not ours, damaged, or of a newer version: RP_ERR_CORRUPT or _UNSUPPORTED, untouched.
+// Opens or creates; one of an older version is brought up to date. A file that is not ours, damaged, or of a newer version:
+// RP_ERR_CORRUPT or _UNSUPPORTED, untouched.
 struct rp_db *rp_db_open(const char *path, struct rp_error *err);
 void rp_db_close(struct rp_db *db); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_db, rp_db_close)
@@ -39,12 +40,16 @@ int rp_db_run(struct rp_db *db, struct rp_error *err, const char *sql, const cha
 // Puts the first column of the first row into `value`, which stays as it is when there is no row.
 int rp_db_number(struct rp_db *db, struct rp_error *err, int64_t *value, const char *sql, const char *types, ...);
 int64_t rp_db_last_row(struct rp_db *db);
+// Changes with every commit of whatever process that changed something. Outside of a transaction.
+int rp_db_version(struct rp_db *db, uint64_t *version, struct rp_error *err);
 
-// A write transaction: waits for other writers up to 20 s (RP_ERR_BUSY). Without rp_transaction_commit it is undone:
-// RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
 struct rp_transaction {
     struct rp_db *db;
 };
+// Several queries that see one state (between them nobody can write, so that it is short), ended by rp_transaction_end:
+int rp_transaction_read(struct rp_transaction *transaction, struct rp_db *db, struct rp_error *err);
+// A write transaction: waits for other writers up to 20 s (RP_ERR_BUSY). Without rp_transaction_commit it is undone:
+// RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
 int rp_transaction_begin(struct rp_transaction *transaction, struct rp_db *db, struct rp_error *err);
 int rp_transaction_commit(struct rp_transaction *transaction, struct rp_error *err); // durable at return
 void rp_transaction_end(struct rp_transaction *transaction);

@@ -211,7 +211,9 @@ int rp_local_disk_add(struct rp_host_connection *host, const char *vm_id, const 
             rp_transaction_commit(&t, err))
             return -1;
     }
-    if (rp_local_disk_make(&vm, &image, number, NULL, NULL, err) || rp_local_disk_write_record(&vm, err)) {
+    struct rp_local_progress whole = rp_local_progress_of(local);
+    whole.total = image.size;
+    if (rp_local_disk_make(&vm, &image, number, rp_local_progress_call, &whole, err) || rp_local_disk_write_record(&vm, err)) {
         rp_local_disk_recover(&vm, NULL);
         return -1;
     }

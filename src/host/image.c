@@ -37,16 +37,30 @@ int rp_local_image_facts(struct rp_local *local, const char *path, struct rp_loc
     return 0;
 }
 
+// Parent locators, the control protocol and the settings document are all Unicode.
+static int check_text(const char *path, struct rp_error *err)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
+    return rp_utf16_append(&utf16, path, NULL)
+               ? rp_fail(err, RP_ERR_INVALID, "%s: the path is not valid UTF-8; rename the file", path) : 0;
+}
+
 static int canonical(const char *path, char **out, struct rp_error *err)
 {
     *out = realpath(path, NULL);
-    if (!*out)
-        return rp_fail_sys(err, errno, "%s", path);
-    // Parent locators, the control protocol and the settings document are all Unicode.
-    RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
-    if (rp_utf16_append(&utf16, *out, NULL))
-        return rp_fail(err, RP_ERR_INVALID, "%s: the path is not valid UTF-8; rename the file", path);
-    return 0;
+    return *out ? check_text(*out, err) : rp_fail_sys(err, errno, "%s", path);
+}
+
+char *rp_local_image_where(const char *path, struct rp_error *err)
+{
+    RP_AUTO_FREE char *here = *path == '/' ? NULL : realpath(".", NULL);
+    char *where = realpath(path, NULL);
+    if (!where)
+        where = here ? rp_path_join(here, path) : rp_xstrdup(path);
+    if (!check_text(where, err))
+        return where;
+    free(where);
+    return NULL;
 }
 
 static int inspect_raw(struct rp_local *local, struct rp_local_image *image, struct rp_error *err)

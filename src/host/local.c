@@ -16,6 +16,11 @@ static int job_state(struct rp_host_connection *host, const char *job, struct rp
     return rp_fail(err, RP_ERR_NOT_FOUND, "%s: no job %s: here every method ends before it returns", host->address, job);
 }
 
+static int cancel_job(struct rp_host_connection *host, const char *job, struct rp_error *err)
+{
+    return rp_fail(err, RP_ERR_NOT_FOUND, "%s: no job %s: here a method is stopped by its connection's progress", host->address, job);
+}
+
 static void close_connection(struct rp_host_connection *host)
 {
     struct rp_local *local = rp_local_of(host);
@@ -45,9 +50,35 @@ static const struct rp_host_ops ops = {
     .list_reference_points = rp_local_point_list,
     .destroy_reference_point = rp_local_point_destroy,
     .disk_changes = rp_local_point_changes,
+    .inventory = rp_local_inventory,
+    .rename = rp_local_name_change,
+    .apply_snapshot = rp_local_apply_snapshot,
+    .create_reference_point = rp_local_snapshot_create_point,
+    .export_system = rp_local_export_system,
+    .import_system = rp_local_planned_import,
+    .plan_system = rp_local_planned_define,
+    .modify_disk = rp_local_planned_modify_disk,
+    .validate_planned = rp_local_planned_validate,
+    .realize_planned = rp_local_planned_realize,
+    .import_reference_point = rp_local_point_import,
     .job_state = job_state,
+    .cancel_job = cancel_job,
     .close = close_connection,
 };
+
+void rp_host_local_next_id(struct rp_host_connection *host, const char *guid)
+{
+    struct rp_guid id;
+    struct rp_local *local = rp_local_of(host);
+    local->next_id[0] = '\0';
+    if (!rp_guid_parse(guid, &id, NULL))
+        rp_local_guid_text(&id, local->next_id);
+}
+
+int rp_host_local_version(struct rp_host_connection *host, uint64_t *version, struct rp_error *err)
+{
+    return rp_db_version(rp_local_of(host)->db, version, err);
+}
 
 // mkdir -p: an absent /var/lib/refpoint is normal on the first day. Each new name is made durable.
 static int make_directory(struct rp_fs *fs, const char *directory, struct rp_error *err)

@@ -9,8 +9,9 @@
 // processes may have it open; each change takes a lock.
 struct rp_host_connection *rp_host_local_open(const char *directory, struct rp_error *err);
 
-// What the next method of this connection makes (snapshot, reference point, VM) gets this GUID instead of a new one: who
-// remembers it first can tell after a kill whether it was made. Used up by that method.
+// What the next method of this connection makes (snapshot, reference point, VM, planned VM) gets this GUID instead of a new one:
+// who remembers it first can tell after a kill whether it was made. Used up by that method. The id of a snapshot or reference
+// point is "Microsoft:" and the GUID, upper case; that of a VM just the GUID. A plan that keeps its old identity has that.
 void rp_host_local_next_id(struct rp_host_connection *host, const char *guid);
 
 // Settings of a VM that this host has no use for itself, and keeps: processors, memory, notes, start and stop actions, as a
@@ -18,6 +19,14 @@ void rp_host_local_next_id(struct rp_host_connection *host, const char *guid);
 // carry it. *text is malloc'ed, "" when nothing was set.
 int rp_host_local_extras(struct rp_host_connection *host, const char *id, char **text, struct rp_error *err);
 int rp_host_local_set_extras(struct rp_host_connection *host, const char *vm_id, const char *text, struct rp_error *err);
+// Where an export of this kind will have its definition, which it writes last: when the file is there, the export is whole.
+// malloc'ed.
+char *rp_host_local_export_file(struct rp_host_connection *host, const struct rp_export *what, struct rp_error *err);
+
+// Which VM has a file: as a disk, in the chain of one, or as the parent of one; *written: it writes to it, or will when the
+// checkpoints above it are gone. 1 and its id, 0 none, -1 error. Planned VMs do not count.
+int rp_host_local_file_user(struct rp_host_connection *host, const char *path, char vm_id[RP_GUID_TEXT], bool *written,
+                            struct rp_error *err);
 // The planned VMs; their disks' paths are what the import says, whether they are there or not.
 int rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned, struct rp_error *err);
 // A number that changes with every change that any process makes in the host's database.

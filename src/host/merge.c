@@ -160,15 +160,7 @@ bool rp_local_merge_state(const struct rp_local_vm *vm, struct rp_vm *state)
     return true;
 }
 
-struct target {
-    int64_t row;
-    int type;
-    char name[RP_ERROR_TEXT];
-    int64_t time;
-};
-
-// Locks the VM of a snapshot that is ready, and reads the snapshot.
-static int lock_ready(struct rp_local *local, const char *snapshot_id, struct rp_local_vm *vm, struct target *target, struct rp_error *err)
+int rp_local_merge_lock_ready(struct rp_local *local, const char *snapshot_id, struct rp_local_vm *vm, int64_t *row, struct rp_error *err)
 {
     char vm_id[RP_GUID_TEXT] = "";
     {
@@ -182,18 +174,15 @@ static int lock_ready(struct rp_local *local, const char *snapshot_id, struct rp
     }
     if (*vm_id && rp_local_vm_lock(local, vm_id, vm, err))
         return -1;
-    RP_AUTO_QUERY *query = rp_db_query(local->db, err, "SELECT row, type, name, time, state FROM snapshot WHERE id = ?", "t", snapshot_id);
+    RP_AUTO_QUERY *query = rp_db_query(local->db, err, "SELECT row, state FROM snapshot WHERE id = ?", "t", snapshot_id);
     int rc = query ? rp_db_step(local->db, query, err) : -1;
     if (rc < 0)
         return -1;
     if (rc == 0 || !*vm_id)
         return rp_fail(err, RP_ERR_NOT_FOUND, "%s: no checkpoint %s", local->host.address, snapshot_id);
-    if (strcmp(rp_db_text(query, 4), "ready"))
+    if (strcmp(rp_db_text(query, 1), "ready"))
         return rp_fail(err, RP_ERR_STATE, "checkpoint %s is being merged already", snapshot_id);
-    target->row = sqlite3_column_int64(query, 0);
-    target->type = (int)sqlite3_column_int64(query, 1);
-    target->time = sqlite3_column_int64(query, 3);
-    snprintf(target->name, sizeof target->name, "%s", rp_db_text(query, 2));
+    *row = sqlite3_column_int64(query, 0);
     return 0;
 }
 
@@ -206,7 +195,7 @@ static int mark_merging(struct rp_local *local, int64_t row, struct rp_error *er
 }
 
 // The method is done when its transaction is: what the merge meets shows as the VM's activity.
-static void start_merge(const struct rp_local_vm *vm)
+void rp_local_merge_begin(const struct rp_local_vm *vm)
 {
     struct rp_error why = {0};
     if (rp_local_merge_advance(vm, true, &why) < 0)
@@ -217,11 +206,24 @@ int rp_local_merge_destroy(struct rp_host_connection *host, const char *snapshot
 {
     job[0] = result[0] = '\0';
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
-    struct target target;
-    if (lock_ready(rp_local_of(host), snapshot_id, &vm, &target, err) || mark_merging(vm.local, target.row, err))
+    int64_t row;
+    if (rp_local_merge_lock_ready(rp_local_of(host), snapshot_id, &vm, &row, err) || mark_merging(vm.local, row, err))
         return -1;
-    start_merge(&vm);
+    rp_local_merge_begin(&vm);
     return 0;
+}
+
+int rp_local_merge_to_point(const struct rp_local_vm *vm, int64_t row, const char *id, struct rp_error *err)
+{
+    struct rp_db *db = vm->local->db;
+    return rp_db_run(db, err, "INSERT INTO reference_point (id, vm, name, time) SELECT ?, vm, name, time FROM snapshot WHERE row = ?",
+                     "ti", id, row) ||
+                   rp_db_run(db, err,
+                             "INSERT INTO reference_disk (point, number, instance, disk_id, rct_id)"
+                             " SELECT ?, number, instance, disk_id, rct_id FROM snapshot_disk WHERE snapshot = ?",
+                             "ii", rp_db_last_row(db), row) ||
+                   mark_merging(vm->local, row, err)
+               ? -1 : 0;
 }
 
 int rp_local_merge_convert(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err)
@@ -229,28 +231,22 @@ int rp_local_merge_convert(struct rp_host_connection *host, const char *snapshot
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
-    struct target target;
-    if (lock_ready(local, snapshot_id, &vm, &target, err))
+    char guid[RP_GUID_TEXT], id[RP_HOST_ID];
+    int64_t row, type = 0;
+    rp_local_take_id(local, guid);
+    snprintf(id, sizeof id, "Microsoft:%s", guid);
+    if (rp_local_merge_lock_ready(local, snapshot_id, &vm, &row, err) ||
+        rp_db_number(local->db, err, &type, "SELECT type FROM snapshot WHERE row = ?", "i", row))
         return -1;
-    if (target.type != RP_SNAPSHOT_RECOVERY)
+    if (type != RP_SNAPSHOT_RECOVERY)
         return rp_fail(err, RP_ERR_STATE, "checkpoint %s was made by hand: only one made for a backup becomes a reference point",
                        snapshot_id);
-    char guid[RP_GUID_TEXT], id[RP_HOST_ID];
-    rp_local_new_id(guid);
-    snprintf(id, sizeof id, "Microsoft:%s", guid);
     {
         RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
-        if (rp_transaction_begin(&t, local->db, err) ||
-            rp_db_run(local->db, err, "INSERT INTO reference_point (id, vm, name, time) VALUES (?, ?, ?, ?)", "titi", id, vm.row,
-                      target.name, target.time) ||
-            rp_db_run(local->db, err,
-                      "INSERT INTO reference_disk (point, number, instance, disk_id, rct_id)"
-                      " SELECT ?, number, instance, disk_id, rct_id FROM snapshot_disk WHERE snapshot = ?",
-                      "ii", rp_db_last_row(local->db), target.row) ||
-            mark_merging(local, target.row, err) || rp_transaction_commit(&t, err))
+        if (rp_transaction_begin(&t, local->db, err) || rp_local_merge_to_point(&vm, row, id, err) || rp_transaction_commit(&t, err))
             return rp_context(err, "reference point of %s", snapshot_id);
     }
     memcpy(result, id, sizeof id);
-    start_merge(&vm);
+    rp_local_merge_begin(&vm);
     return 0;
 }

@@ -1,5 +1,6 @@
 // Reference points, and what changed since one.
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/num.h"
@@ -50,6 +51,131 @@ int rp_local_point_destroy(struct rp_host_connection *host, const char *point_id
         return -1;
     if (!sqlite3_changes(local->db->handle))
         return rp_fail(err, RP_ERR_NOT_FOUND, "%s: no reference point %s", host->address, point_id);
+    return 0;
+}
+
+// ---- a point that an export carries ---------------------------------------------------------------------------------
+
+// Whether the disk's own tracking knows the moment. 1 it does, 0 not (`why` says it), -1 error.
+static int is_known(const struct rp_local_vm *vm, const struct rp_vm_disk *disk, const struct rp_rct_id *id, struct rp_error *why,
+                    struct rp_error *err)
+{
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
+    RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(vm, err);
+    if (!service)
+        return -1;
+    if (!rp_service_changes(service, disk->path, id, 0, disk->size, &changed, why))
+        return 1;
+    return why->code == RP_ERR_TRACKING_ID || why->code == RP_ERR_TRACKING_OFF ? 0 : rp_fail(err, why->code, "%s", why->text);
+}
+
+static int not_exact(const struct rp_vm_disk *disk, const char *reason, struct rp_error *err)
+{
+    return rp_fail(err, RP_ERR_TRACKING_OFF, "disk%u: %s: %s", disk->number, disk->path, reason);
+}
+
+// The file is the exported one, and nobody has changed what it holds: any writer of a VHDX that does gives it another
+// DataWriteGuid ([MS-VHDX] 2.2.2). Then tracking begins where the export was made.
+static int begin_tracking(const struct rp_local_vm *vm, const struct rp_vm_disk *disk, const struct rp_local_definition_disk *exported,
+                          const struct rp_rct_id *id, const struct rp_error *unknown, struct rp_error *err)
+{
+    struct rp_fs *fs = vm->local->fs;
+    RP_AUTO_FREE char *tracking = rp_rct_path(disk->path);
+    struct rp_rct_disk state;
+    bool there;
+    if (rp_fs_exists(fs, tracking, &there, err))
+        return -1;
+    if (there)
+        return not_exact(disk, unknown->text, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(fs, disk->path, RP_VHDX_READ, NULL, err);
+    if (!vhdx)
+        return -1;
+    const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
+    if (info->has_parent)
+        return not_exact(disk, "a differencing disk, whose parents are not tracked", err);
+    if (info->dirty_log || rp_guid_is_zero(&exported->content) || !rp_guid_equal(&info->data_write_guid, &exported->content) ||
+        info->size != exported->size)
+        return not_exact(disk, "was changed since it was exported, or is another file", err);
+    // Its times as they will still be after a power cut: tracking is bound to them.
+    RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(fs, disk->path, RP_OPEN_READ, err);
+    if (!store || rp_store_settle(store, err) || rp_rct_disk_of(vhdx, &state, err))
+        return -1;
+    return rp_rct_begin_at(fs, disk->path, &state, id, err);
+}
+
+static int import_disk(const struct rp_local_vm *vm, const struct rp_vm_disk *disk, const struct rp_local_definition_disk *exported,
+                       struct rp_error *err)
+{
+    struct rp_rct_id id;
+    struct rp_error why = {0};
+    if (!*exported->rct_id)
+        return not_exact(disk, "its changes were not tracked where it was exported", err);
+    if (rp_rct_id_parse(exported->rct_id, &id, err))
+        return -1;
+    int known = is_known(vm, disk, &id, &why, err);
+    if (known)
+        return known < 0 ? -1 : 0;
+    if (rp_local_vm_running(vm))
+        return not_exact(disk, why.text, err);
+    return begin_tracking(vm, disk, exported, &id, &why, err);
+}
+
+static const struct rp_local_definition_disk *find_exported(const struct rp_local_definition *d, const struct rp_guid *disk_id)
+{
+    for (size_t i = 0; i < d->disk_count; i++)
+        if (rp_guid_equal(&d->disks[i].disk_id, disk_id))
+            return &d->disks[i];
+    return NULL;
+}
+
+static int insert_point(const struct rp_local_vm *vm, const char *id, const struct rp_local_definition *d, const struct rp_vm_settings *settings,
+                        struct rp_error *err)
+{
+    struct rp_db *db = vm->local->db;
+    RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
+    if (rp_transaction_begin(&t, db, err) ||
+        rp_db_run(db, err, "INSERT INTO reference_point (id, vm, name, time) VALUES (?, ?, ?, ?)", "titi", id, vm->row, d->point_name,
+                  d->point_time))
+        return -1;
+    int64_t point = rp_db_last_row(db);
+    for (size_t i = 0; i < settings->disk_count; i++) {
+        const struct rp_vm_disk *disk = &settings->disks[i];
+        const struct rp_local_definition_disk *exported = find_exported(d, &disk->disk_id);
+        char guid[RP_GUID_TEXT];
+        rp_local_guid_text(&disk->disk_id, guid);
+        if (exported && rp_db_run(db, err, "INSERT INTO reference_disk (point, number, instance, disk_id, rct_id) VALUES (?, ?, ?, ?, ?)",
+                                  "iittt", point, (int64_t)disk->number, disk->instance, guid, exported->rct_id))
+            return -1;
+    }
+    return rp_transaction_commit(&t, err);
+}
+
+int rp_local_point_import(struct rp_host_connection *host, const char *vm_id, const char *definition_file, RP_METHOD_RESULT,
+                          struct rp_error *err)
+{
+    job[0] = result[0] = '\0';
+    struct rp_local *local = rp_local_of(host);
+    char guid[RP_GUID_TEXT], id[RP_HOST_ID];
+    rp_local_take_id(local, guid);
+    snprintf(id, sizeof id, "Microsoft:%s", guid);
+    RP_CLEANUP(rp_local_definition_clear) struct rp_local_definition definition = {0};
+    RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    if (rp_local_vm_lock(local, vm_id, &vm, err) || rp_local_definition_read(local, definition_file, &definition, err) ||
+        rp_local_settings_vm(host, vm.id, &settings, err))
+        return -1;
+    size_t found = 0;
+    for (size_t i = 0; i < settings.disk_count; i++) {
+        const struct rp_local_definition_disk *exported = find_exported(&definition, &settings.disks[i].disk_id);
+        if (exported && import_disk(&vm, &settings.disks[i], exported, err))
+            return rp_context(err, "VM %s: reference point of %s", vm.id, definition_file);
+        found += exported != NULL;
+    }
+    if (!found)
+        return rp_fail(err, RP_ERR_TRACKING_OFF, "VM %s: none of its disks is in %s", vm.id, definition_file);
+    if (insert_point(&vm, id, &definition, &settings, err))
+        return -1;
+    memcpy(result, id, sizeof id);
     return 0;
 }
 

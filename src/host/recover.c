@@ -1,4 +1,4 @@
-// What a killed process left over: every row whose state is not 'ready' is finished or undone.
+// What a killed process left over: every row whose state is not 'ready', and every announcement, is finished or undone.
 #include <string.h>
 
 #include "base/log.h"
@@ -12,7 +12,7 @@ int rp_local_recover_vm(struct rp_local_vm *vm, struct rp_error *err)
         vm->state[0] = '\0';
         return 0;
     }
-    return rp_local_disk_recover(vm, err) || rp_local_snapshot_recover(vm, err) ? -1 : 0;
+    return rp_local_disk_recover(vm, err) || rp_local_snapshot_recover(vm, err) || rp_local_apply_recover(vm, err) ? -1 : 0;
 }
 
 int rp_local_recover_all(struct rp_local *local, struct rp_error *err)
@@ -23,7 +23,8 @@ int rp_local_recover_all(struct rp_local *local, struct rp_error *err)
         RP_AUTO_QUERY *query = rp_db_query(local->db, err,
             "SELECT row FROM vm WHERE state <> 'ready'"
             " UNION SELECT vm FROM disk WHERE state <> 'ready'"
-            " UNION SELECT vm FROM snapshot WHERE state <> 'ready' ORDER BY 1", "");
+            " UNION SELECT vm FROM snapshot WHERE state <> 'ready'"
+            " UNION SELECT s.vm FROM applying a JOIN snapshot s ON s.row = a.snapshot ORDER BY 1", "");
         int rc = query ? 1 : -1;
         while (rc > 0 && (rc = rp_db_step(local->db, query, err)) == 1) {
             rows = rp_xrealloc(rows, (count + 1) * sizeof *rows);
@@ -44,5 +45,5 @@ int rp_local_recover_all(struct rp_local *local, struct rp_error *err)
         if (why.code)
             rp_log(RP_LOG_WARNING, "%s: VM %s: finish what was interrupted: %s", local->host.address, vm.id, why.text);
     }
-    return 0;
+    return rp_local_export_recover(local, err);
 }

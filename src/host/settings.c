@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "host/internal.h"
+#include "host/local.h"
 
 void rp_local_settings_instance(const struct rp_local_vm *vm, uint32_t number, char out[RP_HOST_ID])
 {
@@ -29,11 +30,13 @@ static void append(struct rp_vm_settings *settings, json_t *list, const struct e
     settings->disks[settings->disk_count++] = *disk;
 }
 
-static json_t *document(const struct rp_local_vm *vm)
+// host/definition.c reads it again.
+static json_t *document(const struct rp_local_vm *vm, const char *extras)
 {
     char created[RP_TIME_TEXT];
-    return json_pack("{s:s, s:s, s:s, s:I, s:s}", "format", "refpoint offline VM 1", "id", vm->id, "name", vm->name,
-                     "generation", (json_int_t)vm->generation, "created", rp_time_format(vm->created, created));
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:s, s:s}", "format", "refpoint offline VM 1", "id", vm->id, "name", vm->name,
+                     "generation", (json_int_t)vm->generation, "created", rp_time_format(vm->created, created), "controller",
+                     vm->controller, "extras", extras);
 }
 
 // Takes `root` and `list`.
@@ -53,7 +56,7 @@ static int finish(struct rp_vm_settings *settings, const struct rp_local_vm *vm,
 }
 
 // The path goes into a query of a URI (RFC 3986): everything but unreserved characters and slashes is escaped.
-static char *nbd_uri(const struct rp_local_vm *vm, uint32_t number)
+char *rp_local_settings_nbd_uri(const struct rp_local_vm *vm, uint32_t number)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf uri = {0};
     rp_buf_printf(&uri, "nbd+unix:///disk%u?socket=", number);
@@ -81,10 +84,31 @@ static const char *recorded_leaf(const struct rp_record *record, uint32_t number
     return NULL;
 }
 
+static int settings_planned(const struct rp_local_planned *planned, struct rp_vm_settings *settings, struct rp_error *err)
+{
+    struct rp_local_vm vm = {.name = planned->name, .generation = planned->generation, .created = planned->created};
+    memcpy(vm.id, planned->id, sizeof vm.id);
+    memcpy(vm.controller, planned->controller, sizeof vm.controller);
+    json_t *list = json_array();
+    for (size_t i = 0; i < planned->disk_count; i++) {
+        const struct rp_local_planned_disk *from = &planned->disks[i];
+        struct entry e = {.disk = {.number = from->number, .disk_id = from->disk_id, .path = rp_xstrdup(from->path), .size = from->size,
+                                   .logical_sector = from->logical, .physical_sector = from->physical},
+                          .block = from->block};
+        memcpy(e.disk.instance, from->instance, sizeof e.disk.instance);
+        append(settings, list, &e);
+    }
+    return finish(settings, &vm, document(&vm, planned->extras), list, err);
+}
+
 int rp_local_settings_vm(struct rp_host_connection *host, const char *vm_id, struct rp_vm_settings *settings, struct rp_error *err)
 {
     struct rp_local *local = rp_local_of(host);
     *settings = (struct rp_vm_settings){0};
+    RP_CLEANUP(rp_local_planned_clear) struct rp_local_planned planned = {0};
+    int is_planned = rp_local_planned_load(local, vm_id, &planned, err);
+    if (is_planned)
+        return is_planned < 0 ? -1 : settings_planned(&planned, settings, err);
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
     if (rp_local_vm_load(local, vm_id, &vm, err))
         return -1;
@@ -119,7 +143,7 @@ int rp_local_settings_vm(struct rp_host_connection *host, const char *vm_id, str
         if (live) {
             path = live->leaf_path;
             e.disk.size = live->size;
-            e.disk.nbd_uri = nbd_uri(&vm, e.disk.number);
+            e.disk.nbd_uri = rp_local_settings_nbd_uri(&vm, e.disk.number);
         } else if (!running) {
             RP_CLEANUP(rp_local_image_clear) struct rp_local_image facts = {0};
             path = recorded_leaf(&record, e.disk.number) ? recorded_leaf(&record, e.disk.number) : path;
@@ -135,7 +159,13 @@ int rp_local_settings_vm(struct rp_host_connection *host, const char *vm_id, str
         rp_vm_settings_clear(settings);
         return -1;
     }
-    return finish(settings, &vm, document(&vm), list, err);
+    RP_AUTO_FREE char *extras = NULL;
+    if (rp_host_local_extras(host, vm.id, &extras, err)) {
+        json_decref(list);
+        rp_vm_settings_clear(settings);
+        return -1;
+    }
+    return finish(settings, &vm, document(&vm, extras), list, err);
 }
 
 int rp_local_settings_snapshot(struct rp_host_connection *host, const char *snapshot_id, struct rp_vm_settings *settings,
@@ -143,7 +173,7 @@ int rp_local_settings_snapshot(struct rp_host_connection *host, const char *snap
 {
     struct rp_local *local = rp_local_of(host);
     *settings = (struct rp_vm_settings){0};
-    RP_AUTO_QUERY *head = rp_db_query(local->db, err, "SELECT row, vm, id, name, type, time, state FROM snapshot WHERE id = ?",
+    RP_AUTO_QUERY *head = rp_db_query(local->db, err, "SELECT row, vm, id, name, type, time, state, extras FROM snapshot WHERE id = ?",
                                       "t", snapshot_id);
     int rc = head ? rp_db_step(local->db, head, err) : -1;
     if (rc < 0)
@@ -156,7 +186,7 @@ int rp_local_settings_snapshot(struct rp_host_connection *host, const char *snap
     if (strcmp(rp_db_text(head, 6), "ready"))
         return rp_fail(err, RP_ERR_STATE, "checkpoint %s is being merged: it has no disks of its own any more", snapshot_id);
 
-    json_t *root = document(&vm);
+    json_t *root = document(&vm, rp_db_text(head, 7));
     char taken[RP_TIME_TEXT];
     json_object_set_new(root, "snapshot", json_pack("{s:s, s:s, s:i, s:s}", "id", rp_db_text(head, 2), "name",
         rp_db_text(head, 3), "type", (int)sqlite3_column_int64(head, 4), "time",

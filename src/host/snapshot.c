@@ -25,6 +25,18 @@ static int number_of(const struct rp_local_vm *vm, const struct rp_guid *disk_id
     return 0;
 }
 
+// One that was made for CreateReferencePoint is never seen as a checkpoint.
+static int become_point(const struct rp_local_vm *vm, int64_t row, struct rp_error *err)
+{
+    char id[RP_HOST_ID] = "";
+    RP_AUTO_QUERY *query = rp_db_query(vm->local->db, err, "SELECT point FROM snapshot WHERE row = ? AND point IS NOT NULL", "i", row);
+    int rc = query ? rp_db_step(vm->local->db, query, err) : -1;
+    if (rc != 1)
+        return rc;
+    rp_db_copy(query, 0, id, sizeof id);
+    return rp_local_merge_to_point(vm, row, id, err);
+}
+
 // The checkpoint was made: its disks become rows and the snapshot ready, in one transaction.
 static int finish(const struct rp_local_vm *vm, int64_t row, const struct rp_engine_checkpoint *made, struct rp_error *err)
 {
@@ -50,7 +62,7 @@ static int finish(const struct rp_local_vm *vm, int64_t row, const struct rp_eng
                       (int64_t)facts.size, (int64_t)facts.logical, (int64_t)facts.physical, (int64_t)facts.block))
             return -1;
     }
-    if (rp_db_run(db, err, "UPDATE snapshot SET state = 'ready' WHERE row = ?", "i", row))
+    if (rp_db_run(db, err, "UPDATE snapshot SET state = 'ready' WHERE row = ?", "i", row) || become_point(vm, row, err))
         return -1;
     return rp_transaction_commit(&t, err);
 }
@@ -125,19 +137,14 @@ static int wait_for_merges(const struct rp_local_vm *vm, struct rp_error *err)
                    state.merge_percent);
 }
 
-int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
-                             enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err)
+// `id`: of the checkpoint. `point`: of the reference point that it becomes at once; NULL: none. `result`: what there is then,
+// also when closing the disks fails afterwards.
+static int create(struct rp_local *local, const char *vm_id, enum rp_snapshot_type type, const char *name, const char *id,
+                  const char *point, char result[RP_HOST_ID], struct rp_error *err)
 {
-    job[0] = result[0] = '\0';
-    struct rp_local *local = rp_local_of(host);
-    if (type != RP_SNAPSHOT_PRODUCTION && type != RP_SNAPSHOT_RECOVERY)
-        return rp_fail(err, RP_ERR_INVALID, "type %d of a checkpoint is unknown", (int)type);
-    // There is no guest here that could bring its applications to rest: crash consistency is what is reached, and what
-    // the snapshot says. Whether that is enough is the caller's decision.
-    (void)consistency;
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
     int64_t disks = 0, snapshots = 0;
-    if (rp_local_vm_lock(local, vm_id, &vm, err) || wait_for_merges(&vm, err) ||
+    if (rp_local_name_check_tag(name, err) || rp_local_vm_lock(local, vm_id, &vm, err) || wait_for_merges(&vm, err) ||
         rp_db_number(local->db, err, &disks, "SELECT count(*) FROM disk WHERE vm = ?", "i", vm.row) ||
         rp_db_number(local->db, err, &snapshots, "SELECT count(*) FROM snapshot WHERE vm = ?", "i", vm.row))
         return -1;
@@ -148,13 +155,12 @@ int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id,
                        (long long)snapshots);
 
     struct rp_guid operation = rp_guid_new();
-    char operation_text[RP_GUID_TEXT], guid[RP_GUID_TEXT], id[RP_HOST_ID];
+    char operation_text[RP_GUID_TEXT];
     rp_local_guid_text(&operation, operation_text);
-    rp_local_new_id(guid);
-    snprintf(id, sizeof id, "%s%s", new_id_prefix, guid);
     if (rp_db_run(local->db, err,
-                  "INSERT INTO snapshot (id, vm, name, type, consistency, time, operation, state) VALUES (?, ?, ?, ?, ?, ?, ?, 'creating')",
-                  "titiiit", id, vm.row, name, (int64_t)type, (int64_t)RP_CONSISTENCY_CRASH, rp_clock_wall_ns(), operation_text))
+                  "INSERT INTO snapshot (id, vm, name, type, consistency, time, operation, point, extras, state)"
+                  " SELECT ?, row, ?, ?, ?, ?, ?, ?, extras, 'creating' FROM vm WHERE row = ?",
+                  "ttiiitti", id, name, (int64_t)type, (int64_t)RP_CONSISTENCY_CRASH, rp_clock_wall_ns(), operation_text, point, vm.row))
         return -1;
     int64_t row = rp_db_last_row(local->db);
 
@@ -166,9 +172,11 @@ int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id,
     }
     int rc = rp_service_checkpoint(service, &operation, &made, err);
     if (!rc && !finish(&vm, row, &made, err)) {
-        memcpy(result, id, sizeof id);
+        memcpy(result, point ? point : id, RP_HOST_ID);
         rc = rp_service_close(service, err);
         service = NULL;
+        if (point)
+            rp_local_merge_begin(&vm);
         return rc ? rp_context(err, "VM %s: the checkpoint was made, but its disks could not be closed", vm.id) : 0;
     }
     // Made after all (an answer that was lost), not made, or not known yet: then the row stays for the next to look.
@@ -178,12 +186,42 @@ int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id,
     int known = finish_from_record(&vm, row, &operation, &unused);
     if (known == 1) {
         rp_error_clear(err);
-        memcpy(result, id, sizeof id);
+        memcpy(result, point ? point : id, RP_HOST_ID);
+        if (point)
+            rp_local_merge_begin(&vm);
         return 0;
     }
     if (known == 0 && (!err || err->code != RP_ERR_IO || !rp_local_vm_running(&vm)))
         drop(&vm, row, NULL);
     return rp_context(err, "VM %s: checkpoint", vm.id);
+}
+
+// There is no guest here that could bring its applications to rest: crash consistency is what is reached, and what the
+// snapshot says. Whether that is enough is the caller's decision.
+int rp_local_snapshot_create(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
+                             enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err)
+{
+    job[0] = result[0] = '\0';
+    (void)consistency;
+    char guid[RP_GUID_TEXT], id[RP_HOST_ID];
+    rp_local_take_id(rp_local_of(host), guid);
+    snprintf(id, sizeof id, "%s%s", new_id_prefix, guid);
+    if (type != RP_SNAPSHOT_PRODUCTION && type != RP_SNAPSHOT_RECOVERY)
+        return rp_fail(err, RP_ERR_INVALID, "type %d of a checkpoint is unknown", (int)type);
+    return create(rp_local_of(host), vm_id, type, name, id, NULL, result, err);
+}
+
+int rp_local_snapshot_create_point(struct rp_host_connection *host, const char *vm_id, enum rp_consistency consistency,
+                                   const char *name, RP_METHOD_RESULT, struct rp_error *err)
+{
+    job[0] = result[0] = '\0';
+    (void)consistency;
+    char guid[RP_GUID_TEXT], id[RP_HOST_ID], point[RP_HOST_ID];
+    rp_local_take_id(rp_local_of(host), guid);
+    snprintf(point, sizeof point, "%s%s", new_id_prefix, guid);
+    rp_local_new_id(guid);
+    snprintf(id, sizeof id, "%s%s", new_id_prefix, guid);
+    return create(rp_local_of(host), vm_id, RP_SNAPSHOT_RECOVERY, name, id, point, result, err);
 }
 
 int rp_local_snapshot_list(struct rp_host_connection *host, const char *vm_id, struct rp_snapshots *snapshots, struct rp_error *err)

@@ -8,30 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/utf16.h"
 #include "host/internal.h"
-
-#define MAX_NAME 255
-
-// Refused at the door, so that no later place (documents, file names, terminals) meets them for the first time.
-static int check_name(const char *name, struct rp_error *err)
-{
-    struct rp_guid guid;
-    RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
-    if (!*name)
-        return rp_fail(err, RP_ERR_INVALID, "a VM needs a name");
-    if (strlen(name) > MAX_NAME)
-        return rp_fail(err, RP_ERR_INVALID, "name of a VM: %zu bytes, at most %d are possible", strlen(name), MAX_NAME);
-    if (rp_utf16_append(&utf16, name, NULL))
-        return rp_fail(err, RP_ERR_INVALID, "name of a VM: not valid UTF-8");
-    for (const unsigned char *p = (const unsigned char *)name; *p; p++)
-        if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0))
-            return rp_fail(err, RP_ERR_INVALID, "name of a VM: a control character (0x%02x) is not possible in it",
-                           *p == 0xc2 ? p[1] : *p);
-    if (!rp_guid_parse(name, &guid, NULL))
-        return rp_fail(err, RP_ERR_INVALID, "name of a VM: %s looks like an id, and would be taken for one", name);
-    return 0;
-}
 
 static int make_folder(const struct rp_local_vm *vm, struct rp_error *err)
 {
@@ -87,49 +64,50 @@ int rp_local_system_recover(const struct rp_local_vm *vm, struct rp_error *err)
     return remove_files(vm, all ? NULL : is_service_file, err) || delete_row(vm, err) ? -1 : 0;
 }
 
-// Progress of several conversions as one.
-struct whole {
-    rp_progress_fn *progress;
-    void *context;
-    uint64_t before, total;
-};
-
-static int whole_progress(void *context, uint64_t done, uint64_t total)
+// Neither a VM, in whatever state, nor a plan but the one that is realized has the id; and no folder of that name is there,
+// whose files an undo would take for its own.
+static int check_id(struct rp_local *local, const struct rp_local_new_vm *facts, struct rp_error *err)
 {
-    struct whole *whole = context;
-    (void)total;
-    return whole->progress ? whole->progress(whole->context, whole->before + done, whole->total) : 0;
+    int64_t vms = 0, plans = 0;
+    if (rp_db_number(local->db, err, &vms, "SELECT count(*) FROM vm WHERE id = ?", "t", facts->id) ||
+        rp_db_number(local->db, err, &plans, "SELECT count(*) FROM planned WHERE id = ? AND row <> ?", "ti", facts->id, facts->planned))
+        return -1;
+    if (vms || plans)
+        return rp_fail(err, RP_ERR_EXISTS, "%s: there is a %sVM %s already", local->host.address, vms ? "" : "planned ", facts->id);
+    RP_AUTO_FREE char *directory = rp_xasprintf("%s/vms/%s", local->directory, facts->id);
+    struct stat st;
+    return lstat(directory, &st) ? 0
+               : rp_fail(err, RP_ERR_EXISTS, "%s: the folder of an earlier VM of this id is still there; move it away, or delete it", directory);
 }
 
-static int insert_vm(struct rp_local *local, const char *name, const struct rp_local_image *images, size_t count,
+static int insert_vm(struct rp_local *local, const struct rp_local_new_vm *facts, const struct rp_local_image *images, size_t count,
                      struct rp_local_vm *vm, struct rp_error *err)
 {
-    char id[RP_GUID_TEXT], controller[RP_GUID_TEXT];
-    rp_local_new_id(id);
-    rp_local_new_id(controller);
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
-    if (rp_transaction_begin(&t, local->db, err) ||
+    if (rp_transaction_begin(&t, local->db, err) || check_id(local, facts, err) ||
         rp_db_run(local->db, err,
-                  "INSERT INTO vm (id, name, generation, created, controller, next_disk, state) VALUES (?, ?, 2, ?, ?, 0, 'creating')",
-                  "ttit", id, name, rp_clock_wall_ns(), controller))
+                  "INSERT INTO vm (id, name, generation, created, controller, extras, next_disk, state)"
+                  " VALUES (?, ?, ?, ?, ?, ?, 0, 'creating')",
+                  "ttiitt", facts->id, facts->name, facts->generation, facts->created, facts->controller, facts->extras))
         return -1;
     // The lock before anybody can see the row: a row 'creating' whose lock is free is one whose creator died.
     int64_t row = rp_db_last_row(local->db);
     int rc = rp_lock_take(local->lock_fd, row, 0, err);
     if (rc != 1)
-        return rc < 0 ? -1 : rp_fail(err, RP_ERR_BUSY, "VM %s: its new lock is taken", id);
+        return rc < 0 ? -1 : rp_fail(err, RP_ERR_BUSY, "VM %s: its new lock is taken", facts->id);
     vm->local = local;
     vm->row = row;
     vm->locked = true;
     if (rp_local_vm_load_row(local, row, vm, err) != 1)
         return -1;
     for (size_t i = 0; i < count; i++)
-        if (rp_local_disk_reserve(vm, &images[i], (uint32_t)i, err))
+        if (rp_local_disk_reserve(vm, &images[i], facts->numbers[i], err))
             return -1;
     return rp_transaction_commit(&t, err);
 }
 
-static int build(struct rp_local_vm *vm, const struct rp_local_image *images, size_t count, struct whole *whole, struct rp_error *err)
+static int build(struct rp_local_vm *vm, const struct rp_local_new_vm *facts, const struct rp_local_image *images, size_t count,
+                 struct rp_local_progress *whole, struct rp_error *err)
 {
     if (make_folder(vm, err))
         return -1;
@@ -137,16 +115,30 @@ static int build(struct rp_local_vm *vm, const struct rp_local_image *images, si
         if (images[i].format == RP_IMAGE_RAW)
             whole->total += images[i].size;
     for (size_t i = 0; i < count; i++) {
-        if (rp_local_disk_make(vm, &images[i], (uint32_t)i, whole_progress, whole, err))
+        if (rp_local_disk_make(vm, &images[i], facts->numbers[i], rp_local_progress_call, whole, err))
             return -1;
         whole->before += images[i].format == RP_IMAGE_RAW ? images[i].size : 0;
     }
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_local_disk_write_record(vm, err) || rp_transaction_begin(&t, vm->local->db, err) ||
         rp_db_run(vm->local->db, err, "UPDATE disk SET state = 'ready' WHERE vm = ?", "i", vm->row) ||
-        rp_db_run(vm->local->db, err, "UPDATE vm SET state = 'ready' WHERE row = ?", "i", vm->row))
+        rp_db_run(vm->local->db, err, "UPDATE vm SET state = 'ready' WHERE row = ?", "i", vm->row) ||
+        rp_db_run(vm->local->db, err, "DELETE FROM planned WHERE row = ?", "i", facts->planned))
         return -1;
     return rp_transaction_commit(&t, err);
+}
+
+int rp_local_system_make(struct rp_local *local, const struct rp_local_new_vm *facts, const struct rp_local_image *images,
+                         size_t count, struct rp_local_progress progress, struct rp_error *err)
+{
+    RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
+    if (insert_vm(local, facts, images, count, &vm, err))
+        return -1;
+    if (!build(&vm, facts, images, count, &progress, err))
+        return 0;
+    if (rp_local_system_recover(&vm, NULL))
+        rp_log(RP_LOG_WARNING, "%s: could not be removed; the next use of the host tries again", vm.directory);
+    return -1;
 }
 
 int rp_local_system_define(struct rp_host_connection *host, const char *name, const char *const *disks, size_t disk_count,
@@ -154,25 +146,27 @@ int rp_local_system_define(struct rp_host_connection *host, const char *name, co
 {
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
-    if (check_name(name, err))
+    char id[RP_GUID_TEXT], controller[RP_GUID_TEXT];
+    rp_local_take_id(local, id);
+    rp_local_new_id(controller);
+    if (rp_local_name_check(name, err))
         return -1;
     if (disk_count > RP_ENGINE_MAX_DISKS)
         return rp_fail(err, RP_ERR_INVALID, "%zu disks, a VM may have %d", disk_count, RP_ENGINE_MAX_DISKS);
     struct rp_local_image images[RP_ENGINE_MAX_DISKS] = {0};
-    RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
-    struct whole whole = {.progress = progress, .context = context};
+    uint32_t numbers[RP_ENGINE_MAX_DISKS];
+    const struct rp_local_new_vm facts = {.id = id, .name = name, .controller = controller, .extras = "", .generation = 2,
+                                          .created = rp_clock_wall_ns(), .numbers = numbers};
+    struct rp_local_progress wanted = {.progress = progress, .context = context};
     int rc = 0;
-    for (size_t i = 0; !rc && i < disk_count; i++)
+    for (size_t i = 0; !rc && i < disk_count; i++) {
+        numbers[i] = (uint32_t)i;
         rc = rp_local_image_inspect(local, disks[i], &images[i], err);
-    if (!rc)
-        rc = insert_vm(local, name, images, disk_count, &vm, err);
-    if (!rc && build(&vm, images, disk_count, &whole, err)) {
-        rc = -1;
-        if (rp_local_system_recover(&vm, NULL))
-            rp_log(RP_LOG_WARNING, "%s: could not be removed; the next use of the host tries again", vm.directory);
     }
     if (!rc)
-        memcpy(result, vm.id, sizeof vm.id);
+        rc = rp_local_system_make(local, &facts, images, disk_count, progress ? wanted : rp_local_progress_of(local), err);
+    if (!rc)
+        memcpy(result, id, sizeof id);
     for (size_t i = 0; i < disk_count; i++)
         rp_local_image_clear(&images[i]);
     return rc;
@@ -223,6 +217,9 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
     struct rp_local *local = rp_local_of(host);
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
     int64_t kept = 0, snapshots = 0;
+    int planned = rp_local_planned_destroy(local, vm_id, err);
+    if (planned)
+        return planned < 0 ? -1 : 0;
     if (rp_local_vm_lock(local, vm_id, &vm, err) || rp_local_vm_need_off(&vm, "delete it", err) ||
         rp_db_number(local->db, err, &kept, "SELECT count(*) FROM disk WHERE vm = ? AND NOT (own AND ?)", "ii", vm.row,
                      (int64_t)delete_disks) ||

@@ -23,6 +23,15 @@ void rp_local_new_id(char out[RP_GUID_TEXT])
     rp_local_guid_text(&guid, out);
 }
 
+void rp_local_take_id(struct rp_local *local, char out[RP_GUID_TEXT])
+{
+    if (local->next_id[0])
+        memcpy(out, local->next_id, RP_GUID_TEXT);
+    else
+        rp_local_new_id(out);
+    local->next_id[0] = '\0';
+}
+
 void rp_local_vm_release(struct rp_local_vm *vm)
 {
     if (vm->locked)
@@ -61,7 +70,7 @@ int rp_local_vm_load_row(struct rp_local *local, int64_t row, struct rp_local_vm
     return 1;
 }
 
-static int not_found(const struct rp_local *local, const char *vm_id, struct rp_error *err)
+int rp_local_not_found(const struct rp_local *local, const char *vm_id, struct rp_error *err)
 {
     return rp_fail(err, RP_ERR_NOT_FOUND, "%s: no VM %s", local->host.address, vm_id);
 }
@@ -71,13 +80,13 @@ int rp_local_vm_load(struct rp_local *local, const char *vm_id, struct rp_local_
     struct rp_guid guid;
     char id[RP_GUID_TEXT];
     if (rp_guid_parse(vm_id, &guid, NULL))
-        return not_found(local, vm_id, err);
+        return rp_local_not_found(local, vm_id, err);
     rp_local_guid_text(&guid, id);
     int64_t row = 0;
     if (rp_db_number(local->db, err, &row, "SELECT row FROM vm WHERE id = ? AND state = 'ready'", "t", id))
         return -1;
     int rc = row ? rp_local_vm_load_row(local, row, vm, err) : 0;
-    return rc < 0 ? -1 : rc == 0 ? not_found(local, id, err) : 0;
+    return rc < 0 ? -1 : rc == 0 ? rp_local_not_found(local, id, err) : 0;
 }
 
 int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err)
@@ -97,7 +106,7 @@ int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_
         return rp_context(err, "VM %s: finish what was interrupted", vm->id);
     if (rc == 1 && !strcmp(vm->state, "ready"))
         return 0;
-    return rc < 0 ? -1 : not_found(local, vm_id, err);
+    return rc < 0 ? -1 : rp_local_not_found(local, vm_id, err);
 }
 
 bool rp_local_vm_running(const struct rp_local_vm *vm)
@@ -151,8 +160,7 @@ static void describe(const struct rp_local_vm *source, struct rp_vm *vm)
         vm->activity = RP_VM_CREATING_SNAPSHOT;
 }
 
-// A look at a VM takes note of merges that have ended, unless somebody is at work on it.
-static void take_note(struct rp_local *local, int64_t row, bool at_rest)
+void rp_local_vm_take_note(struct rp_local *local, int64_t row, bool at_rest)
 {
     int64_t merging = 0;
     if (rp_db_number(local->db, NULL, &merging, "SELECT count(*) FROM snapshot WHERE vm = ? AND state = 'merging'", "i", row) ||
@@ -183,7 +191,7 @@ int rp_local_vm_list(struct rp_host_connection *host, struct rp_vms *vms, struct
     vms->items = rp_xcalloc(count ? count : 1, sizeof *vms->items);
     for (size_t i = 0; i < count; i++) {
         RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
-        take_note(local, rows[i], false);
+        rp_local_vm_take_note(local, rows[i], false);
         int rc = rp_local_vm_load_row(local, rows[i], &vm, err);
         if (rc < 0) {
             rp_vms_clear(vms);
@@ -216,7 +224,7 @@ int rp_local_vm_find(struct rp_host_connection *host, const char *name_or_id, st
         if (rc < 0)
             return -1;
         if (count == 0)
-            return not_found(local, name_or_id, err);
+            return rp_local_not_found(local, name_or_id, err);
         if (count > 1)
             return rp_fail(err, RP_ERR_INVALID, "%s: %zu VMs are called %s; name one by its id: %s", host->address, count,
                            name_or_id, rp_buf_text(&ids));
@@ -224,7 +232,7 @@ int rp_local_vm_find(struct rp_host_connection *host, const char *name_or_id, st
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm found = {0};
     if (rp_local_vm_load(local, id, &found, err))
         return -1;
-    take_note(local, found.row, true);
+    rp_local_vm_take_note(local, found.row, true);
     describe(&found, vm);
     return 0;
 }

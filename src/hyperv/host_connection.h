@@ -200,7 +200,8 @@ struct rp_host_ops {
     int (*rename)(struct rp_host_connection *host, const char *id, const char *name, RP_METHOD_RESULT,
                   struct rp_error *err);
     // ApplySnapshot: the VM's disks become what the snapshot holds; what they were since is lost. The VM is off. Every
-    // later query by a reference point that is younger than the snapshot reads everything.
+    // later query by a reference point that is younger than the snapshot reads everything. RP_ERR_STATE while the VM runs; a
+    // host may also refuse it so while younger snapshots stand on it.
     int (*apply_snapshot)(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT,
                           struct rp_error *err);
     // CreateReferencePoint: as a recovery snapshot that is converted at once. result: the reference point's id.
@@ -212,7 +213,8 @@ struct rp_host_ops {
     int (*export_system)(struct rp_host_connection *host, const struct rp_export *what, RP_METHOD_RESULT,
                          struct rp_error *err);
     // ImportSystemDefinition of an exported VM, in place. result: the planned VM's id (a VM that vm_settings, modify_disk,
-    // rename and destroy_system know and list_vms does not show).
+    // rename and destroy_system know and list_vms does not show). RP_ERR_EXISTS: the old identity is that of a VM, planned or
+    // not; an id is never of two.
     int (*import_system)(struct rp_host_connection *host, const char *definition_file, bool new_identity,
                          RP_METHOD_RESULT, struct rp_error *err);
     // DefinePlannedSystem from saved settings (rp_vm_settings.document) of this kind of host, disks at the given paths,
@@ -228,7 +230,8 @@ struct rp_host_ops {
     int (*realize_planned)(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT,
                            struct rp_error *err);
     // ImportReferencePointMetadata, after a restore: the reference point that the exported configuration carries is the
-    // VM's again, so that incrementals go on. result: its id.
+    // VM's again, so that incrementals go on. result: its id. After realizing, before the first start. RP_ERR_TRACKING_OFF when
+    // the changes since then could not be told exactly.
     int (*import_reference_point)(struct rp_host_connection *host, const char *vm_id, const char *definition_file,
                                   RP_METHOD_RESULT, struct rp_error *err);
 

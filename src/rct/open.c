@@ -240,6 +240,36 @@ struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const s
     return NULL;
 }
 
+// As a session that knows the id from its lineage, and ends before it marks anything.
+static int begin_at(struct rp_rct *rct, const struct rp_rct_disk *disk, const struct rp_rct_id *id, struct rp_error *err)
+{
+    const struct rp_vhdx_session unchanged = {disk->file_write_guid, disk->data_write_guid};
+    bool exists;
+    if (rp_fs_exists(rct->fs, rct->path, &exists, err))
+        return -1;
+    if (exists)
+        return rp_fail(err, RP_ERR_EXISTS, "%s: is there already", rct->path);
+    if (!id->epoch || id->epoch >= RP_RCT_EPOCH_LIMIT - 1)
+        return rp_fail(err, RP_ERR_TRACKING_OFF, "%s: tracking cannot go on from epoch %u", rct->path, id->epoch);
+    start_anew(rct, disk);
+    rp_rct_lineage_add(&rct->header, &(struct rp_rct_span){id->tracking, id->epoch, id->epoch});
+    rct->header.first = rct->header.epoch = id->epoch + 1;
+    rp_rct_adopt_header(rct);
+    rct->live = true;
+    bind(rct, disk, &unchanged);
+    return rp_rct_begin_coarse(rct, NULL, err) || rp_rct_create_file(rct, err) ? -1 : 0;
+}
+
+int rp_rct_begin_at(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, const struct rp_rct_id *id,
+                    struct rp_error *err)
+{
+    struct rp_rct *rct = rp_rct_new(fs, disk_path);
+    if (!begin_at(rct, disk, id, err))
+        return rp_rct_close(rct, disk, err);
+    rp_rct_abandon(rct);
+    return -1;
+}
+
 int rp_rct_remove(struct rp_fs *fs, const char *disk_path, struct rp_error *err)
 {
     RP_CLEANUP(rp_rct_abandon_p) struct rp_rct *rct = rp_rct_new(fs, disk_path);

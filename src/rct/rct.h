@@ -75,6 +75,12 @@ struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const s
 struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
                               struct rp_error *err);
 
+// Begins, durably at return, the tracking of a disk file at rest that has none, whose content is what some other file's was at
+// `id` (the caller knows): that id is known from now on, and nothing has changed since. No other id is. RP_ERR_EXISTS when
+// there is a tracking file.
+int rp_rct_begin_at(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk, const struct rp_rct_id *id,
+                    struct rp_error *err);
+
 // Deletes the tracking files (.rct, .mrt) of a disk file that is being deleted. One that is not ours stays; none is fine.
 int rp_rct_remove(struct rp_fs *fs, const char *disk_path, struct rp_error *err);
 

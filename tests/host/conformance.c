@@ -2,20 +2,11 @@
 
 #include <unistd.h>
 
-#include "host-kit.h"
-
-#define DISK ((size_t)4 * 1024 * 1024)
+#include "conformance-kit.h"
 
 static const struct conformance_host *factory;
 
-struct world {
-    void *host;
-    struct rp_host_connection *c;
-    const char *folder;
-    struct rp_error err;
-};
-
-static int setup(void **state)
+int conformance_setup(void **state)
 {
     struct world *w = rp_xcalloc(1, sizeof *w);
     w->host = factory->start();
@@ -27,7 +18,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
+int conformance_teardown(void **state)
 {
     struct world *w = *state;
     struct rp_vms vms = {0};
@@ -46,16 +37,7 @@ static int teardown(void **state)
 
 // ---- the methods, each waited for -----------------------------------------------------------------------------------
 
-// Calls a method and waits for its job; evaluates to 0 or -1 and leaves the result in `out`.
-#define METHOD(w, out, method, ...)                                                                                    \
-    ({                                                                                                                 \
-        char job_[RP_HOST_ID] = "";                                                                                    \
-        (out)[0] = 0;                                                                                                  \
-        (w)->c->ops->method((w)->c, __VA_ARGS__, job_, out, &(w)->err) ? -1                                            \
-            : rp_host_wait((w)->c, job_, out, NULL, NULL, &(w)->err);                                                  \
-    })
-
-static void define(struct world *w, const char *name, const char *disk0, const char *disk1, char id[RP_HOST_ID])
+void define(struct world *w, const char *name, const char *disk0, const char *disk1, char id[RP_HOST_ID])
 {
     const char *disks[2] = {disk0, disk1};
     kit_ok(METHOD(w, id, define_system, name, disks, disk1 ? 2u : disk0 ? 1u : 0u, NULL, NULL), w->err);
@@ -63,7 +45,7 @@ static void define(struct world *w, const char *name, const char *disk0, const c
 }
 
 // A VM with one disk of kit_fill(seed), which is also put into `model`.
-static void define_filled(struct world *w, const char *name, uint64_t seed, uint8_t *model, char id[RP_HOST_ID])
+void define_filled(struct world *w, const char *name, uint64_t seed, uint8_t *model, char id[RP_HOST_ID])
 {
     RP_AUTO_FREE char *raw = kit_path("%s/%s.raw", w->folder, name);
     kit_raw(raw, DISK, seed);
@@ -72,19 +54,19 @@ static void define_filled(struct world *w, const char *name, uint64_t seed, uint
     define(w, name, raw, NULL, id);
 }
 
-static void set_state(struct world *w, const char *id, enum rp_vm_state state)
+void set_state(struct world *w, const char *id, enum rp_vm_state state)
 {
     char result[RP_HOST_ID];
     kit_ok(METHOD(w, result, request_state, id, state), w->err);
 }
 
-static void snapshot(struct world *w, const char *id, enum rp_snapshot_type type, const char *name, char out[RP_HOST_ID])
+void snapshot(struct world *w, const char *id, enum rp_snapshot_type type, const char *name, char out[RP_HOST_ID])
 {
     kit_ok(METHOD(w, out, create_snapshot, id, type, RP_CONSISTENCY_CRASH, name), w->err);
     assert_string_not_equal(out, "");
 }
 
-static void wait_idle(struct world *w, const char *id)
+void wait_idle(struct world *w, const char *id)
 {
     int rc = rp_host_wait_merge(w->c, id, 20000, &w->err);
     if (rc) {
@@ -94,21 +76,21 @@ static void wait_idle(struct world *w, const char *id)
     }
 }
 
-static void destroy(struct world *w, const char *vm, const char *snapshot_id)
+void destroy(struct world *w, const char *vm, const char *snapshot_id)
 {
     char result[RP_HOST_ID];
     kit_ok(METHOD(w, result, destroy_snapshot, snapshot_id), w->err);
     wait_idle(w, vm);
 }
 
-static void convert(struct world *w, const char *vm, const char *snapshot_id, char point[RP_HOST_ID])
+void convert(struct world *w, const char *vm, const char *snapshot_id, char point[RP_HOST_ID])
 {
     kit_ok(METHOD(w, point, convert_to_reference_point, snapshot_id), w->err);
     wait_idle(w, vm);
 }
 
 // Path (of a snapshot or the VM) or NBD address of a disk; malloc'ed.
-static char *live(struct world *w, const char *vm, size_t index, bool uri)
+char *live(struct world *w, const char *vm, size_t index, bool uri)
 {
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
     kit_ok(w->c->ops->vm_settings(w->c, vm, &s, &w->err), w->err);
@@ -118,7 +100,7 @@ static char *live(struct world *w, const char *vm, size_t index, bool uri)
     return rp_xstrdup(text);
 }
 
-static char *frozen(struct world *w, const char *snapshot_id, size_t index)
+char *frozen(struct world *w, const char *snapshot_id, size_t index)
 {
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
     kit_ok(w->c->ops->snapshot_settings(w->c, snapshot_id, &s, &w->err), w->err);
@@ -126,14 +108,14 @@ static char *frozen(struct world *w, const char *snapshot_id, size_t index)
     return rp_xstrdup(s.disks[index].path);
 }
 
-static void write_live(struct world *w, const char *vm, uint8_t *model, uint64_t seed, uint64_t offset, size_t size)
+void write_live(struct world *w, const char *vm, uint8_t *model, uint64_t seed, uint64_t offset, size_t size)
 {
     RP_AUTO_FREE char *uri = live(w, vm, 0, true);
     kit_fill(model + offset, size, seed);
     kit_nbd_write(uri, model + offset, size, offset);
 }
 
-static void live_holds(struct world *w, const char *vm, const uint8_t *model)
+void live_holds(struct world *w, const char *vm, const uint8_t *model)
 {
     RP_AUTO_FREE char *uri = live(w, vm, 0, true);
     RP_AUTO_FREE uint8_t *data = rp_xmalloc(DISK);
@@ -141,7 +123,7 @@ static void live_holds(struct world *w, const char *vm, const uint8_t *model)
     assert_memory_equal(data, model, DISK);
 }
 
-static void frozen_holds(struct world *w, const char *snapshot_id, const uint8_t *model)
+void frozen_holds(struct world *w, const char *snapshot_id, const uint8_t *model)
 {
     RP_AUTO_FREE char *path = frozen(w, snapshot_id, 0);
     RP_AUTO_FREE uint8_t *data = rp_xmalloc(DISK);
@@ -149,14 +131,14 @@ static void frozen_holds(struct world *w, const char *snapshot_id, const uint8_t
     assert_memory_equal(data, model, DISK);
 }
 
-static size_t count_snapshots(struct world *w, const char *vm)
+size_t count_snapshots(struct world *w, const char *vm)
 {
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
     kit_ok(w->c->ops->list_snapshots(w->c, vm, &list, &w->err), w->err);
     return list.count;
 }
 
-static void rct_id(struct world *w, const char *vm, const char *point, size_t disk, char out[RP_HOST_ID])
+void rct_id(struct world *w, const char *vm, const char *point, size_t disk, char out[RP_HOST_ID])
 {
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
     kit_ok(w->c->ops->list_reference_points(w->c, vm, &points, &w->err), w->err);
@@ -171,7 +153,7 @@ static void rct_id(struct world *w, const char *vm, const char *point, size_t di
 }
 
 // The changed units since `id`, as a set.
-static void changes(struct world *w, const char *path, const char *id, bool units[DISK / KIT_UNIT])
+void changes(struct world *w, const char *path, const char *id, bool units[DISK / KIT_UNIT])
 {
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges ranges = {0};
     kit_ok(rp_host_all_changes(w->c, path, id, DISK, &ranges, &w->err), w->err);
@@ -187,8 +169,11 @@ static void a_new_host_has_no_vms(void **state)
 {
     struct world *w = *state;
     RP_CLEANUP(rp_vms_clear) struct rp_vms vms = {0};
+    RP_CLEANUP(rp_inventory_clear) struct rp_inventory all = {0};
     kit_ok(w->c->ops->list_vms(w->c, &vms, &w->err), w->err);
     assert_int_equal(vms.count, 0);
+    kit_ok(w->c->ops->inventory(w->c, &all, &w->err), w->err);
+    assert_int_equal(all.count, 0);
 }
 
 static void a_vm_is_found_by_its_name_and_by_its_id_in_either_case(void **state)
@@ -279,6 +264,19 @@ static void what_does_not_exist_is_not_found(void **state)
     kit_fails(METHOD(w, result, destroy_snapshot, none), w->err, RP_ERR_NOT_FOUND);
     kit_fails(METHOD(w, result, convert_to_reference_point, none), w->err, RP_ERR_NOT_FOUND);
     kit_fails(METHOD(w, result, destroy_reference_point, none), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, rename, none, "x"), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, apply_snapshot, none), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, create_reference_point, none, RP_CONSISTENCY_CRASH, "x"), w->err, RP_ERR_NOT_FOUND);
+    struct rp_export export = {.vm_id = none, .folder = w->folder, .storage = true};
+    kit_fails(METHOD(w, result, export_system, &export), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, import_system, "/nonexistent/vm.vmcx", true), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, modify_disk, none, no_disk), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, validate_planned, none), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, realize_planned, none), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, import_reference_point, none, "/nonexistent/vm.vmcx"), w->err, RP_ERR_NOT_FOUND);
+    struct rp_job_state job_state;
+    kit_fails(w->c->ops->job_state(w->c, none, &job_state, &w->err), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(w->c->ops->cancel_job(w->c, none, &w->err), w->err, RP_ERR_NOT_FOUND);
     kit_fails(METHOD(w, result, define_system, "x", &no_disk, 1u, NULL, NULL), w->err, RP_ERR_NOT_FOUND);
     kit_fails(w->c->ops->disk_changes(w->c, no_disk, "rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000001", 0, DISK, &ranges,
                                       &processed, &w->err), w->err, RP_ERR_NOT_FOUND);
@@ -600,9 +598,7 @@ static void ids_survive_a_restart_of_the_vm_and_another_connection(void **state)
     snapshot(w, id, RP_SNAPSHOT_RECOVERY, "t", snap);
     convert(w, id, snap, point);
     set_state(w, id, RP_VM_OFF);
-    rp_host_close(w->c);
-    w->c = factory->connect(w->host, &w->err);
-    assert_non_null(w->c);
+    conformance_reconnect(w);
     set_state(w, id, RP_VM_RUNNING);
     write_live(w, id, model, 2, 10 * KIT_UNIT, 512);
     snapshot(w, id, RP_SNAPSHOT_RECOVERY, "t", snap);
@@ -834,37 +830,47 @@ static void a_cancelled_definition_leaves_nothing(void **state)
     assert_int_equal(vms.count, 0);
 }
 
+void conformance_reconnect(struct world *w)
+{
+    rp_host_close(w->c);
+    w->c = factory->connect(w->host, &w->err);
+    if (!w->c)
+        fail_msg("connect: %s", w->err.text);
+}
+
 int conformance_run(const char *name, const struct conformance_host *host)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest conformance[] = {
-        TEST(a_new_host_has_no_vms),
-        TEST(a_vm_is_found_by_its_name_and_by_its_id_in_either_case),
-        TEST(two_vms_of_one_name_are_told_apart_by_id_only),
-        TEST(hostile_names_come_back_as_they_were_given),
-        TEST(what_does_not_exist_is_not_found),
-        TEST(a_raw_disk_is_served_with_its_content_while_the_vm_runs),
-        TEST(a_vhdx_is_used_in_place),
-        TEST(starting_and_stopping_twice_is_an_error_of_state),
-        TEST(the_settings_document_of_a_vm_names_it_and_its_disks),
-        TEST(a_snapshot_holds_the_disk_as_it_was_and_the_vm_goes_on),
-        TEST(a_vm_that_is_off_can_be_frozen_too),
-        TEST(all_disks_of_a_vm_are_frozen_together),
-        TEST(a_reader_delays_the_merge_and_nothing_else),
-        TEST(snapshots_go_in_any_order_and_no_content_changes),
-        TEST(only_recovery_snapshots_become_reference_points),
-        TEST(changes_since_a_reference_point_are_exactly_what_was_written),
-        TEST(ids_survive_a_restart_of_the_vm_and_another_connection),
-        TEST(unknown_and_malformed_ids_are_told_apart),
-        TEST(checkpoints_of_the_user_do_not_disturb_backups),
-        TEST(disks_come_and_go_while_the_vm_is_off),
-        TEST(a_grown_disk_keeps_its_ids),
-        TEST(a_disk_grows_above_a_checkpoint),
-        TEST(one_file_is_the_disk_of_one_vm),
-        TEST(a_deleted_vm_leaves_merged_files_in_place),
-        TEST(a_cancelled_definition_leaves_nothing),
+        CONFORMANCE_TEST(a_new_host_has_no_vms),
+        CONFORMANCE_TEST(a_vm_is_found_by_its_name_and_by_its_id_in_either_case),
+        CONFORMANCE_TEST(two_vms_of_one_name_are_told_apart_by_id_only),
+        CONFORMANCE_TEST(hostile_names_come_back_as_they_were_given),
+        CONFORMANCE_TEST(what_does_not_exist_is_not_found),
+        CONFORMANCE_TEST(a_raw_disk_is_served_with_its_content_while_the_vm_runs),
+        CONFORMANCE_TEST(a_vhdx_is_used_in_place),
+        CONFORMANCE_TEST(starting_and_stopping_twice_is_an_error_of_state),
+        CONFORMANCE_TEST(the_settings_document_of_a_vm_names_it_and_its_disks),
+        CONFORMANCE_TEST(a_snapshot_holds_the_disk_as_it_was_and_the_vm_goes_on),
+        CONFORMANCE_TEST(a_vm_that_is_off_can_be_frozen_too),
+        CONFORMANCE_TEST(all_disks_of_a_vm_are_frozen_together),
+        CONFORMANCE_TEST(a_reader_delays_the_merge_and_nothing_else),
+        CONFORMANCE_TEST(snapshots_go_in_any_order_and_no_content_changes),
+        CONFORMANCE_TEST(only_recovery_snapshots_become_reference_points),
+        CONFORMANCE_TEST(changes_since_a_reference_point_are_exactly_what_was_written),
+        CONFORMANCE_TEST(ids_survive_a_restart_of_the_vm_and_another_connection),
+        CONFORMANCE_TEST(unknown_and_malformed_ids_are_told_apart),
+        CONFORMANCE_TEST(checkpoints_of_the_user_do_not_disturb_backups),
+        CONFORMANCE_TEST(disks_come_and_go_while_the_vm_is_off),
+        CONFORMANCE_TEST(a_grown_disk_keeps_its_ids),
+        CONFORMANCE_TEST(a_disk_grows_above_a_checkpoint),
+        CONFORMANCE_TEST(one_file_is_the_disk_of_one_vm),
+        CONFORMANCE_TEST(a_deleted_vm_leaves_merged_files_in_place),
+        CONFORMANCE_TEST(a_cancelled_definition_leaves_nothing),
     };
-#undef TEST
+    const size_t count = sizeof conformance / sizeof *conformance;
+    RP_AUTO_FREE struct CMUnitTest *all = rp_xcalloc(count + conformance_more_count, sizeof *all);
+    memcpy(all, conformance, sizeof conformance);
+    memcpy(all + count, conformance_more, conformance_more_count * sizeof *all);
     factory = host;
-    return _cmocka_run_group_tests(name, conformance, sizeof conformance / sizeof *conformance, NULL, NULL);
+    return _cmocka_run_group_tests(name, all, count + conformance_more_count, NULL, NULL);
 }

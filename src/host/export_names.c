@@ -1,0 +1,167 @@
+// The names that an export makes. They are announced durably before the first of them is made, and what is written last says
+// whether the export is whole: so a killed export is told from a finished one, and leaves nothing.
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "host/internal.h"
+
+// An export's lock, so that nobody takes a living one for a dead one: beyond the numbers of VMs.
+#define LOCK(row) (((int64_t)1 << 40) + (row))
+
+void rp_local_export_names_clear(struct rp_local_export_names *names)
+{
+    if (names->row)
+        rp_lock_release(names->local->lock_fd, LOCK(names->row));
+    for (size_t i = 0; i < names->count; i++)
+        free(names->items[i].path);
+    free(names->root);
+    free(names->definition);
+    *names = (struct rp_local_export_names){0};
+}
+
+// A folder under its own name: no part of the path is a link.
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    RP_AUTO_FREE char *real = realpath(path, NULL);
+    return real && !strcmp(real, path) && !lstat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+int rp_local_export_names_add(struct rp_local_export_names *names, const char *path, bool folder, struct rp_error *err)
+{
+    struct stat st;
+    if (names->count == sizeof names->items / sizeof *names->items)
+        return rp_fail(err, RP_ERR_INVALID, "%s: too many names in one export", path);
+    if (!lstat(path, &st)) {
+        if (folder && is_folder(path))
+            return 0; // it stays, whatever becomes of the export
+        return rp_fail(err, RP_ERR_EXISTS, "%s: is there already%s", path, folder ? ", and is no folder" : "");
+    }
+    if (errno != ENOENT)
+        return rp_fail_sys(err, errno, "%s", path);
+    names->items[names->count++] = (struct rp_local_export_name){rp_xstrdup(path), folder};
+    return 0;
+}
+
+int rp_local_export_names_announce(struct rp_local_export_names *names, struct rp_error *err)
+{
+    struct rp_local *local = names->local;
+    RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
+    if (rp_transaction_begin(&t, local->db, err) ||
+        rp_db_run(local->db, err, "INSERT INTO export (definition) VALUES (?)", "t", names->definition))
+        return -1;
+    int64_t row = rp_db_last_row(local->db);
+    for (size_t i = 0; i < names->count; i++)
+        if (rp_db_run(local->db, err, "INSERT INTO export_name (export, folder, path) VALUES (?, ?, ?)", "iit", row,
+                      (int64_t)names->items[i].folder, names->items[i].path))
+            return -1;
+    // Before anybody can see the row.
+    int rc = rp_lock_take(local->lock_fd, LOCK(row), 0, err);
+    if (rc != 1)
+        return rc < 0 ? -1 : rp_fail(err, RP_ERR_BUSY, "%s: the lock of a new export is taken", names->root);
+    names->row = row;
+    return rp_transaction_commit(&t, err);
+}
+
+int rp_local_export_names_make_folders(struct rp_local_export_names *names, struct rp_error *err)
+{
+    for (size_t i = 0; i < names->count; i++) {
+        const char *path = names->items[i].path;
+        if (!names->items[i].folder)
+            continue;
+        if (mkdir(path, 0700) && errno != EEXIST)
+            return rp_fail_sys(err, errno, "%s: create", path);
+        if (!is_folder(path)) // made meanwhile by somebody else, as a link
+            return rp_fail(err, RP_ERR_EXISTS, "%s: is there already, and is no folder", path);
+        if (rp_fs_sync_parent(names->local->fs, path, err))
+            return -1;
+    }
+    return 0;
+}
+
+void rp_local_export_names_disown(struct rp_local_export_names *names, const char *path)
+{
+    rp_db_run(names->local->db, NULL, "DELETE FROM export_name WHERE export = ? AND path = ?", "it", names->row, path);
+}
+
+static int remove_name(struct rp_local *local, const char *path, bool folder, struct rp_error *err)
+{
+    RP_AUTO_FREE char *parent = rp_path_directory(path);
+    struct stat st;
+    if (lstat(path, &st))
+        return errno == ENOENT || errno == ENOTDIR ? 0 : rp_fail_sys(err, errno, "%s", path);
+    if (!is_folder(parent)) // what is behind a link that came meanwhile is not what we made
+        return rp_fail(err, RP_ERR_STATE, "%s: its folder was replaced by a link", path);
+    if (folder ? rmdir(path) && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT : unlink(path) && errno != ENOENT)
+        return rp_fail_sys(err, errno, "%s: delete", path);
+    return rp_fs_sync_parent(local->fs, path, err);
+}
+
+static int remove_names(struct rp_local *local, int64_t row, struct rp_error *err)
+{
+    // Files first, then folders from the inside out.
+    RP_AUTO_QUERY *query = rp_db_query(local->db, err,
+        "SELECT path, folder FROM export_name WHERE export = ? ORDER BY folder, length(path) DESC", "i", row);
+    int rc = query ? 1 : -1;
+    while (rc > 0 && (rc = rp_db_step(local->db, query, err)) == 1)
+        if (remove_name(local, rp_db_text(query, 0), sqlite3_column_int64(query, 1) != 0, err))
+            return -1;
+    return rc;
+}
+
+static int forget(struct rp_local *local, int64_t row, struct rp_error *err)
+{
+    return rp_db_run(local->db, err, "DELETE FROM export WHERE row = ?", "i", row);
+}
+
+int rp_local_export_names_end(struct rp_local_export_names *names, bool whole, struct rp_error *err)
+{
+    if (!names->row)
+        return 0;
+    return (!whole && remove_names(names->local, names->row, err)) || forget(names->local, names->row, err) ? -1 : 0;
+}
+
+// 1 it is whole or its names are gone, 0 not yet, -1 error.
+static int end_dead(struct rp_local *local, int64_t row, struct rp_error *err)
+{
+    RP_AUTO_FREE char *definition = NULL;
+    {
+        RP_AUTO_QUERY *query = rp_db_query(local->db, err, "SELECT definition FROM export WHERE row = ?", "i", row);
+        int rc = query ? rp_db_step(local->db, query, err) : -1;
+        if (rc != 1) // ended meanwhile
+            return rc;
+        definition = rp_xstrdup(rp_db_text(query, 0));
+    }
+    struct stat st;
+    if (lstat(definition, &st)) {
+        if (errno != ENOENT && errno != ENOTDIR)
+            return rp_fail_sys(err, errno, "%s", definition);
+        if (remove_names(local, row, err))
+            return -1;
+        rp_log(RP_LOG_INFO, "%s: removed what an interrupted export had made", definition);
+    }
+    return forget(local, row, err);
+}
+
+int rp_local_export_recover(struct rp_local *local, struct rp_error *err)
+{
+    int64_t last = 0;
+    for (;;) {
+        int64_t row = 0;
+        if (rp_db_number(local->db, err, &row, "SELECT row FROM export WHERE row > ? ORDER BY row LIMIT 1", "i", last))
+            return -1;
+        if (!row)
+            return 0;
+        last = row;
+        struct rp_error why = {0};
+        if (rp_lock_take(local->lock_fd, LOCK(row), 0, NULL) != 1) // somebody is at work there
+            continue;
+        if (end_dead(local, row, &why))
+            rp_log(RP_LOG_WARNING, "%s: what an interrupted export has left stays for now: %s", local->host.address, why.text);
+        rp_lock_release(local->lock_fd, LOCK(row));
+    }
+}
