@@ -274,13 +274,15 @@ def dumpxml_finds_controllers_drives_and_images():
     resources = components(instance, 'Msvm_ResourceAllocationSettingData')
     images = [image for image in components(instance, 'Msvm_StorageAllocationSettingData') if image['ResourceType'] == '31']
     equal(len(images), 2)
+
+    def parent(child):
+        return next(one for one in resources if child['Parent'].endswith('"' + one['InstanceID'].replace('\\', '\\\\') + '"'))
+
     for image in images: # hypervDomainDefParseStorageExtent, …: the image's Parent is a drive, the drive's a controller
-        drive = next(one for one in resources if one['InstanceID'].replace('\\', '\\\\') in image['Parent'])
+        drive = parent(image)
         equal(drive['ResourceType'], '17')
         assert drive['AddressOnParent'].isdigit()
-        controller = next(one for one in resources if one['InstanceID'].replace('\\', '\\\\') in drive['Parent']
-                          and one is not drive)
-        equal(controller['ResourceType'], '6')
+        equal(parent(drive)['ResourceType'], '6')
         assert image['HostResource'][0].endswith('.vhdx')
     for kind in ('SerialPort', 'EthernetPortAllocation'):
         components(instance, f'Msvm_{kind}SettingData')

@@ -27,8 +27,9 @@ awk '/^%%/ { exit } { print }' "$corpus/libvirt-list" >list
 # A Pull with the context of the answer before, and nothing else that says what is pulled.
 pull()
 {
-    awk 'n == 1 && !/^%%/ { print } /^%%/ { n++ }' "$corpus/libvirt-list" |
-        sed "s/@CONTEXT@/$(sed -n 's/.*EnumerationContext>\([^<]*\)<.*/\1/p' body | head -n1)/" >pull.xml
+    local context
+    context=$(grep -o 'n:EnumerationContext>[^<]*' body | head -n1)
+    awk 'n == 1 && !/^%%/ { print } /^%%/ { n++ }' "$corpus/libvirt-list" | sed "s/@CONTEXT@/${context#*>}/" >pull.xml
 }
 
 # answers PATTERN STATUS CURL-ARGUMENTS…
