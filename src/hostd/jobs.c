@@ -268,6 +268,13 @@ static void end(struct rp_hostd_jobs *jobs, struct job *job, uint16_t state, con
     audit_end(jobs->hostd, job);
 }
 
+// As Windows ends its descriptions: the HRESULT tells a client what the few codes of jobs do not.
+static void describe_error(const struct rp_error *err, char text[RP_ERROR_TEXT + 16])
+{
+    uint32_t code = rp_code_win32(err->code);
+    snprintf(text, RP_ERROR_TEXT + 16, "%s (0x%08X)", err->text, code < 0x10000 ? 0x80070000 | code : code);
+}
+
 static void execute(struct rp_hostd_jobs *jobs, struct job *job)
 {
     struct run run = {.hostd = jobs->hostd, .job = job};
@@ -284,8 +291,11 @@ static void execute(struct rp_hostd_jobs *jobs, struct job *job)
     }
     rp_hostd_hosts_changed(jobs->hostd); // before anybody sees its end
     bool cancelled = rc && err.code == RP_ERR_CANCELLED && atomic_load(&job->cancelled);
+    char text[RP_ERROR_TEXT + 16] = "";
+    if (rc)
+        describe_error(&err, text);
     end(jobs, job, !rc ? RP_HOSTD_COMPLETED : cancelled ? RP_HOSTD_TERMINATED : RP_HOSTD_EXCEPTION, rc ? "" : result,
-        rc ? rp_hostd_jobs_code(&err, true) : 0, rc ? err.text : "");
+        rc ? rp_hostd_jobs_code(&err, true) : 0, text);
 }
 
 static void *serve(void *context)

@@ -297,6 +297,15 @@ static void fill_image(const struct settings *s, struct rp_cim_instance *object,
     rp_hostd_object_text(object, s->class, "ElementName", "Hard Disk Image");
     rp_hostd_object_text(object, s->class, "Parent", parent);
     rp_hostd_object_number(object, s->class, "Access", 3); // read and write
+    // The size of the disk, in its sectors: so that who lists many need not ask for each (src/hyperv does not).
+    if (image->disk->logical_sector)
+        rp_hostd_object_number(object, s->class, "VirtualQuantity", image->disk->size / image->disk->logical_sector);
+    if (!rp_guid_is_zero(&image->disk->disk_id)) {
+        char guid[RP_GUID_TEXT];
+        rp_hostd_object_text(object, s->class, "HostExtentName", rp_guid_format(&image->disk->disk_id, guid));
+    }
+    if (image->disk->nbd_uri) // where it is served while the VM runs
+        rp_hostd_object_add(object, s->class, "Connection", rp_cim_string(image->disk->nbd_uri));
     rp_hostd_object_number(object, s->class, "VirtualResourceBlockSize", image->disk->logical_sector);
     rp_hostd_object_number(object, s->class, "HostResourceBlockSize", image->disk->physical_sector);
     rp_hostd_object_number(object, s->class, "IOPSLimit", 0);

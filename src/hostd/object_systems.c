@@ -51,7 +51,9 @@ static void describe(struct rp_cim_instance *row, const struct rp_cim_class *cla
     rp_hostd_object_add(row, class, "StatusDescriptions", rp_cim_string(busy ? "In service" : "Operating normally"));
     if (busy) {
         rp_hostd_object_add(row, class, "OperationalStatus", rp_cim_unsigned(RP_CIM_UINT16, vm->vm.activity));
-        rp_hostd_object_add(row, class, "StatusDescriptions", rp_cim_string(activity_text(vm->vm.activity)));
+        const char *what = activity_text(vm->vm.activity), *why = vm->vm.merge_problem;
+        RP_AUTO_FREE char *text = rp_xasprintf("%s%s%s", what, why ? ": " : "", why ? why : "");
+        rp_hostd_object_add(row, class, "StatusDescriptions", rp_cim_string(text));
     }
     int64_t backup = 0; // what a reference point is made for
     for (size_t i = 0; i < vm->points.count; i++)

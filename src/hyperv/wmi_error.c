@@ -73,6 +73,9 @@ enum rp_code rp_wmi_code_in_text(const char *text)
         for (size_t i = 0; end == p + 10 && i < sizeof known / sizeof *known; i++)
             if (known[i].value == value)
                 return known[i].code;
+        for (int code = 1; end == p + 10 && code < RP_CODE_COUNT; code++)
+            if (rp_code_win32((enum rp_code)code) == value || (0x80070000 | rp_code_win32((enum rp_code)code)) == value)
+                return (enum rp_code)code;
     }
     return RP_OK;
 }

@@ -120,14 +120,15 @@ static void read_failure(struct rp_wmi *wmi, const struct rp_cim_path *path, con
     add_errors(wmi, path, &text, &code);
     if (state == JOB_TERMINATED || state == JOB_KILLED)
         code = RP_ERR_CANCELLED;
+    enum rp_code named = rp_wmi_code_in_text(rp_buf_text(&text));
     if (!code)
-        code = rp_wmi_code_in_text(rp_buf_text(&text));
+        code = named;
     if (!code)
         code = rp_wmi_code_error((uint32_t)rp_min64(number, UINT32_MAX));
     if (!text.size)
         rp_buf_printf(&text, "%s", number ? rp_wmi_code_words((uint32_t)number)
                                           : code == RP_ERR_CANCELLED ? "the job was ended" : "the host does not say why");
-    if (number)
+    if (number && !named)
         rp_buf_printf(&text, " (%u)", (unsigned)number);
     rp_fail(err, code, "%s: %s", what, rp_buf_text(&text));
 }

@@ -60,9 +60,9 @@ static int add_disk_ids(struct rp_wmi *wmi, const char *vm_id, struct rp_referen
     if (!object || rp_wmi_settings_parts(wmi, object, &parts, err) || rp_wmi_disks(&parts, vm_id, &settings, err))
         return -1;
     for (size_t k = 0; k < settings.disk_count; k++) {
-        struct rp_wmi_disk_facts facts;
+        struct rp_wmi_disk_facts facts = {.disk_id = settings.disks[k].disk_id};
         struct rp_error local = {0};
-        if (rp_wmi_disk_facts(wmi, settings.disks[k].path, &facts, &local)) {
+        if (rp_guid_is_zero(&facts.disk_id) && rp_wmi_disk_facts(wmi, settings.disks[k].path, &facts, &local)) {
             if (local.code != RP_ERR_NOT_FOUND)
                 return rp_fail(err, local.code, "%s", local.text);
             continue;

@@ -120,6 +120,18 @@ static int add_found(const struct rp_cim_instance *resource, const char *vm_id, 
     found->disk.path = rp_xstrdup(rp_cim_get_text(resource, "HostResource"));
     if (uri && !strncmp(uri, "nbd", 3)) // refpoint-hostd, while the VM runs
         found->disk.nbd_uri = rp_xstrdup(uri);
+    // CIM would have the size here, in blocks; refpoint-hostd does, of Hyper-V it is always 1
+    uint64_t blocks = rp_cim_get_unsigned(resource, "VirtualQuantity", 1);
+    uint64_t block = rp_cim_get_unsigned(resource, "VirtualResourceBlockSize", 0);
+    uint64_t physical = rp_cim_get_unsigned(resource, "HostResourceBlockSize", 0);
+    const char *guid = rp_cim_get_text(resource, "HostExtentName");
+    if (blocks > 1 && (block == 512 || block == 4096) && blocks < UINT64_MAX / 4096) {
+        found->disk.size = blocks * block;
+        found->disk.logical_sector = (uint32_t)block;
+        found->disk.physical_sector = physical == 512 || physical == 4096 ? (uint32_t)physical : 4096;
+        if (guid)
+            rp_guid_parse(guid, &found->disk.disk_id, NULL);
+    }
     return 0;
 }
 
