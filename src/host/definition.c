@@ -91,7 +91,7 @@ static int parse_export(json_t *from, struct rp_local_definition_disk *disk, str
         return -1;
     if (*file && !is_bare(file))
         return rp_fail(err, RP_ERR_CORRUPT, "the definition of a VM: file \"%.80s\" of disk%u is no bare name", file, disk->number);
-    if (*rct_id && rp_rct_id_parse(rct_id, &id, err))
+    if (*rct_id && rp_rct_id_parse(rct_id, &id, NULL))
         return broken(err, "rct_id");
     disk->file = *file ? rp_xstrdup(file) : NULL;
     disk->differencing = json_is_true(json_object_get(from, "differencing"));

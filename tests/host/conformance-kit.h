@@ -7,6 +7,20 @@
 
 #define DISK ((size_t)4 * 1024 * 1024)
 
+extern bool conformance_wire; // see conformance.h
+// Whether a failure is of the kind that is expected, as well as the host can tell.
+bool conformance_code(enum rp_code got, enum rp_code expected);
+#undef kit_fails
+#define kit_fails(call, err, expected)                                                                                 \
+    do {                                                                                                               \
+        rp_error_clear(&(err));                                                                                        \
+        if (!(call))                                                                                                   \
+            fail_msg("%s: did not fail", #call);                                                                       \
+        if (!conformance_code((err).code, (expected)) || !(err).text[0])                                               \
+            fail_msg("%s: expected %s, got %s: %s", #call, rp_code_name(expected), rp_code_name((err).code), (err).text); \
+        rp_error_clear(&(err));                                                                                        \
+    } while (0)
+
 struct world {
     void *host;
     struct rp_host_connection *c;

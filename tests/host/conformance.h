@@ -1,5 +1,5 @@
 // What every host connection must do, written against the vtable only: the same tests run against the in-process host
-// and, later, against a host at the other end of a wire.
+// and against a host at the other end of a wire.
 #ifndef RP_TESTS_HOST_CONFORMANCE_H
 #define RP_TESTS_HOST_CONFORMANCE_H
 
@@ -13,6 +13,9 @@ struct conformance_host {
     // A folder where tests may put disk files that the host can open.
     const char *(*folder)(void *context);
     void (*stop)(void *context);
+    // It is at the other end of a wire, whose answers tell less: a file that is there, or in use, or in the way of a state
+    // may be any of these; a checkpoint that is being merged is gone.
+    bool wire;
 };
 
 // Runs all tests as the cmocka group `name`; returns the number of failures.
