@@ -104,8 +104,10 @@ int rp_method_file(const struct rp_hostd_call *call, const char *text, const cha
 // The same for a file that is to be changed or made: inside the folders, and no VM has it (RP_ERR_BUSY).
 int rp_method_file_free(const struct rp_hostd_call *call, const char *text, const char *what, struct rp_method_file *file,
                         struct rp_error *err);
+// RP_ERR_NOT_FOUND when it is not there.
+int rp_method_file_there(const struct rp_method_file *file, const char *what, struct rp_error *err);
 // Every file that a differencing disk reads from lies where its client may name files too: a locator is only text that
-// somebody wrote. What is no VHDX has no parents.
+// somebody wrote. What is no VHDX, or not there, has no parents.
 int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, const char *what, struct rp_error *err);
 
 rp_hostd_method_fn rp_method_image_create, rp_method_image_convert, rp_method_image_resize, rp_method_image_compact,

@@ -53,6 +53,12 @@ int rp_method_file(const struct rp_hostd_call *call, const char *text, const cha
     return other ? rp_fail(err, RP_ERR_INVALID, "%s: %s is not a file", what, file->path) : 0;
 }
 
+int rp_method_file_there(const struct rp_method_file *file, const char *what, struct rp_error *err)
+{
+    struct stat st;
+    return stat(file->path, &st) ? rp_fail_sys(err, errno, "%s: %s", what, file->path) : 0;
+}
+
 int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, const char *what, struct rp_error *err)
 {
     RP_AUTO_FREE char *next = rp_xstrdup(path);
@@ -62,7 +68,7 @@ int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, c
         if (depth > RP_CHAIN_MAX_DEPTH)
             return rp_fail(err, RP_ERR_CORRUPT, "%s: %s is in a chain of more than %d files", what, path, RP_CHAIN_MAX_DEPTH);
         if (stat(next, &st))
-            return rp_fail_sys(err, errno, "%s: %s", what, next);
+            return depth || errno != ENOENT ? rp_fail_sys(err, errno, "%s: %s", what, next) : 0;
         if (rp_image_detect(rp_fs_posix(), next, &format, err))
             return -1;
         if (format != RP_IMAGE_VHDX)
@@ -231,8 +237,10 @@ static int get_state(const struct rp_hostd_call *call, uint32_t *status, struct 
     struct rp_error locked = {0};
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), file.path, RP_VHDX_READ, NULL, &locked);
     bool in_use = !vhdx && locked.code == RP_ERR_BUSY;
-    if (!vhdx && !in_use)
-        return rp_fail(err, locked.code, "%s", locked.text);
+    if (!vhdx && !in_use) {
+        *err = locked;
+        return -1;
+    }
     if (in_use && !(vhdx = look(&file, err)))
         return -1;
     if (stat(file.path, &st))

@@ -1,6 +1,9 @@
 // Msvm_ImageManagementService: methods that make and change disk files. None touches a file of a VM of this host: the VM's own
 // way is through its services, which keep change tracking and the chain record right.
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -103,21 +106,34 @@ int rp_method_image_create(const struct rp_hostd_call *call, uint32_t *status, s
 
 // ---- conversion ----------------------------------------------------------------------------------------------------------
 
-static int run_convert(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
-                       struct rp_error *err)
+static int convert(const struct rp_method_task *task, const char *target, struct rp_host_connection *host, struct rp_error *err)
 {
-    (void)hostd, (void)result;
-    const struct rp_method_task *task = context;
     struct rp_fs *fs = rp_fs_posix();
     struct rp_vhdx_create create = {.block_size = task->number};
     enum rp_image_format format;
     if (rp_image_detect(fs, task->name, &format, err))
         return -1;
     if (format == RP_IMAGE_VHDX)
-        return rp_convert_vhdx_to_vhdx(fs, task->name, task->path, &create, host->progress, host->progress_context, err);
-    return rp_image_check_raw(fs, task->name, err) ||
-                   rp_convert_raw_to_vhdx(fs, task->name, task->path, &create, host->progress, host->progress_context, err)
-               ? -1 : 0;
+        return rp_convert_vhdx_to_vhdx(fs, task->name, target, &create, host->progress, host->progress_context, err);
+    if (rp_image_check_raw(fs, task->name, err))
+        return -1;
+    return rp_convert_raw_to_vhdx(fs, task->name, target, &create, host->progress, host->progress_context, err);
+}
+
+// Under a name of its own until it is whole: after a kill the file's being there tells that the job was done.
+static int run_convert(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
+                       struct rp_error *err)
+{
+    (void)hostd, (void)result;
+    const struct rp_method_task *task = context;
+    RP_AUTO_FREE char *guid = rp_hostd_jobs_plan(), *part = rp_xasprintf("%s.%s.part", task->path, guid);
+    if (convert(task, part, host, err))
+        return -1;
+    if (!renameat2(AT_FDCWD, part, AT_FDCWD, task->path, RENAME_NOREPLACE))
+        return rp_fs_sync_parent(rp_fs_posix(), task->path, err);
+    rp_fail_sys(err, errno, "%s", task->path);
+    unlink(part);
+    return -1;
 }
 
 // The source may be a disk of a VM: a frozen file, or that of a VM that is off. One that is written is locked.
@@ -128,9 +144,8 @@ int rp_method_image_convert(const struct rp_hostd_call *call, uint32_t *status, 
     struct stat st;
     if (rp_method_file(call, rp_cim_get_text(call->in, "SourcePath"), "SourcePath", &source, err))
         return -1;
-    if (rp_method_file_parents(call, source.path, "SourcePath", err))
-        return -1;
-    if (read_wanted(call, &wanted, err))
+    if (rp_method_file_there(&source, "SourcePath", err) || rp_method_file_parents(call, source.path, "SourcePath", err) ||
+        read_wanted(call, &wanted, err))
         return -1;
     if (wanted.type == TYPE_DIFFERENCING)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "a conversion to a differencing disk is not possible");
@@ -220,14 +235,12 @@ static int run_compact(struct rp_hostd *hostd, struct rp_host_connection *host, 
 int rp_method_image_compact(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
 {
     RP_CLEANUP(rp_method_file_clear) struct rp_method_file file = {0};
-    struct stat st;
     uint64_t mode = rp_cim_get_unsigned(call->in, "Mode", 0);
     if (mode > 4)
         return rp_fail(err, RP_ERR_INVALID, "Mode %llu is unknown", (unsigned long long)mode);
-    if (rp_method_file_free(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err))
+    if (rp_method_file_free(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err) ||
+        rp_method_file_there(&file, "Path", err))
         return -1;
-    if (stat(file.path, &st))
-        return rp_fail_sys(err, errno, "%s", file.path);
     struct rp_method_task *task = rp_method_task_new(NULL, file.path);
     task->path = rp_xstrdup(file.path);
     return start(call, (struct rp_hostd_job){.type = JOB_COMPACTION, .caption = "Compacting Virtual Hard Disk",
@@ -339,7 +352,8 @@ int rp_method_image_merge(const struct rp_hostd_call *call, uint32_t *status, st
     if (rp_method_file_free(call, rp_cim_get_text(call->in, "SourcePath"), "SourcePath", &source, err) ||
         rp_method_file_free(call, rp_cim_get_text(call->in, "DestinationPath"), "DestinationPath", &destination, err))
         return -1;
-    if (rp_method_file_parents(call, source.path, "SourcePath", err) ||
+    if (rp_method_file_there(&source, "SourcePath", err) || rp_method_file_there(&destination, "DestinationPath", err) ||
+        rp_method_file_parents(call, source.path, "SourcePath", err) ||
         rp_method_file_parents(call, destination.path, "DestinationPath", err))
         return -1;
     struct rp_method_task *task = rp_method_task_new(NULL, destination.path);
