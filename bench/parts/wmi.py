@@ -216,13 +216,15 @@ def tool_host(bench, lab):
     """What --host of the tool takes for the lab, and the environment; None where it cannot yet."""
     if not re.search(r'^\s*host add', run([bench.refpoint, '--help'])[1], re.M):
         return None
-    environment = dict(os.environ, XDG_CONFIG_HOME=lab.place.path('wmi-config'), LC_ALL='C.UTF-8')
+    environment = dict(os.environ, REFPOINT_HOSTS=lab.place.path('wmi-hosts'), LC_ALL='C.UTF-8',
+                       REFPOINT_KEYRING=lab.place.path('wmi-keyring'))
     secret = lab.place.path('wmi-secret')
+    lab.place.remove('wmi-hosts', 'wmi-keyring')
     with open(secret, 'w', opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(lab.about['password'] + '\n')
+    folders = [word for folder in lab.about['folders'].values() for word in ('--map', f'{folder} = {folder}')]
     run([bench.refpoint, 'host', 'add', 'benchlab', lab.about['https'], '--user', lab.about['user'], '--password-file', secret,
-         '--ca', lab.about['ca'], '--map', f'{lab.about["folders"]["export"]}={lab.about["folders"]["export"]}'],
-        env=environment)
+         '--ca', lab.about['ca'], *folders], env=environment)
     return 'benchlab', environment
 
 
