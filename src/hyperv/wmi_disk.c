@@ -219,6 +219,17 @@ int rp_wmi_resize_disk(struct rp_host_connection *host, const char *vm_id, uint3
     return rp_wmi_call(wmi, &call, in, job, result, err);
 }
 
+// Hyper-V would also give a running VM another file.
+static int need_planned(struct rp_wmi *wmi, const char *instance, struct rp_error *err)
+{
+    RP_AUTO_FREE char *owner = strndup(instance, strcspn(instance, "\\"));
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings = rp_wmi_settings_object(wmi, owner, err);
+    const char *type = settings ? rp_cim_get_text(settings, "VirtualSystemType") : NULL;
+    if (!settings || (type && strstr(type, ":Planned")))
+        return settings ? 0 : -1;
+    return rp_fail(err, RP_ERR_NOT_FOUND, "%s: %s is no disk of a planned VM", wmi->host.address, instance);
+}
+
 // Clients give the whole settings back with the one thing changed (facts 1.5 D).
 int rp_wmi_modify_disk(struct rp_host_connection *host, const char *instance, const char *path, RP_METHOD_RESULT,
                        struct rp_error *err)
@@ -227,7 +238,7 @@ int rp_wmi_modify_disk(struct rp_host_connection *host, const char *instance, co
     *job = *result = 0;
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *image =
         rp_wmi_one(wmi, STORAGE, "InstanceID", instance, "disk", err);
-    if (!image)
+    if (!image || need_planned(wmi, instance, err))
         return -1;
     struct rp_cim_value files = rp_cim_null(RP_CIM_STRING, true), file = rp_cim_string(path);
     rp_cim_value_push(&files, &file);
@@ -257,10 +268,14 @@ static bool is_tracking_id(const char *text)
 }
 
 // What a failure of this method means: nobody can say what changed, so everything is read (facts 1.5 B).
-static int changes_failed(uint32_t status, const char *limit_id, const struct rp_wmi_call *call, struct rp_error *err)
+static int changes_failed(struct rp_wmi *wmi, uint32_t status, const char *path, const char *limit_id,
+                          const struct rp_wmi_call *call, struct rp_error *err)
 {
+    struct rp_wmi_disk_facts facts;
     enum rp_code code = rp_wmi_code_error(status);
-    if (status == 2 || status == 32768 || code == RP_ERR_INVALID)
+    if (code == RP_ERR_INVALID && rp_wmi_disk_facts(wmi, path, &facts, NULL)) // it is the disk, not the id
+        code = RP_ERR_NOT_FOUND;
+    else if (status == 2 || status == 32768 || code == RP_ERR_INVALID)
         code = is_tracking_id(limit_id) ? RP_ERR_TRACKING_ID : RP_ERR_TRACKING_SYNTAX;
     else if (code == RP_ERR_STATE || code == RP_ERR_UNSUPPORTED)
         code = RP_ERR_TRACKING_OFF;
@@ -307,7 +322,7 @@ int rp_wmi_disk_changes(struct rp_host_connection *host, const char *path, const
         if (!out && wmi->lost) // it changes nothing: asked again
             out = rp_wmi_ask(wmi, &call, in, &status, NULL);
         if (out)
-            return status ? changes_failed(status, limit_id, &call, err)
+            return status ? changes_failed(wmi, status, path, limit_id, &call, err)
                           : read_ranges(out, what, offset, length, changed, processed, err);
         // An answer that does not fit into the envelope is a fault (EncodingLimit): half of it may fit.
         if (local.code != RP_ERR_INVALID || length <= RP_MIB)

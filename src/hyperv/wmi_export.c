@@ -4,7 +4,7 @@
 #include "hyperv/wmi_internal.h"
 
 #define SETTINGS "Msvm_VirtualSystemExportSettingData"
-enum { ONE_SNAPSHOT_FOR_BACKUP = 3, PRESERVE_CHAIN = 0 };
+enum { NO_SNAPSHOTS = 1, ONE_SNAPSHOT_FOR_BACKUP = 3, PRESERVE_CHAIN = 0 };
 
 // What the host exports by default, which is then changed.
 static struct rp_cim_instance *defaults(struct rp_wmi *wmi, const struct rp_cim_path *vm, struct rp_error *err)
@@ -30,6 +30,19 @@ static void set_excluded(struct rp_cim_instance *settings, const struct rp_expor
         rp_cim_set(settings, "ExcludedVirtualHardDisks", list);
 }
 
+static int set_snapshot(struct rp_wmi *wmi, struct rp_cim_instance *settings, const char *snapshot_id,
+                        struct rp_error *err)
+{
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *snapshot = rp_wmi_settings_object(wmi, snapshot_id, err);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = snapshot ? rp_wmi_path_of(snapshot) : NULL;
+    RP_AUTO_FREE char *text = path ? rp_wmi_path_text(wmi, path, err) : NULL;
+    if (!text)
+        return -1;
+    rp_cim_set(settings, "CopySnapshotConfiguration", rp_cim_unsigned(RP_CIM_UINT8, ONE_SNAPSHOT_FOR_BACKUP));
+    rp_cim_set(settings, "SnapshotVirtualSystem", rp_cim_string(text));
+    return 0;
+}
+
 static int set_base(struct rp_wmi *wmi, struct rp_cim_instance *settings, const char *point_id, struct rp_error *err)
 {
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *point = rp_wmi_point_object(wmi, point_id, err);
@@ -48,19 +61,16 @@ int rp_wmi_export_system(struct rp_host_connection *host, const struct rp_export
     if (rp_wmi_need_vm(wmi, what->vm_id, &vm, err))
         return -1;
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = rp_wmi_path_vm(vm.id);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *snapshot =
-        rp_wmi_settings_object(wmi, what->snapshot_id, err);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot_path = snapshot ? rp_wmi_path_of(snapshot) : NULL;
-    RP_AUTO_FREE char *snapshot_text = snapshot ? rp_wmi_path_text(wmi, snapshot_path, err) : NULL;
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
-        snapshot_text ? defaults(wmi, path, err) : NULL;
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings = defaults(wmi, path, err);
     if (!settings)
         return -1;
-    rp_cim_set(settings, "CopySnapshotConfiguration", rp_cim_unsigned(RP_CIM_UINT8, ONE_SNAPSHOT_FOR_BACKUP));
+    rp_cim_set(settings, "CopySnapshotConfiguration", rp_cim_unsigned(RP_CIM_UINT8, NO_SNAPSHOTS));
+    rp_cim_set(settings, "SnapshotVirtualSystem", rp_cim_null(RP_CIM_STRING, false));
+    if (what->snapshot_id && set_snapshot(wmi, settings, what->snapshot_id, err))
+        return -1;
     rp_cim_set(settings, "CopyVmRuntimeInformation", rp_cim_boolean(false));
     rp_cim_set(settings, "CopyVmStorage", rp_cim_boolean(what->storage));
     rp_cim_set(settings, "CreateVmExportSubdirectory", rp_cim_boolean(what->subdirectory));
-    rp_cim_set(settings, "SnapshotVirtualSystem", rp_cim_string(snapshot_text));
     rp_cim_set(settings, "BackupIntent", rp_cim_unsigned(RP_CIM_UINT8, PRESERVE_CHAIN));
     set_excluded(settings, what);
     rp_cim_set(settings, "DifferentialBackupBase", rp_cim_null(RP_CIM_STRING, false));

@@ -90,13 +90,27 @@ static void make_new(struct rp_cim_instance *settings, bool new_identity)
     }
 }
 
+// A host may give the plan another identity, where the old one is taken: nobody asked for that.
+static int check_free(struct rp_wmi *wmi, const struct rp_cim_instance *settings, struct rp_error *err)
+{
+    const char *id = rp_cim_get_text(settings, "VirtualSystemIdentifier");
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    struct rp_error local = {0};
+    if (!id || !rp_wmi_need_vm(wmi, id, &vm, &local))
+        return id ? rp_fail(err, RP_ERR_EXISTS, "%s: VM %s is there already: restore it as a new one, or delete that one",
+                            wmi->host.address, id)
+                  : rp_fail(err, RP_ERR_INVALID, "saved settings: they do not say whose they are");
+    return local.code == RP_ERR_NOT_FOUND ? 0 : rp_fail(err, local.code, "%s", local.text);
+}
+
 int rp_wmi_plan_system(struct rp_host_connection *host, const char *document, const char *const *disks,
                        size_t disk_count, bool new_identity, RP_METHOD_RESULT, struct rp_error *err)
 {
     struct rp_wmi *wmi = rp_wmi_of(host);
     RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances all = {0};
     *job = *result = 0;
-    if (read_document(document, &all, err) || place_disks(&all, disks, disk_count, err))
+    if (read_document(document, &all, err) || place_disks(&all, disks, disk_count, err) ||
+        (!new_identity && check_free(wmi, all.items[0], err)))
         return -1;
     make_new(all.items[0], new_identity);
     const char *name = rp_cim_get_text(all.items[0], "ElementName");

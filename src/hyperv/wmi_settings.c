@@ -29,10 +29,10 @@ int rp_wmi_settings_parts(struct rp_wmi *wmi, const struct rp_cim_instance *sett
 
 bool rp_wmi_is_disk(const struct rp_cim_instance *resource)
 {
-    const char *type = rp_cim_get_text(resource, "ResourceSubType"), *file = rp_cim_get_text(resource, "HostResource");
+    const char *type = rp_cim_get_text(resource, "ResourceSubType");
     return !strcasecmp(resource->class_name, "Msvm_StorageAllocationSettingData") &&
            rp_cim_get_unsigned(resource, "ResourceType", 0) == LOGICAL_DISK && type &&
-           !strcasecmp(type, "Microsoft:Hyper-V:Virtual Hard Disk") && file && *file;
+           !strcasecmp(type, "Microsoft:Hyper-V:Virtual Hard Disk");
 }
 
 void rp_wmi_instance_of_vm(const char *instance, const char *vm_id, char out[RP_HOST_ID])
@@ -117,7 +117,8 @@ static int add_found(const struct rp_cim_instance *resource, const char *vm_id, 
         return -1;
     rp_wmi_instance_of_vm(id, vm_id, found->disk.instance);
     found->place = place_of(id);
-    found->disk.path = rp_xstrdup(rp_cim_get_text(resource, "HostResource"));
+    const char *file = rp_cim_get_text(resource, "HostResource"); // a planned VM may have none yet
+    found->disk.path = rp_xstrdup(file ? file : "");
     if (uri && !strncmp(uri, "nbd", 3)) // refpoint-hostd, while the VM runs
         found->disk.nbd_uri = rp_xstrdup(uri);
     // CIM would have the size here, in blocks; refpoint-hostd does, of Hyper-V it is always 1
@@ -187,6 +188,8 @@ static int add_facts(struct rp_wmi *wmi, struct rp_vm_settings *settings, bool s
         struct rp_vm_disk *disk = &settings->disks[i];
         struct rp_wmi_disk_facts facts;
         struct rp_error local = {0};
+        if (!*disk->path && !strict)
+            continue;
         if (rp_wmi_disk_facts(wmi, disk->path, &facts, &local) && (strict || local.code != RP_ERR_NOT_FOUND))
             return rp_fail(err, local.code, "%s", local.text);
         disk->disk_id = facts.disk_id;

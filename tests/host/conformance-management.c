@@ -101,6 +101,8 @@ static void delete_vm(struct world *w, const char *id)
 {
     char result[RP_HOST_ID];
     kit_ok(METHOD(w, result, destroy_system, id, true), w->err);
+    if (conformance_forget)
+        conformance_forget(w->host, id);
 }
 
 static size_t count_vms(struct world *w)
@@ -429,7 +431,8 @@ static void an_export_of_what_is_not_tracked_is_refused_and_leaves_nothing(void 
     kit_fails(export_to(w, id, snap, point, folder), w->err, RP_ERR_TRACKING_ID);
     assert_true(is_empty(folder));
     RP_AUTO_FREE char *nowhere = kit_path("%s/nonexistent", w->folder);
-    kit_fails(export_to(w, id, snap, NULL, nowhere), w->err, RP_ERR_NOT_FOUND);
+    if (!conformance_wire) // Hyper-V makes the folder
+        kit_fails(export_to(w, id, snap, NULL, nowhere), w->err, RP_ERR_NOT_FOUND);
     kit_ok(export_to(w, id, snap, NULL, folder), w->err);
 }
 
@@ -467,10 +470,14 @@ static void an_exported_vm_comes_back_as_itself_or_as_another(void **state)
     kit_ok(METHOD(w, result, rename, other, "web2"), w->err);
     // elsewhere, and back again
     RP_AUTO_FREE char *elsewhere = kit_path("%s/elsewhere.vhdx", w->folder);
+    if (conformance_wire) // who may name a file from afar names one that is there
+        assert_int_equal(rename(file, elsewhere), 0);
     kit_ok(METHOD(w, result, modify_disk, s.disks[0].instance, elsewhere), w->err);
-    kit_fails(METHOD(w, result, validate_planned, other), w->err, RP_ERR_STATE);
+    if (!conformance_wire)
+        kit_fails(METHOD(w, result, validate_planned, other), w->err, RP_ERR_STATE);
     kit_fails(METHOD(w, result, modify_disk, instance, elsewhere), w->err, RP_ERR_NOT_FOUND); // of a VM that is none any more
-    assert_int_equal(rename(file, elsewhere), 0);
+    if (!conformance_wire)
+        assert_int_equal(rename(file, elsewhere), 0);
     kit_ok(METHOD(w, result, validate_planned, other), w->err);
     kit_ok(METHOD(w, result, realize_planned, other), w->err);
     assert_string_equal(result, other);
@@ -510,7 +517,11 @@ static void a_plan_tells_what_is_wrong_and_can_be_given_up(void **state)
     kit_fails(METHOD(w, result, realize_planned, planned), w->err, RP_ERR_STATE);
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
     kit_ok(w->c->ops->vm_settings(w->c, planned, &s, &w->err), w->err);
-    kit_ok(METHOD(w, result, modify_disk, s.disks[0].instance, taken), w->err); // another VM has it
+    // another VM has it
+    if (conformance_wire)
+        kit_fails(METHOD(w, result, modify_disk, s.disks[0].instance, taken), w->err, RP_ERR_BUSY);
+    else
+        kit_ok(METHOD(w, result, modify_disk, s.disks[0].instance, taken), w->err);
     kit_fails(METHOD(w, result, validate_planned, planned), w->err, RP_ERR_STATE);
     assert_int_equal(METHOD(w, result, realize_planned, planned), -1);
     rp_error_clear(&w->err);
