@@ -77,6 +77,8 @@ static const char first[] =
 // What version 2 adds. A database of version 1 becomes one of version 2 when it is opened; programs of version 1 refuse it then.
 static const char second[] =
     "ALTER TABLE vm ADD COLUMN extras TEXT NOT NULL DEFAULT '';"
+    // Its folder was there before it, with what an earlier VM of this id left: not everything in it is this VM's.
+    "ALTER TABLE vm ADD COLUMN inherited INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE snapshot ADD COLUMN extras TEXT NOT NULL DEFAULT '';"
     // The id of the reference point that this checkpoint becomes as soon as it is there (CreateReferencePoint).
     "ALTER TABLE snapshot ADD COLUMN point TEXT;"

@@ -36,6 +36,7 @@ struct rp_local_vm {
     char controller[RP_GUID_TEXT];
     int64_t generation, created, next_disk;
     bool delete_disks;
+    bool inherited;         // the folder was there before the VM
     char state[16];
 };
 void rp_local_vm_release(struct rp_local_vm *vm); // unlocks, frees; usable with RP_CLEANUP
@@ -262,6 +263,10 @@ struct rp_local_new_vm {
     const uint32_t *numbers; // of the disks
     int64_t planned;         // row of the plan that it realizes, which goes then; 0: none
 };
+// What an earlier VM of this id left in its folder stays and is in nobody's way, unless it has the name of something that the
+// new one would put there: RP_ERR_EXISTS. *inherited: there is such a folder.
+int rp_local_system_check_folder(struct rp_local *local, const char *id, const uint32_t *numbers, const struct rp_local_image *images,
+                                 size_t count, bool *inherited, struct rp_error *err);
 // RP_ERR_EXISTS when there is one with that id, planned or not. On failure nothing is left.
 int rp_local_system_make(struct rp_local *local, const struct rp_local_new_vm *facts, const struct rp_local_image *images,
                          size_t count, struct rp_local_progress progress, struct rp_error *err);

@@ -276,17 +276,19 @@ static void check_disk(struct rp_local *local, const struct rp_local_planned *pl
     }
 }
 
-static void check_identity(struct rp_local *local, const struct rp_local_planned *planned, struct rp_buf *problems)
+static void check_identity(struct rp_local *local, const struct rp_local_planned *planned, const struct rp_local_image *images,
+                           struct rp_buf *problems)
 {
-    RP_AUTO_FREE char *directory = rp_xasprintf("%s/vms/%s", local->directory, planned->id);
+    uint32_t numbers[RP_ENGINE_MAX_DISKS];
     int64_t taken = 0;
-    struct stat st;
+    bool inherited;
+    struct rp_error why = {0};
+    for (size_t i = 0; i < planned->disk_count; i++)
+        numbers[i] = planned->disks[i].number;
     if (!rp_db_number(local->db, NULL, &taken, "SELECT count(*) FROM vm WHERE id = ?", "t", planned->id) && taken)
         note(problems, "there is a VM with this id");
-    else if (!lstat(directory, &st)) {
-        RP_AUTO_FREE char *text = rp_xasprintf("%s: the folder of an earlier VM of this id is still there", directory);
-        note(problems, text);
-    }
+    else if (rp_local_system_check_folder(local, planned->id, numbers, images, planned->disk_count, &inherited, &why))
+        note(problems, why.text);
 }
 
 int rp_local_planned_validate(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT, struct rp_error *err)
@@ -298,9 +300,9 @@ int rp_local_planned_validate(struct rp_host_connection *host, const char *plann
         return -1;
     RP_CLEANUP(rp_buf_clear) struct rp_buf problems = {0};
     struct rp_local_image images[RP_ENGINE_MAX_DISKS] = {0};
-    check_identity(local, &planned, &problems);
     for (size_t i = 0; i < planned.disk_count; i++)
         check_disk(local, &planned, images, i, &problems);
+    check_identity(local, &planned, images, &problems);
     for (size_t i = 0; i < planned.disk_count; i++)
         rp_local_image_clear(&images[i]);
     return problems.size ? rp_fail(err, RP_ERR_STATE, "planned VM %s: %s", planned.id, rp_buf_text(&problems)) : 0;

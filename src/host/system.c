@@ -12,6 +12,8 @@
 
 static int make_folder(const struct rp_local_vm *vm, struct rp_error *err)
 {
+    if (vm->inherited)
+        return 0;
     if (mkdir(vm->directory, 0700))
         return rp_fail_sys(err, errno, "%s: create", vm->directory);
     return rp_fs_sync_parent(vm->local->fs, vm->directory, err);
@@ -52,6 +54,50 @@ static bool is_service_file(const struct rp_local_vm *vm, const char *path)
     return false;
 }
 
+// The number of the disk that a file in the folder belongs to by its name ("disk0.vhdx", "disk0_<guid>.avhdx.rct"); -1: none.
+static int64_t number_of(const char *name)
+{
+    unsigned number;
+    int end = 0;
+    return sscanf(name, "disk%u%n", &number, &end) == 1 && (name[end] == '.' || name[end] == '_') ? (int64_t)number : -1;
+}
+
+// In a folder that others left something in.
+static bool is_its_own(const struct rp_local_vm *vm, const char *path)
+{
+    int64_t number = number_of(rp_path_name(path)), own = 0;
+    if (is_service_file(vm, path))
+        return true;
+    return number >= 0 &&
+           !rp_db_number(vm->local->db, NULL, &own, "SELECT own FROM disk WHERE vm = ? AND number = ?", "ii", vm->row, number) && own;
+}
+
+int rp_local_system_check_folder(struct rp_local *local, const char *id, const uint32_t *numbers, const struct rp_local_image *images,
+                                 size_t count, bool *inherited, struct rp_error *err)
+{
+    const struct rp_local_vm vm = {.local = local};
+    RP_AUTO_FREE char *directory = rp_xasprintf("%s/vms/%s", local->directory, id);
+    struct stat st;
+    *inherited = !lstat(directory, &st);
+    if (!*inherited)
+        return errno == ENOENT ? 0 : rp_fail_sys(err, errno, "%s", directory);
+    DIR *folder = S_ISDIR(st.st_mode) ? opendir(directory) : NULL;
+    if (!folder)
+        return rp_fail(err, RP_ERR_EXISTS, "%s: is in the way", directory);
+    int rc = 0;
+    for (struct dirent *entry; !rc && (entry = readdir(folder));) {
+        int64_t number = number_of(entry->d_name);
+        bool taken = is_service_file(&vm, entry->d_name);
+        for (size_t i = 0; i < count; i++)
+            taken |= images[i].format == RP_IMAGE_RAW && number == numbers[i];
+        if (taken)
+            rc = rp_fail(err, RP_ERR_EXISTS, "%s/%s: is left of an earlier VM of this id; move it away, or delete it", directory,
+                         entry->d_name);
+    }
+    closedir(folder);
+    return rc;
+}
+
 static int delete_row(const struct rp_local_vm *vm, struct rp_error *err)
 {
     return rp_db_run(vm->local->db, err, "DELETE FROM vm WHERE row = ?", "i", vm->row);
@@ -59,36 +105,35 @@ static int delete_row(const struct rp_local_vm *vm, struct rp_error *err)
 
 int rp_local_system_recover(const struct rp_local_vm *vm, struct rp_error *err)
 {
-    // A VM that was being created has only files that we made; one with delete_disks was checked before it got here.
+    // A VM that was being created has only files that we made; one with delete_disks was checked before it got here. Unless
+    // the folder is older than the VM.
     bool all = !strcmp(vm->state, "creating") || vm->delete_disks;
-    return remove_files(vm, all ? NULL : is_service_file, err) || delete_row(vm, err) ? -1 : 0;
+    return remove_files(vm, !all ? is_service_file : vm->inherited ? is_its_own : NULL, err) || delete_row(vm, err) ? -1 : 0;
 }
 
-// Neither a VM, in whatever state, nor a plan but the one that is realized has the id; and no folder of that name is there,
-// whose files an undo would take for its own.
+// Neither a VM, in whatever state, nor a plan but the one that is realized has the id.
 static int check_id(struct rp_local *local, const struct rp_local_new_vm *facts, struct rp_error *err)
 {
     int64_t vms = 0, plans = 0;
     if (rp_db_number(local->db, err, &vms, "SELECT count(*) FROM vm WHERE id = ?", "t", facts->id) ||
         rp_db_number(local->db, err, &plans, "SELECT count(*) FROM planned WHERE id = ? AND row <> ?", "ti", facts->id, facts->planned))
         return -1;
-    if (vms || plans)
-        return rp_fail(err, RP_ERR_EXISTS, "%s: there is a %sVM %s already", local->host.address, vms ? "" : "planned ", facts->id);
-    RP_AUTO_FREE char *directory = rp_xasprintf("%s/vms/%s", local->directory, facts->id);
-    struct stat st;
-    return lstat(directory, &st) ? 0
-               : rp_fail(err, RP_ERR_EXISTS, "%s: the folder of an earlier VM of this id is still there; move it away, or delete it", directory);
+    return vms || plans ? rp_fail(err, RP_ERR_EXISTS, "%s: there is a %sVM %s already", local->host.address, vms ? "" : "planned ", facts->id)
+                        : 0;
 }
 
 static int insert_vm(struct rp_local *local, const struct rp_local_new_vm *facts, const struct rp_local_image *images, size_t count,
                      struct rp_local_vm *vm, struct rp_error *err)
 {
+    bool inherited = false;
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_transaction_begin(&t, local->db, err) || check_id(local, facts, err) ||
+        rp_local_system_check_folder(local, facts->id, facts->numbers, images, count, &inherited, err) ||
         rp_db_run(local->db, err,
-                  "INSERT INTO vm (id, name, generation, created, controller, extras, next_disk, state)"
-                  " VALUES (?, ?, ?, ?, ?, ?, 0, 'creating')",
-                  "ttiitt", facts->id, facts->name, facts->generation, facts->created, facts->controller, facts->extras))
+                  "INSERT INTO vm (id, name, generation, created, controller, extras, inherited, next_disk, state)"
+                  " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 'creating')",
+                  "ttiitti", facts->id, facts->name, facts->generation, facts->created, facts->controller, facts->extras,
+                  (int64_t)inherited))
         return -1;
     // The lock before anybody can see the row: a row 'creating' whose lock is free is one whose creator died.
     int64_t row = rp_db_last_row(local->db);

@@ -44,7 +44,7 @@ void rp_local_vm_release(struct rp_local_vm *vm)
 int rp_local_vm_load_row(struct rp_local *local, int64_t row, struct rp_local_vm *vm, struct rp_error *err)
 {
     RP_AUTO_QUERY *query = rp_db_query(local->db, err,
-        "SELECT id, name, controller, generation, created, next_disk, delete_disks, state FROM vm WHERE row = ?", "i", row);
+        "SELECT id, name, controller, generation, created, next_disk, delete_disks, state, inherited FROM vm WHERE row = ?", "i", row);
     int rc = query ? rp_db_step(local->db, query, err) : -1;
     if (rc != 1)
         return rc;
@@ -67,6 +67,7 @@ int rp_local_vm_load_row(struct rp_local *local, int64_t row, struct rp_local_vm
     vm->next_disk = sqlite3_column_int64(query, 5);
     vm->delete_disks = sqlite3_column_int64(query, 6) != 0;
     rp_db_copy(query, 7, vm->state, sizeof vm->state);
+    vm->inherited = sqlite3_column_int64(query, 8) != 0;
     return 1;
 }
 

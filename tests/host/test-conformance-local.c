@@ -33,6 +33,6 @@ static void stop(void *argument)
 
 int main(void)
 {
-    static const struct conformance_host host = {start, connect_local, folder, stop};
+    static const struct conformance_host host = {.start = start, .connect = connect_local, .folder = folder, .stop = stop};
     return conformance_run("local", &host);
 }

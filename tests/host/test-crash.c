@@ -22,6 +22,8 @@
 
 struct world {
     char *host, *files, *raw, *small;
+    char *exports;                     // where victims export to: a folder for each attempt
+    char *kept;                        // the definition of an export, to be imported
     char vm[RP_HOST_ID];
     struct rp_host_connection *c;
     struct rp_error err;
@@ -38,17 +40,20 @@ struct world {
 
 static bool expected_failure(enum rp_code code)
 {
-    return code == RP_ERR_BUSY || code == RP_ERR_STATE || code == RP_ERR_NOT_FOUND || code == RP_ERR_CANCELLED;
+    return code == RP_ERR_BUSY || code == RP_ERR_STATE || code == RP_ERR_NOT_FOUND || code == RP_ERR_CANCELLED ||
+           code == RP_ERR_EXISTS; // two realize one plan
 }
 
 static int on_snapshots(struct world *w, struct rp_host_connection *c, uint64_t *seed, struct rp_error *err)
 {
     char job[RP_HOST_ID], result[RP_HOST_ID];
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
+    RP_AUTO_FREE char *name = kit_path("round:%d", w->round);
     if (c->ops->list_snapshots(c, w->vm, &list, err))
         return -1;
     if (list.count < 4 && kit_random(seed) % 2) {
-        RP_AUTO_FREE char *name = kit_path("round:%d", w->round);
+        if (kit_random(seed) % 4 == 0)
+            return c->ops->create_reference_point(c, w->vm, RP_CONSISTENCY_CRASH, name, job, result, err);
         return c->ops->create_snapshot(c, w->vm, kit_random(seed) % 3 ? RP_SNAPSHOT_RECOVERY : RP_SNAPSHOT_PRODUCTION,
                                        RP_CONSISTENCY_CRASH, name, job, result, err);
     }
@@ -98,6 +103,42 @@ static int on_vms(struct world *w, struct rp_host_connection *c, struct rp_error
     return c->ops->define_system(c, "other", &disk, 1, NULL, NULL, job, id, err);
 }
 
+// The name of the folder tells what must be in it: the round of the checkpoint, and that of the base.
+static int on_exports(struct world *w, struct rp_host_connection *c, uint64_t *seed, struct rp_error *err)
+{
+    char job[RP_HOST_ID], result[RP_HOST_ID];
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
+    RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
+    if (c->ops->list_snapshots(c, w->vm, &list, err) || c->ops->list_reference_points(c, w->vm, &points, err))
+        return -1;
+    if (!list.count)
+        return 0;
+    const struct rp_snapshot *s = &list.items[kit_random(seed) % list.count];
+    const struct rp_reference_point *base = points.count && kit_random(seed) % 2 ? &points.items[0] : NULL;
+    if (base && base->time_ns > s->time_ns)
+        base = NULL;
+    RP_AUTO_FREE char *folder = kit_path("%s/%d,%d,%llx", w->exports, atoi(s->name + 6), base ? atoi(base->name + 6) : -1,
+                                         (unsigned long long)kit_random(seed));
+    if (mkdir(folder, 0700))
+        return errno == EEXIST ? 0 : rp_fail_sys(err, errno, "%s", folder);
+    const struct rp_export what = {.vm_id = w->vm, .snapshot_id = s->id, .base_point_id = base ? base->id : NULL, .folder = folder,
+                                   .storage = true};
+    return c->ops->export_system(c, &what, job, result, err);
+}
+
+static int on_plans(struct world *w, struct rp_host_connection *c, uint64_t *seed, struct rp_error *err)
+{
+    char job[RP_HOST_ID], result[RP_HOST_ID];
+    RP_CLEANUP(rp_inventory_clear) struct rp_inventory plans = {0};
+    if (rp_host_local_list_planned(c, &plans, err))
+        return -1;
+    if (!plans.count || (plans.count < 4 && kit_random(seed) % 3 == 0))
+        return c->ops->import_system(c, w->kept, true, job, result, err);
+    const char *id = plans.items[kit_random(seed) % plans.count].vm.id;
+    return kit_random(seed) % 3 ? c->ops->realize_planned(c, id, job, result, err)
+                                : c->ops->destroy_system(c, id, false, job, result, err);
+}
+
 static void victim(struct world *w, uint64_t seed, uint64_t milliseconds)
 {
     uint64_t until = rp_clock_monotonic_ns() + milliseconds * 1000000;
@@ -105,9 +146,10 @@ static void victim(struct world *w, uint64_t seed, uint64_t milliseconds)
         struct rp_error err = {0};
         RP_CLEANUP(rp_host_close_p) struct rp_host_connection *c = rp_host_local_open(w->host, &err);
         for (int i = 0; c && !err.code && i < 6 && rp_clock_monotonic_ns() < until; i++) {
-            unsigned dice = (unsigned)(kit_random(&seed) % 8);
+            unsigned dice = (unsigned)(kit_random(&seed) % 11);
             int rc = dice < 5 ? on_snapshots(w, c, &seed, &err) : dice == 5 ? on_points(w, c, &err)
-                     : dice == 6 ? on_disks(w, c, &err) : on_vms(w, c, &err);
+                     : dice == 6 ? on_disks(w, c, &err) : dice == 7 ? on_vms(w, c, &err)
+                     : dice < 10 ? on_exports(w, c, &seed, &err) : on_plans(w, c, &seed, &err);
             if (!rc)
                 __atomic_add_fetch(&w->shared->done, 1, __ATOMIC_RELAXED);
         }
@@ -141,6 +183,14 @@ static void holds(const char *path, const uint32_t units[UNITS])
         if (memcmp(data + i * KIT_UNIT, expected, KIT_UNIT))
             fail_msg("%s: unit %zu does not hold what was written", path, i);
     }
+}
+
+static int is_own(void *context, uint64_t offset, uint64_t length, enum rp_vhdx_state state)
+{
+    (void)offset;
+    (void)length;
+    *(bool *)context |= state != RP_VHDX_IN_PARENT;
+    return 0;
 }
 
 struct names {
@@ -221,6 +271,50 @@ static void check_files(struct world *w, const char *vm_id)
         free(names.items[--names.count]);
 }
 
+// What a differencing file holds must be what its moment had, and the rest what its base had.
+static void holds_changes(const char *path, const uint32_t units[UNITS], const uint32_t base[UNITS])
+{
+    struct rp_error err = {0};
+    RP_AUTO_FREE uint8_t *data = rp_xmalloc(KIT_UNIT), *expected = rp_xmalloc(KIT_UNIT);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), path, RP_VHDX_READ, NULL, &err);
+    kit_ok(!vhdx, err);
+    assert_true(rp_vhdx_info(vhdx)->has_parent);
+    for (size_t i = 0; i < UNITS; i++) {
+        bool own = false;
+        kit_ok(rp_vhdx_extents(vhdx, i * KIT_UNIT, KIT_UNIT, is_own, &own, &err), err);
+        if (!own && units[i] != base[i])
+            fail_msg("%s: unit %zu changed, and is not there", path, i);
+        kit_fill(expected, KIT_UNIT, units[i]);
+        if (own)
+            kit_ok(rp_vhdx_read(vhdx, data, KIT_UNIT, i * KIT_UNIT, &err), err);
+        if (own && memcmp(data, expected, KIT_UNIT))
+            fail_msg("%s: unit %zu does not hold what was written", path, i);
+    }
+}
+
+// Each export is whole, or nothing of it is there.
+static void check_exports(struct world *w)
+{
+    DIR *listing = opendir(w->exports);
+    assert_non_null(listing);
+    for (struct dirent *entry; (entry = readdir(listing));) {
+        int round, base;
+        if (sscanf(entry->d_name, "%d,%d,", &round, &base) != 2)
+            continue;
+        char *folder = kit_path("%s/%s", w->exports, entry->d_name);
+        RP_AUTO_FREE char *definition = kit_path("%s/Virtual Machines/%s.vmcx", folder, w->vm),
+                          *disk = kit_path("%s/Virtual Hard Disks/disk0.vhdx", folder);
+        if (!access(definition, F_OK) && base < 0)
+            holds(disk, w->then[round]);
+        else if (!access(definition, F_OK))
+            holds_changes(disk, w->then[round], w->then[base]);
+        else if (rmdir(folder))
+            fail_msg("%s: half of an export is there", folder);
+        kit_remove_folder(folder);
+    }
+    closedir(listing);
+}
+
 static void check_host(struct world *w)
 {
     assert_string_equal(w->shared->complaint, "");
@@ -235,7 +329,9 @@ static void check_host(struct world *w)
         fail_msg("the merges do not end: %s %s", w->err.text, vm.merge_problem ? vm.merge_problem : "");
     }
     assert_int_equal(number(w, "SELECT (SELECT count(*) FROM vm WHERE state <> 'ready') + (SELECT count(*) FROM disk WHERE"
-                               " state <> 'ready') + (SELECT count(*) FROM snapshot WHERE state <> 'ready')"), 0);
+                               " state <> 'ready') + (SELECT count(*) FROM snapshot WHERE state <> 'ready') +"
+                               " (SELECT count(*) FROM applying) + (SELECT count(*) FROM export)"), 0);
+    check_exports(w);
     RP_CLEANUP(rp_vms_clear) struct rp_vms vms = {0};
     kit_ok(w->c->ops->list_vms(w->c, &vms, &w->err), w->err);
     for (size_t i = 0; i < vms.count; i++)
@@ -415,6 +511,59 @@ static void a_killed_service_leaves_the_host_consistent(void **state)
     }
 }
 
+// A checkpoint is applied again and again, and whoever does it is killed. The disk holds what it did before, or what the
+// checkpoint does; reference points that are older than that go on answering.
+static void a_killed_apply_has_been_or_has_not(void **state)
+{
+    struct world *w = *state;
+    uint64_t seed = kit_seed();
+    char job[RP_HOST_ID], result[RP_HOST_ID], snap[RP_HOST_ID];
+    int before = 0, after = 0;
+    print_message("# RP_TEST_SEED=%llu\n", (unsigned long long)seed);
+    for (int round = 0, count = rounds(12); round < count; round++) {
+        begin_round(w, round);
+        RP_AUTO_FREE char *name = kit_path("round:%d", round);
+        kit_ok(w->c->ops->create_reference_point(w->c, w->vm, RP_CONSISTENCY_CRASH, name, job, result, &w->err), w->err);
+        assert_int_equal(rp_host_wait_merge(w->c, w->vm, 20000, &w->err), 0);
+        kit_ok(w->c->ops->create_snapshot(w->c, w->vm, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, name, job, snap, &w->err), w->err);
+        set_state(w, RP_VM_RUNNING);
+        write_some(w, &seed);
+        set_state(w, RP_VM_OFF);
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            struct rp_error err = {0};
+            struct rp_host_connection *c = rp_host_local_open(w->host, &err);
+            while (c && !c->ops->apply_snapshot(c, snap, job, result, &err))
+                __atomic_add_fetch(&w->shared->done, 1, __ATOMIC_RELAXED);
+            snprintf(w->shared->complaint, sizeof w->shared->complaint, "%s", err.text);
+            _exit(0);
+        }
+        usleep((useconds_t)(kit_random(&seed) % 40000));
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        check_host(w);
+        RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
+        kit_ok(w->c->ops->vm_settings(w->c, w->vm, &s, &w->err), w->err);
+        RP_AUTO_FREE uint8_t *data = rp_xmalloc(DISK), *expected = rp_xmalloc(DISK);
+        kit_chain_read(s.disks[0].path, data, DISK);
+        for (size_t i = 0; i < UNITS; i++)
+            kit_fill(expected + i * KIT_UNIT, KIT_UNIT, w->now[i]);
+        bool untouched = !memcmp(data, expected, DISK);
+        before += untouched;
+        after += !untouched;
+        if (!untouched)
+            memcpy(w->now, w->then[round], sizeof w->now);
+        holds(s.disks[0].path, w->now);
+        kit_ok(w->c->ops->destroy_snapshot(w->c, snap, job, result, &w->err), w->err);
+        assert_int_equal(rp_host_wait_merge(w->c, w->vm, 20000, &w->err), 0);
+        check_points(w, true);
+        check_host(w);
+    }
+    print_message("# %d before, %d after, %lu applied\n", before, after, w->shared->done);
+    assert_true(w->shared->done > 0);
+}
+
 static int setup(void **state)
 {
     struct world *w = rp_xcalloc(1, sizeof *w);
@@ -436,6 +585,14 @@ static int setup(void **state)
     char job[RP_HOST_ID];
     const char *disk = w->raw;
     kit_ok(w->c->ops->define_system(w->c, "web1", &disk, 1, NULL, NULL, job, w->vm, &w->err), w->err);
+    w->exports = kit_path("%s/exports", w->files);
+    assert_int_equal(mkdir(w->exports, 0700), 0);
+    char result[RP_HOST_ID];
+    RP_AUTO_FREE char *keep = kit_path("%s/keep", w->files);
+    const struct rp_export what = {.vm_id = w->vm, .folder = keep, .storage = true};
+    assert_int_equal(mkdir(keep, 0700), 0);
+    kit_ok(w->c->ops->export_system(w->c, &what, job, result, &w->err), w->err);
+    w->kept = kit_path("%s/Virtual Machines/%s.vmcx", keep, w->vm);
     *state = w;
     return 0;
 }
@@ -453,6 +610,8 @@ static int teardown(void **state)
     }
     free(w->raw);
     free(w->small);
+    free(w->exports);
+    free(w->kept);
     free(w);
     return 0;
 }
@@ -465,6 +624,7 @@ int main(void)
         TEST(a_killed_process_leaves_a_vm_that_is_off_consistent),
         TEST(two_processes_at_once_do_not_get_in_each_others_way),
         TEST(a_killed_service_leaves_the_host_consistent),
+        TEST(a_killed_apply_has_been_or_has_not),
     };
     return cmocka_run_group_tests(crash, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "host-kit.h"
 #include "host/local.h"
+#include "rct/rct.h"
 
 #define DISK ((size_t)4 * 1024 * 1024)
 
@@ -119,7 +120,8 @@ static void a_database_of_the_first_version_is_brought_up_to_date(void **state)
     rp_host_close(w->c);
     w->c = NULL;
     run_sql(w, "DROP TABLE planned_disk; DROP TABLE planned; DROP TABLE export_name; DROP TABLE export; DROP TABLE applying;"
-               "ALTER TABLE vm DROP COLUMN extras; ALTER TABLE snapshot DROP COLUMN extras; ALTER TABLE snapshot DROP COLUMN point;"
+               "ALTER TABLE vm DROP COLUMN extras; ALTER TABLE vm DROP COLUMN inherited;"
+               "ALTER TABLE snapshot DROP COLUMN extras; ALTER TABLE snapshot DROP COLUMN point;"
                "PRAGMA user_version=1");
     for (int i = 0; i < 2; i++) {
         reopen(w);
@@ -488,16 +490,56 @@ static void one_id_is_of_one_vm_planned_or_not(void **state)
     assert_string_equal(planned, w->vm);
     rp_host_local_next_id(w->c, w->vm);
     kit_fails(w->c->ops->define_system(w->c, "other", NULL, 0, NULL, NULL, job, result, &w->err), w->err, RP_ERR_EXISTS);
-    // A folder of that name is somebody's: what is in it is not the new VM's to delete.
-    RP_AUTO_FREE char *folder = kit_path("%s/vms/%s", w->host, w->vm), *file = kit_path("%s/precious", folder);
-    assert_int_equal(mkdir(folder, 0700), 0);
-    kit_write_file(file, "x", 1);
+    kit_ok(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err);
+}
+
+static void what_an_earlier_vm_of_the_same_id_left_stays(void **state)
+{
+    struct world *w = *state;
+    char planned[RP_HOST_ID];
+    RP_AUTO_FREE char *definition = definition_of(w), *folder = kit_path("%s/vms/%s", w->host, w->vm),
+                      *left = kit_path("%s/disk0.vhdx", folder), *precious = kit_path("%s/precious", folder),
+                      *record = kit_path("%s/chain.record", folder), *instead = kit_path("%s/instead.raw", w->files);
+    kit_ok(export_now(w, w->out), w->err);
+    kit_ok(w->c->ops->destroy_system(w->c, w->vm, false, job, result, &w->err), w->err);
+    kit_write_file(precious, "x", 1);
+    assert_true(exists(left));
+    // as itself again, with the exported disk in place: deleted and cancelled, what was there before stays
+    for (int i = 0; i < 2; i++) {
+        kit_ok(import(w, definition, false, planned), w->err);
+        kit_ok(w->c->ops->validate_planned(w->c, planned, job, result, &w->err), w->err);
+        if (i) { // as if killed in the middle
+            kit_ok(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err);
+            run_sql(w, "UPDATE vm SET state = 'creating'; UPDATE disk SET state = 'adding'");
+            reopen(w);
+        } else {
+            kit_ok(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err);
+            kit_ok(w->c->ops->destroy_system(w->c, w->vm, true, job, result, &w->err), w->err);
+        }
+        assert_true(exists(left) && exists(precious));
+    }
+    // with a raw disk that would get the name of the one that is there
+    kit_ok(import(w, definition, false, planned), w->err);
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
+    kit_ok(w->c->ops->vm_settings(w->c, planned, &s, &w->err), w->err);
+    kit_raw(instead, DISK, 2);
+    kit_ok(w->c->ops->modify_disk(w->c, s.disks[0].instance, instead, job, result, &w->err), w->err);
     kit_fails(w->c->ops->validate_planned(w->c, planned, job, result, &w->err), w->err, RP_ERR_STATE);
     kit_fails(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err, RP_ERR_EXISTS);
-    assert_true(exists(file));
-    unlink(file);
-    assert_int_equal(rmdir(folder), 0);
+    assert_true(exists(left));
+    unlink(left);
+    RP_AUTO_FREE char *tracking = rp_rct_path(left), *coarse = kit_path("%s.mrt", left);
+    unlink(tracking);
+    unlink(coarse);
+    kit_write_file(record, "x", 1);
+    kit_fails(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err, RP_ERR_EXISTS);
+    unlink(record);
     kit_ok(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err);
+    assert_true(exists(left));
+    snapshot(w, RP_SNAPSHOT_PRODUCTION, result);
+    kit_ok(w->c->ops->destroy_system(w->c, w->vm, true, job, result, &w->err), w->err);
+    assert_int_equal(entries(folder), 1); // its own disk went, with its checkpoint
+    assert_true(exists(precious));
 }
 
 static void a_checkpoint_that_was_announced_for_a_reference_point_becomes_one(void **state)
@@ -537,6 +579,7 @@ int main(void)
         TEST(a_link_in_an_export_leads_nowhere),
         TEST(definitions_that_make_no_sense_are_refused),
         TEST(one_id_is_of_one_vm_planned_or_not),
+        TEST(what_an_earlier_vm_of_the_same_id_left_stays),
         TEST(a_checkpoint_that_was_announced_for_a_reference_point_becomes_one),
     };
     return cmocka_run_group_tests(management, NULL, NULL);
