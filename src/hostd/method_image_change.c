@@ -164,13 +164,16 @@ int rp_method_image_convert(const struct rp_hostd_call *call, uint32_t *status, 
 static int run_resize(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                       struct rp_error *err)
 {
-    (void)hostd, (void)result;
+    (void)hostd;
     const struct rp_method_task *task = context;
     uint64_t size = strtoull(task->name, NULL, 10);
     if (*task->vm_id) {
         char job[RP_HOST_ID], made[RP_HOST_ID] = "";
         int rc = host->ops->resize_disk(host, task->vm_id, task->number, size, job, made, err);
-        return rp_method_wait(host, rc, job, made, err);
+        if (rp_method_wait(host, rc, job, made, err))
+            return -1;
+        memcpy(result, task->id, RP_HOST_ID);
+        return 0;
     }
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
     if (!vhdx || rp_vhdx_grow(vhdx, size, err))
@@ -209,12 +212,12 @@ int rp_method_image_resize(const struct rp_hostd_call *call, uint32_t *status, s
     }
     if (*file.user && !disk)
         return rp_fail(err, RP_ERR_BUSY, "Path: %s is the parent of a disk of VM %s", file.path, file.user);
-    struct rp_method_task *task = rp_method_task_new(found.vm, file.path);
+    struct rp_method_task *task = rp_method_task_new(found.vm, disk ? disk->instance : file.path);
     task->path = rp_xstrdup(file.path);
     task->name = rp_xasprintf("%llu", (unsigned long long)size);
     task->number = disk ? disk->number : 0;
     return start(call, (struct rp_hostd_job){.type = JOB_EXPANSION, .caption = "Resizing Virtual Hard Disk",
-        .run = run_resize}, task, status, err);
+        .result = disk ? RP_HOSTD_DISK : RP_HOSTD_NOTHING, .run = run_resize}, task, status, err);
 }
 
 static int run_compact(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
