@@ -21,10 +21,13 @@ int rp_host_local_file_user(struct rp_host_connection *host, const char *path, c
     bool there = !stat(path, &st);
     // Roots, files that checkpoints made above them, parents below them; those that are written first.
     RP_AUTO_QUERY *query = rp_db_query(db, err,
-        "SELECT d.path, v.id, 1 FROM disk d JOIN vm v ON v.row = d.vm"
-        " UNION ALL SELECT sd.path, v.id, 1 FROM snapshot_disk sd JOIN snapshot s ON s.row = sd.snapshot JOIN vm v ON v.row = s.vm"
-        " UNION ALL SELECT sd.child, v.id, 1 FROM snapshot_disk sd JOIN snapshot s ON s.row = sd.snapshot JOIN vm v ON v.row = s.vm"
-        " UNION ALL SELECT p.path, v.id, 0 FROM disk_parent p JOIN vm v ON v.row = p.vm", "");
+                                       "SELECT d.path, v.id, 1 FROM disk d JOIN vm v ON v.row = d.vm"
+                                       " UNION ALL SELECT sd.path, v.id, 1 FROM snapshot_disk sd JOIN snapshot s ON "
+                                       "s.row = sd.snapshot JOIN vm v ON v.row = s.vm"
+                                       " UNION ALL SELECT sd.child, v.id, 1 FROM snapshot_disk sd JOIN snapshot s ON "
+                                       "s.row = sd.snapshot JOIN vm v ON v.row = s.vm"
+                                       " UNION ALL SELECT p.path, v.id, 0 FROM disk_parent p JOIN vm v ON v.row = p.vm",
+                                       "");
     int rc = query ? 1 : -1;
     while (rc > 0 && (rc = rp_db_step(db, query, err)) == 1) {
         const char *used = rp_db_text(query, 0);

@@ -1,13 +1,13 @@
 // What the method_*.c share: what references and embedded settings in parameters say, and jobs that do one thing.
 //
-// Failures are errors; provider.c makes them codes. A parameter that is missing, of the wrong class, or that names nothing
-// is RP_ERR_INVALID ("invalid parameter"), whatever the reason.
+// Failures are errors; provider.c makes them codes. A parameter that is missing, of the wrong class, or that names
+// nothing is RP_ERR_INVALID ("invalid parameter"), whatever the reason.
 #ifndef RP_HOSTD_METHOD_H
 #define RP_HOSTD_METHOD_H
 
 #include "hostd/hostd.h"
 
-// ---- what references name ------------------------------------------------------------------------------------------------
+// ---- what references name -------------------------------------------------------------------------------------------
 
 // Points into an inventory, which it holds: release it.
 struct rp_method_found {
@@ -32,25 +32,26 @@ int rp_method_snapshot(const struct rp_hostd_call *call, const char *parameter, 
 int rp_method_point(const struct rp_hostd_call *call, const char *parameter, struct rp_method_found *found,
                     struct rp_error *err);
 // Of a path; `what` is what messages call it.
-int rp_method_vm_at(struct rp_hostd *hostd, const struct rp_cim_path *path, enum rp_method_which which, const char *what,
-                    struct rp_method_found *found, struct rp_error *err);
+int rp_method_vm_at(struct rp_hostd *hostd, const struct rp_cim_path *path, enum rp_method_which which,
+                    const char *what, struct rp_method_found *found, struct rp_error *err);
 int rp_method_settings_at(struct rp_hostd *hostd, const struct rp_cim_path *path, enum rp_method_which which,
                           const char *what, struct rp_method_found *found, struct rp_error *err);
 int rp_method_point_at(struct rp_hostd *hostd, const struct rp_cim_path *path, const char *what,
                        struct rp_method_found *found, struct rp_error *err);
-// Of the text of an InstanceID "Microsoft:<GUID>…" (of settings, or of a resource in them); *rest is what follows the GUID.
+// Of the text of an InstanceID "Microsoft:<GUID>…" (of settings, or of a resource in them); *rest is what follows the
+// GUID.
 int rp_method_instance(struct rp_hostd *hostd, const char *instance_id, enum rp_method_which which,
                        struct rp_method_found *found, const char **rest, struct rp_error *err);
 // The VM's disk that an InstanceID names, in its own settings or in a snapshot's (whose GUID then stands in front); its
 // drive ("…\D") counts too. NULL: none.
 const struct rp_vm_disk *rp_method_disk(const struct rp_inventory_vm *vm, const char *instance_id);
 
-// ---- embedded settings ---------------------------------------------------------------------------------------------------
+// ---- embedded settings ----------------------------------------------------------------------------------------------
 
-// An instance of `class_name` or a subclass, typed, without properties that the class does not have (a newer Windows knows
-// more); text that is empty or NULL gives an empty instance of `class_name`. To be freed.
-struct rp_cim_instance *rp_method_embedded(const struct rp_hostd_call *call, const char *parameter, const char *class_name,
-                                           struct rp_error *err);
+// An instance of `class_name` or a subclass, typed, without properties that the class does not have (a newer Windows
+// knows more); text that is empty or NULL gives an empty instance of `class_name`. To be freed.
+struct rp_cim_instance *rp_method_embedded(const struct rp_hostd_call *call, const char *parameter,
+                                           const char *class_name, struct rp_error *err);
 // Element `i` of a parameter that is an array of such texts; an empty one is refused.
 struct rp_cim_instance *rp_method_embedded_at(const struct rp_hostd_call *call, const char *parameter, size_t i,
                                               const char *class_name, struct rp_error *err);
@@ -59,16 +60,17 @@ int rp_method_check_name(const char *name, const char *what, struct rp_error *er
 // A name for a checkpoint or reference point that got none, as Hyper-V makes them: "<VM> - (11/22/2026 - 10:04:05 PM)".
 char *rp_method_default_name(const char *vm_name, const char *kind);
 
-// ---- results -------------------------------------------------------------------------------------------------------------
+// ---- results --------------------------------------------------------------------------------------------------------
 
-void rp_method_set_reference(const struct rp_hostd_call *call, const char *parameter, struct rp_cim_path *path); // taken
+void rp_method_set_reference(const struct rp_hostd_call *call, const char *parameter,
+                             struct rp_cim_path *path); // taken
 // The path of a settings instance "Microsoft:<GUID><rest>".
 struct rp_cim_path *rp_method_resource_path(const struct rp_hostd *hostd, const char *class_name, const char *owner_id,
                                             const char *rest);
 // The GUID in an id of the host connection ("Microsoft:<GUID>" or "<GUID>"); borrowed.
 const char *rp_method_guid(const char *id);
 
-// ---- jobs ----------------------------------------------------------------------------------------------------------------
+// ---- jobs -----------------------------------------------------------------------------------------------------------
 
 // What most jobs have to know. Strings are its own.
 struct rp_method_task {
@@ -83,14 +85,15 @@ struct rp_method_task {
 struct rp_method_task *rp_method_task_new(const struct rp_inventory_vm *vm, const char *id); // NULL: nobody, nothing
 void rp_method_task_add(struct rp_method_task *task, const char *text);
 void rp_method_task_free(void *task);
-// Starts `job` with the task as its context (taken); where `job` is silent: Msvm_ConcreteJob, the task's VM and id, and a
-// planned id for what is made.
+// Starts `job` with the task as its context (taken); where `job` is silent: Msvm_ConcreteJob, the task's VM and id, and
+// a planned id for what is made.
 int rp_method_start(const struct rp_hostd_call *call, struct rp_hostd_job job, struct rp_method_task *task,
                     uint32_t *status, struct rp_error *err);
 // Ends a call of the host connection that may have started a job there: `rc` is what it returned.
-int rp_method_wait(struct rp_host_connection *host, int rc, const char *job, char result[RP_HOST_ID], struct rp_error *err);
+int rp_method_wait(struct rp_host_connection *host, int rc, const char *job, char result[RP_HOST_ID],
+                   struct rp_error *err);
 
-// ---- disk files that clients name (method_image.c) -----------------------------------------------------------------------
+// ---- disk files that clients name (method_image.c) ------------------------------------------------------------------
 
 struct rp_method_file {
     char *path;                  // canonical
@@ -102,8 +105,8 @@ void rp_method_file_clear(struct rp_method_file *file); // usable with RP_CLEANU
 int rp_method_file(const struct rp_hostd_call *call, const char *text, const char *what, struct rp_method_file *file,
                    struct rp_error *err);
 // The same for a file that is to be changed or made: inside the folders, and no VM has it (RP_ERR_BUSY).
-int rp_method_file_free(const struct rp_hostd_call *call, const char *text, const char *what, struct rp_method_file *file,
-                        struct rp_error *err);
+int rp_method_file_free(const struct rp_hostd_call *call, const char *text, const char *what,
+                        struct rp_method_file *file, struct rp_error *err);
 // RP_ERR_NOT_FOUND when it is not there.
 int rp_method_file_there(const struct rp_method_file *file, const char *what, struct rp_error *err);
 // Every file that a differencing disk reads from lies where its client may name files too: a locator is only text that
@@ -113,15 +116,18 @@ int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, c
 rp_hostd_method_fn rp_method_image_create, rp_method_image_convert, rp_method_image_resize, rp_method_image_compact,
     rp_method_image_merge, rp_method_image_set_parent; // method_image_change.c
 rp_hostd_method_fn rp_method_export_system, rp_method_export_point; // method_export.c
-rp_hostd_method_fn rp_method_resources_add, rp_method_resources_modify, rp_method_resources_remove; // method_resources.c
+rp_hostd_method_fn rp_method_resources_add, rp_method_resources_modify,
+    rp_method_resources_remove; // method_resources.c
 
-// ---- what is not a disk in settings (method_resources.c) -----------------------------------------------------------------
+// ---- what is not a disk in settings (method_resources.c) ------------------------------------------------------------
 
-// Sorts resources that a client sent for a new VM: *disk* images go to `disks` (paths, checked), the rest into `extras`.
+// Sorts resources that a client sent for a new VM: *disk* images go to `disks` (paths, checked), the rest into
+// `extras`.
 int rp_method_resources_sort(const struct rp_hostd_call *call, const char *parameter, struct rp_method_task *disks,
                              struct rp_cim_instances *extras, struct rp_error *err);
 // Settings of the VM itself into `extras`, without what this host decides.
-void rp_method_resources_keep(struct rp_cim_instances *extras, const char *suffix, const struct rp_cim_instance *settings);
+void rp_method_resources_keep(struct rp_cim_instances *extras, const char *suffix,
+                              const struct rp_cim_instance *settings);
 // The text of extras, to be freed; "" for none.
 char *rp_method_resources_text(const struct rp_cim_instances *extras);
 

@@ -70,7 +70,8 @@ static bool find_snapshot(struct rp_method_found *found, const char *id)
     return false;
 }
 
-static const struct rp_cim_path *reference(const struct rp_hostd_call *call, const char *parameter, struct rp_error *err)
+static const struct rp_cim_path *reference(const struct rp_hostd_call *call, const char *parameter,
+                                           struct rp_error *err)
 {
     const struct rp_cim_path *path = rp_cim_get_path(call->in, parameter);
     if (!path)
@@ -83,8 +84,8 @@ static int bad_reference(const char *what, const struct rp_error *why, struct rp
     return rp_fail(err, RP_ERR_INVALID, "%s: %s", what, why->text);
 }
 
-int rp_method_vm_at(struct rp_hostd *hostd, const struct rp_cim_path *path, enum rp_method_which which, const char *what,
-                    struct rp_method_found *found, struct rp_error *err)
+int rp_method_vm_at(struct rp_hostd *hostd, const struct rp_cim_path *path, enum rp_method_which which,
+                    const char *what, struct rp_method_found *found, struct rp_error *err)
 {
     char id[RP_HOST_ID];
     struct rp_error why = {0};
@@ -94,7 +95,9 @@ int rp_method_vm_at(struct rp_hostd *hostd, const struct rp_cim_path *path, enum
         return -1;
     // A planned VM may have the id of the one that it is a copy of: the class tells them apart.
     bool planned = !strcasecmp(path->class_name, "Msvm_PlannedComputerSystem");
-    which &= planned ? RP_METHOD_PLANNED : !strcasecmp(path->class_name, "Msvm_ComputerSystem") ? RP_METHOD_REAL : which;
+    which &= planned                                                ? RP_METHOD_PLANNED
+             : !strcasecmp(path->class_name, "Msvm_ComputerSystem") ? RP_METHOD_REAL
+                                                                    : which;
     if (!find_among(found, which, id))
         return rp_fail(err, RP_ERR_INVALID, "%s: there is no %s %.100s", what,
                        planned ? "planned virtual machine" : "virtual machine", id);
@@ -135,7 +138,8 @@ int rp_method_snapshot(const struct rp_hostd_call *call, const char *parameter, 
     if (rp_method_settings(call, parameter, RP_METHOD_ANY, found, err))
         return -1;
     if (!found->snapshot)
-        return rp_fail(err, RP_ERR_INVALID, "%s: these are the settings of a virtual machine, not a checkpoint", parameter);
+        return rp_fail(err, RP_ERR_INVALID, "%s: these are the settings of a virtual machine, not a checkpoint",
+                       parameter);
     return 0;
 }
 
@@ -176,11 +180,13 @@ int rp_method_instance(struct rp_hostd *hostd, const char *instance_id, enum rp_
     snprintf(guid, sizeof guid, "%s", text);
     *rest = text + strlen(guid);
     if (!*guid || (**rest && **rest != '\\'))
-        return rp_fail(err, RP_ERR_INVALID, "InstanceID \"%.100s\" is not that of settings", instance_id ? instance_id : "");
+        return rp_fail(err, RP_ERR_INVALID, "InstanceID \"%.100s\" is not that of settings",
+                       instance_id ? instance_id : "");
     if (look(hostd, found, err))
         return -1;
     if (!find_among(found, which, guid) && !find_snapshot(found, guid))
-        return rp_fail(err, RP_ERR_INVALID, "InstanceID \"%.100s\": there is no such virtual machine or checkpoint", instance_id);
+        return rp_fail(err, RP_ERR_INVALID, "InstanceID \"%.100s\": there is no such virtual machine or checkpoint",
+                       instance_id);
     return 0;
 }
 
@@ -198,7 +204,7 @@ const struct rp_vm_disk *rp_method_disk(const struct rp_inventory_vm *vm, const 
     return NULL;
 }
 
-// ---- embedded settings ---------------------------------------------------------------------------------------------------
+// ---- embedded settings ----------------------------------------------------------------------------------------------
 
 static struct rp_cim_instance *typed(const struct rp_hostd_call *call, const char *text, const char *what,
                                      const char *class_name, struct rp_error *err)
@@ -225,8 +231,8 @@ static struct rp_cim_instance *typed(const struct rp_hostd_call *call, const cha
     return NULL;
 }
 
-struct rp_cim_instance *rp_method_embedded(const struct rp_hostd_call *call, const char *parameter, const char *class_name,
-                                           struct rp_error *err)
+struct rp_cim_instance *rp_method_embedded(const struct rp_hostd_call *call, const char *parameter,
+                                           const char *class_name, struct rp_error *err)
 {
     const char *text = rp_cim_get_text(call->in, parameter);
     return text && *text ? typed(call, text, parameter, class_name, err) : rp_cim_instance_new(NULL, class_name);
@@ -259,7 +265,7 @@ char *rp_method_default_name(const char *vm_name, const char *kind)
     return rp_xasprintf("%.180s%s - (%s)", vm_name, kind, when);
 }
 
-// ---- results and jobs ----------------------------------------------------------------------------------------------------
+// ---- results and jobs -----------------------------------------------------------------------------------------------
 
 void rp_method_set_reference(const struct rp_hostd_call *call, const char *parameter, struct rp_cim_path *path)
 {
@@ -327,7 +333,8 @@ int rp_method_start(const struct rp_hostd_call *call, struct rp_hostd_job job, s
     return rp_hostd_jobs_start(call->hostd, call->caller, &job, call->out, status, err);
 }
 
-int rp_method_wait(struct rp_host_connection *host, int rc, const char *job, char result[RP_HOST_ID], struct rp_error *err)
+int rp_method_wait(struct rp_host_connection *host, int rc, const char *job, char result[RP_HOST_ID],
+                   struct rp_error *err)
 {
     if (rc || !*job)
         return rc;

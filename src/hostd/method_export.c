@@ -1,5 +1,5 @@
-// ExportSystemDefinition and ExportReferencePoint (facts/wmi.md 1.3, 1.5 C). The host exports checkpoints, and VMs that are
-// off; what is neither gets a checkpoint for as long as it takes.
+// ExportSystemDefinition and ExportReferencePoint (facts/wmi.md 1.3, 1.5 C). The host exports checkpoints, and VMs that
+// are off; what is neither gets a checkpoint for as long as it takes.
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -55,18 +55,19 @@ static void exclude(struct export_task *task, const char *instance)
     task->excluded[task->excluded_count++] = rp_xstrdup(instance);
 }
 
-// ---- the work ------------------------------------------------------------------------------------------------------------
+// ---- the work -------------------------------------------------------------------------------------------------------
 
-static int freeze(struct rp_host_connection *host, const struct export_task *task, char snapshot[RP_HOST_ID], struct rp_error *err)
+static int freeze(struct rp_host_connection *host, const struct export_task *task, char snapshot[RP_HOST_ID],
+                  struct rp_error *err)
 {
     char job[RP_HOST_ID];
-    int rc = host->ops->create_snapshot(host, task->vm_id, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH, "refpoint-hostd export",
-                                        job, snapshot, err);
+    int rc = host->ops->create_snapshot(host, task->vm_id, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH,
+                                        "refpoint-hostd export", job, snapshot, err);
     return rp_method_wait(host, rc, job, snapshot, err);
 }
 
-// Its merge goes on by itself. One that cannot be removed is a recovery checkpoint that everybody sees, and no reason to say
-// that the export failed.
+// Its merge goes on by itself. One that cannot be removed is a recovery checkpoint that everybody sees, and no reason
+// to say that the export failed.
 static void thaw(struct rp_host_connection *host, const char *snapshot)
 {
     char job[RP_HOST_ID], made[RP_HOST_ID] = "";
@@ -83,8 +84,8 @@ static const struct rp_reference_point *find_point(const struct rp_reference_poi
     return NULL;
 }
 
-static int compare_disk(struct rp_host_connection *host, const struct rp_reference_disk *then, const struct rp_vm_settings *now,
-                        struct rp_error *err)
+static int compare_disk(struct rp_host_connection *host, const struct rp_reference_disk *then,
+                        const struct rp_vm_settings *now, struct rp_error *err)
 {
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
     for (size_t i = 0; i < now->disk_count; i++) {
@@ -100,7 +101,8 @@ static int compare_disk(struct rp_host_connection *host, const struct rp_referen
     return rp_fail(err, RP_ERR_STATE, "the disk %s is gone", then->instance);
 }
 
-// A reference point names a moment and holds no data. What the disks held then can be exported as long as they still hold it.
+// A reference point names a moment and holds no data. What the disks held then can be exported as long as they still
+// hold it.
 static int check_unchanged(struct rp_host_connection *host, const struct export_task *task, const char *snapshot,
                            struct rp_error *err)
 {
@@ -127,7 +129,8 @@ static struct rp_export wanted(const struct export_task *task, const char *snaps
     };
 }
 
-static int export_it(struct rp_host_connection *host, const struct export_task *task, const char *snapshot, struct rp_error *err)
+static int export_it(struct rp_host_connection *host, const struct export_task *task, const char *snapshot,
+                     struct rp_error *err)
 {
     char job[RP_HOST_ID], made[RP_HOST_ID] = "";
     const struct rp_export what = wanted(task, snapshot);
@@ -137,8 +140,8 @@ static int export_it(struct rp_host_connection *host, const struct export_task *
 }
 
 // The files of a folder with that ending, into a property of the job; the first of them when it takes only one.
-static void tell_files(struct rp_hostd *hostd, const char *folder, const char *sub, const char *ending, const char *property,
-                       bool many)
+static void tell_files(struct rp_hostd *hostd, const char *folder, const char *sub, const char *ending,
+                       const char *property, bool many)
 {
     RP_AUTO_FREE char *path = rp_xasprintf("%s/%s", folder, sub);
     struct rp_cim_value all = rp_cim_null(RP_CIM_STRING, true);
@@ -159,7 +162,8 @@ static void tell_files(struct rp_hostd *hostd, const char *folder, const char *s
     rp_cim_value_clear(&all);
 }
 
-static int run(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID], struct rp_error *err)
+static int run(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
+               struct rp_error *err)
 {
     (void)result;
     const struct export_task *task = context;
@@ -200,7 +204,7 @@ static int start(const struct rp_hostd_call *call, struct rp_hostd_job job, stru
     return rp_hostd_jobs_start(call->hostd, call->caller, &job, call->out, status, err);
 }
 
-// ---- what is asked for ---------------------------------------------------------------------------------------------------
+// ---- what is asked for ----------------------------------------------------------------------------------------------
 
 // Made when it is missing; the folder that it is in is not.
 static int take_folder(const struct rp_hostd_call *call, struct export_task *task, struct rp_error *err)
@@ -221,7 +225,8 @@ static int take_folder(const struct rp_hostd_call *call, struct export_task *tas
 }
 
 // A string property that is an object path; NULL, in *path too, when it is empty. RP_ERR_INVALID otherwise.
-static int path_in(const struct rp_cim_instance *settings, const char *property, struct rp_cim_path **path, struct rp_error *err)
+static int path_in(const struct rp_cim_instance *settings, const char *property, struct rp_cim_path **path,
+                   struct rp_error *err)
 {
     const char *text = rp_cim_get_text(settings, property);
     struct rp_error why = {0};
@@ -240,9 +245,11 @@ static int read_snapshot(const struct rp_hostd_call *call, const struct rp_cim_i
     if (copy == COPY_ALL || copy == COPY_NONE) {
         for (size_t i = 0; i < vm->snapshots.count; i++)
             checkpoints += !vm->snapshots.items[i].merging;
-        return copy == COPY_ALL && checkpoints
-                   ? rp_fail(err, RP_ERR_UNSUPPORTED, "VM %s has %zu checkpoints, which this host does not export: "
-                                                      "CopySnapshotConfiguration 1, 2 or 3", vm->vm.id, checkpoints) : 0;
+        return copy == COPY_ALL && checkpoints ? rp_fail(err, RP_ERR_UNSUPPORTED,
+                                                         "VM %s has %zu checkpoints, which this host does not export: "
+                                                         "CopySnapshotConfiguration 1, 2 or 3",
+                                                         vm->vm.id, checkpoints)
+                                               : 0;
     }
     if (path_in(settings, "SnapshotVirtualSystem", &path, err))
         return -1;
@@ -253,7 +260,8 @@ static int read_snapshot(const struct rp_hostd_call *call, const struct rp_cim_i
     if (!found.snapshot || strcasecmp(found.vm->vm.id, vm->vm.id))
         return rp_fail(err, RP_ERR_INVALID, "SnapshotVirtualSystem: not a checkpoint of VM %s", vm->vm.id);
     if (copy == COPY_FOR_BACKUP && found.snapshot->type != RP_SNAPSHOT_RECOVERY)
-        return rp_fail(err, RP_ERR_INVALID, "SnapshotVirtualSystem: %s is not a recovery checkpoint", found.snapshot->id);
+        return rp_fail(err, RP_ERR_INVALID, "SnapshotVirtualSystem: %s is not a recovery checkpoint",
+                       found.snapshot->id);
     snprintf(task->snapshot_id, sizeof task->snapshot_id, "%s", found.snapshot->id);
     return 0;
 }
@@ -275,14 +283,15 @@ static int read_base(const struct rp_hostd_call *call, const struct rp_cim_insta
     return 0;
 }
 
-static int read_excluded(const struct rp_cim_instance *settings, const struct rp_inventory_vm *vm, struct export_task *task,
-                         struct rp_error *err)
+static int read_excluded(const struct rp_cim_instance *settings, const struct rp_inventory_vm *vm,
+                         struct export_task *task, struct rp_error *err)
 {
     for (size_t i = 0; i < rp_cim_get_count(settings, "ExcludedVirtualHardDisks"); i++) {
         const char *id = rp_cim_get_text_at(settings, "ExcludedVirtualHardDisks", i);
         const struct rp_vm_disk *disk = id ? rp_method_disk(vm, id) : NULL;
         if (!disk)
-            return rp_fail(err, RP_ERR_INVALID, "ExcludedVirtualHardDisks: \"%.120s\" is no disk of VM %s", id ? id : "", vm->vm.id);
+            return rp_fail(err, RP_ERR_INVALID, "ExcludedVirtualHardDisks: \"%.120s\" is no disk of VM %s",
+                           id ? id : "", vm->vm.id);
         exclude(task, disk->instance);
     }
     return 0;
@@ -296,9 +305,11 @@ static int read_system(const struct rp_hostd_call *call, const struct rp_invento
     if (!settings)
         return -1;
     uint64_t copy = rp_cim_get_unsigned(settings, "CopySnapshotConfiguration", COPY_ALL);
-    uint64_t live = rp_cim_get_unsigned(settings, "CaptureLiveState", 0), intent = rp_cim_get_unsigned(settings, "BackupIntent", 0);
+    uint64_t live = rp_cim_get_unsigned(settings, "CaptureLiveState", 0),
+             intent = rp_cim_get_unsigned(settings, "BackupIntent", 0);
     if (copy > COPY_FOR_BACKUP || live > 2 || intent > 1)
-        return rp_fail(err, RP_ERR_INVALID, "CopySnapshotConfiguration %llu, CaptureLiveState %llu, BackupIntent %llu: not known",
+        return rp_fail(err, RP_ERR_INVALID,
+                       "CopySnapshotConfiguration %llu, CaptureLiveState %llu, BackupIntent %llu: not known",
                        (unsigned long long)copy, (unsigned long long)live, (unsigned long long)intent);
     if (rp_cim_get_boolean(settings, "ExportForLiveMigration", false))
         return rp_fail(err, RP_ERR_UNSUPPORTED, "ExportForLiveMigration: VMs of this host do not migrate");
@@ -337,7 +348,8 @@ static int read_point(const struct rp_hostd_call *call, const struct rp_inventor
     for (size_t i = 0; i < count; i++) {
         const char *id = rp_cim_get_text_at(settings, "DisksToExport", i);
         if (!id || !rp_method_disk(vm, id))
-            return rp_fail(err, RP_ERR_INVALID, "DisksToExport: \"%.120s\" is no disk of VM %s", id ? id : "", vm->vm.id);
+            return rp_fail(err, RP_ERR_INVALID, "DisksToExport: \"%.120s\" is no disk of VM %s", id ? id : "",
+                           vm->vm.id);
     }
     for (size_t d = 0; count && d < vm->settings.disk_count; d++) {
         bool wanted = false;

@@ -1,5 +1,5 @@
-// Msvm_ImageManagementService: what disk files hold and what changed in them (facts/wmi.md 1.4, 1.6). What changes files is
-// in method_image_change.c.
+// Msvm_ImageManagementService: what disk files hold and what changed in them (facts/wmi.md 1.4, 1.6). What changes
+// files is in method_image_change.c.
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 #define FIRST_WINDOW (1 * RP_GIB)
 #define LAST_WINDOW (256 * RP_GIB) // 4 Mi units of tracking: at most 32 MiB of ranges
 
-// ---- files that clients name ---------------------------------------------------------------------------------------------
+// ---- files that clients name ----------------------------------------------------------------------------------------
 
 void rp_method_file_clear(struct rp_method_file *file)
 {
@@ -66,7 +66,8 @@ int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, c
     struct stat st;
     for (size_t depth = 0; next; depth++) {
         if (depth > RP_CHAIN_MAX_DEPTH)
-            return rp_fail(err, RP_ERR_CORRUPT, "%s: %s is in a chain of more than %d files", what, path, RP_CHAIN_MAX_DEPTH);
+            return rp_fail(err, RP_ERR_CORRUPT, "%s: %s is in a chain of more than %d files", what, path,
+                           RP_CHAIN_MAX_DEPTH);
         if (stat(next, &st))
             return depth || errno != ENOENT ? rp_fail_sys(err, errno, "%s: %s", what, next) : 0;
         if (rp_image_detect(rp_fs_posix(), next, &format, err))
@@ -76,7 +77,8 @@ int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, c
         RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
             rp_vhdx_open(rp_fs_posix(), next, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
         RP_CLEANUP(rp_method_file_clear) struct rp_method_file parent = {0};
-        if (!vhdx || (rp_vhdx_info(vhdx)->has_parent && rp_method_file(call, rp_vhdx_info(vhdx)->parent_path, what, &parent, err)))
+        if (!vhdx || (rp_vhdx_info(vhdx)->has_parent &&
+                      rp_method_file(call, rp_vhdx_info(vhdx)->parent_path, what, &parent, err)))
             return -1;
         free(next);
         next = parent.path;
@@ -85,8 +87,8 @@ int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, c
     return 0;
 }
 
-int rp_method_file_free(const struct rp_hostd_call *call, const char *text, const char *what, struct rp_method_file *file,
-                        struct rp_error *err)
+int rp_method_file_free(const struct rp_hostd_call *call, const char *text, const char *what,
+                        struct rp_method_file *file, struct rp_error *err)
 {
     if (rp_method_file(call, text, what, file, err))
         return -1;
@@ -101,7 +103,7 @@ static struct rp_vhdx *look(const struct rp_method_file *file, struct rp_error *
     return rp_vhdx_open(rp_fs_posix(), file->path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
 }
 
-// ---- GetVirtualDiskChanges -----------------------------------------------------------------------------------------------
+// ---- GetVirtualDiskChanges ------------------------------------------------------------------------------------------
 
 static void keep_within(struct rp_ranges *ranges, uint64_t offset, uint64_t end)
 {
@@ -112,10 +114,10 @@ static void keep_within(struct rp_ranges *ranges, uint64_t offset, uint64_t end)
     *ranges = inside;
 }
 
-// Asks for more and more at once while little comes, so that neither a full disk needs much memory nor an empty one many
-// questions. *done: everything before it is covered.
-static int collect(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t offset, uint64_t end,
-                   struct rp_ranges *ranges, uint64_t *done, struct rp_error *err)
+// Asks for more and more at once while little comes, so that neither a full disk needs much memory nor an empty one
+// many questions. *done: everything before it is covered.
+static int collect(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t offset,
+                   uint64_t end, struct rp_ranges *ranges, uint64_t *done, struct rp_error *err)
 {
     uint64_t window = FIRST_WINDOW;
     for (*done = offset; *done < end && ranges->count <= MAX_RANGES;) {
@@ -174,7 +176,7 @@ static int get_changes(const struct rp_hostd_call *call, uint32_t *status, struc
     return 0;
 }
 
-// ---- what a file is ------------------------------------------------------------------------------------------------------
+// ---- what a file is -------------------------------------------------------------------------------------------------
 
 static void set_guid(struct rp_cim_instance *instance, const char *name, const struct rp_guid *guid)
 {
@@ -206,7 +208,8 @@ static int get_settings(const struct rp_hostd_call *call, uint32_t *status, stru
     if (!vhdx)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings = new_instance(call, "Msvm_VirtualHardDiskSettingData");
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *settings = new_instance(call, "Msvm_VirtualHardDiskSettingData");
     rp_cim_set(settings, "InstanceID", rp_cim_string(file.path));
     rp_cim_set(settings, "ElementName", rp_cim_string(rp_path_name(file.path)));
     rp_cim_set(settings, "Path", rp_cim_string(file.path));
@@ -235,7 +238,8 @@ static int get_state(const struct rp_hostd_call *call, uint32_t *status, struct 
     if (rp_method_file(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err))
         return -1;
     struct rp_error locked = {0};
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), file.path, RP_VHDX_READ, NULL, &locked);
+    RP_CLEANUP(rp_vhdx_abandon_p)
+    struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), file.path, RP_VHDX_READ, NULL, &locked);
     bool in_use = !vhdx && locked.code == RP_ERR_BUSY;
     if (!vhdx && !in_use) {
         *err = locked;

@@ -1,5 +1,5 @@
-// Msvm_ImageManagementService: methods that make and change disk files. None touches a file of a VM of this host: the VM's own
-// way is through its services, which keep change tracking and the chain record right.
+// Msvm_ImageManagementService: methods that make and change disk files. None touches a file of a VM of this host: the
+// VM's own way is through its services, which keep change tracking and the chain record right.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,8 +15,8 @@
 enum { TYPE_FIXED = 2, TYPE_DYNAMIC = 3, TYPE_DIFFERENCING = 4, FORMAT_VHDX = 3 };
 enum { JOB_COMPACTION = 3, JOB_EXPANSION = 4, JOB_MERGING = 5, JOB_CONVERSION = 6 }; // JobType of Msvm_StorageJob
 
-static int start(const struct rp_hostd_call *call, struct rp_hostd_job job, struct rp_method_task *task, uint32_t *status,
-                 struct rp_error *err)
+static int start(const struct rp_hostd_call *call, struct rp_hostd_job job, struct rp_method_task *task,
+                 uint32_t *status, struct rp_error *err)
 {
     job.class_name = "Msvm_StorageJob";
     return rp_method_start(call, job, task, status, err);
@@ -48,7 +48,8 @@ static int read_wanted(const struct rp_hostd_call *call, struct wanted *wanted, 
         return rp_fail(err, RP_ERR_INVALID, "%s: Type %llu, Format %llu are unknown", parameter,
                        (unsigned long long)wanted->type, (unsigned long long)format);
     if (wanted->type == TYPE_FIXED || format != FORMAT_VHDX)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: only dynamic and differencing VHDX files are made here", parameter);
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: only dynamic and differencing VHDX files are made here",
+                       parameter);
     if (rp_method_file_free(call, rp_cim_get_text(wanted->settings, "Path"), "Path", &wanted->file, err))
         return -1;
     const char *id = rp_cim_get_text(wanted->settings, "VirtualDiskId");
@@ -77,7 +78,8 @@ static int take_parent(const struct rp_hostd_call *call, struct wanted *wanted, 
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
     if (wanted->create.logical_sector && wanted->create.logical_sector != info->logical_sector)
-        return rp_fail(err, RP_ERR_INVALID, "LogicalSectorSize: a child has that of its parent, %u", info->logical_sector);
+        return rp_fail(err, RP_ERR_INVALID, "LogicalSectorSize: a child has that of its parent, %u",
+                       info->logical_sector);
     wanted->create.parent_path = parent->path;
     wanted->create.parent_data_write_guid = info->data_write_guid;
     wanted->create.disk_id = info->disk_id;
@@ -104,9 +106,10 @@ int rp_method_image_create(const struct rp_hostd_call *call, uint32_t *status, s
     return 0;
 }
 
-// ---- conversion ----------------------------------------------------------------------------------------------------------
+// ---- conversion -----------------------------------------------------------------------------------------------------
 
-static int convert(const struct rp_method_task *task, const char *target, struct rp_host_connection *host, struct rp_error *err)
+static int convert(const struct rp_method_task *task, const char *target, struct rp_host_connection *host,
+                   struct rp_error *err)
 {
     struct rp_fs *fs = rp_fs_posix();
     struct rp_vhdx_create create = {.block_size = task->number};
@@ -144,8 +147,8 @@ int rp_method_image_convert(const struct rp_hostd_call *call, uint32_t *status, 
     struct stat st;
     if (rp_method_file(call, rp_cim_get_text(call->in, "SourcePath"), "SourcePath", &source, err))
         return -1;
-    if (rp_method_file_there(&source, "SourcePath", err) || rp_method_file_parents(call, source.path, "SourcePath", err) ||
-        read_wanted(call, &wanted, err))
+    if (rp_method_file_there(&source, "SourcePath", err) ||
+        rp_method_file_parents(call, source.path, "SourcePath", err) || read_wanted(call, &wanted, err))
         return -1;
     if (wanted.type == TYPE_DIFFERENCING)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "a conversion to a differencing disk is not possible");
@@ -159,7 +162,7 @@ int rp_method_image_convert(const struct rp_hostd_call *call, uint32_t *status, 
         .vm_id = source.user, .result = RP_HOSTD_FILE, .planned = task->path, .run = run_convert}, task, status, err);
 }
 
-// ---- size ----------------------------------------------------------------------------------------------------------------
+// ---- size -----------------------------------------------------------------------------------------------------------
 
 static int run_resize(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                       struct rp_error *err)
@@ -175,7 +178,8 @@ static int run_resize(struct rp_hostd *hostd, struct rp_host_connection *host, v
         memcpy(result, task->id, RP_HOST_ID);
         return 0;
     }
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p)
+    struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
     if (!vhdx || rp_vhdx_grow(vhdx, size, err))
         return -1;
     int rc = rp_vhdx_close(vhdx, err);
@@ -226,7 +230,8 @@ static int run_compact(struct rp_hostd *hostd, struct rp_host_connection *host, 
     (void)hostd, (void)result;
     const struct rp_method_task *task = context;
     uint64_t before, after;
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p)
+    struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
     if (!vhdx || rp_vhdx_compact(vhdx, true, &before, &after, host->progress, host->progress_context, err))
         return -1;
     int rc = rp_vhdx_close(vhdx, err);
@@ -250,7 +255,7 @@ int rp_method_image_compact(const struct rp_hostd_call *call, uint32_t *status, 
         .run = run_compact}, task, status, err);
 }
 
-// ---- chains --------------------------------------------------------------------------------------------------------------
+// ---- chains ---------------------------------------------------------------------------------------------------------
 
 // The files of a merge: from the source down to the one above the destination.
 struct merge {
@@ -275,11 +280,12 @@ static bool same_file(const char *a, const char *b)
     return !stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
-// The DataWriteGuid that the destination gets goes into the child's locator first, as in the host's own merges: after a kill
-// or a power cut the chain is still one, and the merge can be run again.
+// The DataWriteGuid that the destination gets goes into the child's locator first, as in the host's own merges: after a
+// kill or a power cut the chain is still one, and the merge can be run again.
 static int announce(const char *child_path, const struct rp_guid *next, struct rp_error *err)
 {
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *child = rp_vhdx_open(rp_fs_posix(), child_path, RP_VHDX_WRITE, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p)
+    struct rp_vhdx *child = rp_vhdx_open(rp_fs_posix(), child_path, RP_VHDX_WRITE, NULL, err);
     if (!child || rp_vhdx_set_parent_locator(child, &rp_vhdx_info(child)->parent_linkage, next, NULL, err))
         return -1;
     int rc = rp_vhdx_close(child, err);
@@ -314,7 +320,8 @@ static int open_merge(struct merge *merge, const char *source, const char *desti
     rp_vhdx_abandon(*lowest);
     *lowest = NULL;
     merge->count--;
-    if (announce(child, &session.data_write_guid, err) || !(*lowest = rp_vhdx_open(rp_fs_posix(), child, RP_VHDX_READ, NULL, err)))
+    if (announce(child, &session.data_write_guid, err) ||
+        !(*lowest = rp_vhdx_open(rp_fs_posix(), child, RP_VHDX_READ, NULL, err)))
         return -1;
     merge->count++;
     merge->destination = rp_vhdx_open(rp_fs_posix(), destination, RP_VHDX_WRITE, &session, err);
@@ -355,7 +362,8 @@ int rp_method_image_merge(const struct rp_hostd_call *call, uint32_t *status, st
     if (rp_method_file_free(call, rp_cim_get_text(call->in, "SourcePath"), "SourcePath", &source, err) ||
         rp_method_file_free(call, rp_cim_get_text(call->in, "DestinationPath"), "DestinationPath", &destination, err))
         return -1;
-    if (rp_method_file_there(&source, "SourcePath", err) || rp_method_file_there(&destination, "DestinationPath", err) ||
+    if (rp_method_file_there(&source, "SourcePath", err) ||
+        rp_method_file_there(&destination, "DestinationPath", err) ||
         rp_method_file_parents(call, source.path, "SourcePath", err) ||
         rp_method_file_parents(call, destination.path, "DestinationPath", err))
         return -1;
@@ -383,7 +391,8 @@ int rp_method_image_set_parent(const struct rp_hostd_call *call, uint32_t *statu
         rp_vhdx_open(rp_fs_posix(), parent.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
     if (!below)
         return -1;
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *above = rp_vhdx_open(rp_fs_posix(), child.path, RP_VHDX_WRITE, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p)
+    struct rp_vhdx *above = rp_vhdx_open(rp_fs_posix(), child.path, RP_VHDX_WRITE, NULL, err);
     if (!above)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(above), *wanted = rp_vhdx_info(below);

@@ -1,13 +1,14 @@
-// Msvm_VirtualSystemManagementService: VMs and their settings (facts/wmi.md 1.4, 1.6). Resources are in method_resources.c,
-// export in method_export.c, planned VMs in method_planned.c, summaries in method_summary.c.
+// Msvm_VirtualSystemManagementService: VMs and their settings (facts/wmi.md 1.4, 1.6). Resources are in
+// method_resources.c, export in method_export.c, planned VMs in method_planned.c, summaries in method_summary.c.
 #include <string.h>
 #include <strings.h>
 
 #include "hostd/method.h"
 
-// ---- defining ------------------------------------------------------------------------------------------------------------
+// ---- defining -------------------------------------------------------------------------------------------------------
 
-static int define(struct rp_host_connection *host, const struct rp_method_task *task, char result[RP_HOST_ID], struct rp_error *err)
+static int define(struct rp_host_connection *host, const struct rp_method_task *task, char result[RP_HOST_ID],
+                  struct rp_error *err)
 {
     char job[RP_HOST_ID], undone[RP_HOST_ID], unused[RP_HOST_ID];
     int rc = host->ops->define_system(host, task->name, (const char *const *)task->list, task->count, host->progress,
@@ -69,8 +70,11 @@ static int define_system(const struct rp_hostd_call *call, uint32_t *status, str
         return -1;
     }
     if (task->count)
-        return rp_method_start(call, (struct rp_hostd_job){.type = 1, .caption = "Defining Virtual Machine", .result = RP_HOSTD_VM,
-            .run = run_define}, task, status, err);
+        return rp_method_start(
+            call,
+            (struct rp_hostd_job){
+                .type = 1, .caption = "Defining Virtual Machine", .result = RP_HOSTD_VM, .run = run_define},
+            task, status, err);
     char made[RP_HOST_ID] = "";
     struct rp_host_connection *host = rp_hostd_hosts_borrow(call->hostd, err);
     int rc = host ? define(host, task, made, err) : -1;
@@ -83,7 +87,7 @@ static int define_system(const struct rp_hostd_call *call, uint32_t *status, str
     return 0;
 }
 
-// ---- destroying ----------------------------------------------------------------------------------------------------------
+// ---- destroying -----------------------------------------------------------------------------------------------------
 
 static int run_destroy(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                        struct rp_error *err)
@@ -101,13 +105,14 @@ static int destroy_system(const struct rp_hostd_call *call, uint32_t *status, st
     if (rp_method_vm(call, "AffectedSystem", RP_METHOD_ANY, &found, err))
         return -1;
     if (!found.planned && found.vm->vm.state != RP_VM_OFF)
-        return rp_fail(err, RP_ERR_STATE, "VM %s is %s: it has to be off", found.vm->vm.id, rp_vm_state_name(found.vm->vm.state));
+        return rp_fail(err, RP_ERR_STATE, "VM %s is %s: it has to be off", found.vm->vm.id,
+                       rp_vm_state_name(found.vm->vm.state));
     return rp_method_start(call, (struct rp_hostd_job){.type = 3, .caption = "Destroying Virtual Machine",
         .result = found.planned ? RP_HOSTD_PLANNED : RP_HOSTD_VM, .makes_gone = true, .target = found.vm->vm.id,
         .run = run_destroy}, rp_method_task_new(found.vm, found.vm->vm.id), status, err);
 }
 
-// ---- settings ------------------------------------------------------------------------------------------------------------
+// ---- settings -------------------------------------------------------------------------------------------------------
 
 static int rename_to(struct rp_host_connection *host, const char *id, const char *name, struct rp_error *err)
 {
@@ -115,8 +120,8 @@ static int rename_to(struct rp_host_connection *host, const char *id, const char
     return rp_method_wait(host, host->ops->rename(host, id, name, job, made, err), job, made, err);
 }
 
-static int modify_vm(struct rp_host_connection *host, const struct rp_method_found *found, const struct rp_cim_instance *settings,
-                     struct rp_error *err)
+static int modify_vm(struct rp_host_connection *host, const struct rp_method_found *found,
+                     const struct rp_cim_instance *settings, struct rp_error *err)
 {
     RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances extras = {0};
     const char *id = found->vm->vm.id, *name = rp_cim_get_text(settings, "ElementName");
@@ -128,15 +133,16 @@ static int modify_vm(struct rp_host_connection *host, const struct rp_method_fou
     return rp_hostd_extras_store(host, id, &extras, err);
 }
 
-// Of a checkpoint only the name changes: the rest is what it was then. A backup renames its checkpoints, so that needs no
-// more than operating; the settings of a VM are an administrator's.
+// Of a checkpoint only the name changes: the rest is what it was then. A backup renames its checkpoints, so that needs
+// no more than operating; the settings of a VM are an administrator's.
 static int modify_settings(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
 {
     RP_CLEANUP(rp_method_release) struct rp_method_found found = {0};
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
         rp_method_embedded(call, "SystemSettings", "Msvm_VirtualSystemSettingData", err);
     const char *rest, *name = settings ? rp_cim_get_text(settings, "ElementName") : NULL;
-    if (!settings || rp_method_instance(call->hostd, rp_cim_get_text(settings, "InstanceID"), RP_METHOD_ANY, &found, &rest, err))
+    if (!settings ||
+        rp_method_instance(call->hostd, rp_cim_get_text(settings, "InstanceID"), RP_METHOD_ANY, &found, &rest, err))
         return -1;
     if (*rest)
         return rp_fail(err, RP_ERR_INVALID, "InstanceID: a resource is no system");
@@ -152,7 +158,7 @@ static int modify_settings(const struct rp_hostd_call *call, uint32_t *status, s
     return rc;
 }
 
-// ---- the service itself --------------------------------------------------------------------------------------------------
+// ---- the service itself ---------------------------------------------------------------------------------------------
 
 // The configuration as a file would hold it.
 static int size_of_files(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
@@ -185,10 +191,12 @@ static int modify_service(const struct rp_hostd_call *call, uint32_t *status, st
 {
     static const char class_name[] = "Msvm_VirtualSystemManagementServiceSettingData";
     struct rp_cim_provider *provider = &call->hostd->virtualization;
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *asked = rp_method_embedded(call, "SettingData", class_name, err);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *asked = rp_method_embedded(call, "SettingData", class_name, err);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *now = NULL;
     struct rp_cim_sink sink = {take_first, &now};
-    if (!asked || rp_cim_enumerate(provider, call->caller, rp_cim_schema_class(provider->schema, class_name), sink, err))
+    if (!asked ||
+        rp_cim_enumerate(provider, call->caller, rp_cim_schema_class(provider->schema, class_name), sink, err))
         return -1;
     if (!asked->count)
         return rp_fail(err, RP_ERR_INVALID, "SettingData is missing");
@@ -196,7 +204,8 @@ static int modify_service(const struct rp_hostd_call *call, uint32_t *status, st
         const struct rp_cim_property *property = &asked->properties[i];
         const struct rp_cim_value *is = now ? rp_cim_get(now, property->name) : NULL;
         if (!rp_cim_value_is_null(&property->value) && !(is && rp_cim_value_equal(is, &property->value)))
-            return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: settings of the service are those of its config file", property->name);
+            return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: settings of the service are those of its config file",
+                           property->name);
     }
     *status = 0;
     return 0;

@@ -1,5 +1,5 @@
-// Msvm_VirtualSystemManagementService: VMs on their way in. Imported or defined as planned ones, put right, checked, realized
-// (facts/wmi.md 1.5 D).
+// Msvm_VirtualSystemManagementService: VMs on their way in. Imported or defined as planned ones, put right, checked,
+// realized (facts/wmi.md 1.5 D).
 #include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
@@ -12,7 +12,7 @@
 #include "disk/convert.h"
 #include "hostd/method.h"
 
-// ---- import --------------------------------------------------------------------------------------------------------------
+// ---- import ---------------------------------------------------------------------------------------------------------
 
 static int run_import(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                       struct rp_error *err)
@@ -20,7 +20,8 @@ static int run_import(struct rp_hostd *hostd, struct rp_host_connection *host, v
     (void)hostd;
     const struct rp_method_task *task = context;
     char job[RP_HOST_ID];
-    return rp_method_wait(host, host->ops->import_system(host, task->path, task->flag, job, result, err), job, result, err);
+    return rp_method_wait(host, host->ops->import_system(host, task->path, task->flag, job, result, err), job, result,
+                          err);
 }
 
 // 1 the folder holds definitions of checkpoints, 0 none, -1 error.
@@ -51,7 +52,9 @@ static int check_snapshot_folder(const struct rp_hostd_call *call, struct rp_err
         return -1;
     if (found < 0)
         return rp_fail(err, why.code == RP_ERR_PERMISSION ? why.code : RP_ERR_INVALID, "%s", why.text);
-    return found ? rp_fail(err, RP_ERR_UNSUPPORTED, "SnapshotFolder: %s has checkpoints, which this host does not import", path) : 0;
+    return found ? rp_fail(err, RP_ERR_UNSUPPORTED,
+                           "SnapshotFolder: %s has checkpoints, which this host does not import", path)
+                 : 0;
 }
 
 static int import(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
@@ -64,7 +67,8 @@ static int import(const struct rp_hostd_call *call, uint32_t *status, struct rp_
     struct rp_error why = {0};
     RP_AUTO_FREE char *path = rp_hostd_folders_check(call->hostd, file, &why);
     if (!path)
-        return rp_fail(err, why.code == RP_ERR_NOT_FOUND ? RP_ERR_INVALID : why.code, "SystemDefinitionFile: %s", why.text);
+        return rp_fail(err, why.code == RP_ERR_NOT_FOUND ? RP_ERR_INVALID : why.code, "SystemDefinitionFile: %s",
+                       why.text);
     if (stat(path, &st) || !S_ISREG(st.st_mode))
         return rp_fail(err, RP_ERR_INVALID, "SystemDefinitionFile: there is no file %s", path);
     if (check_snapshot_folder(call, err))
@@ -92,7 +96,7 @@ static int import_snapshots(const struct rp_hostd_call *call, uint32_t *status, 
     return 0;
 }
 
-// ---- definition ----------------------------------------------------------------------------------------------------------
+// ---- definition -----------------------------------------------------------------------------------------------------
 
 // "…\<controller>\<n>\<slot>\L" of a disk's InstanceID: its number, and the controller. False for one of another form.
 static bool place_of(const char *id, uint32_t *number, char controller[RP_GUID_TEXT])
@@ -101,8 +105,8 @@ static bool place_of(const char *id, uint32_t *number, char controller[RP_GUID_T
     char guid[RP_GUID_TEXT], letter[2];
     struct rp_guid parsed;
     const char *tail = id ? strchr(id, '\\') : NULL;
-    if (!tail || sscanf(tail, "\\%36[^\\]\\%5u\\%5u\\%1[Ll]", guid, &bus, &slot, letter) != 4 || bus > 1023 || slot > 63 ||
-        rp_guid_parse(guid, &parsed, NULL))
+    if (!tail || sscanf(tail, "\\%36[^\\]\\%5u\\%5u\\%1[Ll]", guid, &bus, &slot, letter) != 4 || bus > 1023 ||
+        slot > 63 || rp_guid_parse(guid, &parsed, NULL))
         return false;
     *number = 64 * bus + slot;
     snprintf(controller, RP_GUID_TEXT, "%s", guid);
@@ -134,8 +138,9 @@ static json_t *disk_of(const struct rp_cim_instance *settings, const char *path,
         size = there ? (uint64_t)st.st_size : sane ? sectors * sector : 0;
     }
     char guid[RP_GUID_TEXT];
-    return json_pack("{s:i, s:s, s:I, s:i, s:i, s:i}", "number", (int)number, "disk_id", rp_guid_format(&id, guid), "size",
-                     (json_int_t)size, "logical_sector", (int)logical, "physical_sector", (int)physical, "block_size", (int)block);
+    return json_pack("{s:i, s:s, s:I, s:i, s:i, s:i}", "number", (int)number, "disk_id", rp_guid_format(&id, guid),
+                     "size", (json_int_t)size, "logical_sector", (int)logical, "physical_sector", (int)physical,
+                     "block_size", (int)block);
 }
 
 struct plan {
@@ -186,12 +191,13 @@ static int run_plan(struct rp_hostd *hostd, struct rp_host_connection *host, voi
     (void)hostd;
     const struct rp_method_task *task = context;
     char job[RP_HOST_ID];
-    int rc = host->ops->plan_system(host, task->name, (const char *const *)task->list, task->count, task->flag, job, result, err);
+    int rc = host->ops->plan_system(host, task->name, (const char *const *)task->list, task->count, task->flag, job,
+                                    result, err);
     return rp_method_wait(host, rc, job, result, err);
 }
 
-// Who defines from saved settings wants the old identity where it is free (VirtualSystemIdentifier says which); Hyper-V gives a
-// new one always, and so does this host when the old one is taken.
+// Who defines from saved settings wants the old identity where it is free (VirtualSystemIdentifier says which); Hyper-V
+// gives a new one always, and so does this host when the old one is taken.
 static int read_plan(const struct rp_hostd_call *call, struct plan *plan, struct rp_error *err)
 {
     RP_CLEANUP(rp_method_release) struct rp_method_found taken = {0};
@@ -201,7 +207,8 @@ static int read_plan(const struct rp_hostd_call *call, struct plan *plan, struct
         return -1;
     if (rp_cim_get_path(call->in, "ReferenceConfiguration"))
         return rp_fail(err, RP_ERR_UNSUPPORTED, "ReferenceConfiguration is for DefineSystem here");
-    const char *name = rp_cim_get_text(settings, "ElementName"), *id = rp_cim_get_text(settings, "VirtualSystemIdentifier"), *rest;
+    const char *name = rp_cim_get_text(settings, "ElementName"),
+               *id = rp_cim_get_text(settings, "VirtualSystemIdentifier"), *rest;
     struct rp_guid guid;
     name = name && *name ? name : "New Virtual Machine";
     if (rp_method_check_name(name, "ElementName", err))
@@ -244,7 +251,7 @@ static int define_planned(const struct rp_hostd_call *call, uint32_t *status, st
     return 0;
 }
 
-// ---- to the end ----------------------------------------------------------------------------------------------------------
+// ---- to the end -----------------------------------------------------------------------------------------------------
 
 static int run_validate(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                         struct rp_error *err)

@@ -1,4 +1,5 @@
-// Msvm_VirtualSystemReferencePointService: reference points (facts/wmi.md 1.4, 1.6). Exporting one is in method_export.c.
+// Msvm_VirtualSystemReferencePointService: reference points (facts/wmi.md 1.4, 1.6). Exporting one is in
+// method_export.c.
 #include <string.h>
 
 #include "hostd/method.h"
@@ -9,7 +10,8 @@ static int run_create(struct rp_hostd *hostd, struct rp_host_connection *host, v
     (void)hostd;
     const struct rp_method_task *task = context;
     char job[RP_HOST_ID];
-    int rc = host->ops->create_reference_point(host, task->vm_id, (enum rp_consistency)task->number, task->name, job, result, err);
+    int rc = host->ops->create_reference_point(host, task->vm_id, (enum rp_consistency)task->number, task->name, job,
+                                               result, err);
     return rp_method_wait(host, rc, job, result, err);
 }
 
@@ -34,8 +36,12 @@ static int create(const struct rp_hostd_call *call, uint32_t *status, struct rp_
     struct rp_method_task *task = rp_method_task_new(found.vm, NULL);
     task->number = (uint32_t)level;
     task->name = name && *name ? rp_xstrdup(name) : rp_method_default_name(found.vm->vm.name, " Reference Point");
-    return rp_method_start(call, (struct rp_hostd_job){.type = 201, .caption = "Creating Virtual Machine Reference Point",
-        .result = RP_HOSTD_POINT, .run = run_create}, task, status, err);
+    return rp_method_start(call,
+                           (struct rp_hostd_job){.type = 201,
+                                                 .caption = "Creating Virtual Machine Reference Point",
+                                                 .result = RP_HOSTD_POINT,
+                                                 .run = run_create},
+                           task, status, err);
 }
 
 static int run_destroy(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
@@ -52,9 +58,14 @@ static int destroy(const struct rp_hostd_call *call, uint32_t *status, struct rp
     RP_CLEANUP(rp_method_release) struct rp_method_found found = {0};
     if (rp_method_point(call, "AffectedReferencePoint", &found, err))
         return -1;
-    return rp_method_start(call, (struct rp_hostd_job){.type = 202, .caption = "Deleting Virtual Machine Reference Point",
-        .result = RP_HOSTD_POINT, .makes_gone = true, .target = found.point->id, .run = run_destroy},
-        rp_method_task_new(found.vm, found.point->id), status, err);
+    return rp_method_start(call,
+                           (struct rp_hostd_job){.type = 202,
+                                                 .caption = "Deleting Virtual Machine Reference Point",
+                                                 .result = RP_HOSTD_POINT,
+                                                 .makes_gone = true,
+                                                 .target = found.point->id,
+                                                 .run = run_destroy},
+                           rp_method_task_new(found.vm, found.point->id), status, err);
 }
 
 static int run_import(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
@@ -84,12 +95,17 @@ static int import(const struct rp_hostd_call *call, uint32_t *status, struct rp_
     struct rp_method_task *task = rp_method_task_new(found.vm, found.vm->vm.id);
     task->path = path;
     path = NULL;
-    return rp_method_start(call, (struct rp_hostd_job){.type = 201, .caption = "Importing Virtual Machine Reference Point",
-        .result = RP_HOSTD_POINT, .target = task->id, .run = run_import}, task, status, err);
+    return rp_method_start(call,
+                           (struct rp_hostd_job){.type = 201,
+                                                 .caption = "Importing Virtual Machine Reference Point",
+                                                 .result = RP_HOSTD_POINT,
+                                                 .target = task->id,
+                                                 .run = run_import},
+                           task, status, err);
 }
 
-// Associated data are the logs of a log based reference point. None of this host has any (HasAssociatedData is false), and
-// afterwards that is what is wanted.
+// Associated data are the logs of a log based reference point. None of this host has any (HasAssociatedData is false),
+// and afterwards that is what is wanted.
 static int remove_data(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
 {
     RP_CLEANUP(rp_method_release) struct rp_method_found found = {0};

@@ -1,5 +1,5 @@
-// Resources of a VM in the management service: disks, which the host has, and everything else (processors, memory, network
-// adapters), which it only keeps (extras).
+// Resources of a VM in the management service: disks, which the host has, and everything else (processors, memory,
+// network adapters), which it only keeps (extras).
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -35,7 +35,8 @@ static int unknown(const struct rp_cim_instance *settings, struct rp_error *err)
                    (unsigned long long)rp_cim_get_unsigned(settings, "ResourceType", 0));
 }
 
-static struct rp_cim_instance *resource(const struct rp_hostd_call *call, const char *parameter, size_t i, struct rp_error *err)
+static struct rp_cim_instance *resource(const struct rp_hostd_call *call, const char *parameter, size_t i,
+                                        struct rp_error *err)
 {
     return rp_method_embedded_at(call, parameter, i, "CIM_ResourceAllocationSettingData", err);
 }
@@ -52,13 +53,33 @@ static char *image_of(const struct rp_hostd_call *call, const struct rp_cim_inst
     return path;
 }
 
-void rp_method_resources_keep(struct rp_cim_instances *extras, const char *suffix, const struct rp_cim_instance *settings)
+void rp_method_resources_keep(struct rp_cim_instances *extras, const char *suffix,
+                              const struct rp_cim_instance *settings)
 {
     static const char *const own[] = {
-        "InstanceID", "ElementName", "Caption", "Description", "VirtualSystemIdentifier", "VirtualSystemType", "CreationTime",
-        "ConfigurationID", "ConfigurationDataRoot", "ConfigurationFile", "SnapshotDataRoot", "SuspendDataRoot",
-        "SwapFileDataRoot", "LogDataRoot", "RecoveryFile", "GuestStateFile", "GuestStateDataRoot", "Parent", "IsSaved",
-        "IsAutomaticSnapshot", "IncrementalBackupEnabled", "HostResource", "VirtualSystemIdentifiers",
+        "InstanceID",
+        "ElementName",
+        "Caption",
+        "Description",
+        "VirtualSystemIdentifier",
+        "VirtualSystemType",
+        "CreationTime",
+        "ConfigurationID",
+        "ConfigurationDataRoot",
+        "ConfigurationFile",
+        "SnapshotDataRoot",
+        "SuspendDataRoot",
+        "SwapFileDataRoot",
+        "LogDataRoot",
+        "RecoveryFile",
+        "GuestStateFile",
+        "GuestStateDataRoot",
+        "Parent",
+        "IsSaved",
+        "IsAutomaticSnapshot",
+        "IncrementalBackupEnabled",
+        "HostResource",
+        "VirtualSystemIdentifiers",
     };
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *kept = rp_cim_instance_new(NULL, settings->class_name);
     bool system = !*suffix; // of the VM itself the host knows more than of what is in it
@@ -81,7 +102,8 @@ char *rp_method_resources_text(const struct rp_cim_instances *extras)
     return rp_xstrdup(rp_buf_text(&text));
 }
 
-// "Microsoft:<GUID>\…" or "Microsoft:Definition\…", whose GUID says nothing: what comes after it; a new one when there is none.
+// "Microsoft:<GUID>\…" or "Microsoft:Definition\…", whose GUID says nothing: what comes after it; a new one when there
+// is none.
 static char *suffix_of(enum kind kind, const struct rp_cim_instance *settings)
 {
     if (kind == KIND_PROCESSOR || kind == KIND_MEMORY)
@@ -117,7 +139,7 @@ int rp_method_resources_sort(const struct rp_hostd_call *call, const char *param
     return 0;
 }
 
-// ---- adding --------------------------------------------------------------------------------------------------------------
+// ---- adding ---------------------------------------------------------------------------------------------------------
 
 static int add_disk(struct rp_host_connection *host, const char *vm_id, const char *path, char result[RP_HOST_ID],
                     struct rp_error *err)
@@ -157,7 +179,8 @@ static struct rp_cim_path *implied_path(const struct rp_hostd_call *call, const 
 }
 
 // What was added before something failed goes again.
-static void take_back(struct rp_hostd *hostd, struct rp_host_connection *host, const char *vm_id, const struct rp_method_task *added)
+static void take_back(struct rp_hostd *hostd, struct rp_host_connection *host, const char *vm_id,
+                      const struct rp_method_task *added)
 {
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings now = {0};
     (void)hostd;
@@ -167,7 +190,8 @@ static void take_back(struct rp_hostd *hostd, struct rp_host_connection *host, c
         for (size_t j = 0; j < now.disk_count; j++) {
             char job[RP_HOST_ID], made[RP_HOST_ID] = "";
             if (!strcmp(now.disks[j].instance, added->list[i]))
-                rp_method_wait(host, host->ops->remove_disk(host, vm_id, now.disks[j].number, job, made, NULL), job, made, NULL);
+                rp_method_wait(host, host->ops->remove_disk(host, vm_id, now.disks[j].number, job, made, NULL), job,
+                               made, NULL);
         }
 }
 
@@ -221,7 +245,8 @@ static int add_all(const struct rp_hostd_call *call, struct rp_host_connection *
     if (rp_hostd_extras_load(host, vm_id, &adding->extras, err))
         return -1;
     for (size_t i = 0; i < rp_cim_get_count(call->in, "ResourceSettings"); i++) {
-        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
+        RP_CLEANUP(rp_cim_instance_free_p)
+        struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
         if (!settings || add_one(call, host, adding, settings, err))
             return -1;
     }
@@ -241,7 +266,8 @@ int rp_method_resources_add(const struct rp_hostd_call *call, uint32_t *status, 
     if (!count)
         return rp_fail(err, RP_ERR_INVALID, "ResourceSettings is missing");
     for (size_t i = 0; i < count; i++) {
-        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
+        RP_CLEANUP(rp_cim_instance_free_p)
+        struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
         if (!settings || (kind_of(settings) == KIND_UNKNOWN && unknown(settings, err)))
             return -1;
         if (count > 1 || kind_of(settings) != KIND_DISK)
@@ -269,11 +295,12 @@ int rp_method_resources_add(const struct rp_hostd_call *call, uint32_t *status, 
     return 0;
 }
 
-// ---- modifying -----------------------------------------------------------------------------------------------------------
+// ---- modifying ------------------------------------------------------------------------------------------------------
 
 // A disk of a planned VM gets another file; one of a VM only the file that it has.
-static int modify_disk(const struct rp_hostd_call *call, struct rp_host_connection *host, const struct rp_method_found *found,
-                       const struct rp_cim_instance *settings, const char *id, struct rp_error *err)
+static int modify_disk(const struct rp_hostd_call *call, struct rp_host_connection *host,
+                       const struct rp_method_found *found, const struct rp_cim_instance *settings, const char *id,
+                       struct rp_error *err)
 {
     const struct rp_vm_disk *disk = rp_method_disk(found->vm, id);
     const char *wanted = rp_cim_get_text_at(settings, "HostResource", 0);
@@ -283,16 +310,16 @@ static int modify_disk(const struct rp_hostd_call *call, struct rp_host_connecti
     if (!wanted || !*wanted || !strcmp(wanted, disk->path))
         return 0;
     if (!found->planned)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "disk%u of VM %s: its file changes only while the VM is planned", disk->number,
-                       found->vm->vm.id);
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "disk%u of VM %s: its file changes only while the VM is planned",
+                       disk->number, found->vm->vm.id);
     RP_AUTO_FREE char *path = image_of(call, settings, err);
     if (!path)
         return -1;
     return rp_method_wait(host, host->ops->modify_disk(host, disk->instance, path, job, made, err), job, made, err);
 }
 
-static int modify_one(const struct rp_hostd_call *call, struct rp_host_connection *host, const struct rp_cim_instance *settings,
-                      struct rp_cim_value *paths, struct rp_error *err)
+static int modify_one(const struct rp_hostd_call *call, struct rp_host_connection *host,
+                      const struct rp_cim_instance *settings, struct rp_cim_value *paths, struct rp_error *err)
 {
     RP_CLEANUP(rp_method_release) struct rp_method_found found = {0};
     RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances extras = {0};
@@ -308,7 +335,8 @@ static int modify_one(const struct rp_hostd_call *call, struct rp_host_connectio
     } else if (kind == KIND_IMPLIED || kind == KIND_UNKNOWN) {
         return unknown(settings, err);
     } else {
-        if ((kind == KIND_PROCESSOR && strcasecmp(rest, RP_HOSTD_PROCESSOR)) || (kind == KIND_MEMORY && strcasecmp(rest, RP_HOSTD_MEMORY)))
+        if ((kind == KIND_PROCESSOR && strcasecmp(rest, RP_HOSTD_PROCESSOR)) ||
+            (kind == KIND_MEMORY && strcasecmp(rest, RP_HOSTD_MEMORY)))
             return rp_fail(err, RP_ERR_INVALID, "InstanceID \"%.120s\": no such %s", id, settings->class_name);
         if (rp_hostd_extras_load(host, found.vm->vm.id, &extras, err))
             return -1;
@@ -333,7 +361,8 @@ int rp_method_resources_modify(const struct rp_hostd_call *call, uint32_t *statu
     struct rp_cim_value paths = rp_cim_null(RP_CIM_REFERENCE, true);
     int rc = host ? 0 : -1;
     for (size_t i = 0; !rc && i < count; i++) {
-        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
+        RP_CLEANUP(rp_cim_instance_free_p)
+        struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
         rc = settings ? modify_one(call, host, settings, &paths, err) : -1;
     }
     rp_hostd_hosts_return(call->hostd, host);
@@ -346,7 +375,7 @@ int rp_method_resources_modify(const struct rp_hostd_call *call, uint32_t *statu
     return 0;
 }
 
-// ---- removing ------------------------------------------------------------------------------------------------------------
+// ---- removing -------------------------------------------------------------------------------------------------------
 
 static bool listed(const struct rp_method_task *task, const char *text)
 {
@@ -403,7 +432,8 @@ int rp_method_resources_remove(const struct rp_hostd_call *call, uint32_t *statu
         if (rp_method_instance(call->hostd, id, RP_METHOD_ANY, &this, &rest, err))
             goto fail;
         if (this.snapshot || (task && strcmp(task->vm_id, this.vm->vm.id))) {
-            rp_fail(err, RP_ERR_INVALID, "\"%.120s\": %s", id, this.snapshot ? "a checkpoint does not change" : "of another VM");
+            rp_fail(err, RP_ERR_INVALID, "\"%.120s\": %s", id,
+                    this.snapshot ? "a checkpoint does not change" : "of another VM");
             goto fail;
         }
         if (!task) {

@@ -22,12 +22,13 @@ static int run_create(struct rp_hostd *hostd, struct rp_host_connection *host, v
     const struct rp_method_task *task = context;
     char job[RP_HOST_ID];
     enum rp_snapshot_type type = task->flag ? RP_SNAPSHOT_RECOVERY : RP_SNAPSHOT_PRODUCTION;
-    int rc = host->ops->create_snapshot(host, task->vm_id, type, (enum rp_consistency)task->number, task->name, job, result, err);
+    int rc = host->ops->create_snapshot(host, task->vm_id, type, (enum rp_consistency)task->number, task->name, job,
+                                        result, err);
     return rp_method_wait(host, rc, job, result, err);
 }
 
-// The settings are a Msvm_VirtualSystemSnapshotSettingData; a name in them is the checkpoint's from the start. Who wants to
-// say only a name may also send what it will have in the end, a Msvm_VirtualSystemSettingData.
+// The settings are a Msvm_VirtualSystemSnapshotSettingData; a name in them is the checkpoint's from the start. Who
+// wants to say only a name may also send what it will have in the end, a Msvm_VirtualSystemSettingData.
 static int create(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
 {
     RP_CLEANUP(rp_method_release) struct rp_method_found found = {0};
@@ -49,7 +50,8 @@ static int create(const struct rp_hostd_call *call, uint32_t *status, struct rp_
     struct rp_method_task *task = rp_method_task_new(found.vm, NULL);
     task->flag = type == SNAPSHOT_RECOVERY;
     task->number = level;
-    task->name = name && *name ? rp_xstrdup(name) : rp_method_default_name(found.vm->vm.name, task->flag ? " Backup" : "");
+    task->name = name && *name ? rp_xstrdup(name)
+                               : rp_method_default_name(found.vm->vm.name, task->flag ? " Backup" : "");
     return rp_method_start(call, (struct rp_hostd_job){.type = 70, .caption = "Creating Virtual Machine Snapshot",
         .result = RP_HOSTD_SNAPSHOT, .run = run_create}, task, status, err);
 }
@@ -74,8 +76,8 @@ static int destroy(const struct rp_hostd_call *call, uint32_t *status, struct rp
 }
 
 // Its own snapshot is the last of the list: the youngest go first.
-static int run_destroy_tree(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
-                            struct rp_error *err)
+static int run_destroy_tree(struct rp_hostd *hostd, struct rp_host_connection *host, void *context,
+                            char result[RP_HOST_ID], struct rp_error *err)
 {
     (void)hostd;
     const struct rp_method_task *task = context;
@@ -161,10 +163,15 @@ static int convert(const struct rp_hostd_call *call, uint32_t *status, struct rp
         consistency_of(settings, &level, err))
         return -1;
     if (found.snapshot->type != RP_SNAPSHOT_RECOVERY)
-        return rp_fail(err, RP_ERR_STATE, "checkpoint %s is not a recovery checkpoint: only those become reference points",
+        return rp_fail(err, RP_ERR_STATE,
+                       "checkpoint %s is not a recovery checkpoint: only those become reference points",
                        found.snapshot->id);
-    return rp_method_start(call, (struct rp_hostd_job){.type = 200, .caption = "Converting Virtual Machine Snapshot to Reference Point",
-        .result = RP_HOSTD_POINT, .run = run_convert}, rp_method_task_new(found.vm, found.snapshot->id), status, err);
+    return rp_method_start(call,
+                           (struct rp_hostd_job){.type = 200,
+                                                 .caption = "Converting Virtual Machine Snapshot to Reference Point",
+                                                 .result = RP_HOSTD_POINT,
+                                                 .run = run_convert},
+                           rp_method_task_new(found.vm, found.snapshot->id), status, err);
 }
 
 #define SERVICE "Msvm_VirtualSystemSnapshotService"

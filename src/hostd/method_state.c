@@ -1,11 +1,20 @@
-// Msvm_ComputerSystem.RequestStateChange (facts/wmi.md 1.3). A VM of this host has disks and no guest: it runs or is off.
+// Msvm_ComputerSystem.RequestStateChange (facts/wmi.md 1.3). A VM of this host has disks and no guest: it runs or is
+// off.
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "hostd/method.h"
 
-enum { STATE_ON = 2, STATE_OFF = 3, STATE_SHUT_DOWN = 4, STATE_SAVE = 6, STATE_PAUSE = 9, STATE_REBOOT = 10, STATE_RESET = 11 };
+enum {
+    STATE_ON = 2,
+    STATE_OFF = 3,
+    STATE_SHUT_DOWN = 4,
+    STATE_SAVE = 6,
+    STATE_PAUSE = 9,
+    STATE_REBOOT = 10,
+    STATE_RESET = 11
+};
 
 static int request(struct rp_host_connection *host, const char *vm_id, enum rp_vm_state state, struct rp_error *err)
 {
@@ -42,7 +51,8 @@ static int change(const struct rp_hostd_call *call, uint32_t *status, struct rp_
     if (rp_method_vm_at(call->hostd, call->path, RP_METHOD_REAL, "the object", &found, err))
         return -1;
     if (asked == STATE_SHUT_DOWN || asked == STATE_SAVE || asked == STATE_PAUSE || asked == STATE_REBOOT)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "RequestedState %llu needs a guest, and there is none", (unsigned long long)asked);
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "RequestedState %llu needs a guest, and there is none",
+                       (unsigned long long)asked);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (known[i].state != asked)
             continue;

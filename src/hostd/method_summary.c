@@ -1,5 +1,5 @@
-// GetSummaryInformation: what a manager's list of VMs shows, in one answer. Everything comes from the objects that could be
-// asked for one by one.
+// GetSummaryInformation: what a manager's list of VMs shows, in one answer. Everything comes from the objects that
+// could be asked for one by one.
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -19,16 +19,24 @@ static const struct {
     enum from from;
     const char *source;
 } items[] = {
-    {1, "ElementName", FROM_SETTINGS, "ElementName"}, {2, "CreationTime", FROM_SETTINGS, "CreationTime"},
-    {3, "Notes", FROM_SETTINGS, "Notes"}, {4, "NumberOfProcessors", FROM_PROCESSOR, "VirtualQuantity"},
-    {10, "Version", FROM_SETTINGS, "Version"}, {11, "Shielded", FROM_NOWHERE, NULL},
-    {100, "EnabledState", FROM_SYSTEM, "EnabledState"}, {103, "MemoryUsage", FROM_MEMORY, "VirtualQuantity"},
-    {105, "UpTime", FROM_SYSTEM, "OnTimeInMilliseconds"}, {107, "Snapshots", FROM_NOWHERE, NULL},
-    {108, "AsynchronousTasks", FROM_NOWHERE, NULL}, {109, "HealthState", FROM_SYSTEM, "HealthState"},
+    {1, "ElementName", FROM_SETTINGS, "ElementName"},
+    {2, "CreationTime", FROM_SETTINGS, "CreationTime"},
+    {3, "Notes", FROM_SETTINGS, "Notes"},
+    {4, "NumberOfProcessors", FROM_PROCESSOR, "VirtualQuantity"},
+    {10, "Version", FROM_SETTINGS, "Version"},
+    {11, "Shielded", FROM_NOWHERE, NULL},
+    {100, "EnabledState", FROM_SYSTEM, "EnabledState"},
+    {103, "MemoryUsage", FROM_MEMORY, "VirtualQuantity"},
+    {105, "UpTime", FROM_SYSTEM, "OnTimeInMilliseconds"},
+    {107, "Snapshots", FROM_NOWHERE, NULL},
+    {108, "AsynchronousTasks", FROM_NOWHERE, NULL},
+    {109, "HealthState", FROM_SYSTEM, "HealthState"},
     {110, "OperationalStatus", FROM_SYSTEM, "OperationalStatus"},
     {111, "StatusDescriptions", FROM_SYSTEM, "StatusDescriptions"},
-    {114, "ReplicationMode", FROM_SYSTEM, "ReplicationMode"}, {115, "ReplicationState", FROM_SYSTEM, "ReplicationState"},
-    {116, "ReplicationHealth", FROM_SYSTEM, "ReplicationHealth"}, {120, "SwapFilesInUse", FROM_MEMORY, "SwapFilesInUse"},
+    {114, "ReplicationMode", FROM_SYSTEM, "ReplicationMode"},
+    {115, "ReplicationState", FROM_SYSTEM, "ReplicationState"},
+    {116, "ReplicationHealth", FROM_SYSTEM, "ReplicationHealth"},
+    {120, "SwapFilesInUse", FROM_MEMORY, "SwapFilesInUse"},
     {132, "OtherEnabledState", FROM_SYSTEM, "OtherEnabledState"},
     {132, "EnhancedSessionModeState", FROM_SYSTEM, "EnhancedSessionModeState"},
     {135, "VirtualSystemSubType", FROM_SETTINGS, "VirtualSystemSubType"},
@@ -76,7 +84,8 @@ static int fetch_all(struct summary *s, struct rp_error *err)
         for (size_t i = 0; i < sizeof items / sizeof *items; i++)
             needed |= (int)items[i].from == from && asked(s, items[i].code);
         struct rp_cim_sink sink = {take, &s->objects[from]};
-        if (needed && rp_cim_enumerate(provider, s->call->caller, rp_cim_schema_class(provider->schema, classes[from]), sink, err))
+        if (needed && rp_cim_enumerate(provider, s->call->caller, rp_cim_schema_class(provider->schema, classes[from]),
+                                       sink, err))
             return -1;
     }
     return 0;
@@ -150,7 +159,8 @@ static int take_job(void *context, const struct rp_hostd_job_view *view, struct 
 }
 
 // The jobs that are running for the VM.
-static int set_tasks(struct summary *s, const struct rp_inventory_vm *vm, struct rp_cim_instance *out, struct rp_error *err)
+static int set_tasks(struct summary *s, const struct rp_inventory_vm *vm, struct rp_cim_instance *out,
+                     struct rp_error *err)
 {
     struct tasks tasks = {.vm_id = vm->vm.id, .hostd = s->call->hostd};
     struct rp_cim_value all = rp_cim_null(RP_CIM_OBJECT, true);
@@ -175,7 +185,8 @@ static void set_snapshots(struct summary *s, const struct rp_inventory_vm *vm, s
     rp_cim_set(out, "Snapshots", all);
 }
 
-static int add_summary(struct summary *s, const struct rp_inventory_vm *vm, const struct rp_snapshot *snapshot, struct rp_error *err)
+static int add_summary(struct summary *s, const struct rp_inventory_vm *vm, const struct rp_snapshot *snapshot,
+                       struct rp_error *err)
 {
     const char *id = snapshot ? snapshot->id : vm->vm.id;
     struct rp_cim_instance *out =

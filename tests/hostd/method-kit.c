@@ -33,7 +33,7 @@ void mk_stop(struct mk *mk)
     kit_remove_folder(mk->folder);
 }
 
-// ---- values ------------------------------------------------------------------------------------------------------------
+// ---- values ---------------------------------------------------------------------------------------------------------
 
 struct rp_cim_value mk_text(const char *format, ...)
 {
@@ -60,7 +60,10 @@ struct rp_cim_value mk_texts(const char *first, ...)
 
 struct rp_cim_value mk_number(uint64_t number) { return rp_cim_unsigned(RP_CIM_UINT64, number); }
 struct rp_cim_value mk_flag(bool flag) { return rp_cim_boolean(flag); }
-struct rp_cim_value mk_ref(const struct rp_cim_path *path) { return rp_cim_reference(path ? rp_cim_path_copy(path) : NULL); }
+struct rp_cim_value mk_ref(const struct rp_cim_path *path)
+{
+    return rp_cim_reference(path ? rp_cim_path_copy(path) : NULL);
+}
 
 struct rp_cim_value mk_refs(size_t count, const struct rp_cim_path *const *paths)
 {
@@ -97,10 +100,10 @@ char *mk_path_text(const struct rp_cim_path *path)
     return rp_xstrdup(rp_buf_text(&text));
 }
 
-// ---- methods -----------------------------------------------------------------------------------------------------------
+// ---- methods --------------------------------------------------------------------------------------------------------
 
-static uint32_t invoke(struct mk *mk, const struct rp_cim_path *object, const char *name, struct rp_cim_instance **result,
-                       va_list args)
+static uint32_t invoke(struct mk *mk, const struct rp_cim_path *object, const char *name,
+                       struct rp_cim_instance **result, va_list args)
 {
     struct rp_error err = {0};
     uint32_t status = 99;
@@ -121,7 +124,8 @@ static uint32_t invoke(struct mk *mk, const struct rp_cim_path *object, const ch
     return status;
 }
 
-uint32_t mk_call_on(struct mk *mk, const struct rp_cim_path *object, const char *method, struct rp_cim_instance **out, ...)
+uint32_t mk_call_on(struct mk *mk, const struct rp_cim_path *object, const char *method, struct rp_cim_instance **out,
+                    ...)
 {
     va_list args;
     va_start(args, out);
@@ -190,7 +194,7 @@ void mk_failed(struct mk *mk, uint32_t status, struct rp_cim_instance **out, con
     assert_non_null(strstr(error, "Msvm_Error"));
 }
 
-// ---- objects -----------------------------------------------------------------------------------------------------------
+// ---- objects --------------------------------------------------------------------------------------------------------
 
 static int take(void *context, struct rp_cim_instance *instance, struct rp_error *err)
 {
@@ -276,8 +280,8 @@ struct rp_cim_path *mk_snapshot(struct mk *mk, const char *vm_id, unsigned type,
 {
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = mk_vm(mk, vm_id);
     RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualSystemSnapshotSettingData", "ConsistencyLevel", mk_number(2),
-                                           "GuestBackupType", mk_number(1), "IgnoreNonSnapshottableDisks", mk_flag(true),
-                                           "ElementName", mk_text("%s", name), NULL);
+                                           "GuestBackupType", mk_number(1), "IgnoreNonSnapshottableDisks",
+                                           mk_flag(true), "ElementName", mk_text("%s", name), NULL);
     struct rp_cim_instance *out;
     uint32_t status = mk_call(mk, SNAPSHOTS, "CreateSnapshot", &out, "AffectedSystem", mk_ref(vm), "SnapshotSettings",
                               mk_text("%s", settings), "SnapshotType", mk_number(type), NULL);
@@ -306,7 +310,8 @@ void mk_wait_merged(struct mk *mk, const char *vm_id)
     }
 }
 
-void mk_write(struct mk *mk, const char *vm_id, unsigned disk, uint64_t first, uint64_t count, uint64_t step, uint8_t byte)
+void mk_write(struct mk *mk, const char *vm_id, unsigned disk, uint64_t first, uint64_t count, uint64_t step,
+              uint8_t byte)
 {
     struct rp_error err = {0};
     RP_AUTO_FREE char *directory = rp_xasprintf("%s/host/vms/%s", mk->folder, vm_id);

@@ -1,5 +1,5 @@
-// A host behind its provider, without HTTP: what tests of the methods share. Every call goes through the class declarations
-// as a request would, every result is found the way a client finds it (WQL, associators of a job).
+// A host behind its provider, without HTTP: what tests of the methods share. Every call goes through the class
+// declarations as a request would, every result is found the way a client finds it (WQL, associators of a job).
 #ifndef RP_TESTS_METHOD_KIT_H
 #define RP_TESTS_METHOD_KIT_H
 
@@ -15,7 +15,7 @@ struct mk {
 void mk_start(struct mk *mk);
 void mk_stop(struct mk *mk);
 
-// ---- values for the calls below: name, value, …, NULL ------------------------------------------------------------------
+// ---- values for the calls below: name, value, …, NULL ---------------------------------------------------------------
 
 struct rp_cim_value mk_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct rp_cim_value mk_texts(const char *first, ...);  // an array; ends with NULL
@@ -26,7 +26,7 @@ struct rp_cim_value mk_refs(size_t count, const struct rp_cim_path *const *paths
 char *mk_embed(const char *class_name, ...);           // CIM-XML, to be freed
 char *mk_path_text(const struct rp_cim_path *path);
 
-// ---- methods -----------------------------------------------------------------------------------------------------------
+// ---- methods --------------------------------------------------------------------------------------------------------
 
 #define SNAPSHOTS "Msvm_VirtualSystemSnapshotService"
 #define POINTS "Msvm_VirtualSystemReferencePointService"
@@ -35,18 +35,21 @@ char *mk_path_text(const struct rp_cim_path *path);
 
 // ReturnValue. *out (may be NULL) gets the out parameters, typed.
 uint32_t mk_call(struct mk *mk, const char *class_name, const char *method, struct rp_cim_instance **out, ...);
-uint32_t mk_call_on(struct mk *mk, const struct rp_cim_path *object, const char *method, struct rp_cim_instance **out, ...);
+uint32_t mk_call_on(struct mk *mk, const struct rp_cim_path *object, const char *method, struct rp_cim_instance **out,
+                    ...);
 // The call must start a job; waits for its end and gives the job. Frees *out.
 struct rp_cim_instance *mk_wait(struct mk *mk, uint32_t status, struct rp_cim_instance **out);
-// And the job must succeed; the path of the one instance of `result_class` that it affects (NULL class: none is asked for).
+// And the job must succeed; the path of the one instance of `result_class` that it affects (NULL class: none is asked
+// for).
 struct rp_cim_path *mk_made(struct mk *mk, uint32_t status, struct rp_cim_instance **out, const char *result_class);
 // And it must fail with a text that holds `word`.
 void mk_failed(struct mk *mk, uint32_t status, struct rp_cim_instance **out, const char *word);
 
-// ---- objects -----------------------------------------------------------------------------------------------------------
+// ---- objects --------------------------------------------------------------------------------------------------------
 
 struct rp_cim_instances mk_query(struct mk *mk, const char *format, ...) __attribute__((format(printf, 2, 3)));
-struct rp_cim_instance *mk_one(struct mk *mk, const char *format, ...) __attribute__((format(printf, 2, 3))); // exactly one
+struct rp_cim_instance *mk_one(struct mk *mk, const char *format, ...)
+    __attribute__((format(printf, 2, 3))); // exactly one
 size_t mk_count(struct mk *mk, const char *format, ...) __attribute__((format(printf, 2, 3)));
 struct rp_cim_path *mk_settings(struct mk *mk, const char *vm_id);  // of a VM, by its id
 char *mk_file(struct mk *mk, const char *name);                     // a path in `files`
@@ -58,7 +61,8 @@ struct rp_cim_path *mk_snapshot(struct mk *mk, const char *vm_id, unsigned type,
 struct rp_cim_path *mk_convert(struct mk *mk, const struct rp_cim_path *snapshot);
 void mk_wait_merged(struct mk *mk, const char *vm_id);
 // The guest of a VM that is off writes units of 64 KiB: every `step`-th, `count` of them, from unit `first` on.
-void mk_write(struct mk *mk, const char *vm_id, unsigned disk, uint64_t first, uint64_t count, uint64_t step, uint8_t byte);
+void mk_write(struct mk *mk, const char *vm_id, unsigned disk, uint64_t first, uint64_t count, uint64_t step,
+              uint8_t byte);
 // HostResource[0] of disk `index` in settings, as a client finds it.
 char *mk_disk_path(struct mk *mk, const struct rp_cim_path *settings, size_t index);
 

@@ -1,5 +1,5 @@
-// docs/compatibility.md has one row for each class and method of the schema, and says of each what is the case: of a method
-// whether it is in the tables, of a class whether a host that has everything has instances of it.
+// docs/compatibility.md has one row for each class and method of the schema, and says of each what is the case: of a
+// method whether it is in the tables, of a class whether a host that has everything has instances of it.
 #include "method-kit.h"
 
 #define RECOVERY 32768
@@ -8,13 +8,14 @@
 static struct mk mk;
 static char *document;
 
-// ---- a host that has everything ------------------------------------------------------------------------------------------
+// ---- a host that has everything -------------------------------------------------------------------------------------
 
 static void add(const char *id, const char *settings)
 {
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = mk_settings(&mk, id);
-    assert_int_equal(mk_call(&mk, MANAGEMENT, "AddResourceSettings", NULL, "AffectedConfiguration", mk_ref(path), "ResourceSettings",
-                             mk_texts(settings, NULL), NULL), 0);
+    assert_int_equal(mk_call(&mk, MANAGEMENT, "AddResourceSettings", NULL, "AffectedConfiguration", mk_ref(path),
+                             "ResourceSettings", mk_texts(settings, NULL), NULL),
+                     0);
 }
 
 static void populate(void)
@@ -29,18 +30,21 @@ static void populate(void)
         add(id, settings);
     }
     RP_AUTO_FREE char *planned = mk_embed("Msvm_VirtualSystemSettingData", "ElementName", mk_text("planned"), NULL);
-    assert_int_equal(mk_call(&mk, MANAGEMENT, "DefinePlannedSystem", NULL, "SystemSettings", mk_text("%s", planned), NULL), 0);
+    assert_int_equal(
+        mk_call(&mk, MANAGEMENT, "DefinePlannedSystem", NULL, "SystemSettings", mk_text("%s", planned), NULL), 0);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *first = mk_snapshot(&mk, id, RECOVERY, "first");
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *point = mk_convert(&mk, first);
     mk_wait_merged(&mk, id);
     RP_AUTO_FREE char *folder = mk_file(&mk, "export"), *disk = mk_file(&mk, "everything-0.vhdx");
-    uint32_t status = mk_call(&mk, POINTS, "ExportReferencePoint", &out, "ReferencePoint", mk_ref(point), "ExportDirectory",
-                              mk_text("%s", folder), NULL);
+    uint32_t status = mk_call(&mk, POINTS, "ExportReferencePoint", &out, "ReferencePoint", mk_ref(point),
+                              "ExportDirectory", mk_text("%s", folder), NULL);
     mk_made(&mk, status, &out, NULL);
     mk_wait_merged(&mk, id);
-    status = mk_call(&mk, IMAGES, "ResizeVirtualHardDisk", &out, "Path", mk_text("%s", disk), "MaxInternalSize", mk_number(2 * SIZE), NULL);
+    status = mk_call(&mk, IMAGES, "ResizeVirtualHardDisk", &out, "Path", mk_text("%s", disk), "MaxInternalSize",
+                     mk_number(2 * SIZE), NULL);
     mk_made(&mk, status, &out, NULL);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *a = mk_snapshot(&mk, id, 2, "a"), *b = mk_snapshot(&mk, id, 2, "b");
+    rp_cim_path_free(mk_snapshot(&mk, id, 2, "a"));
+    rp_cim_path_free(mk_snapshot(&mk, id, 2, "b"));
 }
 
 static int start(void **state)
@@ -65,7 +69,7 @@ static int stop(void **state)
     return 0;
 }
 
-// ---- rows ----------------------------------------------------------------------------------------------------------------
+// ---- rows -----------------------------------------------------------------------------------------------------------
 
 enum said { MISSING, TWICE, NO, YES, PARTLY, EMBEDDED, SUPERCLASS, UNKNOWN };
 
@@ -90,7 +94,8 @@ static enum said said_of(const char *name)
 
 static void check(const char *name, enum said expected, enum said or, size_t *wrong)
 {
-    static const char *const names[] = {"missing", "there twice", "no", "yes", "partly", "embedded", "superclass", "in words unknown"};
+    static const char *const names[] = {"missing", "there twice", "no",         "yes",
+                                        "partly",  "embedded",    "superclass", "in words unknown"};
     enum said said = said_of(name);
     if (said == expected || said == or)
         return;

@@ -1,4 +1,5 @@
-// The flows of facts/wmi.md 1.5 as a client walks them: queries, methods, jobs, associators, in that order and nothing else.
+// The flows of facts/wmi.md 1.5 as a client walks them: queries, methods, jobs, associators, in that order and nothing
+// else.
 #include "method-kit.h"
 
 #define RECOVERY 32768
@@ -20,8 +21,11 @@ static struct rp_cim_path *vm_called(const char *name)
 static size_t orphans(const struct rp_cim_path *vm)
 {
     RP_AUTO_FREE char *path = mk_path_text(vm);
-    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances all = mk_query(&mk,
-        "ASSOCIATORS OF {%s} WHERE AssocClass=Msvm_SnapshotOfVirtualSystem ResultClass=CIM_VirtualSystemSettingData", path);
+    RP_CLEANUP(rp_cim_instances_clear)
+    struct rp_cim_instances all = mk_query(
+        &mk,
+        "ASSOCIATORS OF {%s} WHERE AssocClass=Msvm_SnapshotOfVirtualSystem ResultClass=CIM_VirtualSystemSettingData",
+        path);
     size_t count = 0;
     for (size_t i = 0; i < all.count; i++)
         count += !strcmp(rp_cim_get_text(all.items[i], "VirtualSystemType"), "Microsoft:Hyper-V:Snapshot:Recovery");
@@ -33,7 +37,8 @@ static struct rp_cim_path *checkpoint(const struct rp_cim_path *vm)
 {
     struct rp_cim_instance *out;
     RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualSystemSnapshotSettingData", "ConsistencyLevel", mk_number(1),
-                                           "GuestBackupType", mk_number(1), "IgnoreNonSnapshottableDisks", mk_flag(true), NULL);
+                                           "GuestBackupType", mk_number(1), "IgnoreNonSnapshottableDisks",
+                                           mk_flag(true), NULL);
     uint32_t status = mk_call(&mk, SNAPSHOTS, "CreateSnapshot", &out, "AffectedSystem", mk_ref(vm), "SnapshotSettings",
                               mk_text("%s", settings), "SnapshotType", mk_number(RECOVERY), NULL);
     return mk_made(&mk, status, &out, "Msvm_VirtualSystemSettingData");
@@ -47,7 +52,8 @@ static void read_frozen(const struct rp_cim_path *checkpoint_path, uint8_t *data
 
 static struct rp_cim_instance *point_at(const struct rp_cim_path *path)
 {
-    return mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemReferencePoint WHERE InstanceID = '%s'", rp_cim_path_get(path, "InstanceID"));
+    return mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemReferencePoint WHERE InstanceID = '%s'",
+                  rp_cim_path_get(path, "InstanceID"));
 }
 
 static size_t points_of(const struct rp_cim_path *vm)
@@ -59,7 +65,8 @@ static size_t points_of(const struct rp_cim_path *vm)
 static void destroy_point(const struct rp_cim_path *point)
 {
     struct rp_cim_instance *out;
-    uint32_t status = mk_call(&mk, POINTS, "DestroyReferencePoint", &out, "AffectedReferencePoint", mk_ref(point), NULL);
+    uint32_t status = mk_call(&mk, POINTS, "DestroyReferencePoint", &out, "AffectedReferencePoint", mk_ref(point),
+                              NULL);
     mk_made(&mk, status, &out, NULL);
 }
 
@@ -69,7 +76,8 @@ static void bring_up_to_date(const char *frozen, const char *rct_id, const uint8
     for (uint64_t done = 0; done < SIZE;) {
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *out = NULL;
         uint32_t status = mk_call(&mk, IMAGES, "GetVirtualDiskChanges", &out, "Path", mk_text("%s", frozen), "LimitId",
-                                  mk_text("%s", rct_id), "ByteOffset", mk_number(done), "ByteLength", mk_number(SIZE - done), NULL);
+                                  mk_text("%s", rct_id), "ByteOffset", mk_number(done), "ByteLength",
+                                  mk_number(SIZE - done), NULL);
         assert_int_equal(status, 0);
         for (size_t i = 0; i < rp_cim_get_count(out, "ChangedByteOffsets"); i++) {
             uint64_t offset = rp_cim_get_unsigned_at(out, "ChangedByteOffsets", i, 0);
@@ -116,7 +124,8 @@ static void a_and_b_full_and_incremental_backups_read_what_the_disk_held(void **
 static uint32_t export(const struct rp_cim_path *vm, const struct rp_cim_path *snapshot, const struct rp_cim_path *base,
                        const char *folder, struct rp_cim_instance **out)
 {
-    RP_AUTO_FREE char *vm_path = mk_path_text(vm), *snapshot_path = mk_path_text(snapshot), *base_path = base ? mk_path_text(base) : NULL;
+    RP_AUTO_FREE char *vm_path = mk_path_text(vm), *snapshot_path = mk_path_text(snapshot),
+                      *base_path = base ? mk_path_text(base) : NULL;
     // The settings are the VM's own, with a few of them changed.
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
         mk_one(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass=Msvm_SystemExportSettingData", vm_path);
@@ -160,7 +169,8 @@ static void c_exports_hold_the_whole_disk_and_then_what_changed(void **state)
     mk_write(&mk, id, 0, 0, 30, 2, 1);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = vm_called("flowC"), *full = checkpoint(vm);
     RP_AUTO_FREE char *first = mk_file(&mk, "c-full"), *second = mk_file(&mk, "c-differential");
-    RP_AUTO_FREE char *whole = kit_path("%s/Virtual Hard Disks/flowC-0.vhdx", first), *part = kit_path("%s/Virtual Hard Disks/flowC-0.vhdx", second);
+    RP_AUTO_FREE char *whole = kit_path("%s/Virtual Hard Disks/flowC-0.vhdx", first),
+                      *part = kit_path("%s/Virtual Hard Disks/flowC-0.vhdx", second);
     mk_made(&mk, export(vm, full, NULL, first, &out), &out, NULL);
     read_frozen(full, now);
     kit_chain_read(whole, copy, SIZE);
@@ -176,11 +186,13 @@ static void c_exports_hold_the_whole_disk_and_then_what_changed(void **state)
     assert_int_equal(unit_count(differencing), 3);
     rp_vhdx_abandon(differencing);
     // Put together as the disk that it is the difference to, it is the disk of now.
-    assert_int_equal(mk_call(&mk, IMAGES, "SetParentVirtualHardDisk", NULL, "ChildPath", mk_text("%s", part), "ParentPath", mk_text("%s", whole), NULL), 0);
+    assert_int_equal(mk_call(&mk, IMAGES, "SetParentVirtualHardDisk", NULL, "ChildPath", mk_text("%s", part),
+                             "ParentPath", mk_text("%s", whole), NULL),
+                     0);
     read_frozen(next, now);
     kit_chain_read(part, copy, SIZE);
     assert_memory_equal(copy, now, SIZE);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *last = mk_convert(&mk, next);
+    rp_cim_path_free(mk_convert(&mk, next));
     destroy_point(base);
 }
 
@@ -193,17 +205,20 @@ static void c_a_reference_point_alone_is_exported_while_the_disks_still_hold_it(
     mk_define(&mk, "flowP", 2, SIZE, id);
     mk_write(&mk, id, 1, 4, 1, 1, 44);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = vm_called("flowP");
-    uint32_t status = mk_call(&mk, POINTS, "CreateReferencePoint", &out, "AffectedSystem", mk_ref(vm), "ReferencePointSettings",
-                              mk_text("%s", ""), "ReferencePointType", mk_number(2), NULL);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *point = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
+    uint32_t status = mk_call(&mk, POINTS, "CreateReferencePoint", &out, "AffectedSystem", mk_ref(vm),
+                              "ReferencePointSettings", mk_text("%s", ""), "ReferencePointType", mk_number(2), NULL);
+    RP_CLEANUP(rp_cim_path_free_p)
+    struct rp_cim_path *point = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *facts = point_at(point);
     mk_wait_merged(&mk, id);
     RP_AUTO_FREE char *folder = mk_file(&mk, "p-export"), *late = mk_file(&mk, "p-late");
     RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualSystemReferencePointExportSettingData", "DisksToExport",
         mk_texts(rp_cim_get_text_at(facts, "VirtualDiskIdentifiers", 1), NULL), NULL);
-    RP_AUTO_FREE char *bad = mk_embed("Msvm_VirtualSystemReferencePointExportSettingData", "DisksToExport", mk_texts("nothing", NULL), NULL);
-    assert_int_equal(mk_call(&mk, POINTS, "ExportReferencePoint", NULL, "ReferencePoint", mk_ref(point), "ExportDirectory",
-                             mk_text("%s", folder), "ExportSettingData", mk_text("%s", bad), NULL), 32773);
+    RP_AUTO_FREE char *bad = mk_embed("Msvm_VirtualSystemReferencePointExportSettingData", "DisksToExport",
+                                      mk_texts("nothing", NULL), NULL);
+    assert_int_equal(mk_call(&mk, POINTS, "ExportReferencePoint", NULL, "ReferencePoint", mk_ref(point),
+                             "ExportDirectory", mk_text("%s", folder), "ExportSettingData", mk_text("%s", bad), NULL),
+                     32773);
     status = mk_call(&mk, POINTS, "ExportReferencePoint", &out, "ReferencePoint", mk_ref(point), "ExportDirectory",
                      mk_text("%s", folder), "ExportSettingData", mk_text("%s", settings), NULL);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job = mk_wait(&mk, status, &out);
@@ -219,7 +234,8 @@ static void c_a_reference_point_alone_is_exported_while_the_disks_still_hold_it(
     assert_int_equal(orphans(vm), 0);
     mk_wait_merged(&mk, id);
     mk_write(&mk, id, 1, 4, 1, 1, 45);
-    status = mk_call(&mk, POINTS, "ExportReferencePoint", &out, "ReferencePoint", mk_ref(point), "ExportDirectory", mk_text("%s", late), NULL);
+    status = mk_call(&mk, POINTS, "ExportReferencePoint", &out, "ReferencePoint", mk_ref(point), "ExportDirectory",
+                     mk_text("%s", late), NULL);
     mk_failed(&mk, status, &out, "has been written to since");
     assert_int_equal(access(late, F_OK), -1);
     assert_int_equal(orphans(vm), 0);
@@ -234,22 +250,27 @@ static void d_a_restored_vm_goes_on_with_incrementals(void **state)
     mk_define(&mk, "flowD", 1, SIZE, id);
     mk_write(&mk, id, 0, 0, 10, 2, 1);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = vm_called("flowD"), *full = checkpoint(vm);
-    RP_AUTO_FREE char *folder = mk_file(&mk, "d-export"), *definition = kit_path("%s/Virtual Machines/%s.vmcx", folder, id);
+    RP_AUTO_FREE char *folder = mk_file(&mk, "d-export"),
+                      *definition = kit_path("%s/Virtual Machines/%s.vmcx", folder, id);
     mk_made(&mk, export(vm, full, NULL, folder, &out), &out, NULL);
     read_frozen(full, copy);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *lost = mk_convert(&mk, full);
+    rp_cim_path_free(mk_convert(&mk, full));
     mk_wait_merged(&mk, id);
     mk_made(&mk, mk_call(&mk, MANAGEMENT, "DestroySystem", &out, "AffectedSystem", mk_ref(vm), NULL), &out, NULL);
-    uint32_t status = mk_call(&mk, MANAGEMENT, "ImportSystemDefinition", &out, "SystemDefinitionFile", mk_text("%s", definition),
-                              "SnapshotFolder", mk_text("%s", ""), "GenerateNewSystemIdentifier", mk_flag(false), NULL);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *planned = mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
-    mk_made(&mk, mk_call(&mk, MANAGEMENT, "ValidatePlannedSystem", &out, "PlannedSystem", mk_ref(planned), NULL), &out, NULL);
+    uint32_t status = mk_call(&mk, MANAGEMENT, "ImportSystemDefinition", &out, "SystemDefinitionFile",
+                              mk_text("%s", definition), "SnapshotFolder", mk_text("%s", ""),
+                              "GenerateNewSystemIdentifier", mk_flag(false), NULL);
+    RP_CLEANUP(rp_cim_path_free_p)
+    struct rp_cim_path *planned = mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
+    mk_made(&mk, mk_call(&mk, MANAGEMENT, "ValidatePlannedSystem", &out, "PlannedSystem", mk_ref(planned), NULL), &out,
+            NULL);
     status = mk_call(&mk, MANAGEMENT, "RealizePlannedSystem", &out, "PlannedSystem", mk_ref(planned), NULL);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *again = mk_made(&mk, status, &out, "Msvm_ComputerSystem");
     assert_string_equal(rp_cim_path_get(again, "Name"), id);
-    status = mk_call(&mk, POINTS, "ImportReferencePointMetadata", &out, "AffectedSystem", mk_ref(again), "ConfigFilePath",
-                     mk_text("%s", definition), "RuntimeStateFilePath", mk_text("%s", ""), NULL);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *base = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
+    status = mk_call(&mk, POINTS, "ImportReferencePointMetadata", &out, "AffectedSystem", mk_ref(again),
+                     "ConfigFilePath", mk_text("%s", definition), "RuntimeStateFilePath", mk_text("%s", ""), NULL);
+    RP_CLEANUP(rp_cim_path_free_p)
+    struct rp_cim_path *base = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *facts = point_at(base);
     mk_write(&mk, id, 0, 300, 2, 1, 8);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *frozen = checkpoint(again);
@@ -257,9 +278,11 @@ static void d_a_restored_vm_goes_on_with_incrementals(void **state)
     read_frozen(frozen, now);
     bring_up_to_date(path, rp_cim_get_text_at(facts, "ResilientChangeTrackingIdentifiers", 0), now, copy);
     assert_memory_equal(copy, now, SIZE);
-    assert_int_equal(mk_call(&mk, POINTS, "ImportReferencePointMetadata", NULL, "AffectedSystem", mk_ref(again), NULL), 32773);
-    assert_int_equal(mk_call(&mk, POINTS, "ImportReferencePointMetadata", NULL, "AffectedSystem", mk_ref(again), "ConfigFilePath",
-                             mk_text("/etc/passwd"), NULL), 32769);
+    assert_int_equal(mk_call(&mk, POINTS, "ImportReferencePointMetadata", NULL, "AffectedSystem", mk_ref(again), NULL),
+                     32773);
+    assert_int_equal(mk_call(&mk, POINTS, "ImportReferencePointMetadata", NULL, "AffectedSystem", mk_ref(again),
+                             "ConfigFilePath", mk_text("/etc/passwd"), NULL),
+                     32769);
 }
 
 // E: without a guest nothing comes to rest, so what was reached is crash consistency, and the checkpoint says so.
@@ -268,7 +291,9 @@ static void e_consistency_is_told_as_it_was_reached(void **state)
     (void)state;
     char id[RP_HOST_ID];
     mk_define(&mk, "flow E", 1, SIZE, id);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = vm_called("flow E"), *made = checkpoint(vm), *point = mk_convert(&mk, made);
+    RP_CLEANUP(rp_cim_path_free_p)
+    struct rp_cim_path *vm = vm_called("flow E"),
+                       *made = checkpoint(vm), *point = mk_convert(&mk, made);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *facts = point_at(point);
     assert_int_equal(rp_cim_get_unsigned(facts, "ConsistencyLevel", 0), 2);
 }
@@ -293,7 +318,8 @@ static void f_what_a_failed_backup_leaves_is_found_and_removed(void **state)
     // A VM that runs is backed up and cleaned up the same way.
     mk_made(&mk, mk_call_on(&mk, vm, "RequestStateChange", &out, "RequestedState", mk_number(2), NULL), &out, NULL);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *running = checkpoint(vm);
-    mk_made(&mk, mk_call(&mk, SNAPSHOTS, "DestroySnapshotTree", &out, "SnapshotSettingData", mk_ref(running), NULL), &out, NULL);
+    mk_made(&mk, mk_call(&mk, SNAPSHOTS, "DestroySnapshotTree", &out, "SnapshotSettingData", mk_ref(running), NULL),
+            &out, NULL);
     mk_wait_merged(&mk, id);
     assert_int_equal(orphans(vm), 0);
     mk_made(&mk, mk_call_on(&mk, vm, "RequestStateChange", &out, "RequestedState", mk_number(3), NULL), &out, NULL);

@@ -12,12 +12,13 @@ static struct mk mk;
 static int start(void **state) { (void)state; mk_start(&mk); return 0; }
 static int stop(void **state) { (void)state; mk_stop(&mk); return 0; }
 
-// ---- GetVirtualDiskChanges ---------------------------------------------------------------------------------------------
+// ---- GetVirtualDiskChanges ------------------------------------------------------------------------------------------
 
-static uint32_t changes(const char *path, const char *limit, uint64_t offset, uint64_t length, struct rp_cim_instance **out)
+static uint32_t changes(const char *path, const char *limit, uint64_t offset, uint64_t length,
+                        struct rp_cim_instance **out)
 {
-    return mk_call(&mk, IMAGES, "GetVirtualDiskChanges", out, "Path", mk_text("%s", path), "LimitId", mk_text("%s", limit),
-                   "ByteOffset", mk_number(offset), "ByteLength", mk_number(length), NULL);
+    return mk_call(&mk, IMAGES, "GetVirtualDiskChanges", out, "Path", mk_text("%s", path), "LimitId",
+                   mk_text("%s", limit), "ByteOffset", mk_number(offset), "ByteLength", mk_number(length), NULL);
 }
 
 static char *tracking_id(const struct rp_cim_path *point)
@@ -55,8 +56,6 @@ static void changes_since_a_reference_point_are_what_was_written(void **state)
         assert_int_equal(rp_cim_get_unsigned_at(out, "ChangedByteOffsets", i, 0), (5 + 10 * i) * KIT_UNIT);
         assert_int_equal(rp_cim_get_unsigned_at(out, "ChangedByteLengths", i, 0), KIT_UNIT);
     }
-    // The same by the new id: nothing.
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = mk_vm(&mk, id);
 }
 
 static void a_part_of_a_disk_is_answered_for_that_part(void **state)
@@ -126,11 +125,13 @@ static void ids_and_ranges_that_make_no_sense_are_codes_that_make_clients_read_e
     assert_int_equal(changes(frozen, limit, SIZE, 4096, NULL), 32773);
     assert_true(changes("/nowhere/x.vhdx", limit, 0, SIZE, NULL) >= 32768);
     assert_true(changes(loose, limit, 0, SIZE, NULL) >= 32768); // of no VM
-    assert_int_equal(mk_call(&mk, IMAGES, "GetVirtualDiskChanges", NULL, "Path", mk_text("%s", frozen), "LimitId", mk_text("%s", limit),
-                             "TargetSnapshotId", mk_text("x"), "ByteOffset", mk_number(0), "ByteLength", mk_number(SIZE), NULL), 32770);
+    assert_int_equal(mk_call(&mk, IMAGES, "GetVirtualDiskChanges", NULL, "Path", mk_text("%s", frozen), "LimitId",
+                             mk_text("%s", limit), "TargetSnapshotId", mk_text("x"), "ByteOffset", mk_number(0),
+                             "ByteLength", mk_number(SIZE), NULL),
+                     32770);
 }
 
-// ---- what files are ----------------------------------------------------------------------------------------------------
+// ---- what files are -------------------------------------------------------------------------------------------------
 
 static struct rp_cim_instance *information(const char *method, const char *property, const char *path)
 {
@@ -148,8 +149,9 @@ static struct rp_cim_instance *information(const char *method, const char *prope
 
 static uint32_t make(const char *path, uint64_t type, const char *parent, uint64_t size)
 {
-    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", path), "Type", mk_number(type),
-        "Format", mk_number(3), "ParentPath", mk_text("%s", parent), "MaxInternalSize", size ? mk_number(size) : (struct rp_cim_value){0}, NULL);
+    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", path), "Type",
+                                           mk_number(type), "Format", mk_number(3), "ParentPath", mk_text("%s", parent),
+                                           "MaxInternalSize", size ? mk_number(size) : (struct rp_cim_value){0}, NULL);
     return mk_call(&mk, IMAGES, "CreateVirtualHardDisk", NULL, "VirtualDiskSettingData", mk_text("%s", settings), NULL);
 }
 
@@ -159,8 +161,10 @@ static void a_file_that_was_made_is_what_it_says_it_is(void **state)
     RP_AUTO_FREE char *base = mk_file(&mk, "made.vhdx"), *child = mk_file(&mk, "made-child.vhdx");
     assert_int_equal(make(base, 3, "", 64 * RP_MIB), 0);
     assert_int_equal(make(child, 4, base, 0), 0);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *a = information("GetVirtualHardDiskSettingData", "SettingData", base);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *b = information("GetVirtualHardDiskSettingData", "SettingData", child);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *a = information("GetVirtualHardDiskSettingData", "SettingData", base);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *b = information("GetVirtualHardDiskSettingData", "SettingData", child);
     assert_int_equal(rp_cim_get_unsigned(a, "Type", 0), 3);
     assert_int_equal(rp_cim_get_unsigned(a, "Format", 0), 3);
     assert_int_equal(rp_cim_get_unsigned(a, "MaxInternalSize", 0), 64 * RP_MIB);
@@ -171,7 +175,8 @@ static void a_file_that_was_made_is_what_it_says_it_is(void **state)
     assert_string_equal(rp_cim_get_text(b, "ParentPath"), base);
     assert_string_equal(rp_cim_get_text(b, "VirtualDiskId"), rp_cim_get_text(a, "VirtualDiskId"));
     assert_int_equal(mk_call(&mk, IMAGES, "ValidateVirtualHardDisk", NULL, "Path", mk_text("%s", child), NULL), 0);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *s = information("GetVirtualHardDiskState", "State", base);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *s = information("GetVirtualHardDiskState", "State", base);
     struct stat st;
     assert_int_equal(stat(base, &st), 0);
     assert_int_equal(rp_cim_get_unsigned(s, "FileSize", 0), st.st_size);
@@ -182,7 +187,8 @@ static void files_are_made_only_where_clients_may_and_only_once(void **state)
 {
     (void)state;
     char id[RP_HOST_ID];
-    RP_AUTO_FREE char *once = mk_file(&mk, "once.vhdx"), *used = mk_file(&mk, "owner-0.vhdx"), *child = mk_file(&mk, "child.vhdx");
+    RP_AUTO_FREE char *once = mk_file(&mk, "once.vhdx"), *used = mk_file(&mk, "owner-0.vhdx"),
+                      *child = mk_file(&mk, "child.vhdx");
     RP_AUTO_FREE char *outside = kit_path("%s/outside.vhdx", mk.folder), *up = kit_path("%s/../outside.vhdx", mk.files);
     mk_define(&mk, "owner", 1, SIZE, id);
     assert_int_equal(make(once, 3, "", RP_MIB * 8), 0);
@@ -203,13 +209,15 @@ static void files_are_made_only_where_clients_may_and_only_once(void **state)
 static void files_elsewhere_and_files_that_are_none_are_refused(void **state)
 {
     (void)state;
-    RP_AUTO_FREE char *missing = mk_file(&mk, "missing.vhdx"), *text = mk_file(&mk, "text.vhdx"), *pipe = mk_file(&mk, "pipe");
+    RP_AUTO_FREE char *missing = mk_file(&mk, "missing.vhdx"), *text = mk_file(&mk, "text.vhdx"),
+                      *pipe = mk_file(&mk, "pipe");
     RP_AUTO_FREE char *link = mk_file(&mk, "link.vhdx"), *outside = kit_path("%s/secret.vhdx", mk.folder);
     kit_write_file(text, "no disk", 7);
     kit_vhdx(outside, RP_MIB * 8);
     assert_int_equal(mkfifo(pipe, 0600), 0);
     assert_int_equal(symlink(outside, link), 0);
-    static const char *const methods[] = {"GetVirtualHardDiskSettingData", "GetVirtualHardDiskState", "ValidateVirtualHardDisk"};
+    static const char *const methods[] = {"GetVirtualHardDiskSettingData", "GetVirtualHardDiskState",
+                                          "ValidateVirtualHardDisk"};
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(mk_call(&mk, IMAGES, methods[i], NULL, "Path", mk_text("%s", missing), NULL), 32779);
         assert_int_equal(mk_call(&mk, IMAGES, methods[i], NULL, "Path", mk_text("%s", outside), NULL), 32769);
@@ -225,7 +233,8 @@ static void a_parent_outside_the_folders_is_not_read_through_a_child_inside(void
 {
     (void)state;
     struct rp_error err = {0};
-    RP_AUTO_FREE char *secret = kit_path("%s/parent.vhdx", mk.folder), *bait = mk_file(&mk, "bait.vhdx"), *copy = mk_file(&mk, "copy.vhdx");
+    RP_AUTO_FREE char *secret = kit_path("%s/parent.vhdx", mk.folder), *bait = mk_file(&mk, "bait.vhdx"),
+                      *copy = mk_file(&mk, "copy.vhdx");
     kit_vhdx(secret, RP_MIB * 8);
     struct rp_vhdx *parent = rp_vhdx_open(rp_fs_posix(), secret, RP_VHDX_READ, NULL, &err);
     assert_non_null(parent);
@@ -233,15 +242,16 @@ static void a_parent_outside_the_folders_is_not_read_through_a_child_inside(void
                                     .parent_data_write_guid = rp_vhdx_info(parent)->data_write_guid};
     kit_ok(rp_vhdx_create(rp_fs_posix(), bait, &create, &err), err);
     rp_vhdx_abandon(parent);
-    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", copy), "Type", mk_number(3),
-                                           "Format", mk_number(3), NULL);
-    assert_int_equal(mk_call(&mk, IMAGES, "ConvertVirtualHardDisk", NULL, "SourcePath", mk_text("%s", bait), "VirtualDiskSettingData",
-                             mk_text("%s", settings), NULL), 32769);
+    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", copy), "Type",
+                                           mk_number(3), "Format", mk_number(3), NULL);
+    assert_int_equal(mk_call(&mk, IMAGES, "ConvertVirtualHardDisk", NULL, "SourcePath", mk_text("%s", bait),
+                             "VirtualDiskSettingData", mk_text("%s", settings), NULL),
+                     32769);
     assert_int_equal(mk_call(&mk, IMAGES, "ValidateVirtualHardDisk", NULL, "Path", mk_text("%s", bait), NULL), 32769);
     assert_int_equal(access(copy, F_OK), -1);
 }
 
-// ---- and what changes them ---------------------------------------------------------------------------------------------
+// ---- and what changes them ------------------------------------------------------------------------------------------
 
 static void write_file(const char *path, uint64_t unit, uint8_t byte)
 {
@@ -279,7 +289,8 @@ static void a_chain_is_merged_into_a_parent_some_levels_down(void **state)
 {
     (void)state;
     struct rp_cim_instance *out;
-    RP_AUTO_FREE char *base = mk_file(&mk, "m0.vhdx"), *middle = mk_file(&mk, "m1.vhdx"), *top = mk_file(&mk, "m2.vhdx"), *other = mk_file(&mk, "m3.vhdx");
+    RP_AUTO_FREE char *base = mk_file(&mk, "m0.vhdx"), *middle = mk_file(&mk, "m1.vhdx"),
+                      *top = mk_file(&mk, "m2.vhdx"), *other = mk_file(&mk, "m3.vhdx");
     assert_int_equal(make(base, 3, "", 16 * RP_MIB), 0);
     assert_int_equal(make(other, 3, "", 16 * RP_MIB), 0);
     write_file(base, 1, 1);
@@ -307,19 +318,25 @@ static void the_files_of_vms_are_left_alone(void **state)
     kit_vhdx(free_one, SIZE);
     assert_int_equal(merge(disk, free_one, NULL), 32774);
     assert_int_equal(merge(free_one, disk, NULL), 32774);
-    assert_int_equal(mk_call(&mk, IMAGES, "CompactVirtualHardDisk", NULL, "Path", mk_text("%s", disk), "Mode", mk_number(0), NULL), 32774);
-    assert_int_equal(mk_call(&mk, IMAGES, "SetParentVirtualHardDisk", NULL, "ChildPath", mk_text("%s", disk), "ParentPath",
-                             mk_text("%s", free_one), NULL), 32774);
-    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", disk), "Type", mk_number(3), NULL);
-    assert_int_equal(mk_call(&mk, IMAGES, "ConvertVirtualHardDisk", NULL, "SourcePath", mk_text("%s", free_one), "VirtualDiskSettingData",
-                             mk_text("%s", settings), NULL), 32774);
+    assert_int_equal(
+        mk_call(&mk, IMAGES, "CompactVirtualHardDisk", NULL, "Path", mk_text("%s", disk), "Mode", mk_number(0), NULL),
+        32774);
+    assert_int_equal(mk_call(&mk, IMAGES, "SetParentVirtualHardDisk", NULL, "ChildPath", mk_text("%s", disk),
+                             "ParentPath", mk_text("%s", free_one), NULL),
+                     32774);
+    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", disk), "Type",
+                                           mk_number(3), NULL);
+    assert_int_equal(mk_call(&mk, IMAGES, "ConvertVirtualHardDisk", NULL, "SourcePath", mk_text("%s", free_one),
+                             "VirtualDiskSettingData", mk_text("%s", settings), NULL),
+                     32774);
 }
 
 static void a_raw_image_and_a_chain_become_a_disk_of_their_own(void **state)
 {
     (void)state;
     struct rp_cim_instance *out;
-    RP_AUTO_FREE char *raw = mk_file(&mk, "image.raw"), *base = mk_file(&mk, "c0.vhdx"), *child = mk_file(&mk, "c1.vhdx");
+    RP_AUTO_FREE char *raw = mk_file(&mk, "image.raw"), *base = mk_file(&mk, "c0.vhdx"),
+                      *child = mk_file(&mk, "c1.vhdx");
     kit_raw(raw, 4 * RP_MIB, 5);
     assert_int_equal(make(base, 3, "", 16 * RP_MIB), 0);
     write_file(base, 1, 1);
@@ -328,8 +345,8 @@ static void a_raw_image_and_a_chain_become_a_disk_of_their_own(void **state)
     const char *const sources[] = {raw, child};
     for (size_t i = 0; i < 2; i++) {
         RP_AUTO_FREE char *target = kit_path("%s/converted-%zu.vhdx", mk.files, i);
-        RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", target), "Type", mk_number(3),
-                                               "Format", mk_number(3), NULL);
+        RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", target), "Type",
+                                               mk_number(3), "Format", mk_number(3), NULL);
         uint32_t status = mk_call(&mk, IMAGES, "ConvertVirtualHardDisk", &out, "SourcePath", mk_text("%s", sources[i]),
                                   "VirtualDiskSettingData", mk_text("%s", settings), NULL);
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job = mk_wait(&mk, status, &out);
@@ -345,7 +362,8 @@ static void a_raw_image_and_a_chain_become_a_disk_of_their_own(void **state)
 
 static uint32_t resize(const char *path, uint64_t size, struct rp_cim_instance **out)
 {
-    return mk_call(&mk, IMAGES, "ResizeVirtualHardDisk", out, "Path", mk_text("%s", path), "MaxInternalSize", mk_number(size), NULL);
+    return mk_call(&mk, IMAGES, "ResizeVirtualHardDisk", out, "Path", mk_text("%s", path), "MaxInternalSize",
+                   mk_number(size), NULL);
 }
 
 static void disks_grow_and_never_shrink(void **state)
@@ -359,7 +377,8 @@ static void disks_grow_and_never_shrink(void **state)
     const char *const paths[] = {loose, own};
     for (size_t i = 0; i < 2; i++) {
         mk_made(&mk, resize(paths[i], 16 * RP_MIB, &out), &out, NULL);
-        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *now = information("GetVirtualHardDiskSettingData", "SettingData", paths[i]);
+        RP_CLEANUP(rp_cim_instance_free_p)
+        struct rp_cim_instance *now = information("GetVirtualHardDiskSettingData", "SettingData", paths[i]);
         assert_int_equal(rp_cim_get_unsigned(now, "MaxInternalSize", 0), 16 * RP_MIB);
         assert_int_equal(resize(paths[i], 8 * RP_MIB, NULL), 32773);
         assert_int_equal(resize(paths[i], 16 * RP_MIB + 1, NULL), 32773);
@@ -382,12 +401,15 @@ static void a_file_of_freed_blocks_becomes_shorter(void **state)
     kit_ok(rp_vhdx_trim(vhdx, 0, 24 * RP_MIB, NULL, &err), err);
     kit_ok(rp_vhdx_close(vhdx, &err), err);
     assert_int_equal(stat(path, &before), 0);
-    uint32_t status = mk_call(&mk, IMAGES, "CompactVirtualHardDisk", &out, "Path", mk_text("%s", path), "Mode", mk_number(1), NULL);
+    uint32_t status = mk_call(&mk, IMAGES, "CompactVirtualHardDisk", &out, "Path", mk_text("%s", path), "Mode",
+                              mk_number(1), NULL);
     mk_made(&mk, status, &out, NULL);
     assert_int_equal(stat(path, &after), 0);
     assert_true(after.st_size < before.st_size);
     assert_int_equal(byte_of(path, 32 * 15), 1);
-    assert_int_equal(mk_call(&mk, IMAGES, "CompactVirtualHardDisk", NULL, "Path", mk_text("%s", path), "Mode", mk_number(5), NULL), 32773);
+    assert_int_equal(
+        mk_call(&mk, IMAGES, "CompactVirtualHardDisk", NULL, "Path", mk_text("%s", path), "Mode", mk_number(5), NULL),
+        32773);
 }
 
 static uint32_t set_parent(const char *child, const char *parent, bool ignore)
@@ -399,7 +421,8 @@ static uint32_t set_parent(const char *child, const char *parent, bool ignore)
 static void a_moved_parent_is_found_again_and_another_only_when_told_so(void **state)
 {
     (void)state;
-    RP_AUTO_FREE char *base = mk_file(&mk, "p0.vhdx"), *moved = mk_file(&mk, "p0-moved.vhdx"), *child = mk_file(&mk, "p1.vhdx"), *other = mk_file(&mk, "p2.vhdx");
+    RP_AUTO_FREE char *base = mk_file(&mk, "p0.vhdx"), *moved = mk_file(&mk, "p0-moved.vhdx"),
+                      *child = mk_file(&mk, "p1.vhdx"), *other = mk_file(&mk, "p2.vhdx");
     assert_int_equal(make(base, 3, "", 16 * RP_MIB), 0);
     assert_int_equal(make(other, 3, "", 16 * RP_MIB), 0);
     write_file(base, 4, 4);

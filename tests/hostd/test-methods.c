@@ -25,8 +25,10 @@ static void a_snapshot_of_each_type_is_what_was_asked_for(void **state)
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *made = mk_snapshot(&mk, id, rows[i].type, "ours");
-        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
-            mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'", rp_cim_path_get(made, "InstanceID"));
+        RP_CLEANUP(rp_cim_instance_free_p)
+        struct rp_cim_instance *settings = mk_one(&mk,
+                                                  "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'",
+                                                  rp_cim_path_get(made, "InstanceID"));
         assert_string_equal(rp_cim_get_text(settings, "VirtualSystemType"), rows[i].system_type);
         assert_string_equal(rp_cim_get_text(settings, "ElementName"), "ours");
         assert_string_equal(rp_cim_get_text(settings, "VirtualSystemIdentifier"), id);
@@ -41,9 +43,12 @@ static void a_snapshot_without_a_name_gets_one_that_tells_its_vm(void **state)
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = mk_vm(&mk, id);
     struct rp_cim_instance *out;
     uint32_t status = create(vm, "", RECOVERY, &out);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *made = mk_made(&mk, status, &out, "Msvm_VirtualSystemSettingData");
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
-        mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'", rp_cim_path_get(made, "InstanceID"));
+    RP_CLEANUP(rp_cim_path_free_p)
+    struct rp_cim_path *made = mk_made(&mk, status, &out, "Msvm_VirtualSystemSettingData");
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *settings = mk_one(&mk,
+                                              "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'",
+                                              rp_cim_path_get(made, "InstanceID"));
     assert_int_equal(strncmp(rp_cim_get_text(settings, "ElementName"), "nameless Backup - (", 19), 0);
 }
 
@@ -66,7 +71,8 @@ static void a_snapshot_of_what_is_no_vm_or_with_settings_that_make_no_sense_is_a
         RP_AUTO_FREE char *text = mk_embed("Msvm_VirtualSystemSnapshotSettingData", bad[i], mk_number(3), NULL);
         assert_int_equal(create(vm, text, RECOVERY, NULL), 4);
     }
-    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s'", id), 1);
+    assert_int_equal(
+        mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s'", id), 1);
 }
 
 static void settings_of_a_newer_windows_are_understood_as_far_as_they_go(void **state)
@@ -76,10 +82,14 @@ static void settings_of_a_newer_windows_are_understood_as_far_as_they_go(void **
     mk_define(&mk, "newer", 1, SIZE, id);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = mk_vm(&mk, id);
     struct rp_cim_instance *out;
-    uint32_t status = create(vm, "<?xml version=\"1.0\" encoding=\"utf-16\"?>\n<INSTANCE CLASSNAME=\"msvm_virtualsystemsnapshotsettingdata\">"
-                             "<PROPERTY NAME=\"ConsistencyLevel\" TYPE=\"uint8\"><VALUE>2</VALUE></PROPERTY>"
-                             "<PROPERTY NAME=\"OfTheFuture\" TYPE=\"string\"><VALUE>x</VALUE></PROPERTY></INSTANCE>", RECOVERY, &out);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *made = mk_made(&mk, status, &out, "CIM_VirtualSystemSettingData");
+    uint32_t status = create(
+        vm,
+        "<?xml version=\"1.0\" encoding=\"utf-16\"?>\n<INSTANCE CLASSNAME=\"msvm_virtualsystemsnapshotsettingdata\">"
+        "<PROPERTY NAME=\"ConsistencyLevel\" TYPE=\"uint8\"><VALUE>2</VALUE></PROPERTY>"
+        "<PROPERTY NAME=\"OfTheFuture\" TYPE=\"string\"><VALUE>x</VALUE></PROPERTY></INSTANCE>",
+        RECOVERY, &out);
+    RP_CLEANUP(rp_cim_path_free_p)
+    struct rp_cim_path *made = mk_made(&mk, status, &out, "CIM_VirtualSystemSettingData");
     assert_non_null(made);
 }
 
@@ -94,7 +104,8 @@ static void a_failure_after_the_start_is_the_jobs(void **state)
     mk_failed(&mk, status, &out, "has no disk");
 }
 
-static uint32_t on_snapshot(const char *method, const char *parameter, const struct rp_cim_path *snapshot, struct rp_cim_instance **out)
+static uint32_t on_snapshot(const char *method, const char *parameter, const struct rp_cim_path *snapshot,
+                            struct rp_cim_instance **out)
 {
     return mk_call(&mk, SNAPSHOTS, method, out, parameter, mk_ref(snapshot), NULL);
 }
@@ -108,7 +119,8 @@ static void a_destroyed_snapshot_is_gone_and_a_second_time_no_snapshot(void **st
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot = mk_snapshot(&mk, id, RECOVERY, "old");
     mk_made(&mk, on_snapshot("DestroySnapshot", "AffectedSnapshot", snapshot, &out), &out, NULL);
     mk_wait_merged(&mk, id);
-    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s'", id), 1);
+    assert_int_equal(
+        mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s'", id), 1);
     assert_int_equal(on_snapshot("DestroySnapshot", "AffectedSnapshot", snapshot, NULL), 4);
     assert_int_equal(on_snapshot("DestroySnapshotTree", "SnapshotSettingData", snapshot, NULL), 32773);
     assert_int_equal(on_snapshot("ClearSnapshotState", "SnapshotSettingData", snapshot, NULL), 32773);
@@ -122,17 +134,19 @@ static void a_tree_of_snapshots_goes_with_all_that_are_younger(void **state)
     char id[RP_HOST_ID];
     struct rp_cim_instance *out;
     mk_define(&mk, "tree", 1, SIZE, id);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *first = mk_snapshot(&mk, id, 2, "first");
+    rp_cim_path_free(mk_snapshot(&mk, id, 2, "first"));
     mk_write(&mk, id, 0, 0, 4, 1, 1);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *second = mk_snapshot(&mk, id, 2, "second");
     mk_write(&mk, id, 0, 2, 4, 1, 2);
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *third = mk_snapshot(&mk, id, 2, "third");
-    (void)third;
+    rp_cim_path_free(mk_snapshot(&mk, id, 2, "third"));
     mk_made(&mk, on_snapshot("DestroySnapshotTree", "SnapshotSettingData", second, &out), &out, NULL);
     mk_wait_merged(&mk, id);
-    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances left =
-        mk_query(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s' AND VirtualSystemType"
-                      " = 'Microsoft:Hyper-V:Snapshot:Realized'", id);
+    RP_CLEANUP(rp_cim_instances_clear)
+    struct rp_cim_instances left = mk_query(
+        &mk,
+        "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s' AND VirtualSystemType"
+        " = 'Microsoft:Hyper-V:Snapshot:Realized'",
+        id);
     assert_int_equal(left.count, 1);
     assert_string_equal(rp_cim_get_text(left.items[0], "ElementName"), "first");
 }
@@ -176,10 +190,12 @@ static void only_recovery_snapshots_become_reference_points(void **state)
     assert_int_equal(rp_cim_get_count(point, "VirtualDiskIdentifiers"), 2);
     assert_int_equal(rp_cim_get_count(point, "ResilientChangeTrackingIdentifiers"), 2);
     assert_int_equal(strncmp(rp_cim_get_text_at(point, "ResilientChangeTrackingIdentifiers", 0), "rctX:", 5), 0);
-    assert_int_equal(on_snapshot("ConvertToReferencePoint", "AffectedSnapshot", recovery, NULL), 4); // it is one already
+    assert_int_equal(on_snapshot("ConvertToReferencePoint", "AffectedSnapshot", recovery, NULL),
+                     4); // it is one already
 }
 
-static uint32_t create_point(const struct rp_cim_path *vm, const char *settings, unsigned type, struct rp_cim_instance **out)
+static uint32_t create_point(const struct rp_cim_path *vm, const char *settings, unsigned type,
+                             struct rp_cim_instance **out)
 {
     return mk_call(&mk, POINTS, "CreateReferencePoint", out, "AffectedSystem", mk_ref(vm), "ReferencePointSettings",
                    mk_text("%s", settings), "ReferencePointType", mk_number(type), NULL);
@@ -195,21 +211,28 @@ static void a_reference_point_is_made_and_destroyed_without_a_snapshot_of_the_cl
     RP_AUTO_FREE char *text = mk_path_text(vm);
     for (unsigned type = 1; type <= 2; type++) {
         uint32_t status = create_point(vm, "", type, &out);
-        RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *point = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
+        RP_CLEANUP(rp_cim_path_free_p)
+        struct rp_cim_path *point = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
         mk_wait_merged(&mk, id);
-        assert_int_equal(mk_count(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_ReferencePointOfVirtualSystem", text), 1);
-        assert_int_equal(mk_call(&mk, POINTS, "RemoveAssociatedData", NULL, "AffectedReferencePoint", mk_ref(point), NULL), 0);
+        assert_int_equal(
+            mk_count(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_ReferencePointOfVirtualSystem", text), 1);
+        assert_int_equal(
+            mk_call(&mk, POINTS, "RemoveAssociatedData", NULL, "AffectedReferencePoint", mk_ref(point), NULL), 0);
         status = mk_call(&mk, POINTS, "DestroyReferencePoint", &out, "AffectedReferencePoint", mk_ref(point), NULL);
         mk_made(&mk, status, &out, NULL);
-        assert_int_equal(mk_count(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_ReferencePointOfVirtualSystem", text), 0);
-        assert_int_equal(mk_call(&mk, POINTS, "DestroyReferencePoint", NULL, "AffectedReferencePoint", mk_ref(point), NULL), 32773);
-        assert_int_equal(mk_call(&mk, POINTS, "RemoveAssociatedData", NULL, "AffectedReferencePoint", mk_ref(point), NULL), 32773);
+        assert_int_equal(
+            mk_count(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_ReferencePointOfVirtualSystem", text), 0);
+        assert_int_equal(
+            mk_call(&mk, POINTS, "DestroyReferencePoint", NULL, "AffectedReferencePoint", mk_ref(point), NULL), 32773);
+        assert_int_equal(
+            mk_call(&mk, POINTS, "RemoveAssociatedData", NULL, "AffectedReferencePoint", mk_ref(point), NULL), 32773);
     }
     assert_int_equal(create_point(vm, "", 0, NULL), 4);
     assert_int_equal(create_point(vm, "", 3, NULL), 4);
     assert_int_equal(create_point(NULL, "", 2, NULL), 4);
     assert_int_equal(create_point(vm, "x", 2, NULL), 4);
-    assert_int_equal(mk_call(&mk, POINTS, "DestroyReferencePoint", NULL, "AffectedReferencePoint", mk_ref(vm), NULL), 32773);
+    assert_int_equal(mk_call(&mk, POINTS, "DestroyReferencePoint", NULL, "AffectedReferencePoint", mk_ref(vm), NULL),
+                     32773);
 }
 
 static void a_client_that_only_reads_changes_nothing(void **state)
@@ -227,7 +250,8 @@ static void a_client_that_only_reads_changes_nothing(void **state)
     assert_int_equal(snapshot, 32769);
     assert_int_equal(destroy, 32769);
     assert_int_equal(operate, 32769);
-    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s'", id), 1);
+    assert_int_equal(
+        mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s'", id), 1);
 }
 
 static uint32_t request(const struct rp_cim_path *vm, unsigned wanted, struct rp_cim_instance **out)
@@ -237,7 +261,8 @@ static uint32_t request(const struct rp_cim_path *vm, unsigned wanted, struct rp
 
 static uint64_t state_of(const char *id)
 {
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *vm = mk_one(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s'", id);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *vm = mk_one(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s'", id);
     return rp_cim_get_unsigned(vm, "EnabledState", 0);
 }
 
@@ -281,8 +306,10 @@ static void what_is_not_offered_says_so_in_the_family_of_its_service(void **stat
     (void)state;
     assert_int_equal(mk_call(&mk, IMAGES, "OptimizeVHDSet", NULL, "VHDSetPath", mk_text("/x.vhds"), NULL), 32770);
     assert_int_equal(mk_call(&mk, IMAGES, "AttachVirtualHardDisk", NULL, "Path", mk_text("/x.vhdx"), NULL), 32770);
-    assert_int_equal(mk_call(&mk, "Msvm_CollectionSnapshotService", "CreateSnapshot", NULL, "SnapshotType", mk_number(2), NULL), 1);
-    assert_int_equal(mk_call(&mk, "Msvm_CollectionManagementService", "DefineCollection", NULL, "Name", mk_text("x"), NULL), 32770);
+    assert_int_equal(
+        mk_call(&mk, "Msvm_CollectionSnapshotService", "CreateSnapshot", NULL, "SnapshotType", mk_number(2), NULL), 1);
+    assert_int_equal(
+        mk_call(&mk, "Msvm_CollectionManagementService", "DefineCollection", NULL, "Name", mk_text("x"), NULL), 32770);
     assert_int_equal(mk_call(&mk, SNAPSHOTS, "RequestStateChange", NULL, "RequestedState", mk_number(3), NULL), 32770);
 }
 
