@@ -192,28 +192,43 @@ int rp_hosts_file_read(const char *path, struct rp_hosts *hosts, struct rp_error
 
 // ---- changing ----------------------------------------------------------------------------------------------------------
 
-static void write_entry(const struct rp_hosts_entry *entry, struct rp_buf *out)
+// A line end in a value would be another line: of this host, or of one that nobody added.
+static int put_line(struct rp_buf *out, const char *key, const char *value, struct rp_error *err)
 {
-    rp_buf_printf(out, "[%s]\nurl = %s\nauth = %s\n", entry->name, entry->url, rp_hosts_auth_name(entry->auth));
-    const struct {
-        const char *key, *value;
-    } texts[] = {{"user", entry->user}, {"fingerprint", entry->fingerprint}, {"ca", entry->ca_file},
-                 {"basic-in-clear", entry->basic_in_clear ? "yes" : NULL}, {"export", entry->export_folder}};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (texts[i].value)
-            rp_buf_printf(out, "%s = %s\n", texts[i].key, texts[i].value);
-    for (size_t i = 0; i < entry->paths.count; i++)
-        rp_buf_printf(out, "map = %s = %s\n", entry->paths.items[i].host, entry->paths.items[i].local);
+    for (const char *p = value; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            return rp_fail(err, RP_ERR_INVALID, "%s: a control character", key);
+    rp_buf_printf(out, "%s = %s\n", key, value);
+    return 0;
 }
 
-// What comes out must be what comes in again: a value with a line end, say, does not.
+static int write_entry(const struct rp_hosts_entry *entry, struct rp_buf *out, struct rp_error *err)
+{
+    rp_buf_printf(out, "[%s]\n", entry->name);
+    const struct {
+        const char *key, *value;
+    } texts[] = {{"url", entry->url}, {"auth", rp_hosts_auth_name(entry->auth)}, {"user", entry->user},
+                 {"fingerprint", entry->fingerprint}, {"ca", entry->ca_file},
+                 {"basic-in-clear", entry->basic_in_clear ? "yes" : NULL}, {"export", entry->export_folder}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i].value && put_line(out, texts[i].key, texts[i].value, err))
+            return -1;
+    for (size_t i = 0; i < entry->paths.count; i++) {
+        RP_AUTO_FREE char *map = rp_xasprintf("%s = %s", entry->paths.items[i].host, entry->paths.items[i].local);
+        if (put_line(out, "map", map, err))
+            return -1;
+    }
+    return 0;
+}
+
+// What comes out must be what comes in again.
 static int check_text(struct rp_buf *text, size_t hosts_expected, struct rp_error *err)
 {
     RP_CLEANUP(rp_hosts_clear) struct rp_hosts again = {0};
     unsigned line;
     if (read_text(rp_buf_text(text), &again, &line, err))
         return -1;
-    return again.count == hosts_expected ? 0 : rp_fail(err, RP_ERR_INVALID, "a value with a line end");
+    return again.count == hosts_expected ? 0 : rp_fail(err, RP_ERR_INVALID, "it would not be read as it is");
 }
 
 int rp_hosts_file_add(const char *path, const struct rp_hosts_entry *entry, struct rp_error *err)
@@ -231,8 +246,7 @@ int rp_hosts_file_add(const char *path, const struct rp_hosts_entry *entry, stru
         rp_buf_append_u8(&text, '\n');
     if (text.size)
         rp_buf_append_u8(&text, '\n');
-    write_entry(entry, &text);
-    if (check_text(&text, hosts.count + 1, err))
+    if (write_entry(entry, &text, err) || check_text(&text, hosts.count + 1, err))
         return rp_context(err, "host %s", entry->name);
     return rp_private_file_replace(path, text.data, text.size, err);
 }

@@ -86,7 +86,7 @@ struct rp_scrub *rp_scrub_new(struct rp_error *err)
         "Microsoft", "Hyper-V", "root", "virtualization", "v2", "cimv2", "SELECT", "FROM", "WHERE", "ASSOCIATORS",
         "REFERENCES", "OF", "AssocClass", "ResultClass", "AND", "OR", "NOT", "LIKE", "IS", "NULL", "refpoint", "vmms",
         "vssnapsvc", "vhdsvc", "vsrefpointsvc", "Definition", "Default", "Maximum", "INSTANCE", "CLASSNAME", "PROPERTY",
-        "PROPERTY.ARRAY", "NAME", "TYPE", "VALUE", "VALUE.ARRAY", "string", "uint8", "uint16", "uint32", "uint64",
+        "ARRAY", "NAME", "TYPE", "VALUE", "vhdx", "avhdx", "vhd", "avhd", "vhds", "vmcx", "vmrs", "vmgs", "iso", "string", "uint8", "uint16", "uint32", "uint64",
         "sint32", "boolean", "datetime", "TRUE", "FALSE", "Virtual", "Machine", "Disk", "Hard", "Physical", "Drive",
         "Synthetic", "SCSI", "IDE", "Controller", "Snapshot", "Recovery", "System", "Realized", "Planned", "SubType",
         "lt", "gt", "amp", "quot", "apos", "xml", "version", "encoding", "utf-8", "utf-16", "http", "https", "wsman",
@@ -115,24 +115,15 @@ void rp_scrub_free(struct rp_scrub *scrub)
 
 static bool in_word(char c)
 {
-    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_' || c == '-' || c == '.' || (c & 0x80);
+    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_' || c == '-' || (c & 0x80);
 }
 
 static bool is_number(const char *text, size_t size)
 {
     for (size_t i = 0; i < size; i++)
-        if (!(text[i] >= '0' && text[i] <= '9') && text[i] != '.' && text[i] != '-')
+        if (!(text[i] >= '0' && text[i] <= '9') && text[i] != '-')
             return false;
     return true;
-}
-
-static size_t extension(const char *text, size_t size)
-{
-    static const char *const kept[] = {".vhdx", ".avhdx", ".vhd", ".avhd", ".vhds", ".vmcx", ".vmrs", ".vmgs", ".iso"};
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
-        if (size > strlen(kept[i]) && !strncasecmp(text + size - strlen(kept[i]), kept[i], strlen(kept[i])))
-            return strlen(kept[i]);
-    return 0;
 }
 
 static void put_word(struct rp_scrub *scrub, const char *text, size_t size, struct rp_buf *out)
@@ -151,9 +142,7 @@ static void put_word(struct rp_scrub *scrub, const char *text, size_t size, stru
         rp_buf_append(out, text, size);
         return;
     }
-    size_t end = extension(text, size);
-    rp_buf_printf(out, "x%u", number_of(&scrub->others, text, size - end));
-    rp_buf_append(out, text + size - end, end);
+    rp_buf_printf(out, "x%u", number_of(&scrub->others, text, size));
 }
 
 static void put_words(struct rp_scrub *scrub, const char *text, size_t size, struct rp_buf *out)

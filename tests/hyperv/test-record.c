@@ -1,0 +1,157 @@
+// Recordings: nothing in them tells whose host it was, and they answer our client as the host did.
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "fake.h"
+#include "hyperv/scrub.h"
+
+static struct rp_error err;
+static char folder[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    rp_error_clear(&err);
+    snprintf(folder, sizeof folder, "/tmp/wmi5-record-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    RP_AUTO_FREE char *command = rp_xasprintf("rm -rf '%s'", folder);
+    return system(command);
+}
+
+static char *scrubbed(struct rp_scrub *scrub, const char *text)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf out = {0};
+    rp_scrub_message(scrub, text, strlen(text), &out);
+    return rp_xstrdup(rp_buf_text(&out));
+}
+
+static void names_paths_and_guids_become_others_and_the_rest_stays(void **state)
+{
+    (void)state;
+    RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_scrub_new(&err);
+    RP_AUTO_FREE char *out = scrubbed(scrub,
+        "<p:Msvm_ComputerSystem xmlns:p=\"http://x\"><p:ElementName>Payroll db (Müller)</p:ElementName><p:EnabledState>2</p:EnabledState>"
+        "<p:Name>A1B2C3D4-0000-4000-8000-00000000000A</p:Name><p:CreationClassName>Msvm_ComputerSystem</p:CreationClassName>"
+        "<p:CreationTime><cim:Datetime>2026-01-02T03:04:05.678Z</cim:Datetime></p:CreationTime></p:Msvm_ComputerSystem>");
+    assert_string_equal(out,
+        "<p:Msvm_ComputerSystem xmlns:p=\"http://x\"><p:ElementName>x1 x2 (x3)</p:ElementName><p:EnabledState>2</p:EnabledState>"
+        "<p:Name>00000000-0000-4000-8000-000000000001</p:Name><p:CreationClassName>Msvm_ComputerSystem</p:CreationClassName>"
+        "<p:CreationTime><cim:Datetime>2026-01-02T03:04:05.678Z</cim:Datetime></p:CreationTime></p:Msvm_ComputerSystem>");
+    RP_AUTO_FREE char *path = scrubbed(scrub, "<p:HostResource>D:\\Payroll\\db.avhdx</p:HostResource>"
+        "<p:InstanceID>Microsoft:a1b2c3d4-0000-4000-8000-00000000000a\\SCSI\\0\\1\\L</p:InstanceID>");
+    assert_string_equal(path, "<p:HostResource>D:\\x1\\x2.avhdx</p:HostResource>"
+        "<p:InstanceID>Microsoft:00000000-0000-4000-8000-000000000001\\SCSI\\0\\1\\L</p:InstanceID>");
+    RP_AUTO_FREE char *query = scrubbed(scrub, "<a:To>https://hv1.corp.example:5986/wsman</a:To><w:Filter Dialect=\"x\">SELECT * FROM Msvm_ComputerSystem"
+        " WHERE ElementName = &quot;Payroll&quot;</w:Filter><f:WSManFault Code=\"5\" Machine=\"HV1.corp\"><f:Message>payroll</f:Message>");
+    assert_string_equal(query, "<a:To>http://host/wsman</a:To><w:Filter Dialect=\"x\">SELECT * FROM Msvm_ComputerSystem"
+        " WHERE ElementName = &quot;x1&quot;</w:Filter><f:WSManFault Code=\"5\" Machine=\"x4.x5\"><f:Message>x1</f:Message>");
+}
+
+static void anything_at_all_can_be_scrubbed(void **state)
+{
+    (void)state;
+    RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_scrub_new(&err);
+    static const char *const texts[] = {"", "<", "<a", "</", ">", "<a>", "<a>b", "< >", "<a:b:c>d</", "<x Machine=\"", "<x Machine=\"y", "\xff\xfe", "<?xml?><!-- a -->b"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        RP_CLEANUP(rp_buf_clear) struct rp_buf out = {0};
+        RP_AUTO_FREE char *exact = malloc(strlen(texts[i]) + 1); // its end is watched by the sanitizer
+        memcpy(exact, texts[i], strlen(texts[i]));
+        rp_scrub_message(scrub, exact, strlen(texts[i]), &out);
+    }
+}
+
+// Reads what `host test --record` reads, and counts.
+static void read_all(struct rp_host_connection *host, size_t counts[5])
+{
+    RP_CLEANUP(rp_wmi_facts_clear) struct rp_wmi_facts facts = {0};
+    RP_CLEANUP(rp_vms_clear) struct rp_vms vms = {0};
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
+    RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
+    RP_CLEANUP(rp_inventory_clear) struct rp_inventory inventory = {0};
+    if (rp_host_wmi_facts(host, &facts, &err) || host->ops->list_vms(host, &vms, &err) || vms.count < 1 ||
+        host->ops->list_snapshots(host, vms.items[0].id, &snapshots, &err) || host->ops->inventory(host, &inventory, &err))
+        fail_msg("%s", err.text);
+    counts[0] = vms.count;
+    counts[1] = snapshots.count;
+    counts[2] = inventory.items[0].settings.disk_count;
+    counts[3] = facts.our_snapshots;
+    counts[4] = inventory.items[0].points.count;
+    assert_true(facts.services && facts.reference_points);
+}
+
+static void a_recording_answers_as_the_host_did_and_tells_no_names(void **state)
+{
+    (void)state;
+    size_t then[5], now[5];
+    struct fake *fake = fake_start();
+    fake_vm(fake, FAKE_B, "Payroll");
+    fake_disk(fake, FAKE_A, "C0\\0\\0", "D:\\Payroll\\web1.vhdx");
+    fake_snapshot(fake, FAKE_A, "A1B2C3D4-0000-4000-8000-0000000000C1",
+                  "refpoint:11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222");
+    fake_point(fake, FAKE_A, "Microsoft:A1B2C3D4-0000-4000-8000-0000000000D1", "");
+    struct rp_record *record = rp_record_new(folder, &err);
+    assert_non_null(record);
+    struct rp_host_connection *host = fake_connect_traced(fake, rp_record_trace, record);
+    read_all(host, then);
+    rp_host_close(host);
+    int exchanges = rp_record_end(record, &err);
+    assert_true(exchanges > 8);
+    assert_int_equal(then[0], 2);
+    assert_int_equal(then[1] + then[2] + then[3] + then[4], 4);
+    static const char *const secrets[] = {"Payroll", "web1", "HV1", "A1B2C3D4", "a1b2c3d4", "11111111-1111"};
+    for (size_t i = 0; i < sizeof secrets / sizeof *secrets; i++) {
+        RP_AUTO_FREE char *command = rp_xasprintf("grep -rqs '%s' '%s'", secrets[i], folder);
+        if (system(command) == 0)
+            fail_msg("%s is in the recording", secrets[i]);
+    }
+    fake->replay = folder;
+    host = fake_connect(fake);
+    read_all(host, now);
+    rp_host_close(host);
+    fake_stop(fake);
+    assert_memory_equal(now, then, sizeof now);
+}
+
+static void a_folder_with_something_in_it_is_left_alone(void **state)
+{
+    (void)state;
+    RP_AUTO_FREE char *file = rp_xasprintf("%s/file", folder), *fresh = rp_xasprintf("%s/fresh", folder);
+    fclose(fopen(file, "w"));
+    assert_null(rp_record_new(folder, &err));
+    assert_int_equal(err.code, RP_ERR_EXISTS);
+    struct rp_record *record = rp_record_new(fresh, NULL);
+    assert_non_null(record);
+    struct stat st;
+    assert_int_equal(stat(fresh, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    rp_record_trace(record, true, "<a>b</a>", 8);
+    assert_int_equal(rp_record_end(record, NULL), 1);
+    record = rp_record_new("/proc/nowhere", NULL);
+    assert_null(record);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(names_paths_and_guids_become_others_and_the_rest_stays),
+        TEST(anything_at_all_can_be_scrubbed),
+        TEST(a_recording_answers_as_the_host_did_and_tells_no_names),
+        TEST(a_folder_with_something_in_it_is_left_alone),
+    };
+    return cmocka_run_group_tests_name("record", tests, NULL, NULL);
+}
