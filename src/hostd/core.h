@@ -94,7 +94,8 @@ struct rp_hostd_objects {
     bool inventory;                  // whether `each` needs one
     rp_hostd_object_fn *each;
 };
-extern const struct rp_hostd_objects rp_hostd_system_objects[], rp_hostd_settings_objects[], rp_hostd_point_objects[],
+extern const struct rp_hostd_objects rp_hostd_system_objects[], rp_hostd_settings_objects[], rp_hostd_disk_objects[],
+    rp_hostd_point_objects[],
     rp_hostd_job_objects[], rp_hostd_service_objects[], rp_hostd_windows_objects[];
 
 // What an InstanceID of settings belongs to.

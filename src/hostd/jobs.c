@@ -3,128 +3,18 @@
 //
 // After a kill the host's own recovery has finished or undone whatever a job was doing (rp_host_local_open). What became of
 // the job is then seen from the host: what it was to make has the id that was planned, what it was to destroy is gone.
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "cim/cimxml.h"
-#include "hostd/core.h"
-#include "hostd/schema/schema.h"
+#include "hostd/jobs_impl.h"
 
-#define MAX_THREADS 16
-#define BUCKETS 4096
 #define SECOND 1000000000ll
 #define HANG_MS 20 // between two questions to the script
 
-struct job {
-    struct rp_hostd_row row;     // fixed but for state, percent, code, result, error, ended, changed, details: those under
-    int64_t changed;             // the mutex while it runs, fixed once it has ended
-    struct rp_cim_instance *details;
-    char *address;
-    int (*run)(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
-               struct rp_error *err);
-    void *context;
-    void (*free_context)(void *context);
-    atomic_bool cancelled;
-    unsigned references;
-    uint64_t expires;            // monotonic ns, once it has ended
-    struct job *in_bucket;
-    struct job *before, *after;  // all of them, as they were started
-    struct job *in_queue;        // then: among those that have ended, as they ended
-};
-
-struct rp_hostd_jobs {
-    struct rp_hostd *hostd;
-    struct rp_hostd_store *store;
-    pthread_mutex_t store_mutex; // of the database; taken without the other one held
-    int64_t keep_ns;
-    pthread_mutex_t mutex;
-    pthread_cond_t work;
-    struct job *buckets[BUCKETS];
-    struct job *first, *last, *queue, *queue_last, *ended, *ended_last;
-    size_t count;
-    pthread_t threads[MAX_THREADS];
-    unsigned thread_count, idle, queued;
-    atomic_bool stop;
-};
-
-static _Thread_local struct job *current; // that runs in this thread
-
-// ---- the list ----------------------------------------------------------------------------------------------------------
-
-static struct job **bucket(struct rp_hostd_jobs *jobs, const char *id)
-{
-    uint32_t hash = 2166136261u;
-    for (const char *p = id; *p; p++)
-        hash = (hash ^ (uint32_t)(*p | 32)) * 16777619u; // ids in either case; digits and '-' have that bit
-    return &jobs->buckets[hash % BUCKETS];
-}
-
-static struct job *find(struct rp_hostd_jobs *jobs, const char *id)
-{
-    struct job *job = *bucket(jobs, id);
-    while (job && strcasecmp(job->row.id, id))
-        job = job->in_bucket;
-    return job;
-}
-
-static void insert(struct rp_hostd_jobs *jobs, struct job *job)
-{
-    struct job **place = bucket(jobs, job->row.id);
-    job->in_bucket = *place;
-    *place = job;
-    job->before = jobs->last;
-    *(jobs->last ? &jobs->last->after : &jobs->first) = job;
-    jobs->last = job;
-    job->references = 1;
-    jobs->count++;
-}
-
-static void unref(struct job *job)
-{
-    if (--job->references)
-        return;
-    rp_hostd_row_clear(&job->row);
-    rp_cim_instance_free(job->details);
-    free(job->address);
-    free(job);
-}
-
-static void take_out(struct rp_hostd_jobs *jobs, struct job *job)
-{
-    struct job **place = bucket(jobs, job->row.id);
-    while (*place != job)
-        place = &(*place)->in_bucket;
-    *place = job->in_bucket;
-    *(job->before ? &job->before->after : &jobs->first) = job->after;
-    *(job->after ? &job->after->before : &jobs->last) = job->before;
-    jobs->count--;
-    unref(job);
-}
-
-static void append_ended(struct rp_hostd_jobs *jobs, struct job *job)
-{
-    job->in_queue = NULL;
-    *(jobs->ended_last ? &jobs->ended_last->in_queue : &jobs->ended) = job;
-    jobs->ended_last = job;
-}
-
-static void expire(struct rp_hostd_jobs *jobs)
-{
-    uint64_t now = rp_clock_monotonic_ns();
-    while (jobs->ended && jobs->ended->expires <= now) {
-        struct job *job = jobs->ended;
-        jobs->ended = job->in_queue;
-        if (!jobs->ended)
-            jobs->ended_last = NULL;
-        take_out(jobs, job);
-    }
-}
+static _Thread_local struct rp_job *current; // that runs in this thread
 
 // ---- running -----------------------------------------------------------------------------------------------------------
 
@@ -146,11 +36,11 @@ uint32_t rp_hostd_jobs_code(const struct rp_error *err, bool hyperv_style)
 
 struct run {
     struct rp_hostd *hostd;
-    struct job *job;
+    struct rp_job *job;
     struct rp_error failed; // by the script
 };
 
-static void show_percent(struct rp_hostd_jobs *jobs, struct job *job, unsigned percent)
+static void show_percent(struct rp_hostd_jobs *jobs, struct rp_job *job, unsigned percent)
 {
     pthread_mutex_lock(&jobs->mutex);
     if (percent > job->row.percent)
@@ -184,7 +74,7 @@ static int progress(void *context, uint64_t done, uint64_t total)
 
 static int work(struct run *run, char result[RP_HOST_ID], struct rp_error *err)
 {
-    struct job *job = run->job;
+    struct rp_job *job = run->job;
     if (step(run, 0))
         return run->failed.code ? -1 : rp_fail(err, RP_ERR_CANCELLED, "%s was cancelled", job->row.caption);
     struct rp_host_connection *host = rp_hostd_hosts_borrow(run->hostd, err);
@@ -206,68 +96,6 @@ static int work(struct run *run, char result[RP_HOST_ID], struct rp_error *err)
     return rc;
 }
 
-static void audit_end(const struct rp_hostd *hostd, const struct job *job)
-{
-    RP_CLEANUP(rp_buf_clear) struct rp_buf line = {0};
-    char number[16];
-    snprintf(number, sizeof number, "%u", job->row.state);
-    rp_hostd_audit_field(&line, "user", job->row.owner);
-    if (job->address)
-        rp_hostd_audit_field(&line, "address", job->address);
-    rp_hostd_audit_field(&line, "job", job->row.id);
-    rp_hostd_audit_field(&line, "caption", job->row.caption);
-    rp_hostd_audit_field(&line, "state", number);
-    if (job->row.result[0])
-        rp_hostd_audit_field(&line, "result", job->row.result);
-    if (job->row.error[0])
-        rp_hostd_audit_field(&line, "error", job->row.error);
-    rp_hostd_audit_write(hostd->audit, &line);
-}
-
-static char *details_text(const struct rp_cim_instance *details)
-{
-    RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
-    if (details)
-        rp_cimxml_write(details, &text);
-    return rp_xstrdup(rp_buf_text(&text));
-}
-
-// Its end, first in the database, then for all to see.
-static void end(struct rp_hostd_jobs *jobs, struct job *job, uint16_t state, const char *result, uint32_t code,
-                const char *error)
-{
-    struct rp_error err = {0};
-    pthread_mutex_lock(&jobs->store_mutex);
-    pthread_mutex_lock(&jobs->mutex);
-    struct rp_hostd_row row = job->row; // shares its texts
-    row.details = details_text(job->details);
-    pthread_mutex_unlock(&jobs->mutex);
-    row.state = state;
-    row.percent = state == RP_HOSTD_COMPLETED ? 100 : row.percent;
-    row.code = code;
-    row.error = rp_xstrdup(error);
-    row.ended = rp_clock_wall_ns();
-    snprintf(row.result, sizeof row.result, "%s", result);
-    if (rp_hostd_store_end(jobs->store, &row, row.ended - jobs->keep_ns, &err))
-        rp_log(RP_LOG_ERROR, "job %s: its end is not remembered after a restart: %s", row.id, err.text);
-    pthread_mutex_lock(&jobs->mutex);
-    free(job->row.error);
-    free(job->row.details);
-    job->row.error = row.error;
-    job->row.details = row.details;
-    memcpy(job->row.result, row.result, sizeof row.result);
-    job->row.state = row.state;
-    job->row.percent = row.percent;
-    job->row.code = row.code;
-    job->row.ended = row.ended;
-    job->changed = row.ended;
-    job->expires = rp_clock_monotonic_ns() + (uint64_t)jobs->keep_ns;
-    append_ended(jobs, job);
-    pthread_mutex_unlock(&jobs->mutex);
-    pthread_mutex_unlock(&jobs->store_mutex);
-    audit_end(jobs->hostd, job);
-}
-
 // As Windows ends its descriptions: the HRESULT tells a client what the few codes of jobs do not.
 static void describe_error(const struct rp_error *err, char text[RP_ERROR_TEXT + 16])
 {
@@ -275,7 +103,7 @@ static void describe_error(const struct rp_error *err, char text[RP_ERROR_TEXT +
     snprintf(text, RP_ERROR_TEXT + 16, "%s (0x%08X)", err->text, code < 0x10000 ? 0x80070000 | code : code);
 }
 
-static void execute(struct rp_hostd_jobs *jobs, struct job *job)
+static void execute(struct rp_hostd_jobs *jobs, struct rp_job *job)
 {
     struct run run = {.hostd = jobs->hostd, .job = job};
     struct rp_error err = {0};
@@ -294,7 +122,7 @@ static void execute(struct rp_hostd_jobs *jobs, struct job *job)
     char text[RP_ERROR_TEXT + 16] = "";
     if (rc)
         describe_error(&err, text);
-    end(jobs, job, !rc ? RP_HOSTD_COMPLETED : cancelled ? RP_HOSTD_TERMINATED : RP_HOSTD_EXCEPTION, rc ? "" : result,
+    rp_jobs_end(jobs, job, !rc ? RP_HOSTD_COMPLETED : cancelled ? RP_HOSTD_TERMINATED : RP_HOSTD_EXCEPTION, rc ? "" : result,
         rc ? rp_hostd_jobs_code(&err, true) : 0, text);
 }
 
@@ -307,7 +135,7 @@ static void *serve(void *context)
         while (!jobs->queue && !atomic_load(&jobs->stop))
             pthread_cond_wait(&jobs->work, &jobs->mutex);
         jobs->idle--;
-        struct job *job = jobs->queue;
+        struct rp_job *job = jobs->queue;
         if (!job)
             break;
         jobs->queue = job->in_queue;
@@ -316,7 +144,7 @@ static void *serve(void *context)
         pthread_mutex_unlock(&jobs->mutex);
         execute(jobs, job);
         pthread_mutex_lock(&jobs->mutex);
-        unref(job);
+        rp_jobs_unref(job);
     }
     pthread_mutex_unlock(&jobs->mutex);
     return NULL;
@@ -336,9 +164,9 @@ char *rp_hostd_jobs_plan(void)
 
 static char *copy(const char *text) { return rp_xstrdup(text ? text : ""); }
 
-static struct job *new_job(const struct rp_cim_caller *caller, const struct rp_hostd_job *from)
+static struct rp_job *new_job(const struct rp_cim_caller *caller, const struct rp_hostd_job *from)
 {
-    struct job *job = rp_xcalloc(1, sizeof *job);
+    struct rp_job *job = rp_xcalloc(1, sizeof *job);
     RP_AUTO_FREE char *id = rp_hostd_jobs_plan();
     memcpy(job->row.id, id, sizeof job->row.id);
     job->row.class_name = copy(from->class_name ? from->class_name : "Msvm_ConcreteJob");
@@ -348,7 +176,7 @@ static struct job *new_job(const struct rp_cim_caller *caller, const struct rp_h
     job->row.target = copy(from->target);
     job->row.planned = copy(from->planned);
     job->row.error = copy("");
-    job->row.details = details_text(from->details);
+    job->row.details = rp_jobs_details_text(from->details);
     job->row.kind = from->result;
     job->row.makes_gone = from->makes_gone;
     job->row.type = from->type;
@@ -372,7 +200,7 @@ int rp_hostd_jobs_start(struct rp_hostd *hostd, const struct rp_cim_caller *call
                         struct rp_cim_instance *out, uint32_t *status, struct rp_error *err)
 {
     struct rp_hostd_jobs *jobs = hostd->jobs;
-    struct job *job = new_job(caller, from);
+    struct rp_job *job = new_job(caller, from);
     job->references = 1;
     pthread_mutex_lock(&jobs->store_mutex);
     int rc = atomic_load(&jobs->stop) ? rp_fail(err, RP_ERR_BUSY, "refpoint-hostd is being stopped")
@@ -380,18 +208,18 @@ int rp_hostd_jobs_start(struct rp_hostd *hostd, const struct rp_cim_caller *call
     pthread_mutex_unlock(&jobs->store_mutex);
     if (rc) {
         forget(from);
-        unref(job);
+        rp_jobs_unref(job);
         return -1;
     }
     struct rp_cim_path *path = rp_hostd_paths_job(hostd, job->row.class_name, job->row.id);
     rp_hostd_script_job(hostd, job->row.id, from);
     pthread_mutex_lock(&jobs->mutex);
-    expire(jobs);
-    if (jobs->queued >= jobs->idle && jobs->thread_count < MAX_THREADS)
+    rp_jobs_expire(jobs);
+    if (jobs->queued >= jobs->idle && jobs->thread_count < RP_JOB_THREADS)
         jobs->thread_count += !pthread_create(&jobs->threads[jobs->thread_count], NULL, serve, jobs);
     rc = jobs->thread_count && !atomic_load(&jobs->stop) ? 0 : -1;
     job->references = 0;
-    insert(jobs, job);
+    rp_jobs_insert(jobs, job);
     if (!rc) {
         job->in_queue = NULL;
         *(jobs->queue ? &jobs->queue_last->in_queue : &jobs->queue) = job;
@@ -404,7 +232,7 @@ int rp_hostd_jobs_start(struct rp_hostd *hostd, const struct rp_cim_caller *call
         rp_fail(err, RP_ERR_BUSY, "no thread for the job can be had");
         rp_cim_path_free(path);
         forget(from);
-        end(jobs, job, RP_HOSTD_EXCEPTION, "", 32768, "it was not started: refpoint-hostd has no thread for it");
+        rp_jobs_end(jobs, job, RP_HOSTD_EXCEPTION, "", 32768, "it was not started: refpoint-hostd has no thread for it");
         return -1;
     }
     rp_cim_set(out, "Job", rp_cim_reference(path));
@@ -426,168 +254,6 @@ void rp_hostd_jobs_detail(struct rp_hostd *hostd, const char *name, struct rp_ci
     pthread_mutex_unlock(&jobs->mutex);
 }
 
-// ---- telling -----------------------------------------------------------------------------------------------------------
-
-// Under the mutex, but for the details, which may change: those are copied.
-static struct rp_hostd_job_view look(const struct job *job, struct rp_cim_instance **details)
-{
-    const struct rp_hostd_row *row = &job->row;
-    *details = job->details ? rp_cim_instance_copy(job->details) : NULL;
-    return (struct rp_hostd_job_view){
-        .id = row->id, .class_name = row->class_name, .caption = row->caption, .owner = row->owner, .vm_id = row->vm_id,
-        .target = row->target, .result = row->ended ? row->result : "", .error = row->ended ? row->error : "",
-        .kind = row->kind, .makes_gone = row->makes_gone, .type = row->type, .state = row->state,
-        .percent = row->percent, .code = row->code, .submitted = row->submitted, .changed = job->changed,
-        .ended = row->ended, .details = *details,
-    };
-}
-
-int rp_hostd_jobs_each(struct rp_hostd *hostd, const char *only,
-                       int (*visit)(void *context, const struct rp_hostd_job_view *view, struct rp_error *err),
-                       void *context, struct rp_error *err)
-{
-    struct rp_hostd_jobs *jobs = hostd->jobs;
-    pthread_mutex_lock(&jobs->mutex);
-    expire(jobs);
-    struct job *one = only ? find(jobs, only) : NULL;
-    size_t count = only ? one != NULL : jobs->count;
-    RP_AUTO_FREE struct job **list = rp_xcalloc(count ? count : 1, sizeof *list);
-    struct job *next = only ? one : jobs->first;
-    for (size_t i = 0; i < count; i++, next = next->after) {
-        list[i] = next;
-        next->references++;
-    }
-    int rc = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (!rc) {
-            struct rp_cim_instance *details;
-            struct rp_hostd_job_view view = look(list[i], &details);
-            pthread_mutex_unlock(&jobs->mutex);
-            rc = visit(context, &view, err);
-            rp_cim_instance_free(details);
-            pthread_mutex_lock(&jobs->mutex);
-        }
-        unref(list[i]);
-    }
-    pthread_mutex_unlock(&jobs->mutex);
-    return rc;
-}
-
-int rp_hostd_jobs_cancel(struct rp_hostd *hostd, const char *id, struct rp_error *err)
-{
-    struct rp_hostd_jobs *jobs = hostd->jobs;
-    pthread_mutex_lock(&jobs->mutex);
-    struct job *job = find(jobs, id);
-    int rc = !job ? rp_fail(err, RP_ERR_NOT_FOUND, "there is no job %.64s", id)
-                  : job->row.ended ? rp_fail(err, RP_ERR_STATE, "job %s has ended", job->row.id) : 0;
-    if (!rc)
-        atomic_store(&job->cancelled, true);
-    pthread_mutex_unlock(&jobs->mutex);
-    return rc;
-}
-
-const char *rp_hostd_jobs_uuid(const struct rp_hostd *hostd) { return rp_hostd_store_uuid(hostd->jobs->store); }
-
-// ---- from an earlier life ----------------------------------------------------------------------------------------------
-
-static bool has_disk(const struct rp_inventory *inventory, const char *instance)
-{
-    for (size_t i = 0; i < inventory->count; i++)
-        for (size_t j = 0; j < inventory->items[i].settings.disk_count; j++)
-            if (!strcasecmp(inventory->items[i].settings.disks[j].instance, instance))
-                return true;
-    return false;
-}
-
-// Whether there is such a thing; `id` gets it as the host calls it.
-static bool is_there(const struct rp_inventory *inventory, enum rp_hostd_result kind, const char *wanted,
-                     char id[RP_HOST_ID])
-{
-    bool planned = false;
-    const struct rp_inventory_vm *vm = NULL;
-    const char *found = NULL;
-    if (kind == RP_HOSTD_VM || kind == RP_HOSTD_PLANNED) {
-        vm = rp_hostd_hosts_vm(inventory, rp_hostd_paths_bare(wanted), &planned);
-        found = vm && planned == (kind == RP_HOSTD_PLANNED) ? vm->vm.id : NULL;
-    } else if (kind == RP_HOSTD_SNAPSHOT) {
-        const struct rp_snapshot *snapshot = rp_hostd_hosts_snapshot(inventory, wanted, &vm);
-        found = snapshot ? snapshot->id : NULL;
-    } else if (kind == RP_HOSTD_POINT) {
-        const struct rp_reference_point *point = rp_hostd_hosts_point(inventory, wanted, &vm);
-        found = point ? point->id : NULL;
-    } else if (kind == RP_HOSTD_DISK) {
-        found = has_disk(inventory, wanted) || has_disk(rp_hostd_hosts_planned(inventory), wanted) ? wanted : NULL;
-    }
-    if (found)
-        snprintf(id, RP_HOST_ID, "%s", found);
-    return found;
-}
-
-// Whether what a job was to do is done.
-static bool is_done(const struct rp_inventory *inventory, const struct rp_hostd_row *row, char result[RP_HOST_ID])
-{
-    char id[RP_HOST_ID];
-    bool planned = false;
-    const struct rp_inventory_vm *vm;
-    result[0] = '\0';
-    if (row->kind == RP_HOSTD_NOTHING)
-        return false;
-    if (row->kind == RP_HOSTD_FILE)
-        return row->planned[0] && !access(row->planned, F_OK);
-    if (row->kind == RP_HOSTD_STATE) {
-        vm = rp_hostd_hosts_vm(inventory, row->target, &planned);
-        return vm && (int)vm->vm.state == atoi(row->planned);
-    }
-    if (row->makes_gone)
-        return !is_there(inventory, row->kind, row->target, id);
-    return row->planned[0] && is_there(inventory, row->kind, row->planned, result);
-}
-
-static int tell_outcome(struct rp_hostd_jobs *jobs, struct job *job, struct rp_error *err)
-{
-    const struct rp_inventory *inventory = rp_hostd_hosts_inventory(jobs->hostd, err);
-    if (!inventory)
-        return -1;
-    char result[RP_HOST_ID];
-    bool done = is_done(inventory, &job->row, result);
-    rp_hostd_hosts_release(jobs->hostd, inventory);
-    const char *why = job->row.kind == RP_HOSTD_NOTHING
-                          ? "refpoint-hostd was stopped in the middle of it; whether it was done has to be looked at"
-                          : "refpoint-hostd was stopped in the middle of it; it was not done";
-    end(jobs, job, done ? RP_HOSTD_COMPLETED : RP_HOSTD_EXCEPTION, result, done ? 0 : 32768, done ? "" : why);
-    return 0;
-}
-
-static struct rp_cim_instance *read_details(const char *text)
-{
-    return *text ? rp_cimxml_parse(text, strlen(text), NULL) : NULL;
-}
-
-static int recall(struct rp_hostd_jobs *jobs, struct rp_error *err)
-{
-    struct rp_hostd_row *rows;
-    size_t count;
-    int64_t now = rp_clock_wall_ns();
-    if (rp_hostd_store_load(jobs->store, now - jobs->keep_ns, &rows, &count, err))
-        return -1;
-    int rc = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct job *job = rp_xcalloc(1, sizeof *job);
-        job->row = rows[i];
-        job->details = read_details(job->row.details);
-        job->changed = job->row.ended ? job->row.ended : job->row.submitted;
-        insert(jobs, job);
-        int64_t left = job->row.ended + jobs->keep_ns - now;
-        job->expires = rp_clock_monotonic_ns() + (uint64_t)(left < 0 ? 0 : left < jobs->keep_ns ? left : jobs->keep_ns);
-        if (job->row.ended)
-            append_ended(jobs, job);
-        else if (!rc)
-            rc = tell_outcome(jobs, job, err);
-    }
-    free(rows);
-    return rc;
-}
-
 int rp_hostd_jobs_open(struct rp_hostd *hostd, unsigned seconds, struct rp_error *err)
 {
     RP_AUTO_FREE char *path = rp_xasprintf("%s/hostd.db", hostd->directory);
@@ -601,7 +267,7 @@ int rp_hostd_jobs_open(struct rp_hostd *hostd, unsigned seconds, struct rp_error
     pthread_mutex_init(&jobs->mutex, NULL);
     pthread_mutex_init(&jobs->store_mutex, NULL);
     pthread_cond_init(&jobs->work, NULL);
-    return recall(jobs, err) ? rp_context(err, "jobs of an earlier run") : 0;
+    return rp_jobs_recall(jobs, err) ? rp_context(err, "jobs of an earlier run") : 0;
 }
 
 void rp_hostd_jobs_stop(struct rp_hostd *hostd)
@@ -611,7 +277,7 @@ void rp_hostd_jobs_stop(struct rp_hostd *hostd)
         return;
     pthread_mutex_lock(&jobs->mutex);
     atomic_store(&jobs->stop, true);
-    for (struct job *job = jobs->first; job; job = job->after)
+    for (struct rp_job *job = jobs->first; job; job = job->after)
         if (!job->row.ended)
             atomic_store(&job->cancelled, true);
     pthread_cond_broadcast(&jobs->work);
@@ -631,7 +297,7 @@ void rp_hostd_jobs_close(struct rp_hostd *hostd)
         return;
     rp_hostd_jobs_stop(hostd);
     while (jobs->first)
-        take_out(jobs, jobs->first);
+        rp_jobs_take_out(jobs, jobs->first);
     rp_hostd_store_close(jobs->store);
     pthread_cond_destroy(&jobs->work);
     pthread_mutex_destroy(&jobs->mutex);

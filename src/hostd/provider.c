@@ -18,7 +18,7 @@ static struct rp_hostd *hostd_of(struct rp_cim_provider *p)
 static const struct rp_hostd_objects *find_objects(const struct rp_cim_class *class)
 {
     static const struct rp_hostd_objects *const tables[] = {
-        rp_hostd_system_objects, rp_hostd_settings_objects, rp_hostd_point_objects,
+        rp_hostd_system_objects, rp_hostd_settings_objects, rp_hostd_disk_objects, rp_hostd_point_objects,
         rp_hostd_job_objects, rp_hostd_service_objects, rp_hostd_windows_objects,
     };
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)

@@ -1,0 +1,108 @@
+// Jobs of an earlier life. What was still running when the service was killed, the host's own recovery has finished or
+// undone (rp_host_local_open); which of the two is seen from the host.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "cim/cimxml.h"
+#include "hostd/jobs_impl.h"
+
+static bool has_disk(const struct rp_inventory *inventory, const char *instance)
+{
+    for (size_t i = 0; i < inventory->count; i++)
+        for (size_t j = 0; j < inventory->items[i].settings.disk_count; j++)
+            if (!strcasecmp(inventory->items[i].settings.disks[j].instance, instance))
+                return true;
+    return false;
+}
+
+// Whether there is such a thing; `id` gets it as the host calls it.
+static bool is_there(const struct rp_inventory *inventory, enum rp_hostd_result kind, const char *wanted,
+                     char id[RP_HOST_ID])
+{
+    bool planned = false;
+    const struct rp_inventory_vm *vm = NULL;
+    const char *found = NULL;
+    if (kind == RP_HOSTD_VM || kind == RP_HOSTD_PLANNED) {
+        vm = rp_hostd_hosts_vm(inventory, rp_hostd_paths_bare(wanted), &planned);
+        found = vm && planned == (kind == RP_HOSTD_PLANNED) ? vm->vm.id : NULL;
+    } else if (kind == RP_HOSTD_SNAPSHOT) {
+        const struct rp_snapshot *snapshot = rp_hostd_hosts_snapshot(inventory, wanted, &vm);
+        found = snapshot ? snapshot->id : NULL;
+    } else if (kind == RP_HOSTD_POINT) {
+        const struct rp_reference_point *point = rp_hostd_hosts_point(inventory, wanted, &vm);
+        found = point ? point->id : NULL;
+    } else if (kind == RP_HOSTD_DISK) {
+        found = has_disk(inventory, wanted) || has_disk(rp_hostd_hosts_planned(inventory), wanted) ? wanted : NULL;
+    }
+    if (found)
+        snprintf(id, RP_HOST_ID, "%s", found);
+    return found;
+}
+
+// Whether what a job was to do is done.
+static bool is_done(const struct rp_inventory *inventory, const struct rp_hostd_row *row, char result[RP_HOST_ID])
+{
+    char id[RP_HOST_ID];
+    bool planned = false;
+    const struct rp_inventory_vm *vm;
+    result[0] = '\0';
+    if (row->kind == RP_HOSTD_NOTHING)
+        return false;
+    if (row->kind == RP_HOSTD_FILE)
+        return row->planned[0] && !access(row->planned, F_OK);
+    if (row->kind == RP_HOSTD_STATE) {
+        vm = rp_hostd_hosts_vm(inventory, row->target, &planned);
+        return vm && (int)vm->vm.state == atoi(row->planned);
+    }
+    if (row->makes_gone)
+        return !is_there(inventory, row->kind, row->target, id);
+    return row->planned[0] && is_there(inventory, row->kind, row->planned, result);
+}
+
+static int tell_outcome(struct rp_hostd_jobs *jobs, struct rp_job *job, struct rp_error *err)
+{
+    const struct rp_inventory *inventory = rp_hostd_hosts_inventory(jobs->hostd, err);
+    if (!inventory)
+        return -1;
+    char result[RP_HOST_ID];
+    bool done = is_done(inventory, &job->row, result);
+    rp_hostd_hosts_release(jobs->hostd, inventory);
+    const char *why = job->row.kind == RP_HOSTD_NOTHING
+                          ? "refpoint-hostd was stopped in the middle of it; whether it was done has to be looked at"
+                          : "refpoint-hostd was stopped in the middle of it; it was not done";
+    rp_jobs_end(jobs, job, done ? RP_HOSTD_COMPLETED : RP_HOSTD_EXCEPTION, result, done ? 0 : 32768, done ? "" : why);
+    return 0;
+}
+
+static struct rp_cim_instance *read_details(const char *text)
+{
+    return *text ? rp_cimxml_parse(text, strlen(text), NULL) : NULL;
+}
+
+int rp_jobs_recall(struct rp_hostd_jobs *jobs, struct rp_error *err)
+{
+    struct rp_hostd_row *rows;
+    size_t count;
+    int64_t now = rp_clock_wall_ns();
+    if (rp_hostd_store_load(jobs->store, now - jobs->keep_ns, &rows, &count, err))
+        return -1;
+    int rc = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct rp_job *job = rp_xcalloc(1, sizeof *job);
+        job->row = rows[i];
+        job->details = read_details(job->row.details);
+        job->changed = job->row.ended ? job->row.ended : job->row.submitted;
+        rp_jobs_insert(jobs, job);
+        int64_t left = job->row.ended + jobs->keep_ns - now;
+        job->expires = rp_clock_monotonic_ns() + (uint64_t)(left < 0 ? 0 : left < jobs->keep_ns ? left : jobs->keep_ns);
+        if (job->row.ended)
+            rp_jobs_append_ended(jobs, job);
+        else if (!rc)
+            rc = tell_outcome(jobs, job, err);
+    }
+    free(rows);
+    return rc;
+}
