@@ -121,6 +121,14 @@ void kit_nbd_write(const char *uri, const void *data, size_t size, uint64_t offs
     nbd_end(nbd);
 }
 
+void kit_nbd_zero(const char *uri, size_t size, uint64_t offset)
+{
+    struct nbd_handle *nbd = nbd_open(uri);
+    if (nbd_zero(nbd, size, offset, 0) || nbd_flush(nbd, 0))
+        fail_msg("%s: zero: %s", uri, nbd_get_error());
+    nbd_end(nbd);
+}
+
 void kit_nbd_read(const char *uri, void *data, size_t size, uint64_t offset)
 {
     struct nbd_handle *nbd = nbd_open(uri);

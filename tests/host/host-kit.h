@@ -53,6 +53,7 @@ void kit_vhdx(const char *path, size_t size);
 
 // A client of an NBD address; every write is flushed.
 void kit_nbd_write(const char *uri, const void *data, size_t size, uint64_t offset);
+void kit_nbd_zero(const char *uri, size_t size, uint64_t offset); // what the disk need not store
 void kit_nbd_read(const char *uri, void *data, size_t size, uint64_t offset);
 // Everything that the chain of a file holds, opened read-only.
 void kit_chain_read(const char *path, void *data, size_t size);
