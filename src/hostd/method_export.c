@@ -66,14 +66,17 @@ static int freeze(struct rp_host_connection *host, const struct export_task *tas
     return rp_method_wait(host, rc, job, snapshot, err);
 }
 
-// Its merge goes on by itself. One that cannot be removed is a recovery checkpoint that everybody sees, and no reason
-// to say that the export failed.
+// Its merge goes on by itself, also when the export was cancelled. One that cannot be removed is a recovery checkpoint
+// that everybody sees, and no reason to say that the export failed.
 static void thaw(struct rp_host_connection *host, const char *snapshot)
 {
     char job[RP_HOST_ID], made[RP_HOST_ID] = "";
     struct rp_error why = {0};
+    int (*progress)(void *context, uint64_t done, uint64_t total) = host->progress;
+    host->progress = NULL;
     if (rp_method_wait(host, host->ops->destroy_snapshot(host, snapshot, job, made, &why), job, made, &why))
         rp_log(RP_LOG_WARNING, "checkpoint %s of an export stays: %s", snapshot, why.text);
+    host->progress = progress;
 }
 
 static const struct rp_reference_point *find_point(const struct rp_reference_points *points, const char *id)
@@ -192,6 +195,8 @@ static int start(const struct rp_hostd_call *call, struct rp_hostd_job job, stru
     RP_AUTO_FREE char *definition = host ? rp_host_local_export_file(host, &what, err) : NULL;
     rp_hostd_hosts_return(call->hostd, host);
     if (!definition) {
+        if (task->made)
+            rmdir(task->folder);
         task_free(task);
         return -1;
     }

@@ -253,13 +253,34 @@ static int define_planned(const struct rp_hostd_call *call, uint32_t *status, st
 
 // ---- to the end -----------------------------------------------------------------------------------------------------
 
+// Where a plan's disks are, the import's definition says, and it may be anybody's; what they read from, their locators
+// say. All of it has to be where clients may name files, at the moment when it is to be used.
+static int check_disks(struct rp_hostd *hostd, struct rp_host_connection *host, const char *planned_id,
+                       struct rp_error *err)
+{
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    const struct rp_hostd_call call = {.hostd = hostd};
+    if (host->ops->vm_settings(host, planned_id, &settings, err))
+        return -1;
+    for (size_t i = 0; i < settings.disk_count; i++) {
+        RP_CLEANUP(rp_method_file_clear) struct rp_method_file file = {0};
+        const struct rp_vm_disk *disk = &settings.disks[i];
+        char what[32];
+        snprintf(what, sizeof what, "disk%u", disk->number);
+        if (disk->path && *disk->path && (rp_method_file(&call, disk->path, what, &file, err) ||
+                                          rp_method_file_parents(&call, file.path, what, err)))
+            return -1;
+    }
+    return 0;
+}
+
 static int run_validate(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                         struct rp_error *err)
 {
-    (void)hostd;
     const struct rp_method_task *task = context;
     char job[RP_HOST_ID], made[RP_HOST_ID] = "";
-    if (rp_method_wait(host, host->ops->validate_planned(host, task->id, job, made, err), job, made, err))
+    if (check_disks(hostd, host, task->id, err) ||
+        rp_method_wait(host, host->ops->validate_planned(host, task->id, job, made, err), job, made, err))
         return -1;
     memcpy(result, task->id, RP_HOST_ID);
     return 0;
@@ -278,9 +299,10 @@ static int validate(const struct rp_hostd_call *call, uint32_t *status, struct r
 static int run_realize(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                        struct rp_error *err)
 {
-    (void)hostd;
     const struct rp_method_task *task = context;
     char job[RP_HOST_ID];
+    if (check_disks(hostd, host, task->id, err))
+        return -1;
     return rp_method_wait(host, host->ops->realize_planned(host, task->id, job, result, err), job, result, err);
 }
 

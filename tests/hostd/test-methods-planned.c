@@ -216,6 +216,54 @@ static void a_vm_is_planned_from_saved_settings_put_right_and_realized(void **st
     assert_string_equal(rp_cim_get_text(now, "ElementName"), "restored");
 }
 
+// What is in the folders decides nothing: a definition that lies at their root has its disks beside them, and a file
+// that comes later may have a parent anywhere.
+static void a_plan_does_not_reach_out_of_the_folders(void **state)
+{
+    (void)state;
+    char id[RP_HOST_ID];
+    struct rp_error err = {0};
+    struct rp_cim_instance *out;
+    mk_define(&mk, "reaches", 1, SIZE, id);
+    RP_AUTO_FREE char *folder = mk_file(&mk, "export-reaches"), *moved = mk_file(&mk, "definition.vmcx");
+    RP_AUTO_FREE char *definition = kit_path("%s/Virtual Machines/%s.vmcx", folder, id);
+    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualSystemExportSettingData", "CopySnapshotConfiguration",
+                                           mk_number(1), "CreateVmExportSubdirectory", mk_flag(false), NULL);
+    mk_made(&mk, export(id, folder, settings, &out), &out, NULL);
+    RP_AUTO_FREE char *disks = kit_path("%s/Virtual Hard Disks", folder),
+                      *outside = kit_path("%s/Virtual Hard Disks", mk.folder);
+    assert_int_equal(rename(definition, moved) | rename(disks, outside), 0);
+    uint32_t status = mk_call(&mk, MANAGEMENT, "ImportSystemDefinition", &out, "SystemDefinitionFile",
+                              mk_text("%s", moved), "GenerateNewSystemIdentifier", mk_flag(true), NULL);
+    RP_CLEANUP(rp_cim_path_free_p)
+    struct rp_cim_path *planned = mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
+    static const char *const methods[] = {"ValidatePlannedSystem", "RealizePlannedSystem"};
+    for (size_t i = 0; i < 2; i++)
+        mk_failed(&mk, mk_call(&mk, MANAGEMENT, methods[i], &out, "PlannedSystem", mk_ref(planned), NULL), &out,
+                  "outside");
+    mk_made(&mk, mk_call(&mk, MANAGEMENT, "DestroySystem", &out, "AffectedSystem", mk_ref(planned), NULL), &out, NULL);
+
+    RP_AUTO_FREE char *later = mk_file(&mk, "later.vhdx"), *secret = kit_path("%s/secret.vhdx", mk.folder);
+    RP_AUTO_FREE char *disk = mk_embed("Msvm_StorageAllocationSettingData", "ResourceType", mk_number(31),
+                                       "HostResource", mk_texts(later, NULL), NULL);
+    RP_AUTO_FREE char *system = mk_embed("Msvm_VirtualSystemSettingData", "ElementName", mk_text("later"), NULL);
+    assert_int_equal(mk_call(&mk, MANAGEMENT, "DefinePlannedSystem", &out, "SystemSettings", mk_text("%s", system),
+                             "ResourceSettings", mk_texts(disk, NULL), NULL), 0);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *plan = rp_cim_path_copy(rp_cim_get_path(out, "ResultingSystem"));
+    rp_cim_instance_free(out);
+    kit_vhdx(secret, SIZE);
+    struct rp_vhdx *parent = rp_vhdx_open(rp_fs_posix(), secret, RP_VHDX_READ, NULL, &err);
+    assert_non_null(parent);
+    struct rp_vhdx_create create = {.size = SIZE, .parent_path = secret, .disk_id = rp_vhdx_info(parent)->disk_id,
+                                    .parent_data_write_guid = rp_vhdx_info(parent)->data_write_guid};
+    kit_ok(rp_vhdx_create(rp_fs_posix(), later, &create, &err), err);
+    rp_vhdx_abandon(parent);
+    for (size_t i = 0; i < 2; i++)
+        mk_failed(&mk, mk_call(&mk, MANAGEMENT, methods[i], &out, "PlannedSystem", mk_ref(plan), NULL), &out,
+                  "outside");
+    mk_made(&mk, mk_call(&mk, MANAGEMENT, "DestroySystem", &out, "AffectedSystem", mk_ref(plan), NULL), &out, NULL);
+}
+
 static void a_planned_vm_that_is_given_up_is_gone_and_its_files_are_not(void **state)
 {
     (void)state;
@@ -255,6 +303,7 @@ int main(void)
         cmocka_unit_test(exports_that_make_no_sense_are_refused_and_leave_nothing),
         cmocka_unit_test(an_import_of_what_is_no_definition_fails),
         cmocka_unit_test(a_vm_is_planned_from_saved_settings_put_right_and_realized),
+        cmocka_unit_test(a_plan_does_not_reach_out_of_the_folders),
         cmocka_unit_test(a_planned_vm_that_is_given_up_is_gone_and_its_files_are_not),
     };
     return cmocka_run_group_tests_name("hostd methods: planned systems", tests, start, stop);
