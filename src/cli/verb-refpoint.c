@@ -15,8 +15,9 @@ static json_t *point_json(const struct rp_reference_point *point)
         json_array_append_new(disks, json_pack("{s:o, s:s, s:o}", "instance", rp_cli_json_text(disk->instance), "disk_id", id,
             "rct_id", *disk->rct_id ? rp_cli_json_text(disk->rct_id) : json_null()));
     }
-    return json_pack("{s:s, s:o, s:s, s:s, s:o}", "id", point->id, "name", rp_cli_json_text(point->name), "vm", point->vm_id,
-                     "time", rp_time_format(point->time_ns, time), "disks", disks);
+    // a host at the other end of a wire may not tell the time
+    return json_pack("{s:s, s:o, s:s, s:o, s:o}", "id", point->id, "name", rp_cli_json_text(point->name), "vm", point->vm_id,
+                     "time", point->time_ns ? json_string(rp_time_format(point->time_ns, time)) : json_null(), "disks", disks);
 }
 
 static int run_list(struct rp_cli *cli, struct rp_error *err)
@@ -36,7 +37,7 @@ static int run_list(struct rp_cli *cli, struct rp_error *err)
     struct rp_cli_table *table = rp_cli_table_new("TIME|ID|NAME|>DISKS");
     for (size_t i = 0; i < points.count; i++) {
         char time[RP_TIME_TEXT];
-        rp_cli_cell(table, "%s", rp_time_format(points.items[i].time_ns, time));
+        rp_cli_cell(table, "%s", points.items[i].time_ns ? rp_time_format(points.items[i].time_ns, time) : "-");
         rp_cli_cell(table, "%s", points.items[i].id);
         rp_cli_cell(table, "%s", points.items[i].name);
         rp_cli_cell(table, "%zu", points.items[i].disk_count);

@@ -98,12 +98,13 @@ char *rp_host_local_path(const struct rp_host_connection *host, const char *path
     return rp_path_map_to_local(host->paths, path, err);
 }
 
-// Short waits first, so that quick jobs cost nothing; then five times a second at most.
+// Short waits first, so that quick jobs cost nothing, and no job waits for its poll longer than a quarter of its time; then
+// five times a second at most.
 static void pause_before_poll(unsigned *milliseconds)
 {
     struct timespec t = {.tv_sec = 0, .tv_nsec = (long)*milliseconds * 1000000};
     nanosleep(&t, NULL);
-    *milliseconds = *milliseconds < 100 ? *milliseconds * 2 : 200;
+    *milliseconds = *milliseconds < 160 ? *milliseconds * 5 / 4 + 1 : 200;
 }
 
 int rp_host_wait(struct rp_host_connection *host, const char *job, char result[RP_HOST_ID],
