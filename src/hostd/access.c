@@ -10,7 +10,8 @@
 #define MAX_GROUPS 4096
 #define MAX_STEPS 8 // of a login; NTLM takes three
 
-int rp_hostd_access_add(struct rp_hostd_access *rules, enum rp_cim_access access, const char *names, struct rp_error *err)
+int rp_hostd_access_add(struct rp_hostd_access *rules, enum rp_cim_access access, const char *names,
+                        struct rp_error *err)
 {
     RP_AUTO_FREE char *copy = rp_xstrdup(names);
     char *rest = copy;
@@ -102,7 +103,8 @@ bool rp_hostd_access_password(void *context, const char *user, const char *passw
     if (!rules->acceptor || !rules->acceptor->ntlm_users)
         return false;
     struct rp_login_acceptor acceptor = {.ntlm_users = rules->acceptor->ntlm_users};
-    RP_CLEANUP(rp_login_free_p) struct rp_login *client = rp_login_client(RP_LOGIN_NTLM, "localhost", &credentials, NULL);
+    RP_CLEANUP(rp_login_free_p)
+    struct rp_login *client = rp_login_client(RP_LOGIN_NTLM, "localhost", &credentials, NULL);
     RP_CLEANUP(rp_login_free_p) struct rp_login *server = rp_login_server(RP_LOGIN_NEGOTIATE, &acceptor, NULL);
     RP_CLEANUP(rp_buf_clear) struct rp_buf theirs = {0}, ours = {0};
     for (int i = 0; client && server && i < MAX_STEPS; i++) {

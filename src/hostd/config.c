@@ -27,7 +27,8 @@ static int complain(const struct reader *reader, struct rp_error *err, const cha
     return rp_fail(err, RP_ERR_INVALID, "%s:%u: %s", reader->name, reader->line, text);
 }
 
-static int set_once(const struct reader *reader, const char *name, char **place, const char *value, struct rp_error *err)
+static int set_once(const struct reader *reader, const char *name, char **place, const char *value,
+                    struct rp_error *err)
 {
     if (*place)
         return complain(reader, err, "%s is set twice", name);
@@ -35,16 +36,18 @@ static int set_once(const struct reader *reader, const char *name, char **place,
     return 0;
 }
 
-static int set_path(const struct reader *reader, const char *name, char **place, const char *value, struct rp_error *err)
+static int set_path(const struct reader *reader, const char *name, char **place, const char *value,
+                    struct rp_error *err)
 {
     if (*value != '/')
         return complain(reader, err, "%s: an absolute path is needed, not \"%.200s\"", name, value);
     return set_once(reader, name, place, value, err);
 }
 
-// ---- listen --------------------------------------------------------------------------------------------------------------
+// ---- listen ---------------------------------------------------------------------------------------------------------
 
-static int read_port(const struct reader *reader, const char *text, uint16_t otherwise, uint16_t *port, struct rp_error *err)
+static int read_port(const struct reader *reader, const char *text, uint16_t otherwise, uint16_t *port,
+                     struct rp_error *err)
 {
     if (!text) {
         *port = otherwise;
@@ -91,12 +94,15 @@ static void clear_listener(struct rp_wsman_listener *listener)
     *listener = (struct rp_wsman_listener){0};
 }
 
-static int read_listener(const struct reader *reader, char *value, struct rp_wsman_listener *listener, struct rp_error *err)
+static int read_listener(const struct reader *reader, char *value, struct rp_wsman_listener *listener,
+                         struct rp_error *err)
 {
     char *rest = NULL, *place = strtok_r(value, " \t", &rest), *first = strtok_r(NULL, " \t", &rest);
     char *second = strtok_r(NULL, " \t", &rest);
     if (!place || strtok_r(NULL, " \t", &rest))
-        return complain(reader, err, "listen: http://ADDRESS[:PORT], https://ADDRESS[:PORT] CERTIFICATE KEY, or unix:PATH is needed");
+        return complain(
+            reader, err,
+            "listen: http://ADDRESS[:PORT], https://ADDRESS[:PORT] CERTIFICATE KEY, or unix:PATH is needed");
     if (!strncmp(place, "unix:", 5)) {
         if (place[5] != '/' || first)
             return complain(reader, err, "listen: unix: and an absolute path are needed");
@@ -105,14 +111,16 @@ static int read_listener(const struct reader *reader, char *value, struct rp_wsm
     }
     if (!strncmp(place, "http://", 7)) {
         if (first && (strcmp(first, "basic-in-clear") || second))
-            return complain(reader, err, "listen: after http://… nothing but basic-in-clear may follow, not \"%.50s\"", first);
+            return complain(reader, err, "listen: only basic-in-clear may follow http://…, not \"%.50s\"",
+                            first);
         listener->flags = first ? RP_LISTEN_BASIC_IN_CLEAR : 0;
         return read_address(reader, place + 7, 5985, listener, err);
     }
     if (strncmp(place, "https://", 8))
         return complain(reader, err, "listen: \"%.100s\" begins with none of http://, https:// and unix:", place);
     if (!second || *first != '/' || *second != '/')
-        return complain(reader, err, "listen: after https://… the absolute paths of certificate and key (PEM) are needed");
+        return complain(reader, err,
+                        "listen: after https://… the absolute paths of certificate and key (PEM) are needed");
     listener->certificate = rp_xstrdup(first);
     listener->key = rp_xstrdup(second);
     return read_address(reader, place + 8, 5986, listener, err);
@@ -134,7 +142,7 @@ static int add_listener(struct reader *reader, const char *value, struct rp_erro
     return 0;
 }
 
-// ---- the rest ------------------------------------------------------------------------------------------------------------
+// ---- the rest -------------------------------------------------------------------------------------------------------
 
 static int add_folder(const struct reader *reader, const char *value, struct rp_error *err)
 {
@@ -150,8 +158,9 @@ static int add_rules(const struct reader *reader, enum rp_cim_access access, con
                      struct rp_error *err)
 {
     struct rp_error why = {0};
-    return rp_hostd_access_add(&reader->config->access, access, value, &why) ? complain(reader, err, "%s: %s", name, why.text)
-                                                                            : 0;
+    return rp_hostd_access_add(&reader->config->access, access, value, &why)
+               ? complain(reader, err, "%s: %s", name, why.text)
+               : 0;
 }
 
 static int set(struct reader *reader, const char *name, const char *value, struct rp_error *err)

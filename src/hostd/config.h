@@ -4,7 +4,7 @@
 
 #include "hostd/hostd.h"
 
-// ---- access.c ----------------------------------------------------------------------------------------------------------
+// ---- access.c -------------------------------------------------------------------------------------------------------
 
 struct rp_hostd_rule {
     enum rp_cim_access access;
@@ -18,7 +18,8 @@ struct rp_hostd_access {
 };
 // "alice@EXAMPLE.ORG, LAB\bob, carol, @operators": users as they log in, groups of the operating system after an '@'.
 // RP_ERR_INVALID.
-int rp_hostd_access_add(struct rp_hostd_access *rules, enum rp_cim_access access, const char *names, struct rp_error *err);
+int rp_hostd_access_add(struct rp_hostd_access *rules, enum rp_cim_access access, const char *names,
+                        struct rp_error *err);
 void rp_hostd_access_clear(struct rp_hostd_access *rules);
 // The callbacks of wsman/server.h; `context` is the rules. The highest of all rules that fit counts. Names of Kerberos
 // (with an '@') are compared exactly, those of NTLM and of this machine without regard to case. A rule for a group fits
@@ -29,7 +30,7 @@ bool rp_hostd_access_password(void *context, const char *user, const char *passw
 int rp_hostd_access_peer(void *context, unsigned uid, unsigned gid, char user[256], enum rp_cim_access *access,
                          struct rp_error *err);
 
-// ---- config.c ----------------------------------------------------------------------------------------------------------
+// ---- config.c -------------------------------------------------------------------------------------------------------
 
 struct rp_hostd_config {
     char *directory, *machine, *audit, *keytab, *users; // NULL: not said

@@ -4,17 +4,18 @@
 
 #include "hostd/hostd.h"
 
-// ---- audit.c -----------------------------------------------------------------------------------------------------------
+// ---- audit.c --------------------------------------------------------------------------------------------------------
 
 // One line per change, in the order in which they were carried out: a time, then name=value or name="value" with
 // backslashes, quotes and control characters escaped. Thread safe.
-struct rp_hostd_audit *rp_hostd_audit_open(const char *path, struct rp_error *err); // "-": standard error; NULL: nowhere
-void rp_hostd_audit_close(struct rp_hostd_audit *audit);                            // NULL is fine
-void rp_hostd_audit_reopen(struct rp_hostd_audit *audit);                           // after somebody renamed the file
+// `path` "-": standard error; NULL: nowhere.
+struct rp_hostd_audit *rp_hostd_audit_open(const char *path, struct rp_error *err);
+void rp_hostd_audit_close(struct rp_hostd_audit *audit);  // NULL is fine
+void rp_hostd_audit_reopen(struct rp_hostd_audit *audit); // after somebody renamed the file
 void rp_hostd_audit_field(struct rp_buf *line, const char *name, const char *value); // " name=value"
 void rp_hostd_audit_write(struct rp_hostd_audit *audit, struct rp_buf *fields);      // the fields with their time
 
-// ---- hosts.c -----------------------------------------------------------------------------------------------------------
+// ---- hosts.c --------------------------------------------------------------------------------------------------------
 
 int rp_hostd_hosts_open(struct rp_hostd *hostd, struct rp_error *err); // fills hostd->hosts
 void rp_hostd_hosts_close(struct rp_hostd *hostd);                     // nothing is borrowed any more
@@ -26,7 +27,7 @@ const struct rp_snapshot *rp_hostd_hosts_snapshot(const struct rp_inventory *inv
 const struct rp_reference_point *rp_hostd_hosts_point(const struct rp_inventory *inventory, const char *id,
                                                       const struct rp_inventory_vm **vm);
 
-// ---- paths.c -----------------------------------------------------------------------------------------------------------
+// ---- paths.c --------------------------------------------------------------------------------------------------------
 
 const char *rp_hostd_paths_bare(const char *id); // what follows "Microsoft:", or the id itself
 // "Microsoft:<GUID>…": the GUID in upper case, and what follows it (borrowed). False when it is none of that form.
@@ -36,7 +37,7 @@ const char *rp_hostd_paths_instance(const char *id, const char *rest, char out[2
 struct rp_cim_path *rp_hostd_paths_of(const struct rp_hostd *hostd, const char *class_name, const char *instance);
 char *rp_hostd_paths_text(struct rp_cim_path *path); // takes the path; its text, to be freed
 
-// ---- jobs.c ------------------------------------------------------------------------------------------------------------
+// ---- jobs.c ---------------------------------------------------------------------------------------------------------
 
 int rp_hostd_jobs_open(struct rp_hostd *hostd, unsigned seconds, struct rp_error *err); // fills hostd->jobs
 void rp_hostd_jobs_stop(struct rp_hostd *hostd); // asks them to end and waits; none start any more
@@ -54,8 +55,8 @@ struct rp_hostd_job_view {
     int64_t submitted, changed, ended; // wall clock; ended 0: it runs
     const struct rp_cim_instance *details; // NULL: none
 };
-// One job, or (only NULL) all in the order in which they were started. RP_ERR_NOT_FOUND never: a job that is not there is
-// not visited. `visit` may call anything; non-zero ends it.
+// One job, or (only NULL) all in the order in which they were started. RP_ERR_NOT_FOUND never: a job that is not there
+// is not visited. `visit` may call anything; non-zero ends it.
 int rp_hostd_jobs_each(struct rp_hostd *hostd, const char *only,
                        int (*visit)(void *context, const struct rp_hostd_job_view *view, struct rp_error *err),
                        void *context, struct rp_error *err);
@@ -80,15 +81,16 @@ void rp_hostd_store_close(struct rp_hostd_store *store); // NULL is fine
 const char *rp_hostd_store_uuid(const struct rp_hostd_store *store);
 int rp_hostd_store_add(struct rp_hostd_store *store, const struct rp_hostd_row *row, struct rp_error *err);
 // Its end; forgets what ended before `forget`. Durable at return, as is the former.
-int rp_hostd_store_end(struct rp_hostd_store *store, const struct rp_hostd_row *row, int64_t forget, struct rp_error *err);
+int rp_hostd_store_end(struct rp_hostd_store *store, const struct rp_hostd_row *row, int64_t forget,
+                       struct rp_error *err);
 // All of them, oldest end first, running ones last. *rows is malloc'ed, each to be cleared.
 int rp_hostd_store_load(struct rp_hostd_store *store, int64_t forget, struct rp_hostd_row **rows, size_t *count,
                         struct rp_error *err);
 
-// ---- objects -----------------------------------------------------------------------------------------------------------
+// ---- objects --------------------------------------------------------------------------------------------------------
 
-// A class that has instances. `key`: the property whose value, when it is known, is `only` of `each`; `each` may give more
-// than that one. Ended by a NULL class_name.
+// A class that has instances. `key`: the property whose value, when it is known, is `only` of `each`; `each` may give
+// more than that one. Ended by a NULL class_name.
 struct rp_hostd_objects {
     const char *class_name, *key;
     bool inventory;                  // whether `each` needs one
@@ -107,20 +109,20 @@ struct rp_hostd_owner {
 bool rp_hostd_settings_owner(const struct rp_inventory *inventory, const char *instance, struct rp_hostd_owner *owner);
 const char *rp_hostd_settings_id(const struct rp_hostd_owner *owner); // as the host connection calls it
 // The components of one VSSD: class and InstanceID of each.
-int rp_hostd_settings_parts(struct rp_hostd *hostd, const struct rp_hostd_owner *owner,
-                            int (*visit)(void *context, const char *class_name, const char *instance, struct rp_error *err),
+typedef int rp_hostd_part_fn(void *context, const char *class_name, const char *instance, struct rp_error *err);
+int rp_hostd_settings_parts(struct rp_hostd *hostd, const struct rp_hostd_owner *owner, rp_hostd_part_fn *visit,
                             void *context, struct rp_error *err);
 #define RP_HOSTD_EXPORT "\\Export" // InstanceID of a VM's export settings, after its GUID
 
 // All instances of `association`, or those that name `source`.
-int rp_hostd_links_each(struct rp_hostd *hostd, const struct rp_cim_class *association, const struct rp_cim_path *source,
-                        struct rp_cim_sink sink, struct rp_error *err);
+int rp_hostd_links_each(struct rp_hostd *hostd, const struct rp_cim_class *association,
+                        const struct rp_cim_path *source, struct rp_cim_sink sink, struct rp_error *err);
 
 // A scalar or array element of the type that the class declares; nothing where it has no such property.
 void rp_hostd_object_set(struct rp_cim_instance *instance, const struct rp_cim_class *class, const char *name,
                          struct rp_cim_value value);
-static inline void rp_hostd_object_text(struct rp_cim_instance *instance, const struct rp_cim_class *class, const char *name,
-                                        const char *text)
+static inline void rp_hostd_object_text(struct rp_cim_instance *instance, const struct rp_cim_class *class,
+                                        const char *name, const char *text)
 {
     rp_hostd_object_set(instance, class, name, rp_cim_string(text));
 }
@@ -129,8 +131,8 @@ static inline void rp_hostd_object_number(struct rp_cim_instance *instance, cons
 {
     rp_hostd_object_set(instance, class, name, rp_cim_unsigned(RP_CIM_UINT64, number));
 }
-static inline void rp_hostd_object_flag(struct rp_cim_instance *instance, const struct rp_cim_class *class, const char *name,
-                                        bool flag)
+static inline void rp_hostd_object_flag(struct rp_cim_instance *instance, const struct rp_cim_class *class,
+                                        const char *name, bool flag)
 {
     rp_hostd_object_set(instance, class, name, rp_cim_boolean(flag));
 }

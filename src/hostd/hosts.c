@@ -1,13 +1,14 @@
 // Host connections, lent to one thread at a time, and the inventory that all readers share.
 //
-// When is a shared inventory still true? What is in the host's database: as long as the database's version stays, whoever
-// writes it. What our own methods do: until they say rp_hostd_hosts_changed. The rest is in no database, whether a VM runs
-// whose disk service another process started or that died, and how far a merge is: it is looked at again after a second,
-// or a fifth of one while something merges; on a host so large that taking the inventory takes long, so much later that
-// readers in a loop keep it busy for a tenth of the time at most (a third while something merges).
+// When is a shared inventory still true? What is in the host's database: as long as the database's version stays,
+// whoever writes it. What our own methods do: until they say rp_hostd_hosts_changed. The rest is in no database,
+// whether a VM runs whose disk service another process started or that died, and how far a merge is: it is looked at
+// again after a second, or a fifth of one while something merges; on a host so large that taking the inventory takes
+// long, so much later that readers in a loop keep it busy for a tenth of the time at most (a third while something
+// merges).
 //
-// Merges of VMs that are off are carried on by whoever asks for the VM by itself (src/host). Here that is a thread of its
-// own, which sleeps while nothing merges.
+// Merges of VMs that are off are carried on by whoever asks for the VM by itself (src/host). Here that is a thread of
+// its own, which sleeps while nothing merges.
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
@@ -225,7 +226,7 @@ const struct rp_reference_point *rp_hostd_hosts_point(const struct rp_inventory 
     return NULL;
 }
 
-// ---- merges of VMs that are off ------------------------------------------------------------------------------------------
+// ---- merges of VMs that are off -------------------------------------------------------------------------------------
 
 // A merge that is under way when the service ends goes on at the next start.
 static int give_up(void *context, uint64_t done, uint64_t total)

@@ -1,8 +1,9 @@
 // Jobs: methods that take long. A job is in hostd.db before it starts and again when it has ended; in between it is a
 // thread of ours. What is told of it comes from memory: one job by its id, however many others there are.
 //
-// After a kill the host's own recovery has finished or undone whatever a job was doing (rp_host_local_open). What became of
-// the job is then seen from the host: what it was to make has the id that was planned, what it was to destroy is gone.
+// After a kill the host's own recovery has finished or undone whatever a job was doing (rp_host_local_open). What
+// became of the job is then seen from the host: what it was to make has the id that was planned, what it was to destroy
+// is gone.
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -16,7 +17,7 @@
 
 static _Thread_local struct rp_job *current; // that runs in this thread
 
-// ---- running -----------------------------------------------------------------------------------------------------------
+// ---- running --------------------------------------------------------------------------------------------------------
 
 uint32_t rp_hostd_jobs_code(const struct rp_error *err, bool hyperv_style)
 {
@@ -122,8 +123,11 @@ static void execute(struct rp_hostd_jobs *jobs, struct rp_job *job)
     char text[RP_ERROR_TEXT + 16] = "";
     if (rc)
         describe_error(&err, text);
-    rp_jobs_end(jobs, job, !rc ? RP_HOSTD_COMPLETED : cancelled ? RP_HOSTD_TERMINATED : RP_HOSTD_EXCEPTION, rc ? "" : result,
-        rc ? rp_hostd_jobs_code(&err, true) : 0, text);
+    rp_jobs_end(jobs, job,
+                !rc         ? RP_HOSTD_COMPLETED
+                : cancelled ? RP_HOSTD_TERMINATED
+                            : RP_HOSTD_EXCEPTION,
+                rc ? "" : result, rc ? rp_hostd_jobs_code(&err, true) : 0, text);
 }
 
 static void *serve(void *context)
@@ -150,7 +154,7 @@ static void *serve(void *context)
     return NULL;
 }
 
-// ---- starting ----------------------------------------------------------------------------------------------------------
+// ---- starting -------------------------------------------------------------------------------------------------------
 
 char *rp_hostd_jobs_plan(void)
 {
@@ -232,7 +236,8 @@ int rp_hostd_jobs_start(struct rp_hostd *hostd, const struct rp_cim_caller *call
         rp_fail(err, RP_ERR_BUSY, "no thread for the job can be had");
         rp_cim_path_free(path);
         forget(from);
-        rp_jobs_end(jobs, job, RP_HOSTD_EXCEPTION, "", 32768, "it was not started: refpoint-hostd has no thread for it");
+        rp_jobs_end(jobs, job, RP_HOSTD_EXCEPTION, "", 32768,
+                    "it was not started: refpoint-hostd has no thread for it");
         return -1;
     }
     rp_cim_set(out, "Job", rp_cim_reference(path));

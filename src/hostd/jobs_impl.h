@@ -1,5 +1,5 @@
-// What the files of jobs share: jobs.c runs them, jobs_list.c knows and tells them, jobs_recall.c brings back those of an
-// earlier life, jobs_store.c is their database.
+// What the files of jobs share: jobs.c runs them, jobs_list.c knows and tells them, jobs_recall.c brings back those of
+// an earlier life, jobs_store.c is their database.
 #ifndef RP_HOSTD_JOBS_IMPL_H
 #define RP_HOSTD_JOBS_IMPL_H
 
@@ -12,8 +12,10 @@
 #define RP_JOB_BUCKETS 4096
 
 struct rp_job {
-    struct rp_hostd_row row;     // fixed but for state, percent, code, result, error, ended, changed, details: those under
-    int64_t changed;             // the mutex while it runs, fixed once it has ended
+    // Fixed, but for state, percent, code, result, error, details and ended: those change under the mutex, until the job
+    // has ended.
+    struct rp_hostd_row row;
+    int64_t changed;
     struct rp_cim_instance *details;
     char *address;
     int (*run)(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],

@@ -77,7 +77,7 @@ void rp_jobs_expire(struct rp_hostd_jobs *jobs)
     }
 }
 
-// ---- their end ---------------------------------------------------------------------------------------------------------
+// ---- their end ------------------------------------------------------------------------------------------------------
 
 static void audit_end(const struct rp_hostd *hostd, const struct rp_job *job)
 {
@@ -141,7 +141,7 @@ void rp_jobs_end(struct rp_hostd_jobs *jobs, struct rp_job *job, uint16_t state,
     audit_end(jobs->hostd, job);
 }
 
-// ---- telling -----------------------------------------------------------------------------------------------------------
+// ---- telling --------------------------------------------------------------------------------------------------------
 
 // Under the mutex, but for the details, which may change: those are copied.
 static struct rp_hostd_job_view look(const struct rp_job *job, struct rp_cim_instance **details)

@@ -5,7 +5,8 @@ void rp_hostd_object_set(struct rp_cim_instance *instance, const struct rp_cim_c
                          struct rp_cim_value value)
 {
     const struct rp_cim_declaration *declared = rp_cim_class_property(class, name);
-    if (declared && !rp_cim_value_is_null(&value) && !rp_cim_value_convert(&value, declared->type, declared->array, NULL))
+    if (declared && !rp_cim_value_is_null(&value) &&
+        !rp_cim_value_convert(&value, declared->type, declared->array, NULL))
         rp_cim_set(instance, declared->name, value);
     else
         rp_cim_value_clear(&value);

@@ -21,8 +21,10 @@ static const char *status_text(uint16_t state)
     }
 }
 
-// libvirt's and Windows's clients read these of every job; what fails says so in all three places that products look at.
-static void describe(struct rp_cim_instance *job, const struct rp_cim_class *class, const struct rp_hostd_job_view *view)
+// libvirt's and Windows's clients read these of every job; what fails says so in all three places that products look
+// at.
+static void describe(struct rp_cim_instance *job, const struct rp_cim_class *class,
+                     const struct rp_hostd_job_view *view)
 {
     int64_t end = view->ended ? view->ended : rp_clock_wall_ns();
     rp_hostd_object_text(job, class, "InstanceID", view->id);
@@ -82,7 +84,7 @@ const struct rp_hostd_objects rp_hostd_job_objects[] = {
     {0},
 };
 
-// ---- methods -----------------------------------------------------------------------------------------------------------
+// ---- methods --------------------------------------------------------------------------------------------------------
 
 static const char *id_of(const struct rp_hostd_call *call)
 {

@@ -1,5 +1,5 @@
-// All associations (facts/wmi.md 1.5, 1.7, 3.1). Everything but jobs and services hangs on one VM: from any end that VM is
-// found first, and its associations only are made.
+// All associations (facts/wmi.md 1.5, 1.7, 3.1). Everything but jobs and services hangs on one VM: from any end that VM
+// is found first, and its associations only are made.
 #include <string.h>
 #include <strings.h>
 
@@ -47,7 +47,7 @@ static struct rp_cim_path *settings_path(const struct links *links, const char *
     return rp_hostd_paths_settings(links->hostd, id);
 }
 
-// ---- a VM, its settings, snapshots and points ----------------------------------------------------------------------------
+// ---- a VM, its settings, snapshots and points -----------------------------------------------------------------------
 
 static int defines_state(struct links *links, const struct rp_hostd_owner *vm, struct rp_error *err)
 {
@@ -147,7 +147,7 @@ static int has_parts(struct links *links, const struct rp_hostd_owner *vm, struc
     return 0;
 }
 
-// ---- the host and its services -------------------------------------------------------------------------------------------
+// ---- the host and its services --------------------------------------------------------------------------------------
 
 static struct rp_cim_path *service_path(const struct links *links, const char *class_name)
 {
@@ -201,7 +201,7 @@ static int has_processor(struct links *links, struct rp_error *err)
     return give(links, join(links, "GroupComponent", system, "PartComponent", processor), err);
 }
 
-// ---- jobs ----------------------------------------------------------------------------------------------------------------
+// ---- jobs -----------------------------------------------------------------------------------------------------------
 
 static bool is_job(const struct rp_cim_path *path)
 {
@@ -278,7 +278,7 @@ static int own_jobs(struct links *links, struct rp_error *err)
     return links->source && !id && !service ? 0 : rp_hostd_jobs_each(links->hostd, id, give_owning, links, err);
 }
 
-// ---- which -----------------------------------------------------------------------------------------------------------------
+// ---- which ----------------------------------------------------------------------------------------------------------
 
 static const struct association associations[] = {
     {"Msvm_SettingsDefineState", defines_state, NULL},

@@ -7,7 +7,7 @@
 
 #define NO_CONTROLLER "\\f8b3781b-1e82-4818-a1c3-63d806ec15bb\\0" // of a VM without disks
 
-// ---- processor, memory -------------------------------------------------------------------------------------------------
+// ---- processor, memory ----------------------------------------------------------------------------------------------
 
 void rp_settings_fill_processor(const struct rp_settings *s, struct rp_cim_instance *object, const void *context)
 {
@@ -40,7 +40,7 @@ static void fill_memory(const struct rp_settings *s, struct rp_cim_instance *obj
     rp_hostd_object_number(object, s->class, "SgxSize", 0);
 }
 
-// ---- controllers, drives, disks ----------------------------------------------------------------------------------------
+// ---- controllers, drives, disks -------------------------------------------------------------------------------------
 
 // "\<controller>\<number>\<slot>\L": where a disk hangs.
 struct place {
@@ -72,7 +72,8 @@ static char *parent_text(const struct rp_settings *s, const char *class_name, co
     return rp_hostd_paths_text(rp_hostd_paths_of(s->hostd, class_name, instance));
 }
 
-static void fill_resource(const struct rp_settings *s, struct rp_cim_instance *object, unsigned type, const char *sub_type)
+static void fill_resource(const struct rp_settings *s, struct rp_cim_instance *object, unsigned type,
+                          const char *sub_type)
 {
     rp_hostd_object_number(object, s->class, "ResourceType", type);
     rp_hostd_object_text(object, s->class, "ResourceSubType", sub_type);
@@ -145,7 +146,8 @@ static int give_storage(struct rp_settings *s, struct rp_error *err)
 {
     char last[RP_HOST_ID] = "";
     bool resources = rp_settings_wants(s, "Msvm_ResourceAllocationSettingData");
-    if (resources && !s->disk_count && rp_settings_give(s, "Msvm_ResourceAllocationSettingData", NO_CONTROLLER, fill_controller, NULL, err))
+    if (resources && !s->disk_count &&
+        rp_settings_give(s, "Msvm_ResourceAllocationSettingData", NO_CONTROLLER, fill_controller, NULL, err))
         return -1;
     for (size_t i = 0; i < s->disk_count; i++) { // ordered by number: a controller's disks stand together
         struct place place;
@@ -156,7 +158,8 @@ static int give_storage(struct rp_settings *s, struct rp_error *err)
             rp_settings_give(s, "Msvm_ResourceAllocationSettingData", place.controller, fill_controller, NULL, err))
             return -1;
         memcpy(last, place.controller, sizeof last);
-        if ((resources && rp_settings_give(s, "Msvm_ResourceAllocationSettingData", place.drive, fill_drive, &place, err)) ||
+        if ((resources &&
+             rp_settings_give(s, "Msvm_ResourceAllocationSettingData", place.drive, fill_drive, &place, err)) ||
             (rp_settings_wants(s, "Msvm_StorageAllocationSettingData") &&
              rp_settings_give(s, "Msvm_StorageAllocationSettingData", place.image, fill_image, &image, err)))
             return -1;

@@ -1,8 +1,8 @@
 // Settings of virtual machines and snapshots: Msvm_VirtualSystemSettingData and its components (facts/wmi.md 1.2, 1.3).
 //
-// A component's InstanceID is that of its VSSD and what follows it: the same controllers, drives and disks stand in a VM's
-// settings and in those of its snapshots, each with the GUID of its own. Over the defaults come the settings that clients
-// have set and this host only keeps (extras.c).
+// A component's InstanceID is that of its VSSD and what follows it: the same controllers, drives and disks stand in a
+// VM's settings and in those of its snapshots, each with the GUID of its own. Over the defaults come the settings that
+// clients have set and this host only keeps (extras.c).
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -51,7 +51,8 @@ static int settings_load(struct rp_settings *s, struct rp_error *err)
     if (!rc && storage && s->owner.snapshot)
         rc = host->ops->snapshot_settings(host, s->owner.snapshot->id, &s->frozen, err);
     rp_hostd_hosts_return(s->hostd, host);
-    if (rc && err && (err->code == RP_ERR_NOT_FOUND || err->code == RP_ERR_STATE)) { // gone since the inventory was taken
+    if (rc && err &&
+        (err->code == RP_ERR_NOT_FOUND || err->code == RP_ERR_STATE)) { // gone since the inventory was taken
         rp_error_clear(err);
         return 1;
     }
@@ -83,13 +84,14 @@ int rp_settings_give(struct rp_settings *s, const char *class_name, const char *
         if (strcasecmp(extra->class_name, class_name) || strcasecmp(id ? id : "", suffix))
             continue;
         for (size_t j = 0; j < extra->count; j++)
-            rp_hostd_object_set(object, s->class, extra->properties[j].name, rp_cim_value_copy(&extra->properties[j].value));
+            rp_hostd_object_set(object, s->class, extra->properties[j].name,
+                                rp_cim_value_copy(&extra->properties[j].value));
     }
     rp_hostd_object_text(object, s->class, "InstanceID", instance);
     return s->sink.take(s->sink.context, object, err);
 }
 
-// ---- the VSSD ----------------------------------------------------------------------------------------------------------
+// ---- the VSSD -------------------------------------------------------------------------------------------------------
 
 static const char *type_of(const struct rp_hostd_owner *owner)
 {
@@ -122,8 +124,8 @@ static void fill_system(const struct rp_settings *s, struct rp_cim_instance *obj
     const struct rp_hostd_owner *owner = &s->owner;
     const struct rp_snapshot *parent = parent_of(owner);
     const char *id = rp_hostd_paths_bare(rp_hostd_settings_id(owner));
-    static const char *const roots[] = {"ConfigurationDataRoot", "SnapshotDataRoot", "SuspendDataRoot", "SwapFileDataRoot",
-                                        "LogDataRoot", "GuestStateDataRoot"};
+    static const char *const roots[] = {"ConfigurationDataRoot", "SnapshotDataRoot", "SuspendDataRoot",
+                                        "SwapFileDataRoot",      "LogDataRoot",      "GuestStateDataRoot"};
     static const char *const off[] = {"BIOSNumLock", "IsSaved", "AllowFullSCSICommandSet", "VirtualNumaEnabled",
                                       "PauseAfterBootFailure", "GuestControlledCacheTypes", "AutomaticSnapshotsEnabled",
                                       "IsAutomaticSnapshot", "LockOnDisconnect", "SecureBootEnabled"};
@@ -169,12 +171,18 @@ static void fill_system(const struct rp_settings *s, struct rp_cim_instance *obj
     rp_hostd_object_number(object, class, "EnhancedSessionTransportType", 0);
 }
 
-// ---- all of it ---------------------------------------------------------------------------------------------------------
+// ---- all of it ------------------------------------------------------------------------------------------------------
 
 static const char *const classes[] = {
-    "Msvm_VirtualSystemSettingData", "Msvm_ProcessorSettingData", "Msvm_MemorySettingData",
-    "Msvm_ResourceAllocationSettingData", "Msvm_StorageAllocationSettingData", "Msvm_SerialPortSettingData",
-    "Msvm_SyntheticEthernetPortSettingData", "Msvm_EmulatedEthernetPortSettingData", "Msvm_EthernetPortAllocationSettingData",
+    "Msvm_VirtualSystemSettingData",
+    "Msvm_ProcessorSettingData",
+    "Msvm_MemorySettingData",
+    "Msvm_ResourceAllocationSettingData",
+    "Msvm_StorageAllocationSettingData",
+    "Msvm_SerialPortSettingData",
+    "Msvm_SyntheticEthernetPortSettingData",
+    "Msvm_EmulatedEthernetPortSettingData",
+    "Msvm_EthernetPortAllocationSettingData",
 };
 
 // What only clients have set: adapters, ports.
@@ -186,7 +194,8 @@ static int give_kept(struct rp_settings *s, struct rp_error *err)
         bool known = false;
         for (size_t c = 5; c < sizeof classes / sizeof *classes; c++)
             known |= !strcasecmp(classes[c], extra->class_name);
-        if (known && suffix && *suffix && rp_settings_wants(s, extra->class_name) && rp_settings_give(s, extra->class_name, suffix, NULL, NULL, err))
+        if (known && suffix && *suffix && rp_settings_wants(s, extra->class_name) &&
+            rp_settings_give(s, extra->class_name, suffix, NULL, NULL, err))
             return -1;
     }
     return 0;
@@ -252,11 +261,11 @@ static int each_settings(struct rp_hostd *hostd, const struct rp_inventory *inve
                    of_all(hostd, rp_hostd_hosts_planned(inventory), true, class, sink, err) ? -1 : 0;
 }
 
-int rp_hostd_settings_parts(struct rp_hostd *hostd, const struct rp_hostd_owner *owner,
-                            int (*visit)(void *context, const char *class_name, const char *instance, struct rp_error *err),
+int rp_hostd_settings_parts(struct rp_hostd *hostd, const struct rp_hostd_owner *owner, rp_hostd_part_fn *visit,
                             void *context, struct rp_error *err)
 {
-    RP_CLEANUP(settings_clear) struct rp_settings s = {.hostd = hostd, .owner = *owner, .visit = visit, .context = context};
+    RP_CLEANUP(settings_clear)
+    struct rp_settings s = {.hostd = hostd, .owner = *owner, .visit = visit, .context = context};
     return give_all(&s, err);
 }
 

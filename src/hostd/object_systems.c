@@ -4,7 +4,8 @@
 
 #include "hostd/core.h"
 
-static int host_row(struct rp_hostd *hostd, const struct rp_cim_class *class, struct rp_cim_sink sink, struct rp_error *err)
+static int host_row(struct rp_hostd *hostd, const struct rp_cim_class *class, struct rp_cim_sink sink,
+                    struct rp_error *err)
 {
     struct rp_cim_instance *row = rp_cim_class_instance(class);
     rp_hostd_object_text(row, class, "Name", hostd->machine);

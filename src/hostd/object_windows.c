@@ -147,8 +147,9 @@ static int each_product(struct rp_hostd *hostd, const struct rp_inventory *inven
     return sink.take(sink.context, object, err);
 }
 
-static int each_processor(struct rp_hostd *hostd, const struct rp_inventory *inventory, const struct rp_cim_class *class,
-                          const char *only, struct rp_cim_sink sink, struct rp_error *err)
+static int each_processor(struct rp_hostd *hostd, const struct rp_inventory *inventory,
+                          const struct rp_cim_class *class, const char *only, struct rp_cim_sink sink,
+                          struct rp_error *err)
 {
     (void)inventory, (void)only;
     struct rp_cim_instance *object = rp_cim_class_instance(class);

@@ -100,7 +100,7 @@ char *rp_hostd_paths_text(struct rp_cim_path *path)
     return rp_xstrdup(rp_buf_text(&text));
 }
 
-// ---- and back ----------------------------------------------------------------------------------------------------------
+// ---- and back -------------------------------------------------------------------------------------------------------
 
 static int not_one(const struct rp_cim_path *path, const char *what, struct rp_error *err)
 {
@@ -175,7 +175,8 @@ int rp_hostd_paths_to_point(const struct rp_cim_path *path, char point_id[RP_HOS
 int rp_hostd_paths_to_disk(const struct rp_cim_path *path, char instance[RP_HOST_ID], struct rp_error *err)
 {
     static const char *const classes[] = {"Msvm_StorageAllocationSettingData", "Msvm_ResourceAllocationSettingData",
-                                          "CIM_StorageAllocationSettingData", "CIM_ResourceAllocationSettingData", NULL};
+                                          "CIM_StorageAllocationSettingData", "CIM_ResourceAllocationSettingData",
+                                          NULL};
     char guid[RP_GUID_TEXT];
     const char *rest, *name = path ? rp_cim_path_get(path, "InstanceID") : NULL;
     if (!path)

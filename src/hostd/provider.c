@@ -1,5 +1,5 @@
-// The provider of both namespaces: which class is served by which function, and what stands around every method: access,
-// the lab's script, codes, the audit.
+// The provider of both namespaces: which class is served by which function, and what stands around every method:
+// access, the lab's script, codes, the audit.
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,7 +55,7 @@ static int instances(struct rp_cim_provider *p, const struct rp_cim_caller *call
     return each(hostd, class, only, sink, err);
 }
 
-// ---- one ---------------------------------------------------------------------------------------------------------------
+// ---- one ------------------------------------------------------------------------------------------------------------
 
 struct search {
     const struct rp_cim_path *path;
@@ -87,7 +87,8 @@ static int take_match(void *context, struct rp_cim_instance *instance, struct rp
         return 0;
     }
     rp_cim_instance_free(instance);
-    return match ? rp_fail(err, RP_ERR_INVALID, "these keys do not tell one %s from others", search->path->class_name) : 0;
+    return match ? rp_fail(err, RP_ERR_INVALID, "these keys do not tell one %s from others", search->path->class_name)
+                 : 0;
 }
 
 static struct rp_cim_instance *get(struct rp_cim_provider *p, const struct rp_cim_caller *caller,
@@ -109,14 +110,15 @@ static struct rp_cim_instance *get(struct rp_cim_provider *p, const struct rp_ci
     return NULL;
 }
 
-static int references(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_cim_class *association,
-                      const struct rp_cim_path *source, struct rp_cim_sink sink, struct rp_error *err)
+static int references(struct rp_cim_provider *p, const struct rp_cim_caller *caller,
+                      const struct rp_cim_class *association, const struct rp_cim_path *source, struct rp_cim_sink sink,
+                      struct rp_error *err)
 {
     (void)caller;
     return rp_hostd_links_each(hostd_of(p), association, source, sink, err);
 }
 
-// ---- methods -----------------------------------------------------------------------------------------------------------
+// ---- methods --------------------------------------------------------------------------------------------------------
 
 static const struct rp_hostd_method *find_method(const char *class_name, const char *name)
 {
@@ -211,7 +213,7 @@ static int invoke(struct rp_cim_provider *p, const struct rp_cim_caller *caller,
     return 0;
 }
 
-// ---- WS-Transfer's Put and Delete ------------------------------------------------------------------------------------------
+// ---- WS-Transfer's Put and Delete -----------------------------------------------------------------------------------
 
 static int put(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_cim_path *path,
                const struct rp_cim_instance *instance, struct rp_error *err)

@@ -1,5 +1,5 @@
-// What the files of settings share: object_settings.c goes over those of a VM or snapshot, object_resources.c fills in what
-// is in them.
+// What the files of settings share: object_settings.c goes over those of a VM or snapshot, object_resources.c fills in
+// what is in them.
 #ifndef RP_HOSTD_SETTINGS_IMPL_H
 #define RP_HOSTD_SETTINGS_IMPL_H
 
@@ -15,7 +15,7 @@ struct rp_settings {
     struct rp_cim_instances extras;
     const struct rp_cim_class *class;   // what is wanted; NULL: everything, named only
     struct rp_cim_sink sink;
-    int (*visit)(void *context, const char *class_name, const char *instance, struct rp_error *err);
+    rp_hostd_part_fn *visit;
     void *context;
 };
 

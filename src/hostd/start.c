@@ -32,7 +32,8 @@ static int set_machine(struct rp_hostd *hostd, const char *name, struct rp_error
     }
     if (!*name || strlen(name) >= sizeof hostd->machine ||
         name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")])
-        return rp_fail(err, RP_ERR_INVALID, "name of the host: \"%.80s\": 1 to 63 letters, digits, '-' and '_' are needed", name);
+        return rp_fail(err, RP_ERR_INVALID,
+                       "name of the host: \"%.80s\": 1 to 63 letters, digits, '-' and '_' are needed", name);
     for (size_t i = 0; name[i]; i++)
         hostd->machine[i] = (char)toupper((unsigned char)name[i]);
     return 0;
@@ -131,8 +132,8 @@ static int start(struct whole *whole, const struct rp_hostd_options *options, st
         .authorize = authorize, .password = whole->access.password ? password : NULL,
         .peer = whole->access.peer ? peer : NULL, .drop = hostd->script ? rp_hostd_script_drop : NULL, .context = whole,
     };
-    hostd->server = rp_wsman_server_start(hostd->service, options->listeners, options->listener_count, options->acceptor,
-                                          &ops, options->limits, err);
+    hostd->server = rp_wsman_server_start(hostd->service, options->listeners, options->listener_count,
+                                          options->acceptor, &ops, options->limits, err);
     return hostd->server ? 0 : -1;
 }
 

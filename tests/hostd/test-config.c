@@ -16,7 +16,7 @@
 __attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) { return "leak:libcrypto.so\nleak:libkrb5.so\n"; }
 
-// ---- config ------------------------------------------------------------------------------------------------------------
+// ---- config ---------------------------------------------------------------------------------------------------------
 
 static void a_config_file_says_all_that_a_host_needs(void **state)
 {
@@ -89,7 +89,7 @@ static void a_mistake_in_the_config_is_one_line_with_file_and_number(void **stat
     complains("listen = http://1.2.3.4:70000\n", "/etc/x.conf:1: listen: \"70000\" is no port");
     complains("listen = http://::1\n", "/etc/x.conf:1: listen: an address is needed; IPv6 in brackets");
     complains("listen = http://[::1\n", "/etc/x.conf:1: listen: \"[::1\" is no address");
-    complains("listen = http://a nonsense\n", "/etc/x.conf:1: listen: after http://");
+    complains("listen = http://a nonsense\n", "/etc/x.conf:1: listen: only basic-in-clear may follow http://");
     complains("listen = https://a /etc/a.pem\n", "/etc/x.conf:1: listen: after https://");
     complains("listen = ftp://a\n", "/etc/x.conf:1: listen: \"ftp://a\" begins with none of");
     complains("listen = unix:sock\n", "/etc/x.conf:1: listen: unix: and an absolute path");
@@ -115,7 +115,7 @@ static void a_config_file_that_is_none_is_refused(void **state)
     kit_remove_folder(folder);
 }
 
-// ---- access ------------------------------------------------------------------------------------------------------------
+// ---- access ---------------------------------------------------------------------------------------------------------
 
 static enum rp_cim_access access_of(struct rp_hostd_access *rules, const char *user)
 {
@@ -193,7 +193,7 @@ static void basic_asks_for_the_password_of_an_ntlm_user(void **state)
     kit_remove_folder(folder);
 }
 
-// ---- folders -----------------------------------------------------------------------------------------------------------
+// ---- folders --------------------------------------------------------------------------------------------------------
 
 struct place {
     char *folder, *open, *outside, *list[1];
@@ -315,7 +315,7 @@ static void what_is_neither_file_nor_folder_is_refused(void **state)
     place_close(&place);
 }
 
-// ---- audit -------------------------------------------------------------------------------------------------------------
+// ---- audit ----------------------------------------------------------------------------------------------------------
 
 static char *read_file(const char *path)
 {
@@ -350,8 +350,9 @@ static void hostile_values_do_not_break_a_line_of_the_audit(void **state)
     rp_hostd_audit_write(audit, &line);
     rp_hostd_audit_close(audit);
     RP_AUTO_FREE char *first = read_file(moved), *second = read_file(path);
-    assert_non_null(strstr(first, "Z user=\"LAB\\\\eve\" name=\"a\\x0a2026-01-01T00:00:00.000Z user=root \\\"x\\\" \\x7f\""
-                                  " empty=\"\" plain=a-b.c\n"));
+    assert_non_null(strstr(first,
+                           "Z user=\"LAB\\\\eve\" name=\"a\\x0a2026-01-01T00:00:00.000Z user=root \\\"x\\\" \\x7f\""
+                           " empty=\"\" plain=a-b.c\n"));
     assert_ptr_equal(strchr(first, '\n'), first + strlen(first) - 1); // one line
     assert_true(strlen(second) < 500);
     assert_non_null(strstr(second, "xxx...\"\n"));

@@ -16,7 +16,7 @@
 
 static void sleep_ms(long ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
 
-// ---- a host in a folder that stays ---------------------------------------------------------------------------------------
+// ---- a host in a folder that stays ----------------------------------------------------------------------------------
 
 static void open_host(struct mk *mk, const char *folder, unsigned seconds)
 {
@@ -84,7 +84,8 @@ static void has_number(const struct rp_cim_instance *instance, const char *name,
 static uint32_t ask(struct mk *mk, const char *id, unsigned state)
 {
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job = poll_job(mk, id);
-    return mk_call_on(mk, job->path, "RequestStateChange", NULL, "RequestedState", rp_cim_unsigned(RP_CIM_UINT16, state), NULL);
+    return mk_call_on(mk, job->path, "RequestStateChange", NULL, "RequestedState",
+                      rp_cim_unsigned(RP_CIM_UINT16, state), NULL);
 }
 
 static bool audit_has(const char *folder, const char *words)
@@ -100,7 +101,7 @@ static bool audit_has(const char *folder, const char *words)
     return found;
 }
 
-// ---- what jobs do --------------------------------------------------------------------------------------------------------
+// ---- what jobs do ---------------------------------------------------------------------------------------------------
 
 struct work {
     atomic_int stage;         // the test raises it: how many quarters may be done
@@ -131,8 +132,8 @@ static int quarters(struct rp_hostd *hostd, struct rp_host_connection *host, voi
     if (work->fails)
         return rp_fail(err, work->fails, "the disk \"%s\" is broken", "web & co");
     if (work->create_for)
-        return host->ops->create_snapshot(host, work->create_for, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH, "made", job,
-                                          result, err);
+        return host->ops->create_snapshot(host, work->create_for, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH, "made",
+                                          job, result, err);
     snprintf(result, RP_HOST_ID, "%s", work->made);
     return 0;
 }
@@ -397,14 +398,15 @@ static void jobs_end_with_the_service_and_say_so_afterwards(void **state)
     kit_remove_folder(folder);
 }
 
-// ---- kills ---------------------------------------------------------------------------------------------------------------
+// ---- kills ----------------------------------------------------------------------------------------------------------
 
 enum kill { BEFORE, AFTER };
 
 struct killed {
     const char *name;
     struct rp_hostd_job job;
-    int (*act)(struct rp_hostd *hostd, struct rp_host_connection *host, const char *vm, const char *extra, struct rp_error *err);
+    int (*act)(struct rp_hostd *hostd, struct rp_host_connection *host, const char *vm, const char *extra,
+               struct rp_error *err);
     unsigned before, after;        // the state that is told when the act had not, had happened
     bool affected;                 // one element when it had
 };
@@ -421,7 +423,8 @@ static int run_doomed(struct rp_hostd *hostd, struct rp_host_connection *host, v
 {
     (void)result;
     struct doomed *doomed = context;
-    if (doomed->when == AFTER && doomed->killed->act && doomed->killed->act(hostd, host, doomed->vm, doomed->extra, err))
+    if (doomed->when == AFTER && doomed->killed->act &&
+        doomed->killed->act(hostd, host, doomed->vm, doomed->extra, err))
         dprintf(2, "# %s: %s\n", doomed->killed->name, err->text);
     write(doomed->ready, "x", 1);
     while (pause())
@@ -517,7 +520,8 @@ static char *snapshot_of(const char *folder, const char *vm)
     char job[RP_HOST_ID], result[RP_HOST_ID];
     open_host(&mk, folder, 0);
     struct rp_host_connection *host = rp_hostd_hosts_borrow(mk.hostd, &err);
-    kit_ok(host->ops->create_snapshot(host, vm, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH, "x", job, result, &err), err);
+    kit_ok(host->ops->create_snapshot(host, vm, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH, "x", job, result, &err),
+           err);
     rp_hostd_hosts_return(mk.hostd, host);
     close_host(&mk);
     return rp_xstrdup(result);
@@ -550,7 +554,8 @@ static void try_kill(const struct killed *killed, enum kill when)
         assert_int_equal(mk_count(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_AffectedJobElement", path),
                          when == AFTER && killed->affected);
         if (killed->act == turn_on && when == AFTER) { // it runs on, whoever started it
-            assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s' AND EnabledState = 2", vm), 1);
+            assert_int_equal(
+                mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s' AND EnabledState = 2", vm), 1);
             struct rp_error err = {0};
             char none[RP_HOST_ID], result[RP_HOST_ID];
             struct rp_host_connection *host = rp_hostd_hosts_borrow(mk.hostd, &err);
@@ -567,10 +572,24 @@ static void after_a_kill_every_job_is_told_with_its_real_outcome(void **state)
 {
     (void)state;
     static const struct killed all[] = {
-        {"a snapshot that is created", {.type = CREATE, .caption = "x", .result = RP_HOSTD_SNAPSHOT}, make_snapshot, 10, 7, true},
-        {"a snapshot that is converted", {.type = 200, .caption = "x", .result = RP_HOSTD_POINT}, make_point, 10, 7, true},
-        {"a snapshot that is destroyed", {.type = 72, .caption = "x", .result = RP_HOSTD_SNAPSHOT, .makes_gone = true},
-         drop_snapshot, 10, 7, false},
+        {"a snapshot that is created",
+         {.type = CREATE, .caption = "x", .result = RP_HOSTD_SNAPSHOT},
+         make_snapshot,
+         10,
+         7,
+         true},
+        {"a snapshot that is converted",
+         {.type = 200, .caption = "x", .result = RP_HOSTD_POINT},
+         make_point,
+         10,
+         7,
+         true},
+        {"a snapshot that is destroyed",
+         {.type = 72, .caption = "x", .result = RP_HOSTD_SNAPSHOT, .makes_gone = true},
+         drop_snapshot,
+         10,
+         7,
+         false},
 #ifndef __SANITIZE_THREAD__ // whose plugin nbdkit cannot load
         {"a VM that is started", {.type = 12, .caption = "x", .result = RP_HOSTD_STATE}, turn_on, 10, 7, false},
 #endif

@@ -25,9 +25,12 @@ int __wrap_rp_host_local_extras(struct rp_host_connection *host, const char *id,
     return __real_rp_host_local_extras(host, id, text, err);
 }
 static unsigned inventories;
-int __real_rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned, struct rp_error *err);
-int __wrap_rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned, struct rp_error *err);
-int __wrap_rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned, struct rp_error *err)
+int __real_rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned,
+                                      struct rp_error *err);
+int __wrap_rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned,
+                                      struct rp_error *err);
+int __wrap_rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned,
+                                      struct rp_error *err)
 {
     __atomic_add_fetch(&inventories, 1, __ATOMIC_RELAXED);
     return __real_rp_host_local_list_planned(host, planned, err);
@@ -104,7 +107,8 @@ static void the_host_and_its_vms_are_computer_systems(void **state)
     for (size_t i = 0; i <= strlen(vm); i++)
         lower[i] = (char)(vm[i] >= 'A' && vm[i] <= 'Z' ? vm[i] | 32 : vm[i]);
     assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s'", lower), 1);
-    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s' AND EnabledState = 2", lower), 0);
+    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s' AND EnabledState = 2", lower),
+                     0);
 }
 
 static void every_scalar_property_is_there(void **state)
@@ -148,11 +152,13 @@ static void settings_and_components_hang_together_as_clients_walk_them(void **st
     has_text(settings, "ElementName", "web");
     has_text(settings, "VirtualSystemIdentifier", vm);
     has_text(settings, "VirtualSystemType", "Microsoft:Hyper-V:System:Realized");
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *processor =
-        mk_one(&mk, WALK "AssocClass = Msvm_VirtualSystemSettingDataComponent ResultClass = Msvm_ProcessorSettingData", path);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *processor = mk_one(
+        &mk, WALK "AssocClass = Msvm_VirtualSystemSettingDataComponent ResultClass = Msvm_ProcessorSettingData", path);
     has_number(processor, "VirtualQuantity", 1);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *memory =
-        mk_one(&mk, WALK "AssocClass = Msvm_VirtualSystemSettingDataComponent ResultClass = Msvm_MemorySettingData", path);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *memory = mk_one(
+        &mk, WALK "AssocClass = Msvm_VirtualSystemSettingDataComponent ResultClass = Msvm_MemorySettingData", path);
     has_number(memory, "VirtualQuantity", 1024);
     assert_int_equal(mk_count(&mk, WALK "ResultClass = Msvm_ResourceAllocationSettingData", path), 3);
     RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances disks =
@@ -177,8 +183,9 @@ static void settings_and_components_hang_together_as_clients_walk_them(void **st
             mk_one(&mk, WALK "ResultClass = Msvm_VirtualSystemSettingData", disk);
         has_text(back, "InstanceID", id);
     }
-    assert_int_equal(mk_count(&mk, WALK "ResultClass = CIM_VirtualSystemSettingData AssocClass = Msvm_ElementSettingData",
-                              system), 1);
+    assert_int_equal(
+        mk_count(&mk, WALK "ResultClass = CIM_VirtualSystemSettingData AssocClass = Msvm_ElementSettingData", system),
+        1);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *export =
         mk_one(&mk, WALK "AssocClass = Msvm_SystemExportSettingData", system);
     assert_string_equal(export->class_name, "Msvm_VirtualSystemExportSettingData");
@@ -244,7 +251,8 @@ static void snapshots_and_reference_points_belong_to_their_vm(void **state)
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *partial =
         rp_cim_path_new("root/virtualization/v2", "Msvm_VirtualSystemReferencePoint");
     rp_cim_path_set(partial, "InstanceID", rp_cim_path_get(point, "InstanceID"));
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *same = rp_cim_find(mk.provider, &mk.caller, partial, NULL);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *same = rp_cim_find(mk.provider, &mk.caller, partial, NULL);
     assert_non_null(same);
     // what is only waiting to be merged is no snapshot any more
     assert_int_equal(mk_count(&mk, WALK "AssocClass = Msvm_SnapshotOfVirtualSystem", system), 1);
@@ -261,6 +269,7 @@ static void a_merge_is_seen_and_carried_on_although_nobody_asks_for_the_vm(void 
     mk_define(&mk, "merging", 1, DISK, id);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot = mk_snapshot(&mk, id, 32768, "x");
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *point = mk_convert(&mk, snapshot);
+    assert_non_null(point);
     mk_wait_merged(&mk, id); // by the list alone
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *settings = mk_settings(&mk, id);
     RP_AUTO_FREE char *disk = mk_disk_path(&mk, settings, 0);
@@ -277,10 +286,12 @@ static void one_vms_components_are_found_without_looking_at_those_of_others(void
     assert_int_equal(mk_count(&mk, WALK "AssocClass = Msvm_SettingsDefineState", system), 1);
     assert_int_equal(extras_read, 1);
     extras_read = 0;
-    assert_int_equal(mk_count(&mk, "REFERENCES OF {%s} WHERE ResultClass = Msvm_VirtualSystemSettingDataComponent", path), 7);
+    assert_int_equal(
+        mk_count(&mk, "REFERENCES OF {%s} WHERE ResultClass = Msvm_VirtualSystemSettingDataComponent", path), 7);
     assert_int_equal(extras_read, 2); // the source, its components
     extras_read = 0;
-    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = 'Microsoft:%s'", vm), 1);
+    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = 'Microsoft:%s'", vm),
+                     1);
     assert_int_equal(extras_read, 1);
 }
 
@@ -310,8 +321,10 @@ static void settings_that_are_only_kept_stand_over_the_defaults(void **state)
     (void)state;
     struct rp_error err = {0};
     RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances extras = {0};
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *processor = rp_cim_instance_new(NULL, "Msvm_ProcessorSettingData");
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *system = rp_cim_instance_new(NULL, "Msvm_VirtualSystemSettingData");
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *processor = rp_cim_instance_new(NULL, "Msvm_ProcessorSettingData");
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *system = rp_cim_instance_new(NULL, "Msvm_VirtualSystemSettingData");
     rp_cim_set(processor, "VirtualQuantity", mk_number(8));
     rp_cim_set(system, "Notes", mk_texts("</INSTANCE> & <more>", "two", NULL));
     rp_cim_set(system, "AutomaticStartupAction", mk_number(4));
@@ -329,7 +342,8 @@ static void settings_that_are_only_kept_stand_over_the_defaults(void **state)
     has_text(shown, "ElementName", "db");
     assert_string_equal(rp_cim_get_text_at(shown, "Notes", 0), "</INSTANCE> & <more>");
     assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ProcessorSettingData WHERE VirtualQuantity = 4"), 1);
-    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ProcessorSettingData WHERE VirtualQuantity = 1"), 3); // two VMs, a snapshot
+    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ProcessorSettingData WHERE VirtualQuantity = 1"),
+                     3); // two VMs, a snapshot
     // libvirt, before it defines anything
     assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ProcessorSettingData WHERE InstanceID LIKE"
                               " 'Microsoft:Definition%%Maximum'"), 1);
@@ -357,7 +371,8 @@ static void this_machine_is_described_as_windows_would(void **state)
     (void)state;
     struct mk windows = mk;
     windows.provider = &mk.hostd->cimv2;
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *system = mk_one(&windows, "SELECT * FROM Win32_OperatingSystem");
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *system = mk_one(&windows, "SELECT * FROM Win32_OperatingSystem");
     has_text(system, "Version", "10.0.20348");
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *product =
         mk_one(&windows, "SELECT * FROM Win32_ComputerSystemProduct");
@@ -381,7 +396,8 @@ static void services_are_found_and_named_by_a_part_of_their_keys(void **state)
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path =
         rp_cim_path_new("root/virtualization/v2", "Msvm_VirtualSystemManagementService");
     rp_cim_path_set(path, "CreationClassName", "msvm_virtualsystemmanagementservice");
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *service = rp_cim_find(mk.provider, &mk.caller, path, &err);
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *service = rp_cim_find(mk.provider, &mk.caller, path, &err);
     assert_non_null(service);
     has_text(service, "SystemName", "HV1");
     RP_AUTO_FREE char *text = mk_path_text(service->path);
@@ -403,15 +419,15 @@ static void what_references_name_is_checked(void **state)
         {"Msvm_ComputerSystem.Name='a1b2c3d4-0000-4000-8000-000000000001'", true, false, false, false, false},
         {"Msvm_ComputerSystem.Name='HV1'", false, false, false, false, false},
         {"Msvm_ComputerSystem", false, false, false, false, false},
-        {"Msvm_VirtualSystemSettingData.InstanceID='Microsoft:a1b2c3d4-0000-4000-8000-000000000001'", false, false, true, false,
-         false},
+        {"Msvm_VirtualSystemSettingData.InstanceID='Microsoft:a1b2c3d4-0000-4000-8000-000000000001'", false, false,
+         true, false, false},
         {"Msvm_VirtualSystemSettingData.InstanceID='Microsoft:nonsense'", false, false, false, false, false},
-        {"Msvm_VirtualSystemReferencePoint.InstanceID='microsoft:a1b2c3d4-0000-4000-8000-000000000001'", false, false, false,
-         true, false},
+        {"Msvm_VirtualSystemReferencePoint.InstanceID='microsoft:a1b2c3d4-0000-4000-8000-000000000001'", false, false,
+         false, true, false},
         {"Msvm_StorageAllocationSettingData.InstanceID='Microsoft:a1b2c3d4-0000-4000-8000-000000000001\\\\c\\\\0\\\\0\\\\L'",
          false, false, false, false, true},
-        {"Msvm_StorageAllocationSettingData.InstanceID='Microsoft:a1b2c3d4-0000-4000-8000-000000000001'", false, false, false,
-         false, false},
+        {"Msvm_StorageAllocationSettingData.InstanceID='Microsoft:a1b2c3d4-0000-4000-8000-000000000001'", false, false,
+         false, false, false},
     };
     char id[RP_HOST_ID];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -434,7 +450,8 @@ static void nothing_is_changed_by_put_and_delete(void **state)
     (void)state;
     struct rp_error err = {0};
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = mk_vm(&mk, vm);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *instance = rp_cim_instance_new(NULL, "Msvm_ComputerSystem");
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *instance = rp_cim_instance_new(NULL, "Msvm_ComputerSystem");
     kit_fails(mk.provider->ops->put(mk.provider, &mk.caller, path, instance, &err), err, RP_ERR_UNSUPPORTED);
     kit_fails(mk.provider->ops->remove(mk.provider, &mk.caller, path, &err), err, RP_ERR_UNSUPPORTED);
     assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s'", vm), 1);
