@@ -105,15 +105,6 @@ static struct rp_vhdx *look(const struct rp_method_file *file, struct rp_error *
 
 // ---- GetVirtualDiskChanges ------------------------------------------------------------------------------------------
 
-static void keep_within(struct rp_ranges *ranges, uint64_t offset, uint64_t end)
-{
-    struct rp_range whole = {offset, end - offset};
-    struct rp_ranges limits = {&whole, 1, 1}, inside = {0};
-    rp_ranges_intersect(ranges, &limits, &inside);
-    rp_ranges_clear(ranges);
-    *ranges = inside;
-}
-
 // Asks for more and more at once while little comes, so that neither a full disk needs much memory nor an empty one
 // many questions. *done: everything before it is covered.
 static int collect(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t offset,
@@ -131,7 +122,6 @@ static int collect(struct rp_host_connection *host, const char *path, const char
         if (ranges->count < MAX_RANGES / 4)
             window = rp_min64(4 * window, LAST_WINDOW);
     }
-    keep_within(ranges, offset, *done);
     if (ranges->count > MAX_RANGES) {
         *done = ranges->items[MAX_RANGES].offset; // what lies between is unchanged
         ranges->count = MAX_RANGES;

@@ -280,13 +280,26 @@ static bool same_file(const char *a, const char *b)
     return !stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
-// The DataWriteGuid that the destination gets goes into the child's locator first, as in the host's own merges: after a
-// kill or a power cut the chain is still one, and the merge can be run again.
-static int announce(const char *child_path, const struct rp_guid *next, struct rp_error *err)
+// The DataWriteGuid that the destination gets goes into the child's locator first, as in the host's own merges, beside
+// the one that it has: after a kill or a power cut the chain is still one, and the merge can be run again.
+static int announce(const char *child_path, const char *parent_path, const struct rp_guid *next, struct rp_error *err)
 {
+    struct rp_guid now;
+    {
+        RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *parent =
+            rp_vhdx_open(rp_fs_posix(), parent_path, RP_VHDX_READ, NULL, err);
+        if (!parent)
+            return -1;
+        now = rp_vhdx_info(parent)->data_write_guid;
+    }
     RP_CLEANUP(rp_vhdx_abandon_p)
     struct rp_vhdx *child = rp_vhdx_open(rp_fs_posix(), child_path, RP_VHDX_WRITE, NULL, err);
-    if (!child || rp_vhdx_set_parent_locator(child, &rp_vhdx_info(child)->parent_linkage, next, NULL, err))
+    if (!child)
+        return -1;
+    const struct rp_vhdx_info *info = rp_vhdx_info(child);
+    if (!rp_guid_equal(&now, &info->parent_linkage) && !rp_guid_equal(&now, &info->parent_linkage2))
+        return rp_fail(err, RP_ERR_PARENT_MISMATCH, "%s: not the disk that %s was made from", parent_path, child_path);
+    if (rp_vhdx_set_parent_locator(child, &now, next, NULL, err))
         return -1;
     int rc = rp_vhdx_close(child, err);
     child = NULL;
@@ -320,7 +333,7 @@ static int open_merge(struct merge *merge, const char *source, const char *desti
     rp_vhdx_abandon(*lowest);
     *lowest = NULL;
     merge->count--;
-    if (announce(child, &session.data_write_guid, err) ||
+    if (announce(child, destination, &session.data_write_guid, err) ||
         !(*lowest = rp_vhdx_open(rp_fs_posix(), child, RP_VHDX_READ, NULL, err)))
         return -1;
     merge->count++;

@@ -309,6 +309,36 @@ static void a_chain_is_merged_into_a_parent_some_levels_down(void **state)
     mk_failed(&mk, merge(base, base, &out), &out, "the source itself");
 }
 
+// Stopped in the middle it has changed the destination; the chain is still one, as it is after a kill.
+static void a_merge_that_was_stopped_can_be_run_again(void **state)
+{
+    (void)state;
+    struct rp_error err = {0};
+    struct rp_cim_instance *out;
+    const uint32_t step = 4 * RP_MIB;
+    const uint64_t size = 512 * RP_MIB;
+    RP_AUTO_FREE char *base = mk_file(&mk, "s0.vhdx"), *child = mk_file(&mk, "s1.vhdx");
+    RP_AUTO_FREE uint8_t *data = rp_xmalloc(step);
+    assert_int_equal(make(base, 3, "", size), 0);
+    assert_int_equal(make(child, 4, base, 0), 0);
+    struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), child, RP_VHDX_WRITE, NULL, &err);
+    assert_non_null(vhdx);
+    memset(data, 6, step);
+    for (uint64_t offset = 0; offset < size; offset += step)
+        kit_ok(rp_vhdx_write(vhdx, data, step, offset, &err), err);
+    kit_ok(rp_vhdx_close(vhdx, &err), err);
+    uint32_t status = merge(child, base, &out);
+    assert_int_equal(status, 4096);
+    uint32_t cancelled = mk_call_on(&mk, rp_cim_get_path(out, "Job"), "RequestStateChange", NULL, "RequestedState",
+                                    mk_number(4), NULL);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job = mk_wait(&mk, status, &out);
+    assert_true(cancelled == 0 || cancelled == 4096);
+    assert_int_equal(rp_cim_get_unsigned(job, "JobState", 0), 8);
+    mk_made(&mk, merge(child, base, &out), &out, NULL);
+    for (uint64_t unit = 0; unit < size / KIT_UNIT; unit += 61)
+        assert_int_equal(byte_of(base, unit), 6);
+}
+
 static void the_files_of_vms_are_left_alone(void **state)
 {
     (void)state;
@@ -452,6 +482,7 @@ int main(void)
         cmocka_unit_test(files_elsewhere_and_files_that_are_none_are_refused),
         cmocka_unit_test(a_parent_outside_the_folders_is_not_read_through_a_child_inside),
         cmocka_unit_test(a_chain_is_merged_into_a_parent_some_levels_down),
+        cmocka_unit_test(a_merge_that_was_stopped_can_be_run_again),
         cmocka_unit_test(the_files_of_vms_are_left_alone),
         cmocka_unit_test(a_raw_image_and_a_chain_become_a_disk_of_their_own),
         cmocka_unit_test(disks_grow_and_never_shrink),

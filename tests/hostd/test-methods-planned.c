@@ -264,6 +264,23 @@ static void a_plan_does_not_reach_out_of_the_folders(void **state)
     mk_made(&mk, mk_call(&mk, MANAGEMENT, "DestroySystem", &out, "AffectedSystem", mk_ref(plan), NULL), &out, NULL);
 }
 
+static void an_identity_that_is_taken_is_not_planned_again(void **state)
+{
+    (void)state;
+    char id[RP_HOST_ID];
+    struct rp_cim_instance *out;
+    mk_define(&mk, "taken", 0, 0, id);
+    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualSystemSettingData", "ElementName", mk_text("twin"),
+                                           "VirtualSystemIdentifier", mk_text("%s", id), NULL);
+    assert_int_equal(
+        mk_call(&mk, MANAGEMENT, "DefinePlannedSystem", &out, "SystemSettings", mk_text("%s", settings), NULL), 0);
+    RP_CLEANUP(rp_cim_path_free_p)
+    struct rp_cim_path *planned = rp_cim_path_copy(rp_cim_get_path(out, "ResultingSystem"));
+    rp_cim_instance_free(out);
+    assert_string_not_equal(rp_cim_path_get(planned, "Name"), id);
+    mk_made(&mk, mk_call(&mk, MANAGEMENT, "DestroySystem", &out, "AffectedSystem", mk_ref(planned), NULL), &out, NULL);
+}
+
 static void a_planned_vm_that_is_given_up_is_gone_and_its_files_are_not(void **state)
 {
     (void)state;
@@ -304,6 +321,7 @@ int main(void)
         cmocka_unit_test(an_import_of_what_is_no_definition_fails),
         cmocka_unit_test(a_vm_is_planned_from_saved_settings_put_right_and_realized),
         cmocka_unit_test(a_plan_does_not_reach_out_of_the_folders),
+        cmocka_unit_test(an_identity_that_is_taken_is_not_planned_again),
         cmocka_unit_test(a_planned_vm_that_is_given_up_is_gone_and_its_files_are_not),
     };
     return cmocka_run_group_tests_name("hostd methods: planned systems", tests, start, stop);

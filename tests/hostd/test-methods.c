@@ -281,8 +281,33 @@ static void a_vm_is_started_reset_and_turned_off(void **state)
     assert_int_equal(mk_call(&mk, MANAGEMENT, "DestroySystem", NULL, "AffectedSystem", mk_ref(vm), NULL), 5);
     mk_made(&mk, request(vm, 11, &out), &out, NULL);
     assert_int_equal(state_of(id), 2);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot = mk_snapshot(&mk, id, 2, "while it runs");
+    assert_int_equal(on_snapshot("ApplySnapshot", "Snapshot", snapshot, NULL), 5);
     mk_made(&mk, request(vm, 3, &out), &out, NULL);
     assert_int_equal(state_of(id), 3);
+}
+
+// As on Hyper-V: what is only waiting to be merged is no checkpoint any more.
+static void a_checkpoint_whose_merge_waits_for_a_reader_is_gone(void **state)
+{
+    (void)state;
+    char id[RP_HOST_ID];
+    struct rp_error err = {0};
+    struct rp_cim_instance *out;
+    mk_define(&mk, "read", 1, SIZE, id);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = mk_vm(&mk, id);
+    mk_made(&mk, request(vm, 2, &out), &out, NULL);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot = mk_snapshot(&mk, id, RECOVERY, "read");
+    RP_AUTO_FREE char *path = mk_disk_path(&mk, snapshot, 0);
+    struct rp_chain reader;
+    kit_ok(rp_chain_open(rp_fs_posix(), path, &reader, &err), err);
+    mk_made(&mk, on_snapshot("DestroySnapshot", "AffectedSnapshot", snapshot, &out), &out, NULL);
+    assert_int_equal(on_snapshot("DestroySnapshot", "AffectedSnapshot", snapshot, NULL), 4);
+    assert_int_equal(on_snapshot("ConvertToReferencePoint", "AffectedSnapshot", snapshot, NULL), 4);
+    mk_failed(&mk, create(vm, "", RECOVERY, &out), &out, "merged");
+    rp_chain_close(&reader);
+    mk_wait_merged(&mk, id);
+    mk_made(&mk, request(vm, 3, &out), &out, NULL);
 }
 
 static void states_that_need_a_guest_are_not_supported_and_others_unknown(void **state)
@@ -328,6 +353,7 @@ int main(void)
         cmocka_unit_test(a_reference_point_is_made_and_destroyed_without_a_snapshot_of_the_clients),
         cmocka_unit_test(a_client_that_only_reads_changes_nothing),
         cmocka_unit_test(a_vm_is_started_reset_and_turned_off),
+        cmocka_unit_test(a_checkpoint_whose_merge_waits_for_a_reader_is_gone),
         cmocka_unit_test(states_that_need_a_guest_are_not_supported_and_others_unknown),
         cmocka_unit_test(what_is_not_offered_says_so_in_the_family_of_its_service),
     };
