@@ -1,9 +1,8 @@
 // What a host has, as clients find it: classes, keys, associations (facts/wmi.md 1.2, 1.3, 1.5, 3.1).
 #include "method-kit.h"
 
-#include <strings.h>
-#include <sys/wait.h>
-#include <time.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/clock.h"
 #include "cim/cimxml.h"
@@ -316,6 +315,66 @@ static void an_inventory_is_taken_once_until_something_changes(void **state)
     assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE ElementName = 'db'"), 1);
 }
 
+// ---- many clients at once --------------------------------------------------------------------------------------------
+
+static atomic_bool readers_end;
+
+static int count_one(void *context, struct rp_cim_instance *instance, struct rp_error *err)
+{
+    (void)err;
+    rp_cim_instance_free(instance);
+    ++*(size_t *)context;
+    return 0;
+}
+
+// Asks over and over; every answer is whole: the VMs that were there before, with two or three disks and their names.
+static void *read_all_the_time(void *context)
+{
+    static const char systems[] = "SELECT * FROM Msvm_ComputerSystem WHERE ElementName LIKE 'web%'";
+    static const char disks[] = "SELECT * FROM Msvm_StorageAllocationSettingData WHERE InstanceID LIKE '%L'";
+    (void)context;
+    uintptr_t wrong = 0;
+    while (!atomic_load(&readers_end)) {
+        const char *texts[] = {systems, disks};
+        size_t least[] = {1, 3};
+        for (size_t i = 0; i < 2; i++) {
+            size_t count = 0;
+            struct rp_error err = {0};
+            struct rp_wql *wql = rp_wql_parse(texts[i], strlen(texts[i]), &err);
+            wrong += !wql || rp_cim_query(mk.provider, &mk.caller, wql, (struct rp_cim_sink){count_one, &count}, &err) ||
+                     count < least[i];
+            rp_wql_free(wql);
+        }
+    }
+    return (void *)wrong;
+}
+
+static void readers_see_whole_inventories_while_others_change_the_host(void **state)
+{
+    (void)state;
+    struct rp_error err = {0};
+    pthread_t readers[4];
+    RP_AUTO_FREE char *directory = rp_path_join(mk.folder, "host");
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_host_local_open(directory, &err);
+    assert_non_null(host);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&readers[i], NULL, read_all_the_time, NULL), 0);
+    for (int round = 0; round < 5; round++) {
+        char job[RP_HOST_ID], result[RP_HOST_ID];
+        kit_ok(host->ops->rename(host, vm, round % 2 ? "web" : "web renamed", job, result, &err), err);
+        RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot = mk_snapshot(&mk, other, 32768, "round");
+        RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *point = mk_convert(&mk, snapshot);
+        assert_non_null(point);
+        mk_wait_merged(&mk, other);
+    }
+    atomic_store(&readers_end, true);
+    for (size_t i = 0; i < 4; i++) {
+        void *wrong;
+        assert_int_equal(pthread_join(readers[i], &wrong), 0);
+        assert_null(wrong);
+    }
+}
+
 static void settings_that_are_only_kept_stand_over_the_defaults(void **state)
 {
     (void)state;
@@ -473,6 +532,7 @@ int main(void)
         cmocka_unit_test(services_are_found_and_named_by_a_part_of_their_keys),
         cmocka_unit_test(what_references_name_is_checked),
         cmocka_unit_test(nothing_is_changed_by_put_and_delete),
+        cmocka_unit_test(readers_see_whole_inventories_while_others_change_the_host),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }
