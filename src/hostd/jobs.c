@@ -89,10 +89,7 @@ static int work(struct run *run, char result[RP_HOST_ID], struct rp_error *err)
     int rc = job->run(run->hostd, host, job->context, result, err);
     if (!rc && !run->failed.code && step(run, 100) && !run->failed.code)
         atomic_store(&job->cancelled, false); // too late: it is done
-    if (rc && planned) { // whoever borrows it next must not get the id that was not used
-        rp_host_close(host);
-        return rc;
-    }
+    rp_host_local_next_id(host, ""); // whoever borrows the connection next must not get an id that was not used
     rp_hostd_hosts_return(run->hostd, host);
     return rc;
 }

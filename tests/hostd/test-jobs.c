@@ -344,6 +344,31 @@ static void ten_thousand_finished_jobs_do_not_slow_a_poll(void **state)
     kit_remove_folder(folder);
 }
 
+static void a_planned_id_that_was_not_used_is_given_to_nobody_else(void **state)
+{
+    (void)state;
+    struct mk mk;
+    char *folder = kit_folder();
+    open_host(&mk, folder, 0);
+    RP_AUTO_FREE char *vm = make_vm(&mk, folder, "web"), *planned = rp_hostd_jobs_plan();
+    for (int fails = 0; fails < 2; fails++) {
+        struct work work = {.stage = 4, .fails = fails ? RP_ERR_STATE : RP_OK}, next = {.stage = 4, .create_for = vm};
+        struct rp_hostd_job unused = job_of(&work), creates = job_of(&next);
+        unused.result = creates.result = RP_HOSTD_SNAPSHOT;
+        unused.planned = planned;
+        RP_AUTO_FREE char *first = launch(&mk, &unused);
+        rp_cim_instance_free(wait_end(&mk, first));
+        RP_AUTO_FREE char *second = launch(&mk, &creates); // by the same connection: there is no other
+        rp_cim_instance_free(wait_end(&mk, second));
+    }
+    assert_int_equal(
+        mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemType LIKE '%%Snapshot%%'"), 2);
+    assert_int_equal(
+        mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = 'Microsoft:%s'", planned), 0);
+    close_host(&mk);
+    kit_remove_folder(folder);
+}
+
 static void properties_of_a_jobs_class_are_told_and_kept(void **state)
 {
     (void)state;
@@ -631,6 +656,7 @@ int main(void)
         cmocka_unit_test(jobs_run_beside_one_another),
         cmocka_unit_test(a_job_is_forgotten_after_its_time_and_not_before),
         cmocka_unit_test(ten_thousand_finished_jobs_do_not_slow_a_poll),
+        cmocka_unit_test(a_planned_id_that_was_not_used_is_given_to_nobody_else),
         cmocka_unit_test(properties_of_a_jobs_class_are_told_and_kept),
         cmocka_unit_test(jobs_end_with_the_service_and_say_so_afterwards),
         cmocka_unit_test(after_a_kill_every_job_is_told_with_its_real_outcome),
