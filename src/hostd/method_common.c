@@ -95,9 +95,10 @@ int rp_method_vm_at(struct rp_hostd *hostd, const struct rp_cim_path *path, enum
         return -1;
     // A planned VM may have the id of the one that it is a copy of: the class tells them apart.
     bool planned = !strcasecmp(path->class_name, "Msvm_PlannedComputerSystem");
-    which &= planned                                                ? RP_METHOD_PLANNED
-             : !strcasecmp(path->class_name, "Msvm_ComputerSystem") ? RP_METHOD_REAL
-                                                                    : which;
+    if (planned)
+        which &= RP_METHOD_PLANNED;
+    else if (!strcasecmp(path->class_name, "Msvm_ComputerSystem"))
+        which &= RP_METHOD_REAL;
     if (!find_among(found, which, id))
         return rp_fail(err, RP_ERR_INVALID, "%s: there is no %s %.100s", what,
                        planned ? "planned virtual machine" : "virtual machine", id);

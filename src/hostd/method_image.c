@@ -33,8 +33,6 @@ int rp_method_file(const struct rp_hostd_call *call, const char *text, const cha
     if (*text != '/' || strlen(text) >= PATH_MAX)
         return rp_fail(err, RP_ERR_INVALID, "%s: \"%.200s\" is not an absolute path", what, text);
     RP_AUTO_FREE char *real = realpath(text, NULL);
-    struct stat st;
-    bool other = real && !stat(real, &st) && !S_ISREG(st.st_mode); // a pipe would not even let itself be opened
     struct rp_host_connection *host = rp_hostd_hosts_borrow(call->hostd, err);
     if (!host)
         return -1;
@@ -48,9 +46,7 @@ int rp_method_file(const struct rp_hostd_call *call, const char *text, const cha
         return 0;
     }
     file->path = rp_hostd_folders_check(call->hostd, text, err);
-    if (!file->path)
-        return rp_context(err, "%s", what);
-    return other ? rp_fail(err, RP_ERR_INVALID, "%s: %s is not a file", what, file->path) : 0;
+    return file->path ? 0 : rp_context(err, "%s", what);
 }
 
 int rp_method_file_there(const struct rp_method_file *file, const char *what, struct rp_error *err)

@@ -226,6 +226,11 @@ static void files_elsewhere_and_files_that_are_none_are_refused(void **state)
         assert_true(mk_call(&mk, IMAGES, methods[i], NULL, "Path", mk_text("%s", text), NULL) >= 32768);
         assert_int_equal(mk_call(&mk, IMAGES, methods[i], NULL, NULL), 32773);
     }
+    RP_AUTO_FREE char *copy = mk_file(&mk, "of-a-pipe.vhdx");
+    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", copy), NULL);
+    assert_int_equal(mk_call(&mk, IMAGES, "ConvertVirtualHardDisk", NULL, "SourcePath", mk_text("%s", pipe),
+                             "VirtualDiskSettingData", mk_text("%s", settings), NULL),
+                     32773);
 }
 
 // The locator of a file that somebody puts there leads to a disk of somebody else.

@@ -96,10 +96,16 @@ static void exports_that_make_no_sense_are_refused_and_leave_nothing(void **stat
                                           "SnapshotVirtualSystem", mk_text("%s", path), "ExcludedVirtualHardDisks",
                                           mk_texts("Microsoft:x\\y\\L", NULL), NULL);
     RP_AUTO_FREE char *migrate = mk_embed(class_name, "ExportForLiveMigration", mk_flag(true), NULL);
-    const struct { const char *settings; uint32_t code;
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *user = mk_snapshot(&mk, id, 2, "of a user");
+    RP_AUTO_FREE char *user_path = mk_path_text(user);
+    RP_AUTO_FREE char *no_backup = mk_embed(class_name, "CopySnapshotConfiguration", mk_number(3),
+                                            "SnapshotVirtualSystem", mk_text("%s", user_path), NULL);
+    const struct {
+        const char *settings;
+        uint32_t code;
     } rows[] = {
-        {four, 32773},    {missing, 32773}, {not_its, 32773}, {no_base, 32773},
-        {no_disk, 32773}, {migrate, 32770}, {"", 32770},      {"x", 32773},
+        {four, 32773},    {missing, 32773}, {not_its, 32773}, {no_base, 32773},   {no_disk, 32773},
+        {migrate, 32770}, {"", 32770},      {"x", 32773},     {no_backup, 32773},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         assert_int_equal(export(id, folder, rows[i].settings, NULL), rows[i].code);
