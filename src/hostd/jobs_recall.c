@@ -70,9 +70,9 @@ static int tell_outcome(struct rp_hostd_jobs *jobs, struct rp_job *job, struct r
     char result[RP_HOST_ID];
     bool done = is_done(inventory, &job->row, result);
     rp_hostd_hosts_release(jobs->hostd, inventory);
-    const char *why = job->row.kind == RP_HOSTD_NOTHING
-                          ? "refpoint-hostd was stopped in the middle of it; whether it was done has to be looked at"
-                          : "refpoint-hostd was stopped in the middle of it; it was not done";
+    bool known = job->row.kind != RP_HOSTD_NOTHING && (job->row.makes_gone || job->row.planned[0]);
+    const char *why = known ? "refpoint-hostd was stopped in the middle of it; it was not done"
+                            : "refpoint-hostd was stopped in the middle of it; whether it was done has to be looked at";
     rp_jobs_end(jobs, job, done ? RP_HOSTD_COMPLETED : RP_HOSTD_EXCEPTION, result, done ? 0 : 32768, done ? "" : why);
     return 0;
 }

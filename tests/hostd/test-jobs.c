@@ -564,7 +564,8 @@ static void try_kill(const struct killed *killed, enum kill when)
     RP_AUTO_FREE char *extra = snapshot ? snapshot_of(folder, vm) : rp_xstrdup(file);
     RP_AUTO_FREE char *plan = killed->job.result == RP_HOSTD_STATE ? rp_xstrdup("2")
                               : killed->job.result == RP_HOSTD_FILE ? rp_xstrdup(file) : rp_hostd_jobs_plan();
-    bool no_plan = killed->job.makes_gone || killed->job.result == RP_HOSTD_NOTHING;
+    bool no_plan = killed->job.makes_gone || killed->job.result == RP_HOSTD_NOTHING ||
+                   killed->job.result == RP_HOSTD_DISK;
     RP_AUTO_FREE char *id =
         kill_in_the_middle(folder, killed, when, no_plan ? NULL : plan, snapshot ? extra : vm, vm, extra);
     unsigned expected = when == AFTER ? killed->after : killed->before;
@@ -575,6 +576,10 @@ static void try_kill(const struct killed *killed, enum kill when)
             fail_msg("%s, killed %s it: told %s", killed->name, when == AFTER ? "after" : "before",
                      rp_cim_get_text(job, "ErrorDescription"));
         has_number(job, "ErrorCode", expected == 7 ? 0 : 32768);
+        if (expected == 10)
+            assert_non_null(strstr(rp_cim_get_text(job, "ErrorDescription"), no_plan && !killed->job.makes_gone
+                                                                                 ? "has to be looked at"
+                                                                                 : "it was not done"));
         RP_AUTO_FREE char *path = mk_path_text(job->path);
         assert_int_equal(mk_count(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_AffectedJobElement", path),
                          when == AFTER && killed->affected);
@@ -619,6 +624,7 @@ static void after_a_kill_every_job_is_told_with_its_real_outcome(void **state)
         {"a VM that is started", {.type = 12, .caption = "x", .result = RP_HOSTD_STATE}, turn_on, 10, 7, false},
 #endif
         {"an export", {.type = 62, .caption = "x", .result = RP_HOSTD_FILE}, write_file, 10, 7, false},
+        {"a disk that is added", {.type = 1, .caption = "x", .result = RP_HOSTD_DISK}, write_file, 10, 10, false},
         {"what nobody can tell", {.type = 1, .caption = "x", .result = RP_HOSTD_NOTHING}, write_file, 10, 10, false},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
