@@ -8,7 +8,6 @@
 #define DISK ((size_t)4 * 1024 * 1024)
 
 extern bool conformance_wire; // see conformance.h
-extern void (*conformance_forget)(void *context, const char *vm_id);
 // Whether a failure is of the kind that is expected, as well as the host can tell.
 bool conformance_code(enum rp_code got, enum rp_code expected);
 #undef kit_fails

@@ -101,8 +101,6 @@ static void delete_vm(struct world *w, const char *id)
 {
     char result[RP_HOST_ID];
     kit_ok(METHOD(w, result, destroy_system, id, true), w->err);
-    if (conformance_forget)
-        conformance_forget(w->host, id);
 }
 
 static size_t count_vms(struct world *w)

@@ -6,7 +6,6 @@
 
 static const struct conformance_host *factory;
 bool conformance_wire;
-void (*conformance_forget)(void *context, const char *vm_id);
 
 bool conformance_code(enum rp_code got, enum rp_code expected)
 {
@@ -884,6 +883,5 @@ int conformance_run(const char *name, const struct conformance_host *host)
     memcpy(all + count, conformance_more, conformance_more_count * sizeof *all);
     factory = host;
     conformance_wire = host->wire;
-    conformance_forget = host->forget;
     return _cmocka_run_group_tests(name, all, count + conformance_more_count, NULL, NULL);
 }

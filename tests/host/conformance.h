@@ -16,8 +16,6 @@ struct conformance_host {
     // It is at the other end of a wire, whose answers tell less: a thing in the way is there, in use or a state, as may be; a
     // parameter that names nothing is an invalid one; a checkpoint that is being merged is gone.
     bool wire;
-    // Takes away what a VM that was deleted has left in the host's folder; NULL: the host does that itself.
-    void (*forget)(void *context, const char *vm_id);
 };
 
 // Runs all tests as the cmocka group `name`; returns the number of failures.

@@ -47,13 +47,6 @@ static struct rp_host_connection *connect_wmi(void *context, struct rp_error *er
 
 static const char *folder(void *context) { return ((struct context *)context)->files; }
 
-// WMI deletes no disk files.
-static void forget(void *argument, const char *vm_id)
-{
-    struct context *context = argument;
-    kit_remove_folder(kit_path("%s/vms/%s", context->host, vm_id));
-}
-
 static void stop(void *argument)
 {
     struct context *context = argument;
@@ -67,6 +60,6 @@ static void stop(void *argument)
 
 int main(void)
 {
-    static const struct conformance_host host = {start, connect_wmi, folder, stop, true, forget};
+    static const struct conformance_host host = {.start = start, .connect = connect_wmi, .folder = folder, .stop = stop, .wire = true};
     return conformance_run("wmi", &host);
 }
