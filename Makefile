@@ -3,6 +3,7 @@
 #   make            build                          make check    all tests, one line per behaviour
 #   make check-interop  its longer part: programs of others against our host
 #   make demo       the main job, on a live disk   make bench    measured against restic and qemu-img
+#   make demo-hyperv   the same over WMI, as a Hyper-V host is backed up
 #   make soak       30 minutes of kills and power cuts (SOAK_SECONDS=, SOAK_SEED=; SOAK_DIR= to go on where one was stopped)
 #   make mutants    deliberate bugs, each of which must be noticed
 #   make fuzz       a CPU hour for every parser (FUZZ_CPU_SECONDS=; goes on where it was stopped)
@@ -56,6 +57,11 @@ demo: need-check
 	@$(MAKE) --no-print-directory build
 	@demo/run $(BUILD) $(if $(BREAK),--break $(BREAK))
 
+# The same by the wire of Hyper-V: WMI over WS-Management, exports, a mounted share, restores to the host.
+demo-hyperv: need-check
+	@$(MAKE) --no-print-directory build
+	@demo/demo-hyperv $(BUILD)
+
 # Each deliberate bug of tests/mutants/mutants.py must be noticed by the tests named beside it.
 mutants: need-check
 	@tests/mutants/run $(BUILD)
@@ -77,4 +83,4 @@ install: need-build
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps tell-deps need-build need-check build check check-interop check-slow soak mutants fuzz demo bench install clean
+.PHONY: all deps tell-deps need-build need-check build check check-interop check-slow soak mutants fuzz demo demo-hyperv bench install clean
