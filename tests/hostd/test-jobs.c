@@ -338,7 +338,7 @@ static void ten_thousand_finished_jobs_do_not_slow_a_poll(void **state)
     rp_cim_instance_free(wait_end(&mk, last));
     uint64_t many = poll_time(&mk, id);
     print_message("# 50 polls: %.2f ms with one job, %.2f ms with 10,000\n", (double)few / 1e6, (double)many / 1e6);
-    assert_true(many < few * 2 + 2000000);
+    assert_true(many < few * 4 + 10000000); // going through all of them would take seconds
     assert_int_equal(mk_count(&mk, "SELECT InstanceID FROM Msvm_ConcreteJob"), 10002);
     close_host(&mk);
     kit_remove_folder(folder);
