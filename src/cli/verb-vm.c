@@ -1,5 +1,6 @@
 // refpoint vm create | list | show | start | stop | delete
 #include <string.h>
+#include <strings.h>
 
 #include "base/clock.h"
 #include "base/num.h"
@@ -67,27 +68,78 @@ static const struct rp_cli_option create_options[] = {
 
 // ---- list -----------------------------------------------------------------------------------------------------------
 
+// The newest restore point of each VM, where a repository is named.
+static int load_points(const struct rp_cli *cli, struct rp_points *points, struct rp_error *err)
+{
+    RP_CLEANUP(rp_repo_close_p) struct rp_repo *repo = rp_cli_open_repo(cli, err);
+    return repo ? rp_repo_points(repo, points, err) : -1;
+}
+
+static int64_t last_backup(const struct rp_points *points, const char *vm_id)
+{
+    int64_t newest = 0;
+    for (size_t i = 0; i < points->count; i++)
+        if (points->items[i].vm_id && !strcasecmp(points->items[i].vm_id, vm_id) && points->items[i].time_ns > newest)
+            newest = points->items[i].time_ns;
+    return newest;
+}
+
+static uint64_t total_size(const struct rp_vm_settings *settings)
+{
+    uint64_t size = 0;
+    for (size_t i = 0; i < settings->disk_count; i++)
+        size += settings->disks[i].size;
+    return size;
+}
+
+static json_t *list_json(const struct rp_inventory_vm *item, int64_t backup)
+{
+    char time[RP_TIME_TEXT];
+    json_t *json = vm_json(&item->vm);
+    json_object_set_new(json, "disks", json_integer((json_int_t)item->settings.disk_count));
+    json_object_set_new(json, "size", json_integer((json_int_t)total_size(&item->settings)));
+    json_object_set_new(json, "last_backup", backup ? json_string(rp_time_format(backup, time)) : json_null());
+    return json;
+}
+
+static void list_row(struct rp_cli_table *table, const struct rp_inventory_vm *item, bool with_backup, int64_t backup)
+{
+    char size[RP_SIZE_TEXT], time[RP_TIME_TEXT];
+    uint64_t total = total_size(&item->settings);
+    rp_cli_cell(table, "%s", item->vm.name);
+    rp_cli_cell(table, "%s", rp_vm_state_name(item->vm.state));
+    rp_cli_cell(table, "%s", item->vm.id);
+    rp_cli_cell(table, "%zu", item->settings.disk_count);
+    rp_cli_cell(table, "%s", total ? rp_format_size(total, size) : "-");
+    if (with_backup)
+        rp_cli_cell(table, "%s", backup ? rp_time_format(backup, time) : "never");
+    rp_cli_cell(table, "%s", activity_name(item->vm.activity));
+}
+
 static int run_list(struct rp_cli *cli, struct rp_error *err)
 {
+    bool with_backup = rp_cli_flag(cli, "repo"); // not the variable: a list should not ask for a passphrase
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, NULL, err);
-    RP_CLEANUP(rp_vms_clear) struct rp_vms vms = {0};
-    if (!host || host->ops->list_vms(host, &vms, err))
+    RP_CLEANUP(rp_inventory_clear) struct rp_inventory inventory = {0};
+    RP_CLEANUP(rp_points_clear) struct rp_points points = {0};
+    if (!host || (with_backup && load_points(cli, &points, err)) || host->ops->inventory(host, &inventory, err))
         return -1;
+    json_t *list = json_array();
+    struct rp_cli_table *table = rp_cli_table_new(with_backup ? "NAME|STATE|ID|>DISKS|>SIZE|LAST BACKUP|ACTIVITY"
+                                                              : "NAME|STATE|ID|>DISKS|>SIZE|ACTIVITY");
+    for (size_t i = 0; i < inventory.count; i++) {
+        int64_t backup = last_backup(&points, inventory.items[i].vm.id);
+        if (cli->json)
+            json_array_append_new(list, list_json(&inventory.items[i], backup));
+        else
+            list_row(table, &inventory.items[i], with_backup, backup);
+    }
     if (cli->json) {
-        json_t *list = json_array();
-        for (size_t i = 0; i < vms.count; i++)
-            json_array_append_new(list, vm_json(&vms.items[i]));
+        rp_cli_table_drop(table);
         rp_cli_print_json(list);
         return 0;
     }
-    struct rp_cli_table *table = rp_cli_table_new("NAME|STATE|ID|ACTIVITY");
-    for (size_t i = 0; i < vms.count; i++) {
-        const struct rp_vm *vm = &vms.items[i];
-        rp_cli_cell(table, "%s", vm->name);
-        rp_cli_cell(table, "%s", rp_vm_state_name(vm->state));
-        rp_cli_cell(table, "%s", vm->id);
-        rp_cli_cell(table, "%s", activity_name(vm->activity));
-    }
+    json_decref(list);
     rp_cli_table_print(table);
     return 0;
 }
@@ -229,8 +281,9 @@ const struct rp_cli_verb rp_cli_vm_verbs[] = {
     {
         .name = "vm list",
         .arguments = "",
-        .summary = "list the VMs of the host",
+        .summary = "list the VMs of the host, their disks, and with -r their last backup",
         .examples = "refpoint vm list\n"
+                    "refpoint vm list -H hv1 -r /backup/repo\n"
                     "refpoint vm list --json | jq -r '.[].name'\n",
         .flags = RP_CLI_READS,
         .run = run_list,

@@ -107,12 +107,11 @@ static void other_prefixes(struct rp_buf *text, size_t from)
 {
     static const char *const prefixes[][2] = {{"s", "SOAP-ENV"}, {"a", "wsa5"}, {"w", "p2"}, {"n", "p3"}, {"p", "q1"},
                                               {"x", "p4"}, {"cim", "p5"}, {"xsi", "i"}};
+    static const char *const before[] = {"<", "</", "xmlns:", " "}, *const after[] = {":", ":", "=", ":"};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
-        static const char *const places[] = {"<%s:", "</%s:", "xmlns:%s=", " %s:"};
-        for (size_t k = 0; k < sizeof places / sizeof *places; k++) {
-            char old[64], new[64];
-            snprintf(old, sizeof old, places[k], prefixes[i][0]);
-            snprintf(new, sizeof new, places[k], prefixes[i][1]);
+        for (size_t k = 0; k < sizeof before / sizeof *before; k++) {
+            RP_AUTO_FREE char *old = rp_xasprintf("%s%s%s", before[k], prefixes[i][0], after[k]);
+            RP_AUTO_FREE char *new = rp_xasprintf("%s%s%s", before[k], prefixes[i][1], after[k]);
             replace(text, from, old, new);
         }
     }

@@ -80,7 +80,6 @@ static void read_all(struct rp_host_connection *host, size_t counts[5])
     RP_CLEANUP(rp_wmi_facts_clear) struct rp_wmi_facts facts = {0};
     RP_CLEANUP(rp_vms_clear) struct rp_vms vms = {0};
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
-    RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
     RP_CLEANUP(rp_inventory_clear) struct rp_inventory inventory = {0};
     if (rp_host_wmi_facts(host, &facts, &err) || host->ops->list_vms(host, &vms, &err) || vms.count < 1 ||
         host->ops->list_snapshots(host, vms.items[0].id, &snapshots, &err) || host->ops->inventory(host, &inventory, &err))

@@ -166,6 +166,9 @@ backups()
     rp backup here/vm1 --json | tail -1 | jq -e '.kind == "full"'
     rp backup here/vm1 --json | tail -1 | jq -e '.kind == "incremental"'
     rp list here/vm1 --json | jq -e 'length == 2'
+    rp vm list -H here -r "$REFPOINT_REPOSITORY" | grep -q "^vm1 *running .* 2  *32.0 MiB  $(date -u +%Y)"
+    rp vm list -H here -r "$REFPOINT_REPOSITORY" --json | jq -e 'map(select(.last_backup)) | length == 1 and .[0].disks == 2 and .[0].size == 33554432'
+    rp vm list -H here | head -1 | grep -q 'DISKS  *SIZE  ACTIVITY'
     rp host remove here
     rp list here/vm1 --json | jq -e 'length == 2' # the points know where they come from
     rp show here/vm1 >/dev/null
