@@ -1,11 +1,13 @@
 // The whole way on the real local host: a VM's disk over NBD, backups of it, restores compared with what was written.
 #include "host-kit.h"
 
+#include <dirent.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backup/backup.h"
-#include "backup/restore.h"
+#include "backup/restore_host.h"
 #include "host/local.h"
 
 #define SIZE (16 * RP_MIB)
@@ -23,6 +25,7 @@ struct machine {
         uint8_t *disk[2];
     } points[MAX_POINTS];
     size_t count;
+    struct rp_backup_options options;
     struct rp_backup_result last;
     struct rp_error err;
 };
@@ -34,6 +37,11 @@ static void connect_host(struct machine *m)
     m->host = rp_host_local_open(directory, &m->err);
     if (!m->host)
         fail_msg("%s", m->err.text);
+    RP_AUTO_FREE char *vms = kit_path("%s/vms", directory);
+    m->host->paths = rp_xcalloc(1, sizeof *m->host->paths);
+    kit_ok(rp_path_map_add(m->host->paths, vms, vms, &m->err), m->err);
+    m->host->export_folder = kit_path("%s/exports", m->folder);
+    mkdir(m->host->export_folder, 0700);
 }
 
 static void wait_for(struct machine *m, const char *job, char *result)
@@ -117,9 +125,9 @@ static void write_some(struct machine *m)
 // A backup that must succeed; the point is remembered.
 static const struct rp_point *backup(struct machine *m)
 {
-    struct rp_backup_options options = {.merge_timeout_ms = 20000};
+    m->options.merge_timeout_ms = 20000;
     rp_backup_result_clear(&m->last);
-    kit_ok(rp_backup_run(m->host, m->repo, &m->vm, &options, &m->last, &m->err), m->err);
+    kit_ok(rp_backup_run(m->host, m->repo, &m->vm, &m->options, &m->last, &m->err), m->err);
     assert_false(m->last.merge_pending);
     struct moment *moment = &m->points[m->count++];
     memcpy(moment->id, m->last.point.id, sizeof moment->id);
@@ -205,6 +213,96 @@ static void changes_survive_stops_and_starts_and_backups_of_a_stopped_vm(void **
         assert_string_equal(backup(m)->kind, "incremental");
     }
     verify(m);
+}
+
+// ---- readers and restores to the host ------------------------------------------------------------------------------
+
+static void expect_empty(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    assert_non_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            fail_msg("%s/%s is left", folder, entry->d_name);
+    closedir(dir);
+}
+
+static void every_reader_goes_on_where_another_one_ended(void **state)
+{
+    struct machine *m = *state;
+    static const enum rp_reader_kind kinds[] = {RP_READER_EXPORT, RP_READER_EXPORT, RP_READER_SHARE, RP_READER_VIRTUAL_DISK,
+                                                RP_READER_EXPORT, RP_READER_SHARE};
+    set_state(m, RP_VM_RUNNING);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        m->options.reader = kinds[i];
+        const struct rp_point *point = backup(m);
+        assert_string_equal(point->reader, rp_reader_name(kinds[i]));
+        assert_string_equal(point->kind, i ? "incremental" : "full");
+        if (i)
+            assert_true(point->bytes_read <= 12 * 3 * KIT_UNIT);
+        write_some(m);
+        expect_host_clean(m, 1);
+        expect_empty(m->host->export_folder);
+    }
+    verify(m);
+}
+
+static void a_lost_vm_is_restored_to_its_host_and_goes_on_incrementally(void **state)
+{
+    struct machine *m = *state;
+    set_state(m, RP_VM_RUNNING);
+    m->options.reader = RP_READER_EXPORT;
+    backup(m);
+    write_some(m);
+    backup(m);
+    set_state(m, RP_VM_OFF);
+    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+    kit_ok(m->host->ops->destroy_system(m->host, m->vm.id, true, job, result, &m->err), m->err);
+    wait_for(m, job, result);
+    RP_CLEANUP(rp_point_clear) struct rp_point point = {0};
+    kit_ok(rp_repo_point(m->repo, m->last.point.id, &point, &m->err), m->err);
+    RP_AUTO_FREE char *folder = kit_path("%s/again", m->folder);
+    struct rp_restore_host_options options = {.folder = folder, .start = true};
+    struct rp_restore_host_result restored;
+    kit_ok(rp_restore_host_run(m->host, m->repo, &point, &options, &restored, &m->err), m->err);
+    assert_true(restored.imported);
+    assert_true(restored.goes_on);
+    assert_string_equal(restored.vm_id, m->vm.id);
+    rp_restore_host_result_clear(&restored);
+    write_some(m);
+    m->options.reader = RP_READER_VIRTUAL_DISK;
+    const struct rp_point *next = backup(m);
+    assert_string_equal(next->kind, "incremental");
+    assert_true(next->bytes_read <= 12 * 3 * KIT_UNIT);
+    expect_host_clean(m, 1);
+    verify(m);
+}
+
+static void a_vm_of_saved_settings_is_another_one_beside_it_with_the_same_disks(void **state)
+{
+    struct machine *m = *state;
+    set_state(m, RP_VM_RUNNING);
+    write_some(m);
+    backup(m);
+    RP_CLEANUP(rp_point_clear) struct rp_point point = {0};
+    kit_ok(rp_repo_point(m->repo, m->last.point.id, &point, &m->err), m->err);
+    RP_AUTO_FREE char *folder = kit_path("%s/beside", m->folder);
+    struct rp_restore_host_options options = {.folder = folder, .vm_name = "web2", .identity = RP_IDENTITY_NEW};
+    struct rp_restore_host_result restored;
+    kit_ok(rp_restore_host_run(m->host, m->repo, &point, &options, &restored, &m->err), m->err);
+    assert_false(restored.imported);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    kit_ok(m->host->ops->find_vm(m->host, "web2", &vm, &m->err), m->err);
+    assert_string_equal(vm.id, restored.vm_id);
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    kit_ok(m->host->ops->vm_settings(m->host, vm.id, &settings, &m->err), m->err);
+    assert_int_equal(settings.disk_count, 2);
+    RP_AUTO_FREE uint8_t *data = malloc(SIZE);
+    for (size_t d = 0; d < 2; d++) {
+        kit_chain_read(settings.disks[d].path, data, SIZE);
+        assert_memory_equal(data, m->disk[d], SIZE);
+    }
+    rp_restore_host_result_clear(&restored);
 }
 
 // ---- disks that are not what they were ------------------------------------------------------------------------------
@@ -341,6 +439,9 @@ int main(void)
         TEST(backups_of_a_running_vm_restore_exactly),
         TEST(an_incremental_without_changes_reads_nothing_and_is_quick),
         TEST(changes_survive_stops_and_starts_and_backups_of_a_stopped_vm),
+        TEST(every_reader_goes_on_where_another_one_ended),
+        TEST(a_lost_vm_is_restored_to_its_host_and_goes_on_incrementally),
+        TEST(a_vm_of_saved_settings_is_another_one_beside_it_with_the_same_disks),
         TEST(a_disk_rolled_back_with_its_tracking_is_backed_up_right),
         TEST(a_whole_host_rolled_back_after_a_backup_is_backed_up_right),
         TEST(a_copy_of_the_host_and_the_original_are_both_backed_up_right),

@@ -50,6 +50,10 @@ misuse()
     says "unknown option --frob" 3 rp list --frob
     says "which VM" 3 rp backup -r x
     says "to DIR" 3 rp restore web1
+    says "which of them" 3 rp restore web1 --to x --to-host here
+    says "goes with --to-host" 3 rp restore web1 --to x --new-id
+    says "goes with --to:" 3 rp restore web1 --to-host here -O raw
+    says "none of virtual-disk" 3 rp backup web1 --reader smb
     says "neither vhdx nor raw" 3 rp restore web1 --to x -O qcow2
     says "not a size" 3 rp backup web1 --limit-rate fast
     says "is not a number" 3 rp backup web1 --threads 0
