@@ -194,8 +194,8 @@ static int get_settings(const struct rp_hostd_call *call, uint32_t *status, stru
     if (!vhdx)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *settings = new_instance(call, "Msvm_VirtualHardDiskSettingData");
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
+        new_instance(call, "Msvm_VirtualHardDiskSettingData");
     rp_cim_set(settings, "InstanceID", rp_cim_string(file.path));
     rp_cim_set(settings, "ElementName", rp_cim_string(rp_path_name(file.path)));
     rp_cim_set(settings, "Path", rp_cim_string(file.path));
@@ -224,8 +224,8 @@ static int get_state(const struct rp_hostd_call *call, uint32_t *status, struct 
     if (rp_method_file(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err))
         return -1;
     struct rp_error locked = {0};
-    RP_CLEANUP(rp_vhdx_abandon_p)
-    struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), file.path, RP_VHDX_READ, NULL, &locked);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
+        rp_vhdx_open(rp_fs_posix(), file.path, RP_VHDX_READ, NULL, &locked);
     bool in_use = !vhdx && locked.code == RP_ERR_BUSY;
     if (!vhdx && !in_use) {
         *err = locked;

@@ -178,8 +178,8 @@ static int run_resize(struct rp_hostd *hostd, struct rp_host_connection *host, v
         memcpy(result, task->id, RP_HOST_ID);
         return 0;
     }
-    RP_CLEANUP(rp_vhdx_abandon_p)
-    struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
+        rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
     if (!vhdx || rp_vhdx_grow(vhdx, size, err))
         return -1;
     int rc = rp_vhdx_close(vhdx, err);
@@ -230,8 +230,8 @@ static int run_compact(struct rp_hostd *hostd, struct rp_host_connection *host, 
     (void)hostd, (void)result;
     const struct rp_method_task *task = context;
     uint64_t before, after;
-    RP_CLEANUP(rp_vhdx_abandon_p)
-    struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
+        rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
     if (!vhdx || rp_vhdx_compact(vhdx, true, &before, &after, host->progress, host->progress_context, err))
         return -1;
     int rc = rp_vhdx_close(vhdx, err);
@@ -292,8 +292,8 @@ static int announce(const char *child_path, const char *parent_path, const struc
             return -1;
         now = rp_vhdx_info(parent)->data_write_guid;
     }
-    RP_CLEANUP(rp_vhdx_abandon_p)
-    struct rp_vhdx *child = rp_vhdx_open(rp_fs_posix(), child_path, RP_VHDX_WRITE, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *child =
+        rp_vhdx_open(rp_fs_posix(), child_path, RP_VHDX_WRITE, NULL, err);
     if (!child)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(child);
@@ -404,8 +404,8 @@ int rp_method_image_set_parent(const struct rp_hostd_call *call, uint32_t *statu
         rp_vhdx_open(rp_fs_posix(), parent.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
     if (!below)
         return -1;
-    RP_CLEANUP(rp_vhdx_abandon_p)
-    struct rp_vhdx *above = rp_vhdx_open(rp_fs_posix(), child.path, RP_VHDX_WRITE, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *above =
+        rp_vhdx_open(rp_fs_posix(), child.path, RP_VHDX_WRITE, NULL, err);
     if (!above)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(above), *wanted = rp_vhdx_info(below);

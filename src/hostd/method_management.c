@@ -191,8 +191,8 @@ static int modify_service(const struct rp_hostd_call *call, uint32_t *status, st
 {
     static const char class_name[] = "Msvm_VirtualSystemManagementServiceSettingData";
     struct rp_cim_provider *provider = &call->hostd->virtualization;
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *asked = rp_method_embedded(call, "SettingData", class_name, err);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *asked =
+        rp_method_embedded(call, "SettingData", class_name, err);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *now = NULL;
     struct rp_cim_sink sink = {take_first, &now};
     if (!asked ||

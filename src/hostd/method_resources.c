@@ -245,8 +245,8 @@ static int add_all(const struct rp_hostd_call *call, struct rp_host_connection *
     if (rp_hostd_extras_load(host, vm_id, &adding->extras, err))
         return -1;
     for (size_t i = 0; i < rp_cim_get_count(call->in, "ResourceSettings"); i++) {
-        RP_CLEANUP(rp_cim_instance_free_p)
-        struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
+            resource(call, "ResourceSettings", i, err);
         if (!settings || add_one(call, host, adding, settings, err))
             return -1;
     }
@@ -266,8 +266,8 @@ int rp_method_resources_add(const struct rp_hostd_call *call, uint32_t *status, 
     if (!count)
         return rp_fail(err, RP_ERR_INVALID, "ResourceSettings is missing");
     for (size_t i = 0; i < count; i++) {
-        RP_CLEANUP(rp_cim_instance_free_p)
-        struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
+            resource(call, "ResourceSettings", i, err);
         if (!settings || (kind_of(settings) == KIND_UNKNOWN && unknown(settings, err)))
             return -1;
         if (count > 1 || kind_of(settings) != KIND_DISK)
@@ -361,8 +361,8 @@ int rp_method_resources_modify(const struct rp_hostd_call *call, uint32_t *statu
     struct rp_cim_value paths = rp_cim_null(RP_CIM_REFERENCE, true);
     int rc = host ? 0 : -1;
     for (size_t i = 0; !rc && i < count; i++) {
-        RP_CLEANUP(rp_cim_instance_free_p)
-        struct rp_cim_instance *settings = resource(call, "ResourceSettings", i, err);
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
+            resource(call, "ResourceSettings", i, err);
         rc = settings ? modify_one(call, host, settings, &paths, err) : -1;
     }
     rp_hostd_hosts_return(call->hostd, host);

@@ -207,8 +207,8 @@ static void c_a_reference_point_alone_is_exported_while_the_disks_still_hold_it(
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = vm_called("flowP");
     uint32_t status = mk_call(&mk, POINTS, "CreateReferencePoint", &out, "AffectedSystem", mk_ref(vm),
                               "ReferencePointSettings", mk_text("%s", ""), "ReferencePointType", mk_number(2), NULL);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *point = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *point =
+        mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *facts = point_at(point);
     mk_wait_merged(&mk, id);
     RP_AUTO_FREE char *folder = mk_file(&mk, "p-export"), *late = mk_file(&mk, "p-late");
@@ -260,8 +260,8 @@ static void d_a_restored_vm_goes_on_with_incrementals(void **state)
     uint32_t status = mk_call(&mk, MANAGEMENT, "ImportSystemDefinition", &out, "SystemDefinitionFile",
                               mk_text("%s", definition), "SnapshotFolder", mk_text("%s", ""),
                               "GenerateNewSystemIdentifier", mk_flag(false), NULL);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *planned = mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *planned =
+        mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
     mk_made(&mk, mk_call(&mk, MANAGEMENT, "ValidatePlannedSystem", &out, "PlannedSystem", mk_ref(planned), NULL), &out,
             NULL);
     status = mk_call(&mk, MANAGEMENT, "RealizePlannedSystem", &out, "PlannedSystem", mk_ref(planned), NULL);
@@ -269,8 +269,8 @@ static void d_a_restored_vm_goes_on_with_incrementals(void **state)
     assert_string_equal(rp_cim_path_get(again, "Name"), id);
     status = mk_call(&mk, POINTS, "ImportReferencePointMetadata", &out, "AffectedSystem", mk_ref(again),
                      "ConfigFilePath", mk_text("%s", definition), "RuntimeStateFilePath", mk_text("%s", ""), NULL);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *base = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *base =
+        mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *facts = point_at(base);
     mk_write(&mk, id, 0, 300, 2, 1, 8);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *frozen = checkpoint(again);
@@ -291,9 +291,9 @@ static void e_consistency_is_told_as_it_was_reached(void **state)
     (void)state;
     char id[RP_HOST_ID];
     mk_define(&mk, "flow E", 1, SIZE, id);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *vm = vm_called("flow E"),
-                       *made = checkpoint(vm), *point = mk_convert(&mk, made);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm =
+        vm_called("flow E"),
+            *made = checkpoint(vm), *point = mk_convert(&mk, made);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *facts = point_at(point);
     assert_int_equal(rp_cim_get_unsigned(facts, "ConsistencyLevel", 0), 2);
 }

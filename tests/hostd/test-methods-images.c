@@ -161,10 +161,10 @@ static void a_file_that_was_made_is_what_it_says_it_is(void **state)
     RP_AUTO_FREE char *base = mk_file(&mk, "made.vhdx"), *child = mk_file(&mk, "made-child.vhdx");
     assert_int_equal(make(base, 3, "", 64 * RP_MIB), 0);
     assert_int_equal(make(child, 4, base, 0), 0);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *a = information("GetVirtualHardDiskSettingData", "SettingData", base);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *b = information("GetVirtualHardDiskSettingData", "SettingData", child);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *a =
+        information("GetVirtualHardDiskSettingData", "SettingData", base);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *b =
+        information("GetVirtualHardDiskSettingData", "SettingData", child);
     assert_int_equal(rp_cim_get_unsigned(a, "Type", 0), 3);
     assert_int_equal(rp_cim_get_unsigned(a, "Format", 0), 3);
     assert_int_equal(rp_cim_get_unsigned(a, "MaxInternalSize", 0), 64 * RP_MIB);
@@ -175,8 +175,8 @@ static void a_file_that_was_made_is_what_it_says_it_is(void **state)
     assert_string_equal(rp_cim_get_text(b, "ParentPath"), base);
     assert_string_equal(rp_cim_get_text(b, "VirtualDiskId"), rp_cim_get_text(a, "VirtualDiskId"));
     assert_int_equal(mk_call(&mk, IMAGES, "ValidateVirtualHardDisk", NULL, "Path", mk_text("%s", child), NULL), 0);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *s = information("GetVirtualHardDiskState", "State", base);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *s =
+        information("GetVirtualHardDiskState", "State", base);
     struct stat st;
     assert_int_equal(stat(base, &st), 0);
     assert_int_equal(rp_cim_get_unsigned(s, "FileSize", 0), st.st_size);
@@ -412,8 +412,8 @@ static void disks_grow_and_never_shrink(void **state)
     const char *const paths[] = {loose, own};
     for (size_t i = 0; i < 2; i++) {
         mk_made(&mk, resize(paths[i], 16 * RP_MIB, &out), &out, NULL);
-        RP_CLEANUP(rp_cim_instance_free_p)
-        struct rp_cim_instance *now = information("GetVirtualHardDiskSettingData", "SettingData", paths[i]);
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *now =
+            information("GetVirtualHardDiskSettingData", "SettingData", paths[i]);
         assert_int_equal(rp_cim_get_unsigned(now, "MaxInternalSize", 0), 16 * RP_MIB);
         assert_int_equal(resize(paths[i], 8 * RP_MIB, NULL), 32773);
         assert_int_equal(resize(paths[i], 16 * RP_MIB + 1, NULL), 32773);

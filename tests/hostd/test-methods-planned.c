@@ -50,8 +50,8 @@ static void an_exported_vm_is_imported_as_another_and_realized(void **state)
     assert_int_equal(access(file, F_OK), 0);
     uint32_t status = mk_call(&mk, MANAGEMENT, "ImportSystemDefinition", &out, "SystemDefinitionFile",
                               mk_text("%s", file), "GenerateNewSystemIdentifier", mk_flag(true), NULL);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *planned = mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *planned =
+        mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
     assert_string_not_equal(rp_cim_path_get(planned, "Name"), id);
     mk_made(&mk, mk_call(&mk, MANAGEMENT, "ValidatePlannedSystem", &out, "PlannedSystem", mk_ref(planned), NULL), &out,
             NULL);
@@ -75,9 +75,9 @@ static void exports_that_make_no_sense_are_refused_and_leave_nothing(void **stat
     struct rp_cim_instance *out;
     mk_define(&mk, "senseless", 1, SIZE, id);
     mk_define(&mk, "other", 1, SIZE, other);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *snapshot = mk_snapshot(&mk, id, RECOVERY, "s"),
-                       *foreign = mk_snapshot(&mk, other, RECOVERY, "s");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot =
+        mk_snapshot(&mk, id, RECOVERY, "s"),
+            *foreign = mk_snapshot(&mk, other, RECOVERY, "s");
     RP_AUTO_FREE char *path = mk_path_text(snapshot), *foreign_path = mk_path_text(foreign),
                       *folder = mk_file(&mk, "export-senseless");
     const char *const class_name = "Msvm_VirtualSystemExportSettingData";
@@ -179,8 +179,8 @@ static void a_vm_is_planned_from_saved_settings_put_right_and_realized(void **st
     assert_int_equal(mk_call(&mk, MANAGEMENT, "DefinePlannedSystem", &out, "SystemSettings", mk_text("%s", system),
                              "ResourceSettings", resources, NULL),
                      0);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *planned = rp_cim_path_copy(rp_cim_get_path(out, "ResultingSystem"));
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *planned =
+        rp_cim_path_copy(rp_cim_get_path(out, "ResultingSystem"));
     rp_cim_instance_free(out);
     free(system);
     assert_string_equal(rp_cim_path_get(planned, "Name"), id); // the old identity, which is free
@@ -189,12 +189,11 @@ static void a_vm_is_planned_from_saved_settings_put_right_and_realized(void **st
               &out, "restored-later");
     // As in facts 1.5 D: its settings, their disks, their new place.
     RP_AUTO_FREE char *path = mk_path_text(planned);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *settings = mk_one(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_SettingsDefineState",
-                                              path);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
+        mk_one(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_SettingsDefineState",
+               path);
     RP_AUTO_FREE char *settings_path = mk_path_text(settings->path);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *disk =
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *disk =
         mk_one(&mk, "ASSOCIATORS OF {%s} WHERE ResultClass = Msvm_StorageAllocationSettingData", settings_path);
     RP_AUTO_FREE char *right = mk_embed("Msvm_StorageAllocationSettingData", "InstanceID",
                                         mk_text("%s", rp_cim_get_text(disk, "InstanceID")), "HostResource",
@@ -213,8 +212,7 @@ static void a_vm_is_planned_from_saved_settings_put_right_and_realized(void **st
     assert_int_equal(modify(name), 0);
     mk_made(&mk, mk_call(&mk, MANAGEMENT, "ValidatePlannedSystem", &out, "PlannedSystem", mk_ref(planned), NULL), &out,
             NULL);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *real =
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *real =
         mk_made(&mk, mk_call(&mk, MANAGEMENT, "RealizePlannedSystem", &out, "PlannedSystem", mk_ref(planned), NULL),
                 &out, "Msvm_ComputerSystem");
     assert_string_equal(rp_cim_path_get(real, "Name"), id);
@@ -241,8 +239,8 @@ static void a_plan_does_not_reach_out_of_the_folders(void **state)
     assert_int_equal(rename(definition, moved) | rename(disks, outside), 0);
     uint32_t status = mk_call(&mk, MANAGEMENT, "ImportSystemDefinition", &out, "SystemDefinitionFile",
                               mk_text("%s", moved), "GenerateNewSystemIdentifier", mk_flag(true), NULL);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *planned = mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *planned =
+        mk_made(&mk, status, &out, "Msvm_PlannedComputerSystem");
     static const char *const methods[] = {"ValidatePlannedSystem", "RealizePlannedSystem"};
     for (size_t i = 0; i < 2; i++)
         mk_failed(&mk, mk_call(&mk, MANAGEMENT, methods[i], &out, "PlannedSystem", mk_ref(planned), NULL), &out,
@@ -280,8 +278,8 @@ static void an_identity_that_is_taken_is_not_planned_again(void **state)
                                            "VirtualSystemIdentifier", mk_text("%s", id), NULL);
     assert_int_equal(
         mk_call(&mk, MANAGEMENT, "DefinePlannedSystem", &out, "SystemSettings", mk_text("%s", settings), NULL), 0);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *planned = rp_cim_path_copy(rp_cim_get_path(out, "ResultingSystem"));
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *planned =
+        rp_cim_path_copy(rp_cim_get_path(out, "ResultingSystem"));
     rp_cim_instance_free(out);
     assert_string_not_equal(rp_cim_path_get(planned, "Name"), id);
     mk_made(&mk, mk_call(&mk, MANAGEMENT, "DestroySystem", &out, "AffectedSystem", mk_ref(planned), NULL), &out, NULL);
@@ -297,8 +295,8 @@ static void a_planned_vm_that_is_given_up_is_gone_and_its_files_are_not(void **s
     assert_int_equal(mk_call(&mk, MANAGEMENT, "DefinePlannedSystem", &out, "SystemSettings", mk_text("%s", settings),
                              "ResourceSettings", mk_texts(disk, NULL), NULL),
                      0);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *planned = rp_cim_path_copy(rp_cim_get_path(out, "ResultingSystem"));
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *planned =
+        rp_cim_path_copy(rp_cim_get_path(out, "ResultingSystem"));
     rp_cim_instance_free(out);
     assert_int_equal(mkdir(folder, 0700), 0);
     assert_int_equal(mk_call(&mk, MANAGEMENT, "ImportSnapshotDefinitions", NULL, "PlannedSystem", mk_ref(planned),

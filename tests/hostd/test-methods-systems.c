@@ -110,9 +110,9 @@ static void vms_and_checkpoints_are_renamed_by_their_settings(void **state)
     assert_int_equal(renamed, 0);
     assert_int_equal(modify(vm), 0);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *a = settings_of(id);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *b = mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'",
-                                       instance);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *b =
+        mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'",
+               instance);
     assert_string_equal(rp_cim_get_text(a, "ElementName"), "after");
     assert_string_equal(rp_cim_get_text(b, "ElementName"), "refpoint:1:2");
     assert_int_equal(rp_cim_get_count(b, "Notes"), 0);
@@ -181,9 +181,9 @@ static void disks_are_added_one_by_a_job_and_several_at_once_and_removed(void **
     struct rp_cim_instance *out;
     mk_define(&mk, "disks", 0, 0, id);
     RP_AUTO_FREE char *a = new_disk("add-a.vhdx"), *b = new_disk("add-b.vhdx"), *c = new_disk("add-c.vhdx");
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *first = mk_made(&mk, add(id, mk_texts(a, NULL), &out), &out,
-                                        "Msvm_StorageAllocationSettingData");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *first =
+        mk_made(&mk, add(id, mk_texts(a, NULL), &out), &out,
+                "Msvm_StorageAllocationSettingData");
     assert_int_equal(add(id, mk_texts(b, c, NULL), &out), 0);
     assert_int_equal(rp_cim_get_count(out, "ResultingResourceSettings"), 2);
     assert_int_equal(disk_count(id), 3);
@@ -235,9 +235,9 @@ static void a_drive_may_be_added_before_its_disk(void **state)
     rp_cim_instance_free(out);
     RP_AUTO_FREE char *disk = mk_embed("Msvm_StorageAllocationSettingData", "ResourceType", mk_number(31), "Parent",
                                        mk_text("%s", parent), "HostResource", mk_texts(file, NULL), NULL);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *made = mk_made(&mk, add(id, mk_texts(disk, NULL), &out), &out,
-                                       "Msvm_StorageAllocationSettingData");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *made =
+        mk_made(&mk, add(id, mk_texts(disk, NULL), &out), &out,
+                "Msvm_StorageAllocationSettingData");
     assert_non_null(strstr(rp_cim_path_get(made, "InstanceID"), "\\0\\1\\L"));
 }
 
@@ -253,8 +253,7 @@ static void processors_memory_and_adapters_are_kept_as_they_were_set(void **stat
     RP_AUTO_FREE char *nic_id = rp_xstrdup(
         rp_cim_path_get(rp_cim_get_path_at(out, "ResultingResourceSettings", 0), "InstanceID"));
     rp_cim_instance_free(out);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *cpu =
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *cpu =
         mk_one(&mk, "SELECT * FROM Msvm_ProcessorSettingData WHERE InstanceID LIKE 'Microsoft:%s%%'", id);
     RP_AUTO_FREE char *eight = mk_embed("Msvm_ProcessorSettingData", "InstanceID",
                                         mk_text("%s", rp_cim_get_text(cpu, "InstanceID")), "VirtualQuantity",
@@ -266,12 +265,10 @@ static void processors_memory_and_adapters_are_kept_as_they_were_set(void **stat
                      0);
     assert_int_equal(rp_cim_get_count(out, "ResultingResourceSettings"), 2);
     rp_cim_instance_free(out);
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *now =
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *now =
         mk_one(&mk, "SELECT * FROM Msvm_ProcessorSettingData WHERE InstanceID LIKE 'Microsoft:%s%%'", id);
     assert_int_equal(rp_cim_get_unsigned(now, "VirtualQuantity", 0), 8);
-    RP_CLEANUP(rp_cim_instances_clear)
-    struct rp_cim_instances ports =
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances ports =
         mk_query(&mk, "SELECT * FROM Msvm_SyntheticEthernetPortSettingData WHERE ElementName = 'DMZ'");
     assert_int_equal(ports.count, 1);
     assert_string_equal(rp_cim_get_text(ports.items[0], "Address"), "00155D000001");
@@ -293,8 +290,7 @@ static void the_file_of_a_disk_changes_only_while_its_vm_is_planned(void **state
     (void)state;
     char id[RP_HOST_ID];
     mk_define(&mk, "fixed file", 1, SIZE, id);
-    RP_CLEANUP(rp_cim_instances_clear)
-    struct rp_cim_instances disks =
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances disks =
         mk_query(&mk, "SELECT * FROM Msvm_StorageAllocationSettingData WHERE InstanceID LIKE 'Microsoft:%s%%'", id);
     assert_int_equal(disks.count, 1);
     const char *instance = rp_cim_get_text(disks.items[0], "InstanceID");
@@ -351,11 +347,11 @@ static void summaries_hold_what_was_asked_for_and_nothing_else(void **state)
     char id[RP_HOST_ID];
     struct rp_cim_instance *out;
     mk_define(&mk, "summed up", 1, SIZE, id);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *snapshot = mk_snapshot(&mk, id, RECOVERY, "its snapshot"),
-                       *vm = mk_settings(&mk, id);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *nobody = mk_settings(&mk, "00000000-0000-0000-0000-00000000000A");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot =
+        mk_snapshot(&mk, id, RECOVERY, "its snapshot"),
+            *vm = mk_settings(&mk, id);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *nobody =
+        mk_settings(&mk, "00000000-0000-0000-0000-00000000000A");
     const struct rp_cim_path *asked[] = {vm, snapshot, nobody};
     static const uint64_t numbers[] = {1, 4, 100, 103, 107, 109, 9999};
     assert_int_equal(mk_call(&mk, MANAGEMENT, "GetSummaryInformation", &out, "SettingData", mk_refs(3, asked),
@@ -402,8 +398,8 @@ static void summaries_of_all_vms_are_one_call(void **state)
 static void the_settings_of_the_service_stay_as_configured(void **state)
 {
     (void)state;
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *now = mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemManagementServiceSettingData");
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *now =
+        mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemManagementServiceSettingData");
     RP_AUTO_FREE char *same = mk_embed("Msvm_VirtualSystemManagementServiceSettingData", "ElementName",
                                        mk_text("%s", rp_cim_get_text(now, "ElementName")), NULL);
     RP_AUTO_FREE char *other = mk_embed("Msvm_VirtualSystemManagementServiceSettingData", "DefaultVirtualHardDiskPath",
@@ -422,9 +418,9 @@ static void the_size_of_system_files_is_that_of_the_settings(void **state)
     char id[RP_HOST_ID];
     struct rp_cim_instance *out;
     mk_define(&mk, "sized", 1, SIZE, id);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *settings = mk_settings(&mk, id),
-                       *nobody = mk_settings(&mk, "00000000-0000-0000-0000-00000000000A");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *settings =
+        mk_settings(&mk, id),
+            *nobody = mk_settings(&mk, "00000000-0000-0000-0000-00000000000A");
     assert_int_equal(mk_call(&mk, MANAGEMENT, "GetSizeOfSystemFiles", &out, "Vssd", mk_ref(settings), NULL), 0);
     assert_true(rp_cim_get_unsigned(out, "Size", 0) > 1000);
     rp_cim_instance_free(out);

@@ -25,10 +25,10 @@ static void a_snapshot_of_each_type_is_what_was_asked_for(void **state)
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *made = mk_snapshot(&mk, id, rows[i].type, "ours");
-        RP_CLEANUP(rp_cim_instance_free_p)
-        struct rp_cim_instance *settings = mk_one(&mk,
-                                                  "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'",
-                                                  rp_cim_path_get(made, "InstanceID"));
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
+            mk_one(&mk,
+                   "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'",
+                   rp_cim_path_get(made, "InstanceID"));
         assert_string_equal(rp_cim_get_text(settings, "VirtualSystemType"), rows[i].system_type);
         assert_string_equal(rp_cim_get_text(settings, "ElementName"), "ours");
         assert_string_equal(rp_cim_get_text(settings, "VirtualSystemIdentifier"), id);
@@ -43,12 +43,12 @@ static void a_snapshot_without_a_name_gets_one_that_tells_its_vm(void **state)
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = mk_vm(&mk, id);
     struct rp_cim_instance *out;
     uint32_t status = create(vm, "", RECOVERY, &out);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *made = mk_made(&mk, status, &out, "Msvm_VirtualSystemSettingData");
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *settings = mk_one(&mk,
-                                              "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'",
-                                              rp_cim_path_get(made, "InstanceID"));
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *made =
+        mk_made(&mk, status, &out, "Msvm_VirtualSystemSettingData");
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
+        mk_one(&mk,
+               "SELECT * FROM Msvm_VirtualSystemSettingData WHERE InstanceID = '%s'",
+               rp_cim_path_get(made, "InstanceID"));
     assert_int_equal(strncmp(rp_cim_get_text(settings, "ElementName"), "nameless Backup - (", 19), 0);
 }
 
@@ -88,8 +88,8 @@ static void settings_of_a_newer_windows_are_understood_as_far_as_they_go(void **
         "<PROPERTY NAME=\"ConsistencyLevel\" TYPE=\"uint8\"><VALUE>2</VALUE></PROPERTY>"
         "<PROPERTY NAME=\"OfTheFuture\" TYPE=\"string\"><VALUE>x</VALUE></PROPERTY></INSTANCE>",
         RECOVERY, &out);
-    RP_CLEANUP(rp_cim_path_free_p)
-    struct rp_cim_path *made = mk_made(&mk, status, &out, "CIM_VirtualSystemSettingData");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *made =
+        mk_made(&mk, status, &out, "CIM_VirtualSystemSettingData");
     assert_non_null(made);
 }
 
@@ -141,12 +141,12 @@ static void a_tree_of_snapshots_goes_with_all_that_are_younger(void **state)
     rp_cim_path_free(mk_snapshot(&mk, id, 2, "third"));
     mk_made(&mk, on_snapshot("DestroySnapshotTree", "SnapshotSettingData", second, &out), &out, NULL);
     mk_wait_merged(&mk, id);
-    RP_CLEANUP(rp_cim_instances_clear)
-    struct rp_cim_instances left = mk_query(
-        &mk,
-        "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s' AND VirtualSystemType"
-        " = 'Microsoft:Hyper-V:Snapshot:Realized'",
-        id);
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances left =
+        mk_query(
+            &mk,
+            "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s' AND VirtualSystemType"
+            " = 'Microsoft:Hyper-V:Snapshot:Realized'",
+            id);
     assert_int_equal(left.count, 1);
     assert_string_equal(rp_cim_get_text(left.items[0], "ElementName"), "first");
 }
@@ -211,8 +211,8 @@ static void a_reference_point_is_made_and_destroyed_without_a_snapshot_of_the_cl
     RP_AUTO_FREE char *text = mk_path_text(vm);
     for (unsigned type = 1; type <= 2; type++) {
         uint32_t status = create_point(vm, "", type, &out);
-        RP_CLEANUP(rp_cim_path_free_p)
-        struct rp_cim_path *point = mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
+        RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *point =
+            mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
         mk_wait_merged(&mk, id);
         assert_int_equal(
             mk_count(&mk, "ASSOCIATORS OF {%s} WHERE AssocClass = Msvm_ReferencePointOfVirtualSystem", text), 1);
@@ -261,8 +261,8 @@ static uint32_t request(const struct rp_cim_path *vm, unsigned wanted, struct rp
 
 static uint64_t state_of(const char *id)
 {
-    RP_CLEANUP(rp_cim_instance_free_p)
-    struct rp_cim_instance *vm = mk_one(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s'", id);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *vm =
+        mk_one(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Name = '%s'", id);
     return rp_cim_get_unsigned(vm, "EnabledState", 0);
 }
 
