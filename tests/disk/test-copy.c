@@ -200,6 +200,109 @@ static void a_copy_that_fails_leaves_nothing(void **state)
     kernel.refuse_from = 0;
 }
 
+// ---- a child of what has changed
+
+static int mark_own(void *context, uint64_t offset, uint64_t length, enum rp_vhdx_state state)
+{
+    if (state != RP_VHDX_IN_PARENT)
+        rp_ranges_add(context, offset, length);
+    return 0;
+}
+
+static int stop(void *context, uint64_t done, uint64_t total)
+{
+    (void)context;
+    (void)done;
+    (void)total;
+    return 1;
+}
+
+// A source that was the base once, changed in units of 64 KiB: to data, to zeros, to nothing; a few more are said to have been.
+static void change(struct rp_vhdx *vhdx, struct rp_ranges *changed)
+{
+    static uint8_t data[64 * KIB];
+    static const struct {
+        unsigned first, count, how;
+    } changes[] = {{0, 1, 'd'}, {5, 3, 'z'}, {16, 16, 't'}, {40, 17, 'd'}, {64, 32, 'z'}, {100, 2, 's'}, {130, 1, 'd'}, {143, 1, 'z'}};
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        uint64_t offset = changes[i].first * 64 * KIB, length = changes[i].count * 64 * KIB;
+        memset(data, (int)(100 + i), sizeof data);
+        rp_ranges_add(changed, offset, length);
+        for (uint64_t at = offset; changes[i].how == 'd' && at < offset + length; at += sizeof data)
+            must(rp_vhdx_write(vhdx, data, sizeof data, at, &err));
+        if (changes[i].how == 'z')
+            must(rp_vhdx_zero(vhdx, offset, length, NULL, &err));
+        if (changes[i].how == 't')
+            must(rp_vhdx_trim(vhdx, offset, length, NULL, &err));
+    }
+}
+
+static void same_content(const char *a, const char *b)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf x = {0}, y = {0};
+    must(rp_convert_vhdx_to_raw(rp_fs_posix(), a, in("x"), NULL, NULL, &err));
+    must(rp_convert_vhdx_to_raw(rp_fs_posix(), b, in("y"), NULL, NULL, &err));
+    must(rp_fs_read_file(rp_fs_posix(), in("x"), sizeof disk, &x, &err));
+    must(rp_fs_read_file(rp_fs_posix(), in("y"), sizeof disk, &y, &err));
+    assert_int_equal(x.size, y.size);
+    assert_memory_equal(x.data, y.data, x.size);
+    unlink(in("x")), unlink(in("y"));
+}
+
+static void a_child_of_the_changes_holds_these_and_nothing_else(void **state)
+{
+    (void)state;
+    struct rp_fs *fs = rp_fs_posix();
+    make_disk();
+    const struct rp_vhdx_create first = {.block_size = MIB, .disk_id = rp_guid_new(), .data_write_guid = rp_guid_new()};
+    must(rp_convert_raw_to_vhdx(fs, in("raw"), in("base"), &first, NULL, NULL, &err));
+    must(rp_convert_vhdx_to_vhdx(fs, in("base"), in("source"), &first, NULL, NULL, &err));
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0}, own = {0}, outside = {0};
+    struct rp_vhdx *vhdx = rp_vhdx_open(fs, in("source"), RP_VHDX_WRITE, NULL, &err);
+    must(!vhdx);
+    change(vhdx, &changed);
+    must(rp_vhdx_close(vhdx, &err));
+
+    RP_AUTO_FREE char *base = rp_xstrdup(in("base"));
+    struct rp_vhdx_create create = first;
+    create.data_write_guid = rp_guid_new();
+    assert_int_equal(rp_convert_vhdx_to_child(fs, in("source"), in("child"), &create, &changed, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, RP_ERR_INVALID); // of nobody
+    rp_error_clear(&err);
+    create.parent_path = base;
+    create.parent_data_write_guid = first.data_write_guid;
+    assert_int_equal(rp_convert_vhdx_to_vhdx(fs, in("source"), in("child"), &create, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, RP_ERR_INVALID);
+    rp_error_clear(&err);
+    rp_ranges_add(&outside, SIZE - SIZE % 512, MIB);
+    assert_int_equal(rp_convert_vhdx_to_child(fs, in("source"), in("child"), &create, &outside, NULL, NULL, &err), -1);
+    assert_int_equal(err.code, RP_ERR_INVALID);
+    rp_error_clear(&err);
+    assert_int_equal(rp_convert_vhdx_to_child(fs, in("source"), in("child"), &create, &changed, stop, NULL, &err), -1);
+    assert_int_equal(err.code, RP_ERR_CANCELLED);
+    rp_error_clear(&err);
+    assert_int_equal(access(in("child"), F_OK), -1);
+
+    for (kernel.refuse_from = 0; kernel.refuse_from < 3; kernel.refuse_from += 2) {
+        kernel.error = EXDEV;
+        kernel.calls = 0;
+        must(rp_convert_vhdx_to_child(fs, in("source"), in("child"), &create, &changed, NULL, NULL, &err));
+        vhdx = rp_vhdx_open(fs, in("child"), RP_VHDX_READ, NULL, &err);
+        must(!vhdx);
+        assert_true(rp_guid_equal(&rp_vhdx_info(vhdx)->data_write_guid, &create.data_write_guid));
+        assert_true(rp_guid_equal(&rp_vhdx_info(vhdx)->disk_id, &first.disk_id));
+        own.count = 0;
+        must(rp_vhdx_extents(vhdx, 0, rp_vhdx_info(vhdx)->size, mark_own, &own, &err));
+        assert_int_equal(own.count, changed.count);
+        assert_memory_equal(own.items, changed.items, own.count * sizeof *own.items);
+        rp_vhdx_abandon(vhdx);
+        same_content(in("child"), in("source"));
+        unlink(in("child"));
+    }
+    kernel.refuse_from = 0;
+    unlink(in("base")), unlink(in("source"));
+}
+
 static void a_new_disk_keeps_its_times(void **state)
 {
     (void)state;
@@ -213,6 +316,7 @@ int main(void)
         cmocka_unit_test(files_in_memory_are_copied_by_the_kernel_without_their_zeros),
         cmocka_unit_test(what_the_kernel_does_not_copy_is_read_and_written),
         cmocka_unit_test(a_copy_that_fails_leaves_nothing),
+        cmocka_unit_test(a_child_of_the_changes_holds_these_and_nothing_else),
         cmocka_unit_test(a_new_disk_keeps_its_times),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

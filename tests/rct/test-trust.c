@@ -284,6 +284,47 @@ static void recovery_makes_no_tracking_where_there_was_none(void **state)
     rp_buf_clear(&after);
 }
 
+static void tracking_that_begins_at_an_id_knows_that_one_and_no_other(void **state)
+{
+    (void)state;
+    const struct rp_rct_id id = {rp_guid_new(), 7}, older = {id.tracking, 6}, younger = {id.tracking, 8}, impossible[] = {
+        {id.tracking, 0}, {id.tracking, RP_RCT_EPOCH_LIMIT}, {id.tracking, UINT32_MAX}};
+    for (int crash = 0; crash < 2; crash++) {
+        struct rp_error err = {0};
+        struct disk d = new_disk(crash ? "e" : "d");
+        for (size_t i = 0; i < 3; i++, rp_error_clear(&err)) {
+            assert_int_equal(rp_rct_begin_at(fs, d.path, &d.facts, &impossible[i], &err), -1);
+            assert_int_equal(err.code, RP_ERR_TRACKING_OFF);
+        }
+        if (rp_rct_begin_at(fs, d.path, &d.facts, &id, &err))
+            fail_msg("%s", err.text);
+        struct rp_rct *reader = rp_rct_open_read(fs, d.path, &d.facts, &err);
+        assert_non_null(reader);
+        assert_int_equal(changed(reader, &id), 0);
+        assert_int_equal(changed(reader, &older), -RP_ERR_TRACKING_ID);
+        assert_int_equal(changed(reader, &younger), -RP_ERR_TRACKING_ID);
+        rp_rct_abandon(reader);
+        assert_int_equal(rp_rct_begin_at(fs, d.path, &d.facts, &older, &err), -1);
+        assert_int_equal(err.code, RP_ERR_EXISTS);
+
+        assert_int_equal(open_disk(&d), RP_RCT_CLEAN);
+        rp_rct_mark(d.rct, 3 * UNIT, 512);
+        assert_int_equal(changed(d.rct, &id), 1);
+        struct rp_rct_id next = seal_disk(&d);
+        assert_true(next.epoch > id.epoch);
+        rp_rct_mark(d.rct, 5 * UNIT, 512);
+        assert_int_equal(changed(d.rct, &id), 2);
+        assert_int_equal(changed(d.rct, &next), 1);
+        crash ? crash_disk(&d) : close_disk(&d);
+        open_disk(&d);
+        if (crash)
+            assert_true(changed(d.rct, &id) >= 2);
+        else
+            assert_int_equal(changed(d.rct, &id), 2);
+        close_disk(&d);
+    }
+}
+
 static void a_damaged_page_counts_as_changed(void **state)
 {
     (void)state;
@@ -436,6 +477,7 @@ int main(void)
         TEST(copies_never_share_an_id),
         TEST(an_unclean_end_counts_the_regions_that_were_set),
         TEST(recovery_makes_no_tracking_where_there_was_none),
+        TEST(tracking_that_begins_at_an_id_knows_that_one_and_no_other),
         TEST(a_damaged_page_counts_as_changed),
         TEST(a_file_cut_short_never_hides_a_change),
         TEST(a_damaged_slot_never_hides_a_change),
