@@ -209,6 +209,14 @@ static void write_all(struct rp_lab_guests *guests, uint64_t count, bool flush)
     }
 }
 
+// A disk service does not end while somebody is connected who asks for nothing: a guest that has nothing to write lets
+// go of its disks, and can be stopped.
+static void let_go(struct rp_lab_guests *guests)
+{
+    while ((guests->paused || !guests->rate) && guests->disks)
+        drop_disk(&guests->disks);
+}
+
 static void sleep_until(struct rp_lab_guests *guests, uint64_t time)
 {
     struct timespec end = {(time_t)(time / 1000000000), (long)(time % 1000000000)};
@@ -236,6 +244,8 @@ static void *run(void *argument)
         uint64_t now = rp_clock_monotonic_ns();
         if (guests->paused || !guests->rate) {
             owed = 0;
+            next_look = 0;
+            let_go(guests);
         } else {
             bool looks = now >= next_look;
             if (looks)
@@ -337,6 +347,7 @@ int rp_lab_guests_write(struct rp_lab_guests *guests, const char *vm, unsigned c
 {
     pthread_mutex_lock(&guests->mutex);
     int result = write_vm(guests, vm, count, err);
+    let_go(guests);
     pthread_mutex_unlock(&guests->mutex);
     return result;
 }
