@@ -169,6 +169,8 @@ struct rp_hostd_method {
 extern const struct rp_hostd_method rp_hostd_snapshot_methods[], rp_hostd_point_methods[],
     rp_hostd_management_methods[], rp_hostd_planned_methods[], rp_hostd_image_methods[], rp_hostd_state_methods[],
     rp_hostd_summary_methods[];
+// method_export.c: at the start, takes away the checkpoints that exports of a killed hostd had made for themselves.
+void rp_hostd_export_recover(struct rp_hostd *hostd);
 extern const struct rp_hostd_method rp_hostd_job_methods[]; // object_jobs.c: RequestStateChange, GetError, GetErrorEx
 extern const struct rp_hostd_method *const rp_hostd_method_tables[]; // tables.c: all of them, ended by NULL
 

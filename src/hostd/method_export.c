@@ -12,6 +12,9 @@
 
 enum { COPY_ALL, COPY_NONE, COPY_ONE, COPY_FOR_BACKUP }; // CopySnapshotConfiguration
 
+// Its own checkpoints. One hostd has a host, so what is called so when it starts is of one that was killed.
+#define TEMPORARY "refpoint-hostd export"
+
 struct export_task {
     char vm_id[RP_HOST_ID];
     char snapshot_id[RP_HOST_ID];  // "": one is made, and goes again
@@ -62,7 +65,7 @@ static int freeze(struct rp_host_connection *host, const struct export_task *tas
 {
     char job[RP_HOST_ID];
     int rc = host->ops->create_snapshot(host, task->vm_id, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_CRASH,
-                                        "refpoint-hostd export", job, snapshot, err);
+                                        TEMPORARY, job, snapshot, err);
     return rp_method_wait(host, rc, job, snapshot, err);
 }
 
@@ -77,6 +80,22 @@ static void thaw(struct rp_host_connection *host, const char *snapshot)
     if (rp_method_wait(host, host->ops->destroy_snapshot(host, snapshot, job, made, &why), job, made, &why))
         rp_log(RP_LOG_WARNING, "checkpoint %s of an export stays: %s", snapshot, why.text);
     host->progress = progress;
+}
+
+void rp_hostd_export_recover(struct rp_hostd *hostd)
+{
+    const struct rp_inventory *inventory = rp_hostd_hosts_inventory(hostd, NULL);
+    struct rp_host_connection *host = inventory ? rp_hostd_hosts_borrow(hostd, NULL) : NULL;
+    for (size_t i = 0; host && i < inventory->count; i++) {
+        const struct rp_snapshots *all = &inventory->items[i].snapshots;
+        for (size_t j = 0; j < all->count; j++)
+            if (!all->items[j].merging && all->items[j].type == RP_SNAPSHOT_RECOVERY &&
+                !strcmp(all->items[j].name, TEMPORARY))
+                thaw(host, all->items[j].id);
+    }
+    rp_hostd_hosts_return(hostd, host);
+    rp_hostd_hosts_release(hostd, inventory);
+    rp_hostd_hosts_changed(hostd);
 }
 
 static const struct rp_reference_point *find_point(const struct rp_reference_points *points, const char *id)

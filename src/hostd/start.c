@@ -126,6 +126,7 @@ static int start(struct whole *whole, const struct rp_hostd_options *options, st
         add_namespace(whole, 1, RP_HOSTD_CIMV2, &hostd->cimv2, err) || rp_hostd_hosts_open(hostd, err) ||
         rp_hostd_jobs_open(hostd, options->job_seconds ? options->job_seconds : JOB_SECONDS, err))
         return -1;
+    rp_hostd_export_recover(hostd);
     if (!options->listener_count)
         return 0;
     struct rp_wsman_server_ops ops = {

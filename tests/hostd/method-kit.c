@@ -1,5 +1,6 @@
 #include "method-kit.h"
 
+#include <errno.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -9,13 +10,15 @@
 
 #define DEADLINE_NS (60 * 1000000000ull)
 
-void mk_start(struct mk *mk)
+void mk_start(struct mk *mk) { mk_start_in(mk, kit_folder()); }
+
+void mk_start_in(struct mk *mk, char *folder)
 {
     struct rp_error err = {0};
-    *mk = (struct mk){.folder = kit_folder(), .caller = {"LAB\\admin", "test", RP_CIM_ADMINISTER}};
+    *mk = (struct mk){.folder = folder, .caller = {"LAB\\admin", "test", RP_CIM_ADMINISTER}};
     RP_AUTO_FREE char *files = rp_path_join(mk->folder, "files");
     RP_AUTO_FREE char *host = rp_path_join(mk->folder, "host");
-    assert_int_equal(mkdir(files, 0700), 0);
+    assert_true(!mkdir(files, 0700) || errno == EEXIST);
     mk->files = realpath(files, NULL);
     const char *const folders[] = {mk->files};
     const struct rp_hostd_options options = {.directory = host, .machine = "HV1", .folders = folders, .folder_count = 1,

@@ -13,6 +13,7 @@ struct mk {
     struct rp_cim_caller caller; // an administrator
 };
 void mk_start(struct mk *mk);
+void mk_start_in(struct mk *mk, char *folder); // of an earlier life; taken
 void mk_stop(struct mk *mk);
 
 // ---- values for the calls below: name, value, …, NULL ---------------------------------------------------------------

@@ -1,0 +1,80 @@
+// A host that is killed in the middle of an export of a reference point, and started again: neither its own checkpoint
+// nor half an export is left, and the job is told as what it was.
+#include "method-kit.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define SIZE (256 * RP_MIB)
+
+// In a process of its own. Ends by its own hand as soon as the export has begun to copy.
+static void export_and_die(char *folder)
+{
+    struct mk mk;
+    char id[RP_HOST_ID];
+    struct rp_cim_instance *out;
+    mk_start_in(&mk, folder);
+    mk_define(&mk, "killed", 1, SIZE, id);
+    mk_write(&mk, id, 0, 0, SIZE / KIT_UNIT, 1, 5);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = mk_vm(&mk, id);
+    uint32_t status = mk_call(&mk, POINTS, "CreateReferencePoint", &out, "AffectedSystem", mk_ref(vm),
+                              "ReferencePointType", mk_number(2), NULL);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *point =
+        mk_made(&mk, status, &out, "Msvm_VirtualSystemReferencePoint");
+    mk_wait_merged(&mk, id);
+    RP_AUTO_FREE char *target = mk_file(&mk, "export");
+    status = mk_call(&mk, POINTS, "ExportReferencePoint", &out, "ReferencePoint", mk_ref(point), "ExportDirectory",
+                     mk_text("%s", target), NULL);
+    assert_int_equal(status, 4096);
+    RP_AUTO_FREE char *copy = kit_path("%s/Virtual Hard Disks/killed-0.vhdx", target);
+    for (int i = 0; i < 10000 && access(copy, F_OK); i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    raise(SIGKILL);
+}
+
+static void a_killed_export_leaves_neither_checkpoint_nor_files(void **state)
+{
+    (void)state;
+    char *folder = kit_folder();
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) {
+        alarm(60);
+        export_and_die(folder);
+        _exit(1);
+    }
+    int ended = 0;
+    assert_int_equal(waitpid(child, &ended, 0), child);
+    assert_true(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGKILL);
+    struct mk mk;
+    mk_start_in(&mk, folder);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *vm =
+        mk_one(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE ElementName = 'killed'");
+    const char *id = rp_cim_get_text(vm, "Name");
+    RP_AUTO_FREE char *disk = mk_file(&mk, "export/Virtual Hard Disks/killed-0.vhdx");
+    assert_int_equal(
+        mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData WHERE VirtualSystemIdentifier = '%s'", id), 1);
+    mk_wait_merged(&mk, id);
+    assert_int_equal(access(disk, F_OK), -1);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job =
+        mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemReferencePointExportJob");
+    assert_int_equal(rp_cim_get_unsigned(job, "JobState", 0), 10);
+    // And the next one is as good as if nothing had been.
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *point = mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemReferencePoint");
+    RP_AUTO_FREE char *target = mk_file(&mk, "export");
+    struct rp_cim_instance *out;
+    mk_made(&mk,
+            mk_call(&mk, POINTS, "ExportReferencePoint", &out, "ReferencePoint", mk_ref(point->path), "ExportDirectory",
+                    mk_text("%s", target), NULL),
+            &out, NULL);
+    assert_int_equal(access(disk, F_OK), 0);
+    mk_stop(&mk);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_killed_export_leaves_neither_checkpoint_nor_files)};
+    return cmocka_run_group_tests_name("hostd methods: killed", tests, NULL, NULL);
+}
