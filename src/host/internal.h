@@ -324,7 +324,7 @@ int rp_local_point_changes(struct rp_host_connection *host, const char *path, co
 
 // Finishes or undoes everything left over of a locked VM but the merges. After it the VM may be gone (state "").
 int rp_local_recover_vm(struct rp_local_vm *vm, struct rp_error *err);
-// All VMs whose lock is free, merges included; what cannot be finished now is logged and left.
-int rp_local_recover_all(struct rp_local *local, struct rp_error *err);
+// All VMs whose lock is free; `merge`: merges of VMs that are off as well. What cannot be finished now is logged and left.
+int rp_local_recover_all(struct rp_local *local, bool merge, struct rp_error *err);
 
 #endif

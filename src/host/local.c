@@ -123,17 +123,27 @@ static int open_directory(struct rp_local *local, const char *directory, struct 
     return rp_fs_sync_parent(local->fs, db, err);
 }
 
-struct rp_host_connection *rp_host_local_open(const char *directory, struct rp_error *err)
+static struct rp_host_connection *open_host(const char *directory, bool recover, bool merge, struct rp_error *err)
 {
     struct rp_local *local = rp_xcalloc(1, sizeof *local);
     local->host.ops = &ops;
     local->host.address = rp_xasprintf("local:%s", directory);
     local->fs = rp_fs_posix();
     local->lock_fd = -1;
-    if (open_directory(local, directory, err) || rp_local_recover_all(local, err)) {
+    if (open_directory(local, directory, err) || (recover && rp_local_recover_all(local, merge, err))) {
         rp_context(err, "open host %s", local->host.address);
         rp_host_close(&local->host);
         return NULL;
     }
     return &local->host;
+}
+
+struct rp_host_connection *rp_host_local_open(const char *directory, struct rp_error *err)
+{
+    return open_host(directory, true, true, err);
+}
+
+struct rp_host_connection *rp_host_local_open_resident(const char *directory, bool recover, struct rp_error *err)
+{
+    return open_host(directory, recover, false, err);
 }

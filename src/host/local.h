@@ -8,6 +8,9 @@
 // Opens DIR, creating it when missing, and finishes or undoes what an earlier process began and did not end. Several
 // processes may have it open; each change takes a lock.
 struct rp_host_connection *rp_host_local_open(const char *directory, struct rp_error *err);
+// The same for a service that stays: merges of VMs that are off, which take their time, are left to whoever asks find_vm for
+// such a VM. Without `recover` nothing is finished or undone: for its further connections.
+struct rp_host_connection *rp_host_local_open_resident(const char *directory, bool recover, struct rp_error *err);
 
 // What the next method of this connection makes (snapshot, reference point, VM, planned VM) gets this GUID instead of a new one:
 // who remembers it first can tell after a kill whether it was made. Used up by that method. The id of a snapshot or reference

@@ -15,7 +15,7 @@ int rp_local_recover_vm(struct rp_local_vm *vm, struct rp_error *err)
     return rp_local_disk_recover(vm, err) || rp_local_snapshot_recover(vm, err) || rp_local_apply_recover(vm, err) ? -1 : 0;
 }
 
-int rp_local_recover_all(struct rp_local *local, struct rp_error *err)
+int rp_local_recover_all(struct rp_local *local, bool merge, struct rp_error *err)
 {
     RP_AUTO_FREE int64_t *rows = NULL;
     size_t count = 0;
@@ -40,7 +40,7 @@ int rp_local_recover_all(struct rp_local *local, struct rp_error *err)
         RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {.local = local, .locked = true, .row = rows[i]};
         struct rp_error why = {0};
         if (rp_local_vm_load_row(local, rows[i], &vm, &why) == 1 && !rp_local_recover_vm(&vm, &why) && vm.state[0])
-            rp_local_merge_advance(&vm, true, &why);
+            rp_local_merge_advance(&vm, merge, &why);
         // One broken VM must not keep the administrator from all others.
         if (why.code)
             rp_log(RP_LOG_WARNING, "%s: VM %s: finish what was interrupted: %s", local->host.address, vm.id, why.text);

@@ -50,7 +50,7 @@ struct rp_host_connection *rp_hostd_hosts_borrow(struct rp_hostd *hostd, struct 
     pthread_mutex_lock(&hosts->mutex);
     struct rp_host_connection *host = hosts->idle_count ? hosts->idle[--hosts->idle_count] : NULL;
     pthread_mutex_unlock(&hosts->mutex);
-    return host ? host : rp_host_local_open(hostd->directory, err);
+    return host ? host : rp_host_local_open_resident(hostd->directory, false, err);
 }
 
 void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *host)
@@ -287,7 +287,7 @@ static void *advance_merges(void *context)
 
 int rp_hostd_hosts_open(struct rp_hostd *hostd, struct rp_error *err)
 {
-    struct rp_host_connection *watcher = rp_host_local_open(hostd->directory, err);
+    struct rp_host_connection *watcher = rp_host_local_open_resident(hostd->directory, true, err);
     if (!watcher)
         return -1;
     struct rp_hostd_hosts *hosts = hostd->hosts = rp_xcalloc(1, sizeof *hosts);

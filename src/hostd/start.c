@@ -70,7 +70,7 @@ static int lock_directory(struct whole *whole, struct rp_error *err)
 static int open_directory(struct whole *whole, const char *directory, struct rp_error *err)
 {
     whole->hostd.directory = rp_xstrdup(directory);
-    struct rp_host_connection *host = rp_host_local_open(directory, err); // makes it
+    struct rp_host_connection *host = rp_host_local_open_resident(directory, false, err); // makes it
     rp_host_close(host);
     char *real = host ? realpath(directory, NULL) : NULL;
     if (!real)
