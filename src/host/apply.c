@@ -81,18 +81,20 @@ static int load(struct applying *a, struct rp_error *err)
 static int check(struct applying *a, struct rp_record *record, const char *snapshot_id, struct rp_error *err)
 {
     int64_t younger = 0;
-    if (rp_db_number(a->vm->local->db, err, &younger, "SELECT count(*) FROM snapshot WHERE vm = ? AND row > ?", "ii", a->vm->row,
-                     a->snapshot))
+    if (rp_db_number(a->vm->local->db, err, &younger, "SELECT count(*) FROM snapshot WHERE vm = ? AND row > ?", "ii",
+                     a->vm->row, a->snapshot))
         return -1;
     if (younger)
-        return rp_fail(err, RP_ERR_STATE, "checkpoint %s: %lld made after it must be deleted, and merged, before it can be applied",
+        return rp_fail(err, RP_ERR_STATE,
+                       "checkpoint %s: %lld made after it must be deleted, and merged, before it can be applied",
                        snapshot_id, (long long)younger);
     if (record->merging_count)
         return rp_fail(err, RP_ERR_BUSY, "VM %s: a merge is not finished", a->vm->id);
     for (size_t i = 0; i < a->count; i++) {
         const struct rp_record_disk *disk = recorded(record, a->leaves[i].number);
         if (!disk || strcmp(disk->leaf_path, a->leaves[i].old))
-            return rp_fail(err, RP_ERR_STATE, "VM %s: disk%" PRIu32 " is written to %s, a checkpoint that this host does not know",
+            return rp_fail(err, RP_ERR_STATE,
+                           "VM %s: disk%" PRIu32 " is written to %s, a checkpoint that this host does not know",
                            a->vm->id, a->leaves[i].number, disk ? disk->leaf_path : "nothing");
     }
     return 0;
@@ -113,7 +115,8 @@ static int announce(const struct applying *a, struct rp_error *err)
 
 // A branch above the frozen file: it knows the ids that were sealed until then, and none that is younger. Without tracking below
 // there is none above.
-static int begin_tracking(const struct applying *a, const struct leaf *leaf, struct rp_vhdx *frozen, struct rp_error *err)
+static int begin_tracking(const struct applying *a, const struct leaf *leaf, struct rp_vhdx *frozen,
+                          struct rp_error *err)
 {
     struct rp_fs *fs = a->vm->local->fs;
     struct rp_rct_disk below, state;
@@ -156,7 +159,8 @@ static int exchange(const struct applying *a, struct rp_record *record, struct r
     for (size_t i = 0; i < a->count; i++) {
         struct rp_record_disk *disk = recorded(record, a->leaves[i].number);
         if (!disk)
-            return rp_fail(err, RP_ERR_CORRUPT, "VM %s: the chain record has no disk%" PRIu32, a->vm->id, a->leaves[i].number);
+            return rp_fail(err, RP_ERR_CORRUPT, "VM %s: the chain record has no disk%" PRIu32, a->vm->id,
+                           a->leaves[i].number);
         for (size_t s = record->scratch_count; s-- > 0;)
             if (!strcmp(record->scratch[s], a->leaves[i].fresh))
                 rp_record_drop_scratch(record, s);
@@ -200,7 +204,8 @@ static int carry_out(const struct applying *a, struct rp_record *record, struct 
 // ---- what the database says afterwards, whoever finds it ------------------------------------------------------------
 
 // The checkpoint that is being applied and one of its fresh leaves. 1 found, 0 none, -1 error.
-static int find_intent(const struct rp_local_vm *vm, int64_t *snapshot, uint32_t *number, char **leaf, struct rp_error *err)
+static int find_intent(const struct rp_local_vm *vm, int64_t *snapshot, uint32_t *number, char **leaf,
+                       struct rp_error *err)
 {
     RP_AUTO_QUERY *query = rp_db_query(vm->local->db, err,
         "SELECT a.snapshot, a.number, a.leaf FROM applying a JOIN snapshot s ON s.row = a.snapshot WHERE s.vm = ? LIMIT 1", "i", vm->row);
@@ -221,10 +226,10 @@ static int note(const struct rp_local_vm *vm, int64_t snapshot, bool applied, st
         (applied &&
          (rp_db_run(db, err, "UPDATE snapshot_disk SET child = (SELECT leaf FROM applying a WHERE a.snapshot = ?1 AND"
                              " a.number = snapshot_disk.number) WHERE snapshot = ?1", "i", snapshot) ||
-          rp_db_run(db, err, "UPDATE disk SET size = d.size FROM snapshot_disk d WHERE d.snapshot = ? AND disk.vm = ? AND"
-                             " disk.number = d.number", "ii", snapshot, vm->row) ||
-          rp_db_run(db, err, "UPDATE vm SET extras = (SELECT extras FROM snapshot WHERE row = ?) WHERE row = ?", "ii", snapshot,
-                    vm->row))) ||
+          rp_db_run(db, err, "UPDATE disk SET size = d.size FROM snapshot_disk d WHERE d.snapshot = ? AND disk.vm = ?"
+                             " AND disk.number = d.number", "ii", snapshot, vm->row) ||
+          rp_db_run(db, err, "UPDATE vm SET extras = (SELECT extras FROM snapshot WHERE row = ?) WHERE row = ?", "ii",
+                    snapshot, vm->row))) ||
         rp_db_run(db, err, "DELETE FROM applying WHERE snapshot = ?", "i", snapshot))
         return -1;
     return rp_transaction_commit(&t, err);
@@ -257,7 +262,8 @@ int rp_local_apply_recover(const struct rp_local_vm *vm, struct rp_error *err)
     return 0;
 }
 
-int rp_local_apply_snapshot(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err)
+int rp_local_apply_snapshot(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT,
+                            struct rp_error *err)
 {
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
@@ -269,12 +275,13 @@ int rp_local_apply_snapshot(struct rp_host_connection *host, const char *snapsho
         rp_local_merge_advance(&vm, true, err) < 0)
         return -1;
     rp_local_disk_sweep(&vm);
-    if (rp_record_read(local->fs, vm.directory, &record, err) || load(&a, err) || check(&a, &record, snapshot_id, err) ||
-        announce(&a, err))
+    if (rp_record_read(local->fs, vm.directory, &record, err) || load(&a, err) ||
+        check(&a, &record, snapshot_id, err) || announce(&a, err))
         return -1;
     int rc = carry_out(&a, &record, err);
     struct rp_error why = {0};
-    if (rp_local_apply_recover(&vm, &why)) // a failed write of the record may have been one all the same: what is there counts
+    // A write of the record that failed may have been one all the same: what is there counts.
+    if (rp_local_apply_recover(&vm, &why))
         return rp_fail(err, why.code, "%s", why.text);
     return rc ? rp_context(err, "VM %s: apply checkpoint %s", vm.id, snapshot_id) : 0;
 }

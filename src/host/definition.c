@@ -86,11 +86,13 @@ static int parse_export(json_t *from, struct rp_local_definition_disk *disk, str
 {
     const char *file = "", *rct_id = "";
     struct rp_rct_id id;
-    if (optional_text(from, "file", 255, &file, err) || optional_text(from, "rct_id", RP_RCT_ID_TEXT - 1, &rct_id, err) ||
+    if (optional_text(from, "file", 255, &file, err) ||
+        optional_text(from, "rct_id", RP_RCT_ID_TEXT - 1, &rct_id, err) ||
         guid_of(from, "data_write_guid", false, &disk->content, err))
         return -1;
     if (*file && !is_bare(file))
-        return rp_fail(err, RP_ERR_CORRUPT, "the definition of a VM: file \"%.80s\" of disk%u is no bare name", file, disk->number);
+        return rp_fail(err, RP_ERR_CORRUPT, "the definition of a VM: file \"%.80s\" of disk%u is no bare name", file,
+                       disk->number);
     if (*rct_id && rp_rct_id_parse(rct_id, &id, NULL))
         return broken(err, "rct_id");
     disk->file = *file ? rp_xstrdup(file) : NULL;
@@ -105,8 +107,10 @@ static int parse_disk(json_t *from, struct rp_local_definition *d, struct rp_err
     struct rp_local_definition_disk *disk = &d->disks[d->disk_count++];
     *disk = (struct rp_local_definition_disk){0};
     if (number_of(from, "number", MAX_NUMBER, &number, err) || guid_of(from, "disk_id", true, &disk->disk_id, err) ||
-        number_of(from, "size", RP_VHDX_MAX_SIZE, &disk->size, err) || number_of(from, "logical_sector", 4096, &logical, err) ||
-        number_of(from, "physical_sector", 4096, &physical, err) || number_of(from, "block_size", 256 * RP_MIB, &block, err))
+        number_of(from, "size", RP_VHDX_MAX_SIZE, &disk->size, err) ||
+        number_of(from, "logical_sector", 4096, &logical, err) ||
+        number_of(from, "physical_sector", 4096, &physical, err) ||
+        number_of(from, "block_size", 256 * RP_MIB, &block, err))
         return -1;
     disk->number = (uint32_t)number;
     disk->logical = (uint32_t)logical;
@@ -128,13 +132,15 @@ static int parse_root(json_t *root, struct rp_local_definition *d, struct rp_err
         return -1;
     d->exported = !strcmp(format, "refpoint export 1");
     if (!d->exported && strcmp(format, "refpoint offline VM 1"))
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "the definition of a VM: format \"%.64s\" is none of this host", format);
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "the definition of a VM: format \"%.64s\" is none of this host",
+                       format);
     if (guid_of(root, "id", true, &id, err) || guid_of(root, "controller", false, &controller, err) ||
         text_of(root, "name", 255, &name, err) || rp_local_name_check(name, err) ||
-        optional_text(root, "extras", RP_LOCAL_EXTRAS_MAX, &extras, err) || number_of(root, "generation", 2, &generation, err) ||
-        time_of(root, "created", &d->created, err))
+        optional_text(root, "extras", RP_LOCAL_EXTRAS_MAX, &extras, err) ||
+        number_of(root, "generation", 2, &generation, err) || time_of(root, "created", &d->created, err))
         return -1;
-    if (snapshot && (optional_text(snapshot, "name", 4096, &point, err) || time_of(snapshot, "time", &d->point_time, err)))
+    if (snapshot && (optional_text(snapshot, "name", 4096, &point, err) ||
+                     time_of(snapshot, "time", &d->point_time, err)))
         return -1;
     rp_local_guid_text(&id, d->id);
     if (!rp_guid_is_zero(&controller))
@@ -152,7 +158,8 @@ static int parse_root(json_t *root, struct rp_local_definition *d, struct rp_err
     return 0;
 }
 
-int rp_local_definition_parse(const char *text, size_t size, struct rp_local_definition *definition, struct rp_error *err)
+int rp_local_definition_parse(const char *text, size_t size, struct rp_local_definition *definition,
+                              struct rp_error *err)
 {
     *definition = (struct rp_local_definition){0};
     json_error_t why;
@@ -167,7 +174,8 @@ int rp_local_definition_parse(const char *text, size_t size, struct rp_local_def
     return failed;
 }
 
-int rp_local_definition_read(struct rp_local *local, const char *path, struct rp_local_definition *definition, struct rp_error *err)
+int rp_local_definition_read(struct rp_local *local, const char *path, struct rp_local_definition *definition,
+                             struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
     if (rp_fs_read_file(local->fs, path, RP_LOCAL_DEFINITION_MAX, &text, err))

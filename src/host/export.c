@@ -52,8 +52,8 @@ static void job_clear(struct job *j)
 // ---- where it goes --------------------------------------------------------------------------------------------------
 
 // `names`: root and definition.
-static int place(struct rp_local *local, const struct rp_export *what, const char *name, struct rp_local_export_names *names,
-                 struct rp_error *err)
+static int place(struct rp_local *local, const struct rp_export *what, const char *name,
+                 struct rp_local_export_names *names, struct rp_error *err)
 {
     struct stat st;
     struct rp_guid guid;
@@ -89,8 +89,8 @@ char *rp_host_local_export_file(struct rp_host_connection *host, const struct rp
 static int name_disk(struct job *j, const struct rp_local_vm *vm, size_t index, struct rp_error *err)
 {
     struct disk *disk = &j->disks[index];
-    RP_AUTO_QUERY *query = rp_db_query(j->local->db, err, "SELECT path FROM disk WHERE vm = ? AND number = ?", "ii", vm->row,
-                                       (int64_t)disk->facts->number);
+    RP_AUTO_QUERY *query = rp_db_query(j->local->db, err, "SELECT path FROM disk WHERE vm = ? AND number = ?", "ii",
+                                       vm->row, (int64_t)disk->facts->number);
     int rc = query ? rp_db_step(j->local->db, query, err) : -1;
     if (rc < 0)
         return -1;
@@ -113,7 +113,8 @@ static int name_disk(struct job *j, const struct rp_local_vm *vm, size_t index, 
 
 static int add_names(struct job *j, struct rp_error *err)
 {
-    RP_AUTO_FREE char *machines = rp_path_join(j->names.root, RP_LOCAL_MACHINES), *disks = rp_path_join(j->names.root, RP_LOCAL_DISKS),
+    RP_AUTO_FREE char *machines = rp_path_join(j->names.root, RP_LOCAL_MACHINES),
+        *disks = rp_path_join(j->names.root, RP_LOCAL_DISKS),
                       *unfinished = rp_xasprintf("%s.new", j->names.definition);
     bool any = false;
     for (size_t i = 0; i < j->settings.disk_count; i++)
@@ -122,7 +123,8 @@ static int add_names(struct job *j, struct rp_error *err)
     if (j->what->subdirectory && !lstat(j->names.root, &st))
         return rp_fail(err, RP_ERR_EXISTS, "%s: is there already", j->names.root);
     if ((j->what->subdirectory && rp_local_export_names_add(&j->names, j->names.root, true, err)) ||
-        rp_local_export_names_add(&j->names, machines, true, err) || (any && rp_local_export_names_add(&j->names, disks, true, err)) ||
+        rp_local_export_names_add(&j->names, machines, true, err) ||
+        (any && rp_local_export_names_add(&j->names, disks, true, err)) ||
         rp_local_export_names_add(&j->names, j->names.definition, false, err) ||
         rp_local_export_names_add(&j->names, unfinished, false, err))
         return -1;
@@ -147,14 +149,16 @@ static int choose(struct job *j, struct rp_error *err)
                 known = true;
             }
         if (!known)
-            return rp_fail(err, RP_ERR_INVALID, "VM %s has no disk %s that could be left out", what->vm_id, what->excluded[e]);
+            return rp_fail(err, RP_ERR_INVALID, "VM %s has no disk %s that could be left out", what->vm_id,
+                           what->excluded[e]);
     }
     return 0;
 }
 
 static int read_ids(struct job *j, int64_t snapshot, struct rp_error *err)
 {
-    RP_AUTO_QUERY *query = rp_db_query(j->local->db, err, "SELECT number, rct_id FROM snapshot_disk WHERE snapshot = ?", "i", snapshot);
+    RP_AUTO_QUERY *query = rp_db_query(j->local->db, err, "SELECT number, rct_id FROM snapshot_disk WHERE snapshot = ?",
+                                       "i", snapshot);
     int rc = query ? 1 : -1;
     while (rc > 0 && (rc = rp_db_step(j->local->db, query, err)) == 1)
         for (size_t i = 0; i < j->settings.disk_count; i++)
@@ -167,12 +171,13 @@ static int read_ids(struct job *j, int64_t snapshot, struct rp_error *err)
 static int read_base(struct job *j, const struct rp_local_vm *vm, struct rp_error *err)
 {
     int64_t point = 0;
-    if (rp_db_number(j->local->db, err, &point, "SELECT row FROM reference_point WHERE id = ? AND vm = ?", "ti", j->what->base_point_id,
-                     vm->row))
+    if (rp_db_number(j->local->db, err, &point, "SELECT row FROM reference_point WHERE id = ? AND vm = ?", "ti",
+                     j->what->base_point_id, vm->row))
         return -1;
     if (!point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "VM %s has no reference point %s", vm->id, j->what->base_point_id);
-    RP_AUTO_QUERY *query = rp_db_query(j->local->db, err, "SELECT disk_id, rct_id FROM reference_disk WHERE point = ?", "i", point);
+    RP_AUTO_QUERY *query = rp_db_query(j->local->db, err, "SELECT disk_id, rct_id FROM reference_disk WHERE point = ?",
+                                       "i", point);
     int rc = query ? 1 : -1;
     while (rc > 0 && (rc = rp_db_step(j->local->db, query, err)) == 1) {
         struct rp_guid disk_id;
@@ -183,8 +188,9 @@ static int read_base(struct job *j, const struct rp_local_vm *vm, struct rp_erro
             if (!disk->wanted || !rp_guid_equal(&disk->facts->disk_id, &disk_id))
                 continue;
             if (!*rp_db_text(query, 1))
-                return rp_fail(err, RP_ERR_TRACKING_OFF, "disk%u: its changes were not tracked at the reference point %s",
-                               disk->facts->number, j->what->base_point_id);
+                return rp_fail(err, RP_ERR_TRACKING_OFF,
+                               "disk%u: its changes were not tracked at the reference point %s", disk->facts->number,
+                               j->what->base_point_id);
             rp_db_copy(query, 1, disk->base_id, sizeof disk->base_id);
         }
     }
@@ -211,9 +217,11 @@ static int open_disk(struct job *j, struct rp_service *service, struct disk *dis
         return rp_vhdx_chain_extents(top, 0, size, count, &disk->bytes, err) ? -1 : 0;
     if (rp_rct_id_parse(disk->base_id, &base, err) ||
         rp_service_changes(service, disk->facts->path, &base, 0, size, &disk->changed, err))
-        return rp_context(err, "disk%u: changes since the reference point %s", disk->facts->number, j->what->base_point_id);
+        return rp_context(err, "disk%u: changes since the reference point %s", disk->facts->number,
+                          j->what->base_point_id);
     for (size_t i = 0; i < disk->changed.count; i++)
-        if (rp_vhdx_chain_extents(top, disk->changed.items[i].offset, disk->changed.items[i].length, count, &disk->bytes, err))
+        if (rp_vhdx_chain_extents(top, disk->changed.items[i].offset, disk->changed.items[i].length, count,
+                                  &disk->bytes, err))
             return -1;
     return 0;
 }
@@ -221,8 +229,8 @@ static int open_disk(struct job *j, struct rp_service *service, struct disk *dis
 static int find_snapshot(struct job *j, const struct rp_local_vm *vm, int64_t *row, struct rp_error *err)
 {
     *row = 0;
-    if (rp_db_number(j->local->db, err, row, "SELECT row FROM snapshot WHERE id = ? AND vm = ? AND state <> 'creating'", "ti",
-                     j->what->snapshot_id, vm->row))
+    if (rp_db_number(j->local->db, err, row, "SELECT row FROM snapshot WHERE id = ? AND vm = ? AND state <> 'creating'",
+                     "ti", j->what->snapshot_id, vm->row))
         return -1;
     return *row ? 0 : rp_fail(err, RP_ERR_NOT_FOUND, "VM %s has no checkpoint %s", vm->id, j->what->snapshot_id);
 }
@@ -239,7 +247,8 @@ static int prepare(struct job *j, struct rp_error *err)
     if (!rp_local_vm_running(&vm) && rp_local_vm_adopt(&vm, err))
         return -1;
     RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(&vm, err);
-    if (!service || (what->snapshot_id ? rp_local_settings_snapshot(&j->local->host, what->snapshot_id, &j->settings, err)
+    if (!service || (what->snapshot_id ? rp_local_settings_snapshot(&j->local->host, what->snapshot_id, &j->settings,
+                                                                    err)
                                        : rp_local_settings_vm(&j->local->host, vm.id, &j->settings, err)))
         return -1;
     if (choose(j, err) || (snapshot && read_ids(j, snapshot, err)) || (what->base_point_id && read_base(j, &vm, err)))
@@ -269,10 +278,11 @@ static int write_disk(struct job *j, struct disk *disk, struct rp_local_progress
     if (*disk->base_id) {
         create.parent_path = parent;
         create.parent_data_write_guid = rp_local_definition_content(disk->base_id);
-        failed = rp_convert_vhdx_to_child(j->local->fs, disk->facts->path, disk->path, &create, &disk->changed, rp_local_progress_call,
-                                          whole, &why);
+        failed = rp_convert_vhdx_to_child(j->local->fs, disk->facts->path, disk->path, &create, &disk->changed,
+                                          rp_local_progress_call, whole, &why);
     } else {
-        failed = rp_convert_vhdx_to_vhdx(j->local->fs, disk->facts->path, disk->path, &create, rp_local_progress_call, whole, &why);
+        failed = rp_convert_vhdx_to_vhdx(j->local->fs, disk->facts->path, disk->path, &create, rp_local_progress_call,
+                                         whole, &why);
     }
     whole->before += disk->bytes;
     if (!failed)
@@ -295,7 +305,8 @@ static json_t *describe_disk(const struct disk *disk, json_t *from)
     json_object_set_new(to, "differencing", json_boolean(*disk->base_id));
     if (*disk->base_id)
         json_object_set_new(to, "base_rct_id", json_string(disk->base_id));
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *made = rp_vhdx_open(rp_fs_posix(), disk->path, RP_VHDX_READ, NULL, NULL);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *made = rp_vhdx_open(rp_fs_posix(), disk->path, RP_VHDX_READ, NULL,
+                                                                      NULL);
     if (made) {
         char guid[RP_GUID_TEXT];
         rp_local_guid_text(&rp_vhdx_info(made)->data_write_guid, guid);
@@ -341,7 +352,8 @@ static int make(struct job *j, struct rp_error *err)
     return write_definition(j, err);
 }
 
-int rp_local_export_system(struct rp_host_connection *host, const struct rp_export *what, RP_METHOD_RESULT, struct rp_error *err)
+int rp_local_export_system(struct rp_host_connection *host, const struct rp_export *what, RP_METHOD_RESULT,
+                           struct rp_error *err)
 {
     job[0] = result[0] = '\0';
     struct job j = {.local = rp_local_of(host), .what = what};

@@ -96,7 +96,8 @@ static int remove_name(struct rp_local *local, const char *path, bool folder, st
         return errno == ENOENT || errno == ENOTDIR ? 0 : rp_fail_sys(err, errno, "%s", path);
     if (!is_folder(parent)) // what is behind a link that came meanwhile is not what we made
         return rp_fail(err, RP_ERR_STATE, "%s: its folder was replaced by a link", path);
-    if (folder ? rmdir(path) && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT : unlink(path) && errno != ENOENT)
+    int rc = folder ? rmdir(path) : unlink(path);
+    if (rc && errno != ENOENT && !(folder && (errno == ENOTEMPTY || errno == EEXIST)))
         return rp_fail_sys(err, errno, "%s: delete", path);
     return rp_fs_sync_parent(local->fs, path, err);
 }
@@ -161,7 +162,8 @@ int rp_local_export_recover(struct rp_local *local, struct rp_error *err)
         if (rp_lock_take(local->lock_fd, LOCK(row), 0, NULL) != 1) // somebody is at work there
             continue;
         if (end_dead(local, row, &why))
-            rp_log(RP_LOG_WARNING, "%s: what an interrupted export has left stays for now: %s", local->host.address, why.text);
+            rp_log(RP_LOG_WARNING, "%s: what an interrupted export has left stays for now: %s", local->host.address,
+                   why.text);
         rp_lock_release(local->lock_fd, LOCK(row));
     }
 }

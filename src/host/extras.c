@@ -9,7 +9,8 @@ static int check(const char *text, struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
     if (strlen(text) > RP_LOCAL_EXTRAS_MAX)
-        return rp_fail(err, RP_ERR_INVALID, "settings of %zu bytes, at most %zu are kept", strlen(text), RP_LOCAL_EXTRAS_MAX);
+        return rp_fail(err, RP_ERR_INVALID, "settings of %zu bytes, at most %zu are kept", strlen(text),
+                       RP_LOCAL_EXTRAS_MAX);
     if (rp_utf16_append(&utf16, text, NULL))
         return rp_fail(err, RP_ERR_INVALID, "settings that are not valid UTF-8");
     return 0;

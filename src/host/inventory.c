@@ -141,7 +141,8 @@ static int add_point(struct scan *s, sqlite3_stmt *row, struct rp_error *err)
     if (!points->count || strcmp(points->items[points->count - 1].id, id)) {
         points->items = grown(points->items, points->count, sizeof *points->items);
         struct rp_reference_point *fresh = &points->items[points->count++];
-        *fresh = (struct rp_reference_point){.name = rp_xstrdup(rp_db_text(row, 2)), .time_ns = sqlite3_column_int64(row, 3)};
+        *fresh = (struct rp_reference_point){.name = rp_xstrdup(rp_db_text(row, 2)),
+                                             .time_ns = sqlite3_column_int64(row, 3)};
         memcpy(fresh->id, id, sizeof fresh->id);
         memcpy(fresh->vm_id, item->vm.id, sizeof fresh->vm_id);
     }
@@ -175,13 +176,22 @@ static int read_rows(struct scan *s, struct rp_error *err)
         each(s, "SELECT row, id, name, controller FROM vm WHERE state = 'ready' ORDER BY row", add_vm, err))
         return -1;
     s->merging = rp_xcalloc(s->inventory->count + 1, sizeof *s->merging);
-    return each(s, "SELECT vm, number, disk_id, path, size, logical, physical FROM disk WHERE state = 'ready' ORDER BY vm, number",
-                add_disk, err) ||
-           each(s, "SELECT s.vm, d.number, d.child FROM snapshot_disk d JOIN snapshot s ON s.row = d.snapshot WHERE s.row IN"
-                   " (SELECT max(row) FROM snapshot WHERE state <> 'creating' GROUP BY vm)", set_leaf, err) ||
-           each(s, "SELECT vm, id, name, type, consistency, time, state FROM snapshot ORDER BY vm, row", add_snapshot, err) ||
-           each(s, "SELECT p.vm, p.id, p.name, p.time, d.instance, d.disk_id, d.rct_id FROM reference_point p"
-                   " LEFT JOIN reference_disk d ON d.point = p.row ORDER BY p.vm, p.row, d.number", add_point, err) ? -1 : 0;
+    static const struct {
+        const char *sql;
+        int (*add)(struct scan *s, sqlite3_stmt *row, struct rp_error *err);
+    } rows[] = {
+        {"SELECT vm, number, disk_id, path, size, logical, physical FROM disk WHERE state = 'ready'"
+         " ORDER BY vm, number", add_disk},
+        {"SELECT s.vm, d.number, d.child FROM snapshot_disk d JOIN snapshot s ON s.row = d.snapshot WHERE s.row IN"
+         " (SELECT max(row) FROM snapshot WHERE state <> 'creating' GROUP BY vm)", set_leaf},
+        {"SELECT vm, id, name, type, consistency, time, state FROM snapshot ORDER BY vm, row", add_snapshot},
+        {"SELECT p.vm, p.id, p.name, p.time, d.instance, d.disk_id, d.rct_id FROM reference_point p"
+         " LEFT JOIN reference_disk d ON d.point = p.row ORDER BY p.vm, p.row, d.number", add_point},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (each(s, rows[i].sql, rows[i].add, err))
+            return -1;
+    return 0;
 }
 
 // Merges that have ended are noted first, as whoever lists VMs does.

@@ -33,7 +33,8 @@ int rp_local_name_check_tag(const char *name, struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
     if (strlen(name) > MAX_TAG)
-        return rp_fail(err, RP_ERR_INVALID, "name of a checkpoint: %zu bytes, at most %d are possible", strlen(name), MAX_TAG);
+        return rp_fail(err, RP_ERR_INVALID, "name of a checkpoint: %zu bytes, at most %d are possible", strlen(name),
+                       MAX_TAG);
     if (rp_utf16_append(&utf16, name, NULL))
         return rp_fail(err, RP_ERR_INVALID, "name of a checkpoint: not valid UTF-8");
     return 0;
@@ -62,7 +63,8 @@ int rp_local_name_change(struct rp_host_connection *host, const char *id, const 
     struct rp_guid guid;
     if (rp_guid_parse(id, &guid, NULL)) {
         if (rp_local_name_check_tag(name, err) ||
-            rp_db_run(local->db, err, "UPDATE snapshot SET name = ? WHERE id = ? AND state <> 'creating'", "tt", name, id))
+            rp_db_run(local->db, err, "UPDATE snapshot SET name = ? WHERE id = ? AND state <> 'creating'", "tt", name,
+                      id))
             return -1;
         return sqlite3_changes(local->db->handle) ? 0
                    : rp_fail(err, RP_ERR_NOT_FOUND, "%s: no VM or checkpoint %s", host->address, id);

@@ -30,7 +30,8 @@ static void take_disk(sqlite3_stmt *row, struct rp_local_planned_disk *disk)
     rp_guid_parse(rp_db_text(row, 2), &disk->disk_id, NULL);
 }
 
-int rp_local_planned_load(struct rp_local *local, const char *id, struct rp_local_planned *planned, struct rp_error *err)
+int rp_local_planned_load(struct rp_local *local, const char *id, struct rp_local_planned *planned,
+                          struct rp_error *err)
 {
     struct rp_guid guid;
     char text[RP_GUID_TEXT];
@@ -43,7 +44,8 @@ int rp_local_planned_load(struct rp_local *local, const char *id, struct rp_loca
     if (rc != 1)
         return rc;
     *planned = (struct rp_local_planned){.row = sqlite3_column_int64(head, 0), .name = rp_xstrdup(rp_db_text(head, 2)),
-                                         .generation = sqlite3_column_int64(head, 3), .created = sqlite3_column_int64(head, 4),
+                                         .generation = sqlite3_column_int64(head, 3),
+                                         .created = sqlite3_column_int64(head, 4),
                                          .extras = rp_xstrdup(rp_db_text(head, 6))};
     memcpy(planned->id, text, sizeof planned->id);
     rp_db_copy(head, 5, planned->controller, sizeof planned->controller);
@@ -67,8 +69,8 @@ static int load_or_fail(struct rp_local *local, const char *id, struct rp_local_
 
 // ---- a plan is made -------------------------------------------------------------------------------------------------
 
-static int insert_disk(struct rp_local *local, const struct rp_local_vm *vm, int64_t planned, const struct rp_local_definition_disk *disk,
-                       const char *path, struct rp_error *err)
+static int insert_disk(struct rp_local *local, const struct rp_local_vm *vm, int64_t planned,
+                       const struct rp_local_definition_disk *disk, const char *path, struct rp_error *err)
 {
     char instance[RP_HOST_ID], disk_id[RP_GUID_TEXT];
     rp_local_settings_instance(vm, disk->number, instance);
@@ -94,14 +96,17 @@ static int insert(struct rp_local *local, const struct rp_local_definition *d, c
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_transaction_begin(&t, local->db, err) ||
         rp_db_number(local->db, err, &taken,
-                     "SELECT (SELECT count(*) FROM vm WHERE id = ?1) + (SELECT count(*) FROM planned WHERE id = ?1)", "t", vm.id))
+                     "SELECT (SELECT count(*) FROM vm WHERE id = ?1) + (SELECT count(*) FROM planned WHERE id = ?1)",
+                     "t", vm.id))
         return -1;
     if (taken)
-        return rp_fail(err, RP_ERR_EXISTS, "%s: there is a VM %s already; import it with a new identity, or delete that one",
+        return rp_fail(err, RP_ERR_EXISTS,
+                       "%s: there is a VM %s already; import it with a new identity, or delete that one",
                        local->host.address, vm.id);
     if (rp_db_run(local->db, err,
-                  "INSERT INTO planned (id, name, generation, created, controller, extras) VALUES (?, ?, ?, ?, ?, ?)", "ttiitt", vm.id,
-                  d->name, d->generation, fresh ? rp_clock_wall_ns() : d->created, vm.controller, d->extras))
+                  "INSERT INTO planned (id, name, generation, created, controller, extras) VALUES (?, ?, ?, ?, ?, ?)",
+                  "ttiitt", vm.id, d->name, d->generation, fresh ? rp_clock_wall_ns() : d->created, vm.controller,
+                  d->extras))
         return -1;
     int64_t row = rp_db_last_row(local->db);
     for (size_t i = 0; i < d->disk_count; i++)
@@ -137,7 +142,8 @@ static int find_file(const char *folder, const struct rp_local_definition_disk *
     return 0;
 }
 
-static int find_files(const char *definition_file, const struct rp_local_definition *d, char **paths, struct rp_error *err)
+static int find_files(const char *definition_file, const struct rp_local_definition *d, char **paths,
+                      struct rp_error *err)
 {
     RP_AUTO_FREE char *machines = rp_path_directory(definition_file), *root = rp_path_directory(machines),
                       *disks = rp_path_join(root, RP_LOCAL_DISKS);
@@ -179,7 +185,8 @@ int rp_local_planned_define(struct rp_host_connection *host, const char *documen
     if (rp_local_definition_parse(document, strlen(document), &definition, err))
         return -1;
     if (disk_count != definition.disk_count)
-        return rp_fail(err, RP_ERR_INVALID, "%zu paths for the %zu disks of %s", disk_count, definition.disk_count, definition.name);
+        return rp_fail(err, RP_ERR_INVALID, "%zu paths for the %zu disks of %s", disk_count, definition.disk_count,
+                       definition.name);
     char *paths[RP_ENGINE_MAX_DISKS] = {0};
     int rc = 0;
     for (size_t i = 0; !rc && i < disk_count; i++) {
@@ -200,16 +207,19 @@ int rp_local_planned_modify_disk(struct rp_host_connection *host, const char *in
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
     RP_AUTO_FREE char *where = rp_local_image_where(path, err);
-    if (!where || rp_db_run(local->db, err, "UPDATE planned_disk SET path = ? WHERE instance = ?", "tt", where, instance))
+    if (!where || rp_db_run(local->db, err, "UPDATE planned_disk SET path = ? WHERE instance = ?", "tt", where,
+                            instance))
         return -1;
     return sqlite3_changes(local->db->handle) ? 0
-               : rp_fail(err, RP_ERR_NOT_FOUND, "%s: no planned VM has a disk %s (those of other VMs are added and removed)",
-                         host->address, instance);
+               : rp_fail(err, RP_ERR_NOT_FOUND,
+                         "%s: no planned VM has a disk %s (those of other VMs are added and removed)", host->address,
+                         instance);
 }
 
 int rp_local_planned_destroy(struct rp_local *local, const char *id, struct rp_error *err)
 {
-    return rp_db_run(local->db, err, "DELETE FROM planned WHERE id = ?", "t", id) ? -1 : sqlite3_changes(local->db->handle) > 0;
+    return rp_db_run(local->db, err, "DELETE FROM planned WHERE id = ?", "t", id) ? -1
+        : sqlite3_changes(local->db->handle) > 0;
 }
 
 int rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned, struct rp_error *err)
@@ -239,15 +249,18 @@ int rp_host_local_list_planned(struct rp_host_connection *host, struct rp_invent
 // ---- and becomes a VM -----------------------------------------------------------------------------------------------
 
 // Reads what the paths say; the first that is of no use ends it.
-static int inspect(struct rp_local *local, const struct rp_local_planned_disk *disk, struct rp_local_image *image, struct rp_error *err)
+static int inspect(struct rp_local *local, const struct rp_local_planned_disk *disk, struct rp_local_image *image,
+                   struct rp_error *err)
 {
     if (!*disk->path)
         return rp_fail(err, RP_ERR_STATE, "disk%u: nobody has said where its file is", disk->number);
     if (rp_local_image_inspect(local, disk->path, image, err))
         return rp_context(err, "disk%u", disk->number);
     // The path was checked when it was said, by whoever decides where disks may be.
-    return strcmp(image->path, disk->path) ? rp_fail(err, RP_ERR_PERMISSION, "disk%u: %s is a link now, to %s; say again where its file is",
-                                                     disk->number, disk->path, image->path) : 0;
+    if (strcmp(image->path, disk->path))
+        return rp_fail(err, RP_ERR_PERMISSION, "disk%u: %s is a link now, to %s; say again where its file is",
+                       disk->number, disk->path, image->path);
+    return 0;
 }
 
 static void note(struct rp_buf *problems, const char *text)
@@ -255,8 +268,8 @@ static void note(struct rp_buf *problems, const char *text)
     rp_buf_printf(problems, "%s%s", problems->size ? "; " : "", text);
 }
 
-static void check_disk(struct rp_local *local, const struct rp_local_planned *planned, struct rp_local_image *images, size_t index,
-                       struct rp_buf *problems)
+static void check_disk(struct rp_local *local, const struct rp_local_planned *planned, struct rp_local_image *images,
+                       size_t index, struct rp_buf *problems)
 {
     const struct rp_local_vm nobody = {.local = local, .row = -1};
     const struct rp_local_planned_disk *disk = &planned->disks[index];
@@ -270,14 +283,15 @@ static void check_disk(struct rp_local *local, const struct rp_local_planned *pl
         if (!a->path || a->format != RP_IMAGE_VHDX || b->format != RP_IMAGE_VHDX)
             continue;
         if (!strcmp(a->path, b->path) || rp_guid_equal(&a->disk_id, &b->disk_id)) {
-            RP_AUTO_FREE char *text = rp_xasprintf("disk%u and disk%u are one disk", planned->disks[i].number, disk->number);
+            RP_AUTO_FREE char *text = rp_xasprintf("disk%u and disk%u are one disk", planned->disks[i].number,
+                                                   disk->number);
             note(problems, text);
         }
     }
 }
 
-static void check_identity(struct rp_local *local, const struct rp_local_planned *planned, const struct rp_local_image *images,
-                           struct rp_buf *problems)
+static void check_identity(struct rp_local *local, const struct rp_local_planned *planned,
+                           const struct rp_local_image *images, struct rp_buf *problems)
 {
     uint32_t numbers[RP_ENGINE_MAX_DISKS];
     int64_t taken = 0;
@@ -291,7 +305,8 @@ static void check_identity(struct rp_local *local, const struct rp_local_planned
         note(problems, why.text);
 }
 
-int rp_local_planned_validate(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT, struct rp_error *err)
+int rp_local_planned_validate(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT,
+                              struct rp_error *err)
 {
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
@@ -308,7 +323,8 @@ int rp_local_planned_validate(struct rp_host_connection *host, const char *plann
     return problems.size ? rp_fail(err, RP_ERR_STATE, "planned VM %s: %s", planned.id, rp_buf_text(&problems)) : 0;
 }
 
-int rp_local_planned_realize(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT, struct rp_error *err)
+int rp_local_planned_realize(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT,
+                             struct rp_error *err)
 {
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
@@ -320,8 +336,8 @@ int rp_local_planned_realize(struct rp_host_connection *host, const char *planne
     struct rp_local_image images[RP_ENGINE_MAX_DISKS] = {0};
     uint32_t numbers[RP_ENGINE_MAX_DISKS];
     const struct rp_local_new_vm facts = {.id = planned.id, .name = planned.name, .controller = planned.controller,
-                                          .extras = planned.extras, .generation = planned.generation, .created = planned.created,
-                                          .numbers = numbers, .planned = planned.row};
+                                          .extras = planned.extras, .generation = planned.generation,
+                                          .created = planned.created, .numbers = numbers, .planned = planned.row};
     int rc = 0;
     for (size_t i = 0; !rc && i < planned.disk_count; i++) {
         numbers[i] = planned.disks[i].number;

@@ -6,7 +6,8 @@
 #include "base/num.h"
 #include "host/internal.h"
 
-int rp_local_point_list(struct rp_host_connection *host, const char *vm_id, struct rp_reference_points *points, struct rp_error *err)
+int rp_local_point_list(struct rp_host_connection *host, const char *vm_id, struct rp_reference_points *points,
+                        struct rp_error *err)
 {
     struct rp_local *local = rp_local_of(host);
     *points = (struct rp_reference_points){0};
@@ -23,7 +24,8 @@ int rp_local_point_list(struct rp_host_connection *host, const char *vm_id, stru
             last = sqlite3_column_int64(query, 0);
             points->items = rp_xrealloc(points->items, (points->count + 1) * sizeof *points->items);
             struct rp_reference_point *fresh = &points->items[points->count++];
-            *fresh = (struct rp_reference_point){.name = rp_xstrdup(rp_db_text(query, 2)), .time_ns = sqlite3_column_int64(query, 3)};
+            *fresh = (struct rp_reference_point){.name = rp_xstrdup(rp_db_text(query, 2)),
+                                                 .time_ns = sqlite3_column_int64(query, 3)};
             rp_db_copy(query, 1, fresh->id, sizeof fresh->id);
             memcpy(fresh->vm_id, vm.id, sizeof fresh->vm_id);
         }
@@ -42,7 +44,8 @@ int rp_local_point_list(struct rp_host_connection *host, const char *vm_id, stru
     return rc;
 }
 
-int rp_local_point_destroy(struct rp_host_connection *host, const char *point_id, RP_METHOD_RESULT, struct rp_error *err)
+int rp_local_point_destroy(struct rp_host_connection *host, const char *point_id, RP_METHOD_RESULT,
+                           struct rp_error *err)
 {
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
@@ -57,8 +60,8 @@ int rp_local_point_destroy(struct rp_host_connection *host, const char *point_id
 // ---- a point that an export carries ---------------------------------------------------------------------------------
 
 // Whether the disk's own tracking knows the moment. 1 it does, 0 not (`why` says it), -1 error.
-static int is_known(const struct rp_local_vm *vm, const struct rp_vm_disk *disk, const struct rp_rct_id *id, struct rp_error *why,
-                    struct rp_error *err)
+static int is_known(const struct rp_local_vm *vm, const struct rp_vm_disk *disk, const struct rp_rct_id *id,
+                    struct rp_error *why, struct rp_error *err)
 {
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
     RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(vm, err);
@@ -66,7 +69,8 @@ static int is_known(const struct rp_local_vm *vm, const struct rp_vm_disk *disk,
         return -1;
     if (!rp_service_changes(service, disk->path, id, 0, disk->size, &changed, why))
         return 1;
-    return why->code == RP_ERR_TRACKING_ID || why->code == RP_ERR_TRACKING_OFF ? 0 : rp_fail(err, why->code, "%s", why->text);
+    return why->code == RP_ERR_TRACKING_ID || why->code == RP_ERR_TRACKING_OFF ? 0
+        : rp_fail(err, why->code, "%s", why->text);
 }
 
 static int not_exact(const struct rp_vm_disk *disk, const char *reason, struct rp_error *err)
@@ -76,8 +80,9 @@ static int not_exact(const struct rp_vm_disk *disk, const char *reason, struct r
 
 // The file is the exported one, and nobody has changed what it holds: any writer of a VHDX that does gives it another
 // DataWriteGuid ([MS-VHDX] 2.2.2). Then tracking begins where the export was made.
-static int begin_tracking(const struct rp_local_vm *vm, const struct rp_vm_disk *disk, const struct rp_local_definition_disk *exported,
-                          const struct rp_rct_id *id, const struct rp_error *unknown, struct rp_error *err)
+static int begin_tracking(const struct rp_local_vm *vm, const struct rp_vm_disk *disk,
+                          const struct rp_local_definition_disk *exported, const struct rp_rct_id *id,
+                              const struct rp_error *unknown, struct rp_error *err)
 {
     struct rp_fs *fs = vm->local->fs;
     RP_AUTO_FREE char *tracking = rp_rct_path(disk->path);
@@ -93,8 +98,8 @@ static int begin_tracking(const struct rp_local_vm *vm, const struct rp_vm_disk 
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
     if (info->has_parent)
         return not_exact(disk, "a differencing disk, whose parents are not tracked", err);
-    if (info->dirty_log || rp_guid_is_zero(&exported->content) || !rp_guid_equal(&info->data_write_guid, &exported->content) ||
-        info->size != exported->size)
+    if (info->dirty_log || rp_guid_is_zero(&exported->content) ||
+        !rp_guid_equal(&info->data_write_guid, &exported->content) || info->size != exported->size)
         return not_exact(disk, "was changed since it was exported, or is another file", err);
     // Its times as they will still be after a power cut: tracking is bound to them.
     RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(fs, disk->path, RP_OPEN_READ, err);
@@ -103,8 +108,8 @@ static int begin_tracking(const struct rp_local_vm *vm, const struct rp_vm_disk 
     return rp_rct_begin_at(fs, disk->path, &state, id, err);
 }
 
-static int import_disk(const struct rp_local_vm *vm, const struct rp_vm_disk *disk, const struct rp_local_definition_disk *exported,
-                       struct rp_error *err)
+static int import_disk(const struct rp_local_vm *vm, const struct rp_vm_disk *disk,
+                       const struct rp_local_definition_disk *exported, struct rp_error *err)
 {
     struct rp_rct_id id;
     struct rp_error why = {0};
@@ -120,7 +125,8 @@ static int import_disk(const struct rp_local_vm *vm, const struct rp_vm_disk *di
     return begin_tracking(vm, disk, exported, &id, &why, err);
 }
 
-static const struct rp_local_definition_disk *find_exported(const struct rp_local_definition *d, const struct rp_guid *disk_id)
+static const struct rp_local_definition_disk *find_exported(const struct rp_local_definition *d,
+                                                            const struct rp_guid *disk_id)
 {
     for (size_t i = 0; i < d->disk_count; i++)
         if (rp_guid_equal(&d->disks[i].disk_id, disk_id))
@@ -128,14 +134,14 @@ static const struct rp_local_definition_disk *find_exported(const struct rp_loca
     return NULL;
 }
 
-static int insert_point(const struct rp_local_vm *vm, const char *id, const struct rp_local_definition *d, const struct rp_vm_settings *settings,
-                        struct rp_error *err)
+static int insert_point(const struct rp_local_vm *vm, const char *id, const struct rp_local_definition *d,
+                        const struct rp_vm_settings *settings, struct rp_error *err)
 {
     struct rp_db *db = vm->local->db;
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_transaction_begin(&t, db, err) ||
-        rp_db_run(db, err, "INSERT INTO reference_point (id, vm, name, time) VALUES (?, ?, ?, ?)", "titi", id, vm->row, d->point_name,
-                  d->point_time))
+        rp_db_run(db, err, "INSERT INTO reference_point (id, vm, name, time) VALUES (?, ?, ?, ?)", "titi", id, vm->row,
+                  d->point_name, d->point_time))
         return -1;
     int64_t point = rp_db_last_row(db);
     for (size_t i = 0; i < settings->disk_count; i++) {
@@ -143,15 +149,17 @@ static int insert_point(const struct rp_local_vm *vm, const char *id, const stru
         const struct rp_local_definition_disk *exported = find_exported(d, &disk->disk_id);
         char guid[RP_GUID_TEXT];
         rp_local_guid_text(&disk->disk_id, guid);
-        if (exported && rp_db_run(db, err, "INSERT INTO reference_disk (point, number, instance, disk_id, rct_id) VALUES (?, ?, ?, ?, ?)",
-                                  "iittt", point, (int64_t)disk->number, disk->instance, guid, exported->rct_id))
+        if (exported &&
+            rp_db_run(db, err,
+                      "INSERT INTO reference_disk (point, number, instance, disk_id, rct_id) VALUES (?, ?, ?, ?, ?)",
+                      "iittt", point, (int64_t)disk->number, disk->instance, guid, exported->rct_id))
             return -1;
     }
     return rp_transaction_commit(&t, err);
 }
 
-int rp_local_point_import(struct rp_host_connection *host, const char *vm_id, const char *definition_file, RP_METHOD_RESULT,
-                          struct rp_error *err)
+int rp_local_point_import(struct rp_host_connection *host, const char *vm_id, const char *definition_file,
+                          RP_METHOD_RESULT, struct rp_error *err)
 {
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
@@ -161,7 +169,8 @@ int rp_local_point_import(struct rp_host_connection *host, const char *vm_id, co
     RP_CLEANUP(rp_local_definition_clear) struct rp_local_definition definition = {0};
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
-    if (rp_local_vm_lock(local, vm_id, &vm, err) || rp_local_definition_read(local, definition_file, &definition, err) ||
+    if (rp_local_vm_lock(local, vm_id, &vm, err) ||
+        rp_local_definition_read(local, definition_file, &definition, err) ||
         rp_local_settings_vm(host, vm.id, &settings, err))
         return -1;
     size_t found = 0;

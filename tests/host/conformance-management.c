@@ -17,11 +17,15 @@ static char *make_folder(struct world *w, const char *name)
 static int export_to(struct world *w, const char *vm, const char *snapshot_id, const char *base, const char *folder)
 {
     char result[RP_HOST_ID];
-    struct rp_export what = {.vm_id = vm, .snapshot_id = snapshot_id, .base_point_id = base, .folder = folder, .storage = true};
+    struct rp_export what = {.vm_id = vm, .snapshot_id = snapshot_id, .base_point_id = base, .folder = folder,
+                             .storage = true};
     return METHOD(w, result, export_system, &what);
 }
 
-static char *definition_of(const char *folder, const char *vm) { return kit_path("%s/Virtual Machines/%s.vmcx", folder, vm); }
+static char *definition_of(const char *folder, const char *vm)
+{
+    return kit_path("%s/Virtual Machines/%s.vmcx", folder, vm);
+}
 
 // The exported file of a disk; malloc'ed, NULL: there is none.
 static char *file_of(const char *folder, const struct rp_guid *disk_id)
@@ -33,7 +37,8 @@ static char *file_of(const char *folder, const struct rp_guid *disk_id)
         if (entry->d_name[0] == '.' || entry->d_type == DT_DIR)
             continue;
         RP_AUTO_FREE char *path = kit_path("%s/%s", disks, entry->d_name);
-        RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), path, RP_VHDX_READ, NULL, NULL);
+        RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), path, RP_VHDX_READ, NULL,
+                                                                          NULL);
         if (!vhdx || !rp_guid_equal(&rp_vhdx_info(vhdx)->disk_id, disk_id))
             continue;
         found = path;
@@ -232,7 +237,8 @@ static void vms_and_checkpoints_can_be_renamed(void **state)
     assert_string_equal(list.items[0].name, "refpoint:a:b");
     kit_fails(METHOD(w, result, rename, id, ""), w->err, RP_ERR_INVALID);
     kit_fails(METHOD(w, result, rename, id, "12345678-1234-1234-1234-123456789ABC"), w->err, RP_ERR_INVALID);
-    kit_fails(METHOD(w, result, rename, "Microsoft:12345678-1234-1234-1234-123456789ABC", "x"), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, rename, "Microsoft:12345678-1234-1234-1234-123456789ABC", "x"), w->err,
+              RP_ERR_NOT_FOUND);
     destroy(w, id, snap);
 }
 
@@ -241,8 +247,8 @@ static void vms_and_checkpoints_can_be_renamed(void **state)
 static void an_applied_checkpoint_brings_back_what_it_held(void **state)
 {
     struct world *w = *state;
-    char id[RP_HOST_ID], snap[RP_HOST_ID], mine[RP_HOST_ID], later[RP_HOST_ID], older[RP_HOST_ID], younger[RP_HOST_ID], rct[RP_HOST_ID],
-        result[RP_HOST_ID];
+    char id[RP_HOST_ID], snap[RP_HOST_ID], mine[RP_HOST_ID], later[RP_HOST_ID], older[RP_HOST_ID], younger[RP_HOST_ID],
+        rct[RP_HOST_ID], result[RP_HOST_ID];
     RP_AUTO_FREE uint8_t *model = rp_xmalloc(DISK), *then = rp_xmalloc(DISK);
     bool got[DISK / KIT_UNIT];
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges ranges = {0};
@@ -282,7 +288,8 @@ static void an_applied_checkpoint_brings_back_what_it_held(void **state)
     for (size_t i = 0; i < DISK / KIT_UNIT; i++)
         assert_int_equal(got[i], i == 3 || i == 11);
     rct_id(w, id, younger, 0, rct); // of a past that did not come true
-    kit_fails(w->c->ops->disk_changes(w->c, path, rct, 0, DISK, &ranges, &processed, &w->err), w->err, RP_ERR_TRACKING_ID);
+    kit_fails(w->c->ops->disk_changes(w->c, path, rct, 0, DISK, &ranges, &processed, &w->err), w->err,
+              RP_ERR_TRACKING_ID);
     destroy(w, id, snap);
     destroy(w, id, mine);
     live_holds(w, id, model);
@@ -357,7 +364,8 @@ static void a_full_export_stands_alone_and_holds_the_moment(void **state)
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
     kit_ok(w->c->ops->vm_settings(w->c, id, &s, &w->err), w->err);
     const char *excluded[] = {s.disks[0].instance}, *unknown[] = {"Microsoft:nothing"};
-    struct rp_export what = {.vm_id = id, .folder = folder, .subdirectory = true, .storage = true, .excluded = unknown, .excluded_count = 1};
+    struct rp_export what = {.vm_id = id, .folder = folder, .subdirectory = true, .storage = true, .excluded = unknown,
+                             .excluded_count = 1};
     kit_fails(METHOD(w, result, export_system, &what), w->err, RP_ERR_INVALID);
     what.excluded = excluded;
     kit_ok(METHOD(w, result, export_system, &what), w->err);
@@ -417,7 +425,8 @@ static void a_differential_export_holds_exactly_what_has_changed(void **state)
         }
         holds(file, model);
     }
-    kit_fails(export_to(w, id, snap, "Microsoft:12345678-1234-1234-1234-123456789ABC", folders[0]), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(export_to(w, id, snap, "Microsoft:12345678-1234-1234-1234-123456789ABC", folders[0]), w->err,
+              RP_ERR_NOT_FOUND);
     for (int round = 0; round < 4; round++)
         free(folders[round]);
 }
@@ -480,7 +489,8 @@ static void an_exported_vm_comes_back_as_itself_or_as_another(void **state)
     kit_ok(METHOD(w, result, modify_disk, s.disks[0].instance, elsewhere), w->err);
     if (!conformance_wire)
         kit_fails(METHOD(w, result, validate_planned, other), w->err, RP_ERR_STATE);
-    kit_fails(METHOD(w, result, modify_disk, instance, elsewhere), w->err, RP_ERR_NOT_FOUND); // of a VM that is none any more
+    kit_fails(METHOD(w, result, modify_disk, instance, elsewhere), w->err,
+              RP_ERR_NOT_FOUND); // of a VM that is none any more
     if (!conformance_wire)
         assert_int_equal(rename(file, elsewhere), 0);
     kit_ok(METHOD(w, result, validate_planned, other), w->err);
@@ -512,7 +522,8 @@ static void a_plan_tells_what_is_wrong_and_can_be_given_up(void **state)
     struct world *w = *state;
     char id[RP_HOST_ID], planned[RP_HOST_ID], snap[RP_HOST_ID], result[RP_HOST_ID];
     define_filled(w, "web1", 1, NULL, id);
-    RP_AUTO_FREE char *folder = make_folder(w, "out"), *definition = definition_of(folder, id), *taken = live(w, id, 0, false);
+    RP_AUTO_FREE char *folder = make_folder(w, "out"), *definition = definition_of(folder, id),
+        *taken = live(w, id, 0, false);
     snapshot(w, id, RP_SNAPSHOT_RECOVERY, "t", snap);
     struct rp_export what = {.vm_id = id, .snapshot_id = snap, .folder = folder};
     kit_ok(METHOD(w, result, export_system, &what), w->err);
@@ -550,7 +561,8 @@ static void incrementals_go_on_after_an_import(void **state)
     set_state(w, id, RP_VM_RUNNING);
     write_live(w, id, model, 2, 0, 512);
     snapshot(w, id, RP_SNAPSHOT_RECOVERY, "refpoint:a:1", snap);
-    RP_AUTO_FREE char *folder = make_folder(w, "out"), *definition = definition_of(folder, id), *copy = make_folder(w, "copy"),
+    RP_AUTO_FREE char *folder = make_folder(w, "out"), *definition = definition_of(folder, id),
+        *copy = make_folder(w, "copy"),
                       *second = definition_of(copy, id);
     kit_ok(export_to(w, id, snap, NULL, folder), w->err);
     kit_ok(export_to(w, id, snap, NULL, copy), w->err);

@@ -119,7 +119,8 @@ static void a_database_of_the_first_version_is_brought_up_to_date(void **state)
     snapshot(w, RP_SNAPSHOT_RECOVERY, snap);
     rp_host_close(w->c);
     w->c = NULL;
-    run_sql(w, "DROP TABLE planned_disk; DROP TABLE planned; DROP TABLE export_name; DROP TABLE export; DROP TABLE applying;"
+    run_sql(w,
+            "DROP TABLE planned_disk; DROP TABLE planned; DROP TABLE export_name; DROP TABLE export; DROP TABLE applying;"
                "ALTER TABLE vm DROP COLUMN extras; ALTER TABLE vm DROP COLUMN inherited;"
                "ALTER TABLE snapshot DROP COLUMN extras; ALTER TABLE snapshot DROP COLUMN point;"
                "PRAGMA user_version=1");
@@ -294,7 +295,8 @@ static void an_export_replaces_nothing_and_removes_nothing_that_was_there(void *
 {
     struct world *w = *state;
     RP_AUTO_FREE char *disks = kit_path("%s/Virtual Hard Disks", w->out), *disk = kit_path("%s/disk0.vhdx", disks),
-                      *machines = kit_path("%s/Virtual Machines", w->out), *elsewhere = kit_path("%s/elsewhere", w->files);
+                      *machines = kit_path("%s/Virtual Machines", w->out),
+                      *elsewhere = kit_path("%s/elsewhere", w->files);
     assert_int_equal(mkdir(disks, 0700), 0);
     kit_write_file(disk, "mine", 4);
     kit_fails(export_now(w, w->out), w->err, RP_ERR_EXISTS);
@@ -330,8 +332,8 @@ static void what_a_killed_export_left_goes_when_the_host_is_opened(void **state)
         "INSERT INTO export_name SELECT max(row), 0, '%s' FROM export; INSERT INTO export_name SELECT max(row), 0, '%s' FROM export;"
         "INSERT INTO export_name SELECT max(row), 0, '%s.new' FROM export;"
         "INSERT INTO export_name SELECT max(row), 1, '%s/Virtual Machines' FROM export;"
-        "INSERT INTO export_name SELECT max(row), 1, '%s/Virtual Hard Disks' FROM export", definition, definition, disk, definition,
-        w->out, w->out);
+        "INSERT INTO export_name SELECT max(row), 1, '%s/Virtual Hard Disks' FROM export", definition, definition, disk,
+        definition, w->out, w->out);
     run_sql(w, sql);
     reopen(w);
     assert_true(exists(definition) && exists(disk)); // it was whole
@@ -426,7 +428,8 @@ static void a_link_in_an_export_leads_nowhere(void **state)
     assert_int_equal(symlink(moved, disk), 0);           // now something that was not checked
     RP_CLEANUP(rp_inventory_clear) struct rp_inventory planned = {0};
     kit_ok(rp_host_local_list_planned(w->c, &planned, &w->err), w->err);
-    kit_fails(w->c->ops->realize_planned(w->c, planned.items[0].vm.id, job, result, &w->err), w->err, RP_ERR_PERMISSION);
+    kit_fails(w->c->ops->realize_planned(w->c, planned.items[0].vm.id, job, result, &w->err), w->err,
+              RP_ERR_PERMISSION);
     unlink(disk);
     assert_int_equal(rename(disks, moved), -1);
     RP_AUTO_FREE char *folder = kit_path("%s/folder", w->files), *there = kit_path("%s/disk0.vhdx", folder);
@@ -458,12 +461,13 @@ static void definitions_that_make_no_sense_are_refused(void **state)
     } wrong[] = {
         {"\"disk0.vhdx\"", "\"../../etc/passwd\""}, {"\"disk0.vhdx\"", "\"/etc/passwd\""}, {"\"disk0.vhdx\"", "\"..\""},
         {"\"disk0.vhdx\"", "\"a\\\\b\""}, {"\"disk0.vhdx\"", "\"disk0.vhdx\\u0000\""}, {"\"disk0.vhdx\"", "17"},
-        {"\"number\": 0", "\"number\": -1"}, {"\"number\": 0", "\"number\": 65536"}, {"\"number\": 0", "\"number\": 0.5"},
-        {"\"size\": 4194304", "\"size\": 99999999999999999"}, {"\"name\": \"web1\"", "\"name\": \"\""},
-        {"\"name\": \"web1\"", "\"name\": \"a\\nb\""}, {"\"id\":", "\"it\":"}, {"\"disks\":", "\"disk\":"},
-        {"\"rct_id\": \"\"", "\"rct_id\": \"nonsense\""}, {"\"created\": \"2", "\"created\": \"x"},
-        {"\"generation\": 2", "\"generation\": 3"}, {"\"disk_id\": \"", "\"disk_id\": \"x"},
-        {"\"controller\": \"", "\"controller\": \"x"}, {"\"generation\"", "\"id\": \"\", \"generation\""},
+        {"\"number\": 0", "\"number\": -1"}, {"\"number\": 0", "\"number\": 65536"},
+        {"\"number\": 0", "\"number\": 0.5"}, {"\"size\": 4194304", "\"size\": 99999999999999999"},
+        {"\"name\": \"web1\"", "\"name\": \"\""}, {"\"name\": \"web1\"", "\"name\": \"a\\nb\""}, {"\"id\":", "\"it\":"},
+        {"\"disks\":", "\"disk\":"}, {"\"rct_id\": \"\"", "\"rct_id\": \"nonsense\""},
+        {"\"created\": \"2", "\"created\": \"x"}, {"\"generation\": 2", "\"generation\": 3"},
+        {"\"disk_id\": \"", "\"disk_id\": \"x"}, {"\"controller\": \"", "\"controller\": \"x"},
+        {"\"generation\"", "\"id\": \"\", \"generation\""},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         rp_error_clear(&w->err);
@@ -489,7 +493,8 @@ static void one_id_is_of_one_vm_planned_or_not(void **state)
     kit_ok(import(w, definition, false, planned), w->err);
     assert_string_equal(planned, w->vm);
     rp_host_local_next_id(w->c, w->vm);
-    kit_fails(w->c->ops->define_system(w->c, "other", NULL, 0, NULL, NULL, job, result, &w->err), w->err, RP_ERR_EXISTS);
+    kit_fails(w->c->ops->define_system(w->c, "other", NULL, 0, NULL, NULL, job, result, &w->err), w->err,
+              RP_ERR_EXISTS);
     kit_ok(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err);
 }
 
