@@ -547,6 +547,30 @@ static void what_an_earlier_vm_of_the_same_id_left_stays(void **state)
     assert_true(exists(precious));
 }
 
+static void what_is_cancelled_while_it_converts_leaves_nothing(void **state)
+{
+    struct world *w = *state;
+    int left = 1;
+    RP_AUTO_FREE char *raw = kit_path("%s/second.raw", w->files), *vms = kit_path("%s/vms", w->host);
+    kit_raw(raw, DISK, 2);
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0}, t = {0};
+    kit_ok(w->c->ops->vm_settings(w->c, w->vm, &s, &w->err), w->err);
+    const char *disks[] = {raw};
+    char planned[RP_HOST_ID];
+    kit_ok(w->c->ops->plan_system(w->c, s.document, disks, 1, true, job, planned, &w->err), w->err);
+    w->c->progress = stop_at;
+    w->c->progress_context = &left;
+    kit_fails(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err, RP_ERR_CANCELLED);
+    assert_int_equal(entries(vms), 1);
+    left = 1;
+    kit_fails(w->c->ops->add_disk(w->c, w->vm, raw, job, result, &w->err), w->err, RP_ERR_CANCELLED);
+    kit_ok(w->c->ops->vm_settings(w->c, w->vm, &t, &w->err), w->err);
+    assert_int_equal(t.disk_count, 1);
+    w->c->progress = NULL;
+    kit_ok(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err); // the plan is as it was
+    assert_int_equal(entries(vms), 2);
+}
+
 static void a_checkpoint_that_was_announced_for_a_reference_point_becomes_one(void **state)
 {
     struct world *w = *state;
@@ -585,6 +609,7 @@ int main(void)
         TEST(definitions_that_make_no_sense_are_refused),
         TEST(one_id_is_of_one_vm_planned_or_not),
         TEST(what_an_earlier_vm_of_the_same_id_left_stays),
+        TEST(what_is_cancelled_while_it_converts_leaves_nothing),
         TEST(a_checkpoint_that_was_announced_for_a_reference_point_becomes_one),
     };
     return cmocka_run_group_tests(management, NULL, NULL);
