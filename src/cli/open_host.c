@@ -77,7 +77,8 @@ struct rp_host_connection *rp_cli_open_host(const struct rp_cli *cli, const char
     if (!strncmp(address, "local:", 6) && address[6])
         return rp_host_local_open(address + 6, err);
     if (!rp_hosts_is_name(address)) {
-        rp_fail(err, RP_ERR_USAGE, "host \"%.128s\": not an address (local:DIR, or a name of refpoint host list)", address);
+        rp_fail(err, RP_ERR_USAGE, "host \"%.128s\": not an address (local:DIR, or a name of refpoint host list)",
+                address);
         return NULL;
     }
     RP_CLEANUP(rp_hosts_entry_clear) struct rp_hosts_entry entry = {0};

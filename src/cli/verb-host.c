@@ -24,7 +24,8 @@ static int parse(const struct rp_cli *cli, struct rp_hosts_entry *entry, struct 
     entry->basic_in_clear = rp_cli_flag(cli, "basic-in-clear");
     entry->auth = strncmp(entry->url, "unix:", 5) ? RP_AUTH_NEGOTIATE : RP_AUTH_PEER;
     if (!rp_hosts_is_name(entry->name))
-        return rp_fail(err, RP_ERR_USAGE, "\"%.64s\" is no name for a host: letters, digits, '.', '-' and '_'", entry->name);
+        return rp_fail(err, RP_ERR_USAGE, "\"%.64s\" is no name for a host: letters, digits, '.', '-' and '_'",
+                       entry->name);
     if (auth && rp_hosts_auth_parse(auth, &entry->auth, &why))
         return rp_fail(err, RP_ERR_USAGE, "--auth: %s", why.text);
     for (size_t i = 0; (value = rp_cli_value_at(cli, "map", i)); i++)
@@ -40,7 +41,8 @@ static bool needs_password(const struct rp_cli *cli, const struct rp_hosts_entry
         return false;
     if (rp_cli_value(cli, "password-file"))
         return true;
-    return entry->auth == RP_AUTH_NTLM || entry->auth == RP_AUTH_BASIC || (entry->auth == RP_AUTH_NEGOTIATE && entry->user);
+    return entry->auth == RP_AUTH_NTLM || entry->auth == RP_AUTH_BASIC ||
+           (entry->auth == RP_AUTH_NEGOTIATE && entry->user);
 }
 
 static int check_new(const struct rp_hosts_entry *entry, const char *path, struct rp_error *err)
@@ -48,7 +50,9 @@ static int check_new(const struct rp_hosts_entry *entry, const char *path, struc
     RP_CLEANUP(rp_hosts_clear) struct rp_hosts hosts = {0};
     if (rp_hosts_file_read(path, &hosts, err))
         return -1;
-    return rp_hosts_find(&hosts, entry->name) ? rp_fail(err, RP_ERR_EXISTS, "%s: host %s is there already", path, entry->name) : 0;
+    return rp_hosts_find(&hosts, entry->name)
+               ? rp_fail(err, RP_ERR_EXISTS, "%s: host %s is there already", path, entry->name)
+               : 0;
 }
 
 static int run_add(struct rp_cli *cli, struct rp_error *err)
@@ -60,13 +64,15 @@ static int run_add(struct rp_cli *cli, struct rp_error *err)
     if ((entry.auth == RP_AUTH_NTLM || entry.auth == RP_AUTH_BASIC) && !entry.user)
         return rp_fail(err, RP_ERR_USAGE, "--auth %s needs --user", rp_hosts_auth_name(entry.auth));
     bool with_password = needs_password(cli, &entry);
-    RP_AUTO_FREE char *prompt = rp_xasprintf("Password of %s on %s: ", entry.user ? rp_cli_safe(entry.user) : "the user", entry.name);
+    RP_AUTO_FREE char *prompt = rp_xasprintf(
+        "Password of %s on %s: ", entry.user ? rp_cli_safe(entry.user) : "the user", entry.name);
     RP_CLEANUP(rp_cli_wipe) char *password = with_password ? rp_cli_password(cli, prompt, err) : NULL;
     if (with_password && !password)
         return -1;
     struct rp_wsman_options options;
     rp_cli_host_options(&entry, password, &options);
-    RP_CLEANUP(rp_wsman_client_free_p) struct rp_wsman_client *client = rp_wsman_client_new(&options, err); // what cannot be
+    RP_CLEANUP(rp_wsman_client_free_p) struct rp_wsman_client *client =
+        rp_wsman_client_new(&options, err); // what cannot be
     if (!client || (password && rp_keyring_set(keyring, entry.name, password, err)))
         return -1;
     if (rp_hosts_file_add(path, &entry, err)) {
@@ -103,11 +109,11 @@ static json_t *entry_json(const struct rp_hosts_entry *entry, bool password)
 {
     json_t *folders = json_array();
     for (size_t i = 0; i < entry->paths.count; i++)
-        json_array_append_new(folders, json_pack("{s:o, s:o}", "host", rp_cli_json_text(entry->paths.items[i].host), "local",
-                                                 rp_cli_json_text(entry->paths.items[i].local)));
-    return json_pack("{s:s, s:o, s:s, s:o, s:b, s:o, s:o}", "name", entry->name, "url", rp_cli_json_text(entry->url), "auth",
-                     rp_hosts_auth_name(entry->auth), "user", rp_cli_json_text(entry->user), "password", (int)password,
-                     "export_folder", rp_cli_json_text(entry->export_folder), "folders", folders);
+        json_array_append_new(folders, json_pack("{s:o, s:o}", "host", rp_cli_json_text(entry->paths.items[i].host),
+                                                 "local", rp_cli_json_text(entry->paths.items[i].local)));
+    return json_pack("{s:s, s:o, s:s, s:o, s:b, s:o, s:o}", "name", entry->name, "url", rp_cli_json_text(entry->url),
+                     "auth", rp_hosts_auth_name(entry->auth), "user", rp_cli_json_text(entry->user), "password",
+                     (int)password, "export_folder", rp_cli_json_text(entry->export_folder), "folders", folders);
 }
 
 static int run_list(struct rp_cli *cli, struct rp_error *err)
@@ -148,8 +154,9 @@ static void print_checks(const struct rp_cli *cli, const struct rp_host_checks *
     json_t *list = json_array();
     for (size_t i = 0; i < checks->count; i++) {
         const struct rp_host_check *check = &checks->items[i];
-        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:o}", "check", check->name, "finding", findings[check->finding],
-                                              "text", rp_cli_json_text(check->text), "fix", rp_cli_json_text(check->fix)));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:o}", "check", check->name, "finding",
+                                              findings[check->finding], "text", rp_cli_json_text(check->text), "fix",
+                                              rp_cli_json_text(check->fix)));
         rp_cli_say(cli, "%-16s %-7s %s\n", check->name, findings[check->finding], rp_cli_safe(check->text));
         if (check->fix)
             rp_cli_say(cli, "%-24s fix: %s\n", "", rp_cli_safe(check->fix));
@@ -171,8 +178,10 @@ static int read_vms(struct rp_host_connection *host, struct rp_error *err)
         RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
         RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
         RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
-        if (host->ops->find_vm(host, vms.items[i].id, &vm, err) || host->ops->vm_settings(host, vm.id, &settings, err) ||
-            host->ops->list_snapshots(host, vm.id, &snapshots, err) || host->ops->list_reference_points(host, vm.id, &points, err))
+        if (host->ops->find_vm(host, vms.items[i].id, &vm, err) ||
+            host->ops->vm_settings(host, vm.id, &settings, err) ||
+            host->ops->list_snapshots(host, vm.id, &snapshots, err) ||
+            host->ops->list_reference_points(host, vm.id, &points, err))
             return -1;
     }
     return 0;
@@ -198,7 +207,8 @@ static int run_test(struct rp_cli *cli, struct rp_error *err)
     rp_host_check(&entry, &facts, failure.code ? &failure : NULL, &checks);
     print_checks(cli, &checks);
     if (record && exchanges >= 0)
-        rp_cli_say(cli, "%d exchanges recorded in %s, without names: look at them before you give them away\n", exchanges, folder);
+        rp_cli_say(cli, "%d exchanges recorded in %s, without names: look at them before you give them away\n",
+                   exchanges, folder);
     if (failure.code)
         return rp_fail(err, failure.code, "%s", failure.text);
     if (exchanges < 0)

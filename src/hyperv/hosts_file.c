@@ -71,7 +71,7 @@ struct rp_hosts_entry *rp_hosts_find(const struct rp_hosts *hosts, const char *n
     return NULL;
 }
 
-// ---- reading -----------------------------------------------------------------------------------------------------------
+// ---- reading --------------------------------------------------------------------------------------------------------
 
 static char *trimmed(const char *text, size_t size)
 {
@@ -115,7 +115,8 @@ static int set_key(struct rp_hosts_entry *entry, const char *key, const char *va
         entry->basic_in_clear = !strcmp(value, "yes");
         return entry->basic_in_clear || !strcmp(value, "no") ? 0 : rp_fail(err, RP_ERR_INVALID, "%s: yes or no", key);
     }
-    return rp_fail(err, RP_ERR_INVALID, "what is \"%.40s\"?", key); // a word that is spelt wrong may be a safety that is not there
+    // a word that is spelt wrong may be a safety that is not there
+    return rp_fail(err, RP_ERR_INVALID, "what is \"%.40s\"?", key);
 }
 
 static int begin_host(struct rp_hosts *hosts, const char *line, struct rp_error *err)
@@ -190,7 +191,7 @@ int rp_hosts_file_read(const char *path, struct rp_hosts *hosts, struct rp_error
     return rp_context(err, "%s, line %u", path, line);
 }
 
-// ---- changing ----------------------------------------------------------------------------------------------------------
+// ---- changing -------------------------------------------------------------------------------------------------------
 
 // A line end in a value would be another line: of this host, or of one that nobody added.
 static int put_line(struct rp_buf *out, const char *key, const char *value, struct rp_error *err)
@@ -239,7 +240,8 @@ int rp_hosts_file_add(const char *path, const struct rp_hosts_entry *entry, stru
     if (lock < 0 || rp_hosts_file_read(path, &hosts, err) || rp_private_file_read(path, false, &text, err))
         return -1;
     if (!rp_hosts_is_name(entry->name))
-        return rp_fail(err, RP_ERR_INVALID, "\"%.80s\" is no name for a host: letters, digits, '.', '-', '_'", entry->name);
+        return rp_fail(err, RP_ERR_INVALID, "\"%.80s\" is no name for a host: letters, digits, '.', '-', '_'",
+                       entry->name);
     if (rp_hosts_find(&hosts, entry->name))
         return rp_fail(err, RP_ERR_EXISTS, "%s: host %s is there already", path, entry->name);
     if (text.size && text.data[text.size - 1] != '\n')

@@ -3,7 +3,7 @@
 //     # the two in the cellar
 //     [hv1]
 //     url = https://hv1.example.org
-//     auth = negotiate            (negotiate, kerberos, ntlm, basic, peer; when absent: negotiate, of a unix socket peer)
+//     auth = negotiate            (or kerberos, ntlm, basic, peer; when absent: negotiate, of a unix socket peer)
 //     user = LAB\backup
 //     fingerprint = 3f:…          (of the certificate, SHA-256; it alone is believed then)
 //     ca = /etc/refpoint/ca.pem
@@ -41,8 +41,8 @@ int rp_hosts_auth_parse(const char *text, enum rp_wsman_auth *auth, struct rp_er
 // A file that is not there has no hosts.
 int rp_hosts_file_read(const char *path, struct rp_hosts *hosts, struct rp_error *err);
 struct rp_hosts_entry *rp_hosts_find(const struct rp_hosts *hosts, const char *name); // in any case; NULL
-// Adds a host (RP_ERR_EXISTS) or removes one (RP_ERR_NOT_FOUND), at once and alone. What people wrote into the file beside
-// it (comments, other hosts) stays as it was.
+// Adds a host (RP_ERR_EXISTS) or removes one (RP_ERR_NOT_FOUND), at once and alone. What people wrote into the file
+// beside it (comments, other hosts) stays as it was.
 int rp_hosts_file_add(const char *path, const struct rp_hosts_entry *entry, struct rp_error *err);
 int rp_hosts_file_remove(const char *path, const char *name, struct rp_error *err);
 

@@ -1,5 +1,5 @@
-// Passwords of hosts: $REFPOINT_KEYRING or `keyring` beside the hosts file, mode 0600. One line for each host: its name, a
-// colon, the password to the line's end. Refused when others may read it.
+// Passwords of hosts: $REFPOINT_KEYRING or `keyring` beside the hosts file, mode 0600. One line for each host: its
+// name, a colon, the password to the line's end. Refused when others may read it.
 #ifndef RP_HYPERV_KEYRING_H
 #define RP_HYPERV_KEYRING_H
 

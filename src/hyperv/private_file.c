@@ -22,7 +22,8 @@ static int check_secret(int fd, const char *path, struct rp_error *err)
         return rp_fail(err, RP_ERR_PERMISSION, "%s: it holds passwords, and belongs to somebody else (uid %u)", path,
                        (unsigned)st.st_uid);
     if (st.st_mode & 077)
-        return rp_fail(err, RP_ERR_PERMISSION, "%s: it holds passwords, and others may read it: chmod 600 '%s'", path, path);
+        return rp_fail(err, RP_ERR_PERMISSION, "%s: it holds passwords, and others may read it: chmod 600 '%s'", path,
+                       path);
     return 0;
 }
 

@@ -85,11 +85,12 @@ struct rp_scrub *rp_scrub_new(struct rp_error *err)
     static const char *const known[] = {
         "Microsoft", "Hyper-V", "root", "virtualization", "v2", "cimv2", "SELECT", "FROM", "WHERE", "ASSOCIATORS",
         "REFERENCES", "OF", "AssocClass", "ResultClass", "AND", "OR", "NOT", "LIKE", "IS", "NULL", "refpoint", "vmms",
-        "vssnapsvc", "vhdsvc", "vsrefpointsvc", "Definition", "Default", "Maximum", "INSTANCE", "CLASSNAME", "PROPERTY",
-        "ARRAY", "NAME", "TYPE", "VALUE", "vhdx", "avhdx", "vhd", "avhd", "vhds", "vmcx", "vmrs", "vmgs", "iso", "string", "uint8", "uint16", "uint32", "uint64",
-        "sint32", "boolean", "datetime", "TRUE", "FALSE", "Virtual", "Machine", "Disk", "Hard", "Physical", "Drive",
-        "Synthetic", "SCSI", "IDE", "Controller", "Snapshot", "Recovery", "System", "Realized", "Planned", "SubType",
-        "lt", "gt", "amp", "quot", "apos", "xml", "version", "encoding", "utf-8", "utf-16", "http", "https", "wsman",
+        "vssnapsvc", "vhdsvc", "vsrefpointsvc", "Definition", "Default", "Maximum", "INSTANCE", "CLASSNAME",
+        "PROPERTY", "ARRAY", "NAME", "TYPE", "VALUE", "vhdx", "avhdx", "vhd", "avhd", "vhds", "vmcx", "vmrs", "vmgs",
+        "iso", "string", "uint8", "uint16", "uint32", "uint64", "sint32", "boolean", "datetime", "TRUE", "FALSE",
+        "Virtual", "Machine", "Disk", "Hard", "Physical", "Drive", "Synthetic", "SCSI", "IDE", "Controller",
+        "Snapshot", "Recovery", "System", "Realized", "Planned", "SubType", "lt", "gt", "amp", "quot", "apos", "xml",
+        "version", "encoding", "utf-8", "utf-16", "http", "https", "wsman",
     };
     RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_xcalloc(1, sizeof *scrub);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -111,7 +112,7 @@ void rp_scrub_free(struct rp_scrub *scrub)
     free(scrub);
 }
 
-// ---- words -------------------------------------------------------------------------------------------------------------
+// ---- words ----------------------------------------------------------------------------------------------------------
 
 static bool in_word(char c)
 {
@@ -163,7 +164,7 @@ static void put_words(struct rp_scrub *scrub, const char *text, size_t size, str
     }
 }
 
-// ---- messages ----------------------------------------------------------------------------------------------------------
+// ---- messages -------------------------------------------------------------------------------------------------------
 
 static bool is_moment(const char *text, size_t size)
 {
@@ -193,7 +194,9 @@ static void put_tag(struct rp_scrub *scrub, const char *tag, size_t size, struct
 {
     static const char attribute[] = " Machine=\"";
     const char *machine = memmem(tag, size, attribute, sizeof attribute - 1);
-    const char *end = machine ? memchr(machine + sizeof attribute - 1, '"', size - (size_t)(machine - tag) - sizeof attribute + 1) : NULL;
+    const char *end = machine ? memchr(machine + sizeof attribute - 1, '"',
+                                       size - (size_t)(machine - tag) - sizeof attribute + 1)
+                              : NULL;
     if (!end) {
         rp_buf_append(out, tag, size);
         return;

@@ -11,7 +11,7 @@
 #define STORAGE "Msvm_StorageAllocationSettingData"
 enum { SCSI = 6, DRIVE = 17, LOGICAL_DISK = 31, SLOTS = 64, MAX_RANGES = 1 << 20 };
 
-// ---- add ---------------------------------------------------------------------------------------------------------------
+// ---- add ------------------------------------------------------------------------------------------------------------
 
 static struct rp_cim_instance *resource(const char *class_name, unsigned type, const char *subtype, const char *parent)
 {
@@ -126,7 +126,8 @@ int rp_wmi_add_disk(struct rp_host_connection *host, const char *vm_id, const ch
         return 0;
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *left = drive ? rp_cim_path_parse(drive, NULL) : NULL;
     if (left) { // an empty drive is of no use to anybody
-        const struct rp_wmi_call call = {.service = RP_WMI_MANAGEMENT, .method = "RemoveResourceSettings", .what = what};
+        const struct rp_wmi_call call = {
+            .service = RP_WMI_MANAGEMENT, .method = "RemoveResourceSettings", .what = what};
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *in = rp_wmi_parameters();
         struct rp_cim_value list = rp_cim_null(RP_CIM_REFERENCE, true), one = rp_cim_reference(rp_cim_path_copy(left));
         char ignored[RP_HOST_ID];
@@ -137,7 +138,7 @@ int rp_wmi_add_disk(struct rp_host_connection *host, const char *vm_id, const ch
     return rp_fail(err, local.code, "%s", local.text);
 }
 
-// ---- remove, resize, modify --------------------------------------------------------------------------------------------
+// ---- remove, resize, modify -----------------------------------------------------------------------------------------
 
 // The disk of a number, and what it is part of.
 static int find_disk(struct rp_wmi *wmi, const char *vm_id, uint32_t number, struct rp_cim_instances *parts,
@@ -250,7 +251,7 @@ int rp_wmi_modify_disk(struct rp_host_connection *host, const char *instance, co
     return rp_wmi_call(wmi, &call, in, job, result, err);
 }
 
-// ---- changes -----------------------------------------------------------------------------------------------------------
+// ---- changes --------------------------------------------------------------------------------------------------------
 
 // "rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000001". Only to tell why the host refuses one: ids are the host's.
 static bool is_tracking_id(const char *text)
@@ -297,8 +298,9 @@ static int read_ranges(const struct rp_cim_instance *out, const char *what, uint
         uint64_t at = rp_cim_get_unsigned_at(out, "ChangedByteOffsets", i, UINT64_MAX);
         uint64_t size = rp_cim_get_unsigned_at(out, "ChangedByteLengths", i, UINT64_MAX);
         if (!rp_range_ok(at, size, UINT64_MAX) || at < offset || !rp_range_ok(at - offset, size, length))
-            return rp_fail(err, RP_ERR_CORRUPT, "%s: the host names a change at %llu, %llu bytes, which nobody asked for",
-                           what, (unsigned long long)at, (unsigned long long)size);
+            return rp_fail(err, RP_ERR_CORRUPT,
+                           "%s: the host names a change at %llu, %llu bytes, which nobody asked for", what,
+                           (unsigned long long)at, (unsigned long long)size);
         rp_ranges_push(changed, at, size);
     }
     return 0;

@@ -49,7 +49,10 @@ static int ask_services(struct rp_wmi *wmi, struct rp_wmi_facts *facts, struct r
     return 0;
 }
 
-static void add_name(struct rp_buf *list, const char *name) { rp_buf_printf(list, "%s%s", list->size ? ", " : "", name); }
+static void add_name(struct rp_buf *list, const char *name)
+{
+    rp_buf_printf(list, "%s%s", list->size ? ", " : "", name);
+}
 
 // The VMs' configuration versions: of the active settings of each.
 static void look_at_settings(const struct rp_cim_instances *settings, struct rp_buf *old)

@@ -17,7 +17,7 @@
 
 enum rp_wmi_service { RP_WMI_MANAGEMENT, RP_WMI_SNAPSHOT, RP_WMI_POINT, RP_WMI_IMAGE, RP_WMI_SERVICES };
 
-// A job that this connection started. The list lives as long as the connection: a caller may ask for an ended job again.
+// A job that this connection started. It is kept as long as the connection: a caller may ask for an ended job again.
 struct rp_wmi_job {
     struct rp_wmi_job *next;
     char id[RP_HOST_ID];                // what the caller has: "Class.InstanceID"
@@ -40,13 +40,13 @@ struct rp_wmi {
     struct rp_cim_schema *schema;
     struct rp_cim_path *services[RP_WMI_SERVICES];
     char *machine;                      // the host's name, as paths in strings begin with; NULL: not asked yet
-    bool lost;                          // the last call of a method got no answer: nobody knows whether it was carried out
+    bool lost;                          // the last call of a method got no answer: was it carried out?
     struct rp_wmi_job *jobs;
     struct rp_wmi_reached *reached;
 };
 static inline struct rp_wmi *rp_wmi_of(struct rp_host_connection *host) { return (struct rp_wmi *)host; }
 
-// ---- wmi_query.c -------------------------------------------------------------------------------------------------------
+// ---- wmi_query.c ----------------------------------------------------------------------------------------------------
 
 // Runs a query, once more when the connection was lost: nothing is changed by it.
 int rp_wmi_query(struct rp_wmi *wmi, const char *name_space, const char *query, struct rp_cim_instances *result,
@@ -80,7 +80,7 @@ void rp_wmi_settings_id(const char *id, char out[RP_HOST_ID + 16]);
 // The machine's name, and the path of a service; borrowed.
 const struct rp_cim_path *rp_wmi_service_path(struct rp_wmi *wmi, enum rp_wmi_service service, struct rp_error *err);
 
-// ---- wmi_method.c ------------------------------------------------------------------------------------------------------
+// ---- wmi_method.c ---------------------------------------------------------------------------------------------------
 
 struct rp_wmi_call {
     enum rp_wmi_service service;        // of which it is a method, unless `object` is another object
@@ -92,7 +92,7 @@ struct rp_wmi_call {
 };
 // Parameters to fill with rp_cim_set; NULL values are left out. Free with rp_cim_instance_free.
 struct rp_cim_instance *rp_wmi_parameters(void);
-// Calls it. 0: done (`job` empty, `result` filled) or started (`job`). A lost connection is RP_ERR_IO, and nobody knows.
+// Calls it. 0: done (`job` empty, `result` filled) or started (`job`). Without an answer: RP_ERR_IO, and `lost` is set.
 int rp_wmi_call(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct rp_cim_instance *in, RP_METHOD_RESULT,
                 struct rp_error *err);
 // The same, and waits for the job; host.progress is asked meanwhile and can end it (the job is cancelled then).
@@ -107,7 +107,7 @@ struct rp_cim_value rp_wmi_embed_array(struct rp_wmi *wmi, struct rp_cim_instanc
 // What the class does not know, or knows otherwise, goes: the host might refuse all of it for that.
 void rp_wmi_type(struct rp_wmi *wmi, struct rp_cim_instance *object);
 
-// ---- wmi_error.c -------------------------------------------------------------------------------------------------------
+// ---- wmi_error.c ----------------------------------------------------------------------------------------------------
 
 const char *rp_wmi_code_words(uint32_t code);      // "not possible in this state"
 enum rp_code rp_wmi_code_error(uint32_t code);
@@ -118,17 +118,18 @@ enum rp_code rp_wmi_code_in_text(const char *text);
 // One line: line ends become blanks, malformed UTF-8 '?'. Appends.
 void rp_wmi_one_line(struct rp_buf *out, const char *text);
 
-// ---- wmi_job.c ---------------------------------------------------------------------------------------------------------
+// ---- wmi_job.c ------------------------------------------------------------------------------------------------------
 
 // Notes a job that was started: its id is written to `job`. Returns what is kept of it.
 struct rp_wmi_job *rp_wmi_job_add(struct rp_wmi *wmi, const struct rp_cim_path *path, const struct rp_wmi_call *call,
                                   char job[RP_HOST_ID], struct rp_error *err);
 struct rp_wmi_job *rp_wmi_job_find(struct rp_wmi *wmi, const char *job); // NULL: none of this connection's
-int rp_wmi_job_state(struct rp_host_connection *host, const char *job, struct rp_job_state *state, struct rp_error *err);
+int rp_wmi_job_state(struct rp_host_connection *host, const char *job, struct rp_job_state *state,
+                     struct rp_error *err);
 int rp_wmi_job_cancel(struct rp_host_connection *host, const char *job, struct rp_error *err);
 void rp_wmi_jobs_free(struct rp_wmi *wmi);
 
-// ---- wmi_settings.c ----------------------------------------------------------------------------------------------------
+// ---- wmi_settings.c -------------------------------------------------------------------------------------------------
 
 struct rp_wmi_disk_facts {
     struct rp_guid disk_id;
@@ -152,7 +153,7 @@ int rp_wmi_vm_settings(struct rp_host_connection *host, const char *vm_id, struc
 int rp_wmi_snapshot_settings(struct rp_host_connection *host, const char *snapshot_id, struct rp_vm_settings *settings,
                              struct rp_error *err);
 
-// ---- wmi_inventory.c ---------------------------------------------------------------------------------------------------
+// ---- wmi_inventory.c ------------------------------------------------------------------------------------------------
 
 int rp_wmi_list_vms(struct rp_host_connection *host, struct rp_vms *vms, struct rp_error *err);
 int rp_wmi_find_vm(struct rp_host_connection *host, const char *name_or_id, struct rp_vm *vm, struct rp_error *err);
@@ -161,7 +162,7 @@ bool rp_wmi_read_vm(const struct rp_cim_instance *system, struct rp_vm *vm); // 
 // The VM as the host knows it; RP_ERR_NOT_FOUND. What every method begins with.
 int rp_wmi_need_vm(struct rp_wmi *wmi, const char *vm_id, struct rp_vm *vm, struct rp_error *err);
 
-// ---- wmi_system.c, wmi_disk.c, wmi_snapshot.c, wmi_point.c, wmi_export.c, wmi_planned.c: the methods of the vtable -----
+// ---- wmi_system.c, wmi_disk.c, wmi_snapshot.c, wmi_point.c, wmi_export.c, wmi_planned.c: methods of the vtable ------
 
 int rp_wmi_define_system(struct rp_host_connection *host, const char *name, const char *const *disks, size_t disk_count,
                          int (*progress)(void *context, uint64_t done, uint64_t total), void *context,
@@ -188,8 +189,8 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
 int rp_wmi_snapshot_made(struct rp_wmi *wmi, const char *snapshot_id, const char *name, enum rp_consistency consistency,
                          struct rp_error *err);
 bool rp_wmi_read_snapshot(const struct rp_wmi *wmi, const struct rp_cim_instance *settings, struct rp_snapshot *out);
-// The ids of a VM's snapshots of a kind, or of its reference points: what a call whose answer was lost has made is what was
-// not there before.
+// The ids of a VM's snapshots of a kind, or of its reference points: what a call whose answer was lost has made is
+// what was not there before.
 struct rp_wmi_ids {
     char (*items)[RP_HOST_ID];
     size_t count;

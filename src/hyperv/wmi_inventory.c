@@ -75,7 +75,8 @@ int rp_wmi_need_vm(struct rp_wmi *wmi, const char *vm_id, struct rp_vm *vm, stru
         rp_wmi_one(wmi, "Msvm_ComputerSystem", "Name", guid, "VM", err);
     if (!system)
         return -1;
-    return rp_wmi_read_vm(system, vm) ? 0 : rp_fail(err, RP_ERR_CORRUPT, "%s: VM %s has no name", wmi->host.address, guid);
+    return rp_wmi_read_vm(system, vm) ? 0
+                                      : rp_fail(err, RP_ERR_CORRUPT, "%s: VM %s has no name", wmi->host.address, guid);
 }
 
 int rp_wmi_find_vm(struct rp_host_connection *host, const char *name, struct rp_vm *vm, struct rp_error *err)
@@ -113,7 +114,7 @@ int rp_wmi_find_vm(struct rp_host_connection *host, const char *name, struct rp_
                    rp_buf_text(&ids));
 }
 
-// ---- all at once -------------------------------------------------------------------------------------------------------
+// ---- all at once ----------------------------------------------------------------------------------------------------
 
 static int by_id(const void *a, const void *b)
 {
@@ -131,7 +132,8 @@ static struct rp_inventory_vm *vm_of(const struct rp_inventory *inventory, const
 }
 
 // Settings of snapshots are told from those of VMs by their type; planned systems are in no inventory.
-static void add_snapshots(const struct rp_wmi *wmi, const struct rp_cim_instances *settings, struct rp_inventory *inventory)
+static void add_snapshots(const struct rp_wmi *wmi, const struct rp_cim_instances *settings,
+                          struct rp_inventory *inventory)
 {
     for (size_t i = 0; i < settings->count; i++) {
         struct rp_snapshot snapshot;

@@ -1,5 +1,5 @@
-// Jobs: polled by a query, which finds them again when the connection was lost in between; what they made is what they are
-// associated with (facts/wmi.md 1.1, 1.3).
+// Jobs: polled by a query, which finds them again when the connection was lost in between; what they made is what they
+// are associated with (facts/wmi.md 1.1, 1.3).
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -11,7 +11,7 @@
 
 #define LOST_NS UINT64_C(60000000000) // how long a host may be away while a job of ours runs
 enum { JOB_COMPLETED = 7, JOB_TERMINATED = 8, JOB_KILLED = 9, JOB_EXCEPTION = 10, JOB_WARNINGS = 32768 }; // JobState
-enum { CONTROL_TERMINATE = 4 };                                                                          // RequestStateChange
+enum { CONTROL_TERMINATE = 4 }; // RequestStateChange
 
 void rp_wmi_jobs_free(struct rp_wmi *wmi)
 {
@@ -64,7 +64,7 @@ static struct rp_cim_path *path_of_job(const char *id, struct rp_error *err)
     return rp_wmi_path_instance(class_name, whole ? id + length + 1 : id);
 }
 
-// ---- failure -----------------------------------------------------------------------------------------------------------
+// ---- failure --------------------------------------------------------------------------------------------------------
 
 // Appends a sentence that is not there yet.
 static void add_text(struct rp_buf *text, const char *more)
@@ -97,7 +97,8 @@ static void add_errors(struct rp_wmi *wmi, const struct rp_cim_path *path, struc
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *out = rp_wmi_ask(wmi, &call, NULL, &status, NULL);
     for (size_t i = 0; out && !status && i < rp_cim_get_count(out, "Errors") && i < 16; i++) {
         const char *xml = rp_cim_get_text_at(out, "Errors", i);
-        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *error = xml ? rp_cimxml_parse(xml, strlen(xml), NULL) : NULL;
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *error =
+            xml ? rp_cimxml_parse(xml, strlen(xml), NULL) : NULL;
         if (!error)
             continue;
         add_text(text, rp_cim_get_text(error, "Message"));
@@ -126,14 +127,14 @@ static void read_failure(struct rp_wmi *wmi, const struct rp_cim_path *path, con
     if (!code)
         code = rp_wmi_code_error((uint32_t)rp_min64(number, UINT32_MAX));
     if (!text.size)
-        rp_buf_printf(&text, "%s", number ? rp_wmi_code_words((uint32_t)number)
-                                          : code == RP_ERR_CANCELLED ? "the job was ended" : "the host does not say why");
+        rp_buf_printf(&text, "%s", number ? rp_wmi_code_words((uint32_t)number) : code == RP_ERR_CANCELLED
+                                       ? "the job was ended" : "the host does not say why");
     if (number && !named)
         rp_buf_printf(&text, " (%u)", (unsigned)number);
     rp_fail(err, code, "%s: %s", what, rp_buf_text(&text));
 }
 
-// ---- state -------------------------------------------------------------------------------------------------------------
+// ---- state ----------------------------------------------------------------------------------------------------------
 
 static int read_result(struct rp_wmi *wmi, const struct rp_cim_path *path, const struct rp_wmi_job *job,
                        char result[RP_HOST_ID], struct rp_error *err)
@@ -148,11 +149,13 @@ static int read_result(struct rp_wmi *wmi, const struct rp_cim_path *path, const
 }
 
 static void completed(struct rp_wmi *wmi, const struct rp_cim_path *path, struct rp_wmi_job *job,
-                      const struct rp_cim_instance *object, bool warnings, struct rp_job_state *state, struct rp_error *err)
+                      const struct rp_cim_instance *object, bool warnings, struct rp_job_state *state,
+                      struct rp_error *err)
 {
     const char *text = rp_cim_get_text(object, "ErrorDescription");
     if (warnings)
-        rp_log(RP_LOG_WARNING, "%s: %s: %s", wmi->host.address, job->what, text && *text ? text : "done, with warnings");
+        rp_log(RP_LOG_WARNING, "%s: %s: %s", wmi->host.address, job->what,
+               text && *text ? text : "done, with warnings");
     if (job->result_class && read_result(wmi, path, job, state->result, err))
         return;
     if (job->name && rp_wmi_snapshot_made(wmi, state->result, job->name, job->consistency, err))
@@ -238,7 +241,8 @@ int rp_wmi_job_cancel(struct rp_host_connection *host, const char *id, struct rp
     rp_cim_set(in, "RequestedState", rp_cim_unsigned(RP_CIM_UINT16, CONTROL_TERMINATE));
     uint32_t status = 0;
     const struct rp_wmi_call call = {.object = path, .method = "RequestStateChange", .what = "cancel a job"};
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *out = rp_wmi_ask(rp_wmi_of(host), &call, in, &status, err);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *out =
+        rp_wmi_ask(rp_wmi_of(host), &call, in, &status, err);
     if (!out)
         return -1;
     if (!status || status == 4096)

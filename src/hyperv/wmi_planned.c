@@ -22,7 +22,7 @@ int rp_wmi_import_system(struct rp_host_connection *host, const char *definition
     return rp_wmi_call(wmi, &call, in, job, result, err);
 }
 
-// ---- from a document ---------------------------------------------------------------------------------------------------
+// ---- from a document ------------------------------------------------------------------------------------------------
 
 // Instances one after the other; in their values no '<' stands as it is, so their ends can be found by text.
 static int read_document(const char *document, struct rp_cim_instances *all, struct rp_error *err)
@@ -72,9 +72,11 @@ static int place_disks(const struct rp_cim_instances *all, const char *const *di
 // What belongs to the moment or to the host that the settings were saved on.
 static void make_new(struct rp_cim_instance *settings, bool new_identity)
 {
-    static const char *const gone[] = {"ConfigurationDataRoot", "ConfigurationFile", "SnapshotDataRoot", "SuspendDataRoot",
-                                       "SwapFileDataRoot", "LogDataRoot", "GuestStateDataRoot", "GuestStateFile",
-                                       "RecoveryFile", "Parent", "CreationTime", "IsSaved", "VirtualSystemType"};
+    static const char *const gone[] = {
+        "ConfigurationDataRoot", "ConfigurationFile", "SnapshotDataRoot", "SuspendDataRoot", "SwapFileDataRoot",
+        "LogDataRoot", "GuestStateDataRoot", "GuestStateFile", "RecoveryFile", "Parent", "CreationTime", "IsSaved",
+        "VirtualSystemType",
+    };
     static const char *const identity[] = {"InstanceID", "VirtualSystemIdentifier", "ConfigurationID", "BIOSGUID",
                                            "BIOSSerialNumber", "BaseBoardSerialNumber", "ChassisSerialNumber"};
     for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
@@ -97,7 +99,8 @@ static int check_free(struct rp_wmi *wmi, const struct rp_cim_instance *settings
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     struct rp_error local = {0};
     if (!id || !rp_wmi_need_vm(wmi, id, &vm, &local))
-        return id ? rp_fail(err, RP_ERR_EXISTS, "%s: VM %s is there already: restore it as a new one, or delete that one",
+        return id ? rp_fail(err, RP_ERR_EXISTS,
+                            "%s: VM %s is there already: restore it as a new one, or delete that one",
                             wmi->host.address, id)
                   : rp_fail(err, RP_ERR_INVALID, "saved settings: they do not say whose they are");
     return local.code == RP_ERR_NOT_FOUND ? 0 : rp_fail(err, local.code, "%s", local.text);
@@ -124,7 +127,7 @@ int rp_wmi_plan_system(struct rp_host_connection *host, const char *document, co
     return rp_wmi_call(wmi, &call, in, job, result, err);
 }
 
-// ---- to the end --------------------------------------------------------------------------------------------------------
+// ---- to the end -----------------------------------------------------------------------------------------------------
 
 static int of_planned(struct rp_host_connection *host, const char *method, const char *words, const char *planned_id,
                       bool makes_vm, RP_METHOD_RESULT, struct rp_error *err)

@@ -51,7 +51,8 @@ int rp_wmi_read_point(const struct rp_cim_instance *object, struct rp_reference_
     return 0;
 }
 
-// Reference points do not say which disk it was but by its place: what is there now, if it is there, tells its identity.
+// Reference points do not say which disk it was but by its place: what is there now, if it is there, tells its
+// identity.
 static int add_disk_ids(struct rp_wmi *wmi, const char *vm_id, struct rp_reference_points *points, struct rp_error *err)
 {
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object = rp_wmi_settings_object(wmi, vm_id, err);
@@ -142,7 +143,8 @@ static int make(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct
     struct rp_error local = {0};
     if (ids_of(wmi, vm_id, &before, err))
         return -1;
-    if (rp_wmi_call(wmi, call, in, job, result, &local) && (!wmi->lost || find_made(wmi, vm_id, &before, result, &local)))
+    if (rp_wmi_call(wmi, call, in, job, result, &local) &&
+        (!wmi->lost || find_made(wmi, vm_id, &before, result, &local)))
         return rp_fail(err, local.code, "%s", local.text);
     if (!*job && !*result && find_made(wmi, vm_id, &before, result, err)) // a method without such an out parameter
         return rp_fail(err, RP_ERR_CORRUPT, "%s: done, but there is no new reference point", call->what);
@@ -161,8 +163,9 @@ int rp_wmi_convert(struct rp_host_connection *host, const char *snapshot_id, RP_
         return rp_fail(err, RP_ERR_NOT_FOUND, "%s: no checkpoint %.100s", host->address, snapshot_id);
     free(snapshot.name);
     if (snapshot.type != RP_SNAPSHOT_RECOVERY)
-        return rp_fail(err, RP_ERR_STATE, "%s: checkpoint %s is not one for backup, and cannot become a reference point",
-                       host->address, snapshot_id);
+        return rp_fail(err, RP_ERR_STATE,
+                       "%s: checkpoint %s is not one for backup, and cannot become a reference point", host->address,
+                       snapshot_id);
     RP_AUTO_FREE char *what = rp_xasprintf("reference point from checkpoint %s", snapshot_id);
     const struct rp_wmi_call call = {.service = RP_WMI_SNAPSHOT, .method = "ConvertToReferencePoint", .what = what,
                                      .result = "ResultingReferencePoint", .result_class = POINT};

@@ -89,7 +89,7 @@ int rp_wmi_associators(struct rp_wmi *wmi, const struct rp_cim_path *source, con
     return rp_wmi_query(wmi, RP_WMI_V2, rp_buf_text(&query), result, err);
 }
 
-// ---- ids ---------------------------------------------------------------------------------------------------------------
+// ---- ids ------------------------------------------------------------------------------------------------------------
 
 bool rp_wmi_guid(const char *text, char out[RP_GUID_TEXT])
 {
@@ -142,7 +142,7 @@ int rp_wmi_id_of_object(const struct rp_cim_instance *object, char id[RP_HOST_ID
     return rp_wmi_id_of_path(path, id, err);
 }
 
-// ---- paths -------------------------------------------------------------------------------------------------------------
+// ---- paths ----------------------------------------------------------------------------------------------------------
 
 static struct rp_cim_path *path_system(const char *class_name, const char *vm_id)
 {

@@ -25,7 +25,7 @@ int rp_wmi_settings_parts(struct rp_wmi *wmi, const struct rp_cim_instance *sett
     return rp_wmi_associators(wmi, path, "Msvm_VirtualSystemSettingDataComponent", NULL, parts, err);
 }
 
-// ---- disks -------------------------------------------------------------------------------------------------------------
+// ---- disks ----------------------------------------------------------------------------------------------------------
 
 bool rp_wmi_is_disk(const struct rp_cim_instance *resource)
 {
@@ -109,7 +109,8 @@ static void number_disks(struct found *found, size_t count)
     }
 }
 
-static int add_found(const struct rp_cim_instance *resource, const char *vm_id, struct found *found, struct rp_error *err)
+static int add_found(const struct rp_cim_instance *resource, const char *vm_id, struct found *found,
+                     struct rp_error *err)
 {
     char id[RP_HOST_ID];
     const char *uri = rp_cim_get_text(resource, "Connection");
@@ -143,7 +144,8 @@ int rp_wmi_disks(const struct rp_cim_instances *resources, const char *vm_id, st
     size_t count = 0;
     int failed = 0;
     for (size_t i = 0; i < resources->count && !failed; i++)
-        if (rp_wmi_is_disk(resources->items[i]) && !(failed = add_found(resources->items[i], vm_id, &found[count], err)))
+        if (rp_wmi_is_disk(resources->items[i]) &&
+            !(failed = add_found(resources->items[i], vm_id, &found[count], err)))
             count++;
     qsort(found, count, sizeof *found, by_place);
     number_disks(found, count);
@@ -168,7 +170,8 @@ int rp_wmi_disk_facts(struct rp_wmi *wmi, const char *path, struct rp_wmi_disk_f
     if (status)
         return rp_wmi_fail(err, status, &call);
     const char *text = rp_cim_get_text(out, "SettingData");
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *data = text ? rp_cimxml_parse(text, strlen(text), err) : NULL;
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *data =
+        text ? rp_cimxml_parse(text, strlen(text), err) : NULL;
     const char *guid = data ? rp_cim_get_text(data, "VirtualDiskId") : NULL;
     if (guid)
         rp_guid_parse(guid, &facts->disk_id, NULL);
@@ -200,7 +203,7 @@ static int add_facts(struct rp_wmi *wmi, struct rp_vm_settings *settings, bool s
     return 0;
 }
 
-// ---- the whole ---------------------------------------------------------------------------------------------------------
+// ---- the whole ------------------------------------------------------------------------------------------------------
 
 // CIM-XML of all instances, one after the other, one per line: what plan_system takes back.
 static char *document(struct rp_wmi *wmi, struct rp_cim_instance *settings, struct rp_cim_instances *parts)

@@ -1,4 +1,5 @@
-// Snapshots: CreateSnapshot, DestroySnapshot, ApplySnapshot (facts/wmi.md 1.4, 1.5 A). Their names are given afterwards.
+// Snapshots: CreateSnapshot, DestroySnapshot, ApplySnapshot (facts/wmi.md 1.4, 1.5 A). Their names are given
+// afterwards.
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -9,7 +10,7 @@
 
 #define BACK_NS UINT64_C(60000000000) // how long a host may be away when an answer was lost
 
-// ---- lost answers ------------------------------------------------------------------------------------------------------
+// ---- lost answers ---------------------------------------------------------------------------------------------------
 
 void rp_wmi_ids_clear(struct rp_wmi_ids *ids)
 {
@@ -56,7 +57,7 @@ int rp_wmi_wait_back(struct rp_wmi *wmi, const char *vm_id, struct rp_error *err
     }
 }
 
-// ---- listing -----------------------------------------------------------------------------------------------------------
+// ---- listing --------------------------------------------------------------------------------------------------------
 
 static enum rp_consistency reached(const struct rp_wmi *wmi, const char *id)
 {
@@ -102,7 +103,7 @@ int rp_wmi_list_snapshots(struct rp_host_connection *host, const char *vm_id, st
     return 0;
 }
 
-// ---- creation ----------------------------------------------------------------------------------------------------------
+// ---- creation -------------------------------------------------------------------------------------------------------
 
 static int ids_of(struct rp_wmi *wmi, const char *vm_id, enum rp_snapshot_type type, struct rp_wmi_ids *ids,
                   struct rp_error *err)
@@ -136,7 +137,8 @@ int rp_wmi_snapshot_made(struct rp_wmi *wmi, const char *snapshot_id, const char
     r->consistency = consistency;
     r->next = wmi->reached;
     wmi->reached = r;
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object = rp_wmi_settings_object(wmi, snapshot_id, &local);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object =
+        rp_wmi_settings_object(wmi, snapshot_id, &local);
     const char *has = object ? rp_cim_get_text(object, "ElementName") : NULL;
     if (object && (!*name || (has && !strcmp(has, name))))
         return 0;
@@ -170,7 +172,8 @@ static struct rp_cim_instance *parameters(struct rp_wmi *wmi, const char *vm_id,
     return in;
 }
 
-// The answer to CreateSnapshot was lost. Hyper-V makes one snapshot of a VM at a time: what is new is what we asked for.
+// The answer to CreateSnapshot was lost. Hyper-V makes one snapshot of a VM at a time: what is new is what we asked
+// for.
 static int find_made(struct rp_wmi *wmi, const char *vm_id, enum rp_snapshot_type type, const struct rp_wmi_ids *before,
                      char result[RP_HOST_ID], struct rp_error *err)
 {
@@ -183,7 +186,8 @@ static int find_made(struct rp_wmi *wmi, const char *vm_id, enum rp_snapshot_typ
     if (!count)
         return -1; // it was never carried out
     if (count > 1)
-        return rp_context(err, "VM %s got %zu checkpoints meanwhile, and which one is ours cannot be told", vm_id, count);
+        return rp_context(err, "VM %s got %zu checkpoints meanwhile, and which one is ours cannot be told", vm_id,
+                          count);
     memcpy(result, one, RP_HOST_ID);
     return 0;
 }
@@ -231,7 +235,7 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
     return 0;
 }
 
-// ---- the end of one ----------------------------------------------------------------------------------------------------
+// ---- the end of one -------------------------------------------------------------------------------------------------
 
 static struct rp_cim_instance *need_snapshot(struct rp_wmi *wmi, const char *id, struct rp_error *err)
 {

@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "cli/address.h"
@@ -228,6 +230,33 @@ static void every_verb_is_described_completely(void **state)
     }
 }
 
+static void a_host_is_one_of_the_hosts_file_or_a_local_folder(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/refpoint-hosts-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "[hv1]\nurl = https://hv1\n", 24), 24);
+    close(fd);
+    setenv("REFPOINT_HOSTS", path, 1);
+    static const struct {
+        const char *text, *host, *vm;
+    } cases[] = {{"hv1/web1", "hv1", "web1"}, {"HV1/a/b", "HV1", "a/b"}, {"hv2/web1", NULL, "hv2/web1"}, {"web1", NULL, "web1"},
+                 {"local:/srv/vms/web1", "local:/srv/vms", "web1"}, {"/web1", NULL, "/web1"}, {"hv1/", "hv1", ""}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        RP_AUTO_FREE char *host = NULL;
+        const char *vm;
+        rp_address_split_host(cases[i].text, &host, &vm);
+        if (cases[i].host)
+            assert_string_equal(host, cases[i].host);
+        else
+            assert_null(host);
+        assert_string_equal(vm, cases[i].vm);
+    }
+    unlink(path);
+    unsetenv("REFPOINT_HOSTS");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +269,7 @@ int main(void)
         cmocka_unit_test(hostile_text_cannot_command_the_terminal),
         cmocka_unit_test(the_command_line_is_understood_or_refused),
         cmocka_unit_test(every_verb_is_described_completely),
+        cmocka_unit_test(a_host_is_one_of_the_hosts_file_or_a_local_folder),
     };
     return cmocka_run_group_tests_name("command line", tests, setup, NULL);
 }

@@ -10,7 +10,7 @@
 
 static struct fake *the_fake; // whose answers are changed on their way
 
-// ---- the provider ------------------------------------------------------------------------------------------------------
+// ---- the provider ---------------------------------------------------------------------------------------------------
 
 static bool has_key(const struct rp_cim_instance *object, const struct rp_cim_key *key)
 {
@@ -86,7 +86,7 @@ static int invoke(struct rp_cim_provider *p, const struct rp_cim_caller *caller,
 static const struct rp_cim_provider_ops ops = {.instances = instances, .get = get, .references = references,
                                                .invoke = invoke};
 
-// ---- answers on their way ----------------------------------------------------------------------------------------------
+// ---- answers on their way -------------------------------------------------------------------------------------------
 
 static void replace(struct rp_buf *text, size_t from, const char *old, const char *new)
 {
@@ -154,7 +154,8 @@ static char *meaning(const char *text)
     RP_AUTO_FREE char *action = element(text, "a:Action"), *uri = element(text, "w:ResourceURI");
     const char *selectors = strstr(text, "<w:SelectorSet>"), *body = strstr(text, "<s:Body>");
     const char *end = selectors ? strstr(selectors, "</w:SelectorSet>") : NULL;
-    return rp_xasprintf("%s|%s|%.*s|%s", action, uri, end ? (int)(end - selectors) : 0, end ? selectors : "", body ? body : "");
+    return rp_xasprintf("%s|%s|%.*s|%s", action, uri, end ? (int)(end - selectors) : 0, end ? selectors : "",
+                        body ? body : "");
 }
 
 static bool read_text(const char *path, struct rp_buf *out)
@@ -208,7 +209,9 @@ unsigned __wrap_rp_wsman_service_handle(struct rp_wsman_service *service, const 
         return 500;
     unsigned status = __real_rp_wsman_service_handle(service, caller, charset, request, size, out);
     if (fake->form & FAKE_NIL_ARRAYS) // of properties that these classes have and the fake leaves empty
-        replace(out, from, "<p:Notes/>", ""), replace(out, from, "<p:ElementName", "<p:BootOrder xsi:nil=\"true\"/><p:Connection xsi:nil=\"true\"/><p:ElementName");
+        replace(out, from, "<p:Notes/>", ""),
+            replace(out, from, "<p:ElementName",
+                    "<p:BootOrder xsi:nil=\"true\"/><p:Connection xsi:nil=\"true\"/><p:ElementName");
     if (fake->form & FAKE_CIM_DATES)
         cim_dates(out, from);
     if (fake->form & FAKE_DMTF_ITEMS) {
@@ -231,7 +234,7 @@ static bool drop(void *context)
     return true;
 }
 
-// ---- what is there -----------------------------------------------------------------------------------------------------
+// ---- what is there --------------------------------------------------------------------------------------------------
 
 void fake_set(struct rp_cim_instance *object, const struct fake *fake, const char *name, const char *value)
 {
@@ -302,16 +305,18 @@ static void component(struct fake *fake, const char *guid, const char *class_nam
     RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
     rp_cim_path_set(path, "InstanceID", id);
     rp_cim_path_format(path, &text);
-    RP_AUTO_FREE char *link = rp_xasprintf("GroupComponent=" FAKE_PATH FAKE_SETTINGS("%s") ";PartComponent=" FAKE_PATH "%s",
-                                           guid, rp_buf_text(&text));
+    RP_AUTO_FREE char *link = rp_xasprintf(
+        "GroupComponent=" FAKE_PATH FAKE_SETTINGS("%s") ";PartComponent=" FAKE_PATH "%s", guid, rp_buf_text(&text));
     fake_add(fake, "Msvm_VirtualSystemSettingDataComponent", link);
 }
 
 void fake_disk(struct fake *fake, const char *guid, const char *place, const char *file)
 {
     RP_AUTO_FREE char *id = rp_xasprintf("Microsoft:%s\\%s\\L", guid, place);
-    RP_AUTO_FREE char *text = rp_xasprintf("InstanceID=%s;ResourceType=31;ResourceSubType=Microsoft:Hyper-V:Virtual Hard Disk"
-        ";HostResource=%s", id, file);
+    RP_AUTO_FREE char *text = rp_xasprintf(
+        "InstanceID=%s;ResourceType=31;ResourceSubType=Microsoft:Hyper-V:Virtual Hard Disk"
+        ";HostResource=%s",
+        id, file);
     fake_add(fake, "Msvm_StorageAllocationSettingData", text);
     component(fake, guid, "Msvm_StorageAllocationSettingData", id);
 }
@@ -349,13 +354,15 @@ void fake_job(struct fake *fake, unsigned state, const char *made)
 void fake_start_job(struct fake *fake, struct rp_cim_instance *out, uint32_t *status)
 {
     (void)fake;
-    rp_cim_set(out, "Job", rp_cim_reference(rp_cim_path_parse(FAKE_PATH "Msvm_ConcreteJob.InstanceID=\"" FAKE_JOB "\"", NULL)));
+    rp_cim_set(out, "Job",
+               rp_cim_reference(rp_cim_path_parse(FAKE_PATH "Msvm_ConcreteJob.InstanceID=\"" FAKE_JOB "\"", NULL)));
     *status = 4096;
 }
 
-// ---- the whole ---------------------------------------------------------------------------------------------------------
+// ---- the whole ------------------------------------------------------------------------------------------------------
 
-static int peer(void *context, unsigned uid, unsigned gid, char user[256], enum rp_cim_access *access, struct rp_error *err)
+static int peer(void *context, unsigned uid, unsigned gid, char user[256], enum rp_cim_access *access,
+                struct rp_error *err)
 {
     (void)context, (void)gid, (void)err;
     snprintf(user, 256, "uid %u", uid);

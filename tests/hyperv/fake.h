@@ -1,5 +1,6 @@
-// A host for the tests of the WMI connection: the real service (src/wsman) over instances that a test puts there, methods
-// that a test answers, and answers that can be made to look as other services write them, lost, or replayed from files.
+// A host for the tests of the WMI connection: the real service (src/wsman) over instances that a test puts there,
+// methods that a test answers, and answers that can be made to look as other services write them, lost, or replayed
+// from files.
 #ifndef TEST_HYPERV_FAKE_H
 #define TEST_HYPERV_FAKE_H
 

@@ -60,6 +60,7 @@ static void stop(void *argument)
 
 int main(void)
 {
-    static const struct conformance_host host = {.start = start, .connect = connect_wmi, .folder = folder, .stop = stop, .wire = true};
+    static const struct conformance_host host = {
+        .start = start, .connect = connect_wmi, .folder = folder, .stop = stop, .wire = true};
     return conformance_run("wmi", &host);
 }

@@ -59,9 +59,13 @@ static void what_people_write_is_understood(void **state)
 {
     (void)state;
     RP_CLEANUP(rp_hosts_clear) struct rp_hosts hosts = {0};
-    write_file(hosts_path, "# cellar\r\n\r\n [hv1] \nurl=https://hv1\n  auth = KERBEROS\nuser = LAB\\backup\nmap = D:\\VMs = /mnt/a b\n"
-                           "map = \\\\nas\\vms = /mnt/nas\nexport = D:\\Export\n\n[here]\nurl = unix:/run/x.sock\n[clear]\nurl = http://x\n"
-                           "auth = basic\nbasic-in-clear = yes\nfingerprint = aa:bb\nca = /etc/ca.pem", 0644);
+    write_file(
+        hosts_path,
+        "# cellar\r\n\r\n [hv1] \nurl=https://hv1\n  auth = KERBEROS\nuser = LAB\\backup\nmap = D:\\VMs = /mnt/a b\n"
+        "map = \\\\nas\\vms = /mnt/nas\nexport = D:\\Export\n\n[here]\nurl = unix:/run/x.sock\n[clear]\nurl = "
+        "http://x\n"
+        "auth = basic\nbasic-in-clear = yes\nfingerprint = aa:bb\nca = /etc/ca.pem",
+        0644);
     if (rp_hosts_file_read(hosts_path, &hosts, &err))
         fail_msg("%s", err.text);
     assert_int_equal(hosts.count, 3);
@@ -112,7 +116,8 @@ static void a_file_with_zero_bytes_is_no_text(void **state)
 
 static struct rp_hosts_entry entry(const char *name)
 {
-    return (struct rp_hosts_entry){.name = rp_xstrdup(name), .url = rp_xstrdup("https://x"), .user = rp_xstrdup("LAB\\a = b")};
+    return (struct rp_hosts_entry){
+        .name = rp_xstrdup(name), .url = rp_xstrdup("https://x"), .user = rp_xstrdup("LAB\\a = b")};
 }
 
 static void what_is_added_and_removed_leaves_the_rest_as_it_was(void **state)
@@ -136,7 +141,9 @@ static void what_is_added_and_removed_leaves_the_rest_as_it_was(void **state)
     assert_int_equal(err.code, RP_ERR_NOT_FOUND);
     rp_error_clear(&err);
     assert_int_equal(rp_private_file_read(hosts_path, false, &text, &err), 0);
-    assert_string_equal(rp_buf_text(&text), "# mine\n[old]\nurl = http://old # as it was\n\n[hv2]\nurl = https://x\nauth = negotiate\nuser = LAB\\a = b\n");
+    assert_string_equal(
+        rp_buf_text(&text),
+        "# mine\n[old]\nurl = http://old # as it was\n\n[hv2]\nurl = https://x\nauth = negotiate\nuser = LAB\\a = b\n");
     assert_int_equal(rp_hosts_file_read(hosts_path, &hosts, &err), 0);
     assert_int_equal(hosts.count, 2);
     assert_string_equal(hosts.items[1].user, "LAB\\a = b");
@@ -186,7 +193,7 @@ static void many_at_once_add_each_their_own(void **state)
     }
 }
 
-// ---- keyring -----------------------------------------------------------------------------------------------------------
+// ---- keyring --------------------------------------------------------------------------------------------------------
 
 static void a_password_is_kept_replaced_and_removed(void **state)
 {
@@ -197,7 +204,9 @@ static void a_password_is_kept_replaced_and_removed(void **state)
     assert_int_equal(rp_keyring_set(keyring_path, "hv1", "first", &err), 0);
     assert_int_equal(rp_keyring_set(keyring_path, "hv10", "ten", &err), 0);
     assert_int_equal(rp_keyring_set(keyring_path, "HV1", hard, &err), 0);
-    RP_CLEANUP(rp_keyring_wipe) char *one = rp_keyring_get(keyring_path, "hv1", &err), *ten = rp_keyring_get(keyring_path, "hv10", &err);
+    RP_CLEANUP(rp_keyring_wipe)
+    char *one = rp_keyring_get(keyring_path, "hv1", &err),
+         *ten = rp_keyring_get(keyring_path, "hv10", &err);
     assert_string_equal(one, hard);
     assert_string_equal(ten, "ten");
     struct stat st;

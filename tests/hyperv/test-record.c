@@ -43,29 +43,49 @@ static void names_paths_and_guids_become_others_and_the_rest_stays(void **state)
 {
     (void)state;
     RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_scrub_new(&err);
-    RP_AUTO_FREE char *out = scrubbed(scrub,
-        "<p:Msvm_ComputerSystem xmlns:p=\"http://x\"><p:ElementName>Payroll db (Müller)</p:ElementName><p:EnabledState>2</p:EnabledState>"
-        "<p:Name>A1B2C3D4-0000-4000-8000-00000000000A</p:Name><p:CreationClassName>Msvm_ComputerSystem</p:CreationClassName>"
-        "<p:CreationTime><cim:Datetime>2026-01-02T03:04:05.678Z</cim:Datetime></p:CreationTime></p:Msvm_ComputerSystem>");
-    assert_string_equal(out,
-        "<p:Msvm_ComputerSystem xmlns:p=\"http://x\"><p:ElementName>x1 x2 (x3)</p:ElementName><p:EnabledState>2</p:EnabledState>"
-        "<p:Name>00000000-0000-4000-8000-000000000001</p:Name><p:CreationClassName>Msvm_ComputerSystem</p:CreationClassName>"
-        "<p:CreationTime><cim:Datetime>2026-01-02T03:04:05.678Z</cim:Datetime></p:CreationTime></p:Msvm_ComputerSystem>");
+    RP_AUTO_FREE char *out = scrubbed(scrub, "<p:Msvm_ComputerSystem xmlns:p=\"http://x\"><p:ElementName>Payroll db "
+                                             "(Müller)</p:ElementName><p:EnabledState>2</p:EnabledState>"
+                                             "<p:Name>A1B2C3D4-0000-4000-8000-00000000000A</"
+                                             "p:Name><p:CreationClassName>Msvm_ComputerSystem</p:CreationClassName>"
+                                             "<p:CreationTime><cim:Datetime>2026-01-02T03:04:05.678Z</cim:Datetime></"
+                                             "p:CreationTime></p:Msvm_ComputerSystem>");
+    assert_string_equal(out, "<p:Msvm_ComputerSystem xmlns:p=\"http://x\"><p:ElementName>x1 x2 "
+                             "(x3)</p:ElementName><p:EnabledState>2</p:EnabledState>"
+                             "<p:Name>00000000-0000-4000-8000-000000000001</"
+                             "p:Name><p:CreationClassName>Msvm_ComputerSystem</p:CreationClassName>"
+                             "<p:CreationTime><cim:Datetime>2026-01-02T03:04:05.678Z</cim:Datetime></p:CreationTime></"
+                             "p:Msvm_ComputerSystem>");
     RP_AUTO_FREE char *path = scrubbed(scrub, "<p:HostResource>D:\\Payroll\\db.avhdx</p:HostResource>"
         "<p:InstanceID>Microsoft:a1b2c3d4-0000-4000-8000-00000000000a\\SCSI\\0\\1\\L</p:InstanceID>");
     assert_string_equal(path, "<p:HostResource>D:\\x1\\x2.avhdx</p:HostResource>"
         "<p:InstanceID>Microsoft:00000000-0000-4000-8000-000000000001\\SCSI\\0\\1\\L</p:InstanceID>");
-    RP_AUTO_FREE char *query = scrubbed(scrub, "<a:To>https://hv1.corp.example:5986/wsman</a:To><w:Filter Dialect=\"x\">SELECT * FROM Msvm_ComputerSystem"
-        " WHERE ElementName = &quot;Payroll&quot;</w:Filter><f:WSManFault Code=\"5\" Machine=\"HV1.corp\"><f:Message>payroll</f:Message>");
+    RP_AUTO_FREE char *query = scrubbed(
+        scrub,
+        "<a:To>https://hv1.corp.example:5986/wsman</a:To><w:Filter Dialect=\"x\">SELECT * FROM Msvm_ComputerSystem"
+        " WHERE ElementName = &quot;Payroll&quot;</w:Filter><f:WSManFault Code=\"5\" "
+        "Machine=\"HV1.corp\"><f:Message>payroll</f:Message>");
     assert_string_equal(query, "<a:To>http://host/wsman</a:To><w:Filter Dialect=\"x\">SELECT * FROM Msvm_ComputerSystem"
-        " WHERE ElementName = &quot;x1&quot;</w:Filter><f:WSManFault Code=\"5\" Machine=\"x4.x5\"><f:Message>x1</f:Message>");
+                               " WHERE ElementName = &quot;x1&quot;</w:Filter><f:WSManFault Code=\"5\" "
+                               "Machine=\"x4.x5\"><f:Message>x1</f:Message>");
 }
 
 static void anything_at_all_can_be_scrubbed(void **state)
 {
     (void)state;
     RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_scrub_new(&err);
-    static const char *const texts[] = {"", "<", "<a", "</", ">", "<a>", "<a>b", "< >", "<a:b:c>d</", "<x Machine=\"", "<x Machine=\"y", "\xff\xfe", "<?xml?><!-- a -->b"};
+    static const char *const texts[] = {"",
+                                        "<",
+                                        "<a",
+                                        "</",
+                                        ">",
+                                        "<a>",
+                                        "<a>b",
+                                        "< >",
+                                        "<a:b:c>d</",
+                                        "<x Machine=\"",
+                                        "<x Machine=\"y",
+                                        "\xff\xfe",
+                                        "<?xml?><!-- a -->b"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         RP_CLEANUP(rp_buf_clear) struct rp_buf out = {0};
         RP_AUTO_FREE char *exact = malloc(strlen(texts[i]) + 1); // its end is watched by the sanitizer
@@ -82,7 +102,8 @@ static void read_all(struct rp_host_connection *host, size_t counts[5])
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
     RP_CLEANUP(rp_inventory_clear) struct rp_inventory inventory = {0};
     if (rp_host_wmi_facts(host, &facts, &err) || host->ops->list_vms(host, &vms, &err) || vms.count < 1 ||
-        host->ops->list_snapshots(host, vms.items[0].id, &snapshots, &err) || host->ops->inventory(host, &inventory, &err))
+        host->ops->list_snapshots(host, vms.items[0].id, &snapshots, &err) ||
+        host->ops->inventory(host, &inventory, &err))
         fail_msg("%s", err.text);
     counts[0] = vms.count;
     counts[1] = snapshots.count;

@@ -1,5 +1,5 @@
-// The WMI connection against a host that answers what a test wants: order and form of what is asked, odd forms of what is
-// answered, jobs that vanish or fail, answers that are lost.
+// The WMI connection against a host that answers what a test wants: order and form of what is asked, odd forms of what
+// is answered, jobs that vanish or fail, answers that are lost.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -61,7 +61,7 @@ static void answers(const struct fake_answer *list)
     *fake->log = 0;
 }
 
-// ---- what there is -----------------------------------------------------------------------------------------------------
+// ---- what there is --------------------------------------------------------------------------------------------------
 
 static void states_and_activities_are_those_of_the_documentation(void **state)
 {
@@ -69,11 +69,13 @@ static void states_and_activities_are_those_of_the_documentation(void **state)
     static const struct {
         const char *enabled;
         enum rp_vm_state expected;
-    } states[] = {{"2", RP_VM_RUNNING}, {"3", RP_VM_OFF}, {"6", RP_VM_SAVED}, {"32769", RP_VM_SAVED}, {"9", RP_VM_PAUSED},
-                  {"32768", RP_VM_PAUSED}, {"10", RP_VM_RUNNING}, {"32773", RP_VM_RUNNING}, {"1", (enum rp_vm_state)0}};
+    } states[] = {{"2", RP_VM_RUNNING},   {"3", RP_VM_OFF},         {"6", RP_VM_SAVED},
+                  {"32769", RP_VM_SAVED}, {"9", RP_VM_PAUSED},      {"32768", RP_VM_PAUSED},
+                  {"10", RP_VM_RUNNING},  {"32773", RP_VM_RUNNING}, {"1", (enum rp_vm_state)0}};
     struct rp_cim_instance *row = NULL;
     for (size_t i = 0; i < fake->objects[0].count; i++)
-        if (rp_cim_get_text(fake->objects[0].items[i], "Name") && !strcmp(rp_cim_get_text(fake->objects[0].items[i], "Name"), FAKE_A))
+        if (rp_cim_get_text(fake->objects[0].items[i], "Name") &&
+            !strcmp(rp_cim_get_text(fake->objects[0].items[i], "Name"), FAKE_A))
             row = fake->objects[0].items[i];
     assert_non_null(row);
     for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
@@ -120,13 +122,15 @@ static char *all_of(void)
     good(host->ops->list_reference_points(host, FAKE_A, &points, &err));
     for (size_t i = 0; i < inventory.count; i++) {
         const struct rp_inventory_vm *vm = &inventory.items[i];
-        rp_buf_printf(&text, "%s %s %d %zu %zu\n", vm->vm.id, vm->vm.name, (int)vm->vm.state, vm->snapshots.count, vm->points.count);
+        rp_buf_printf(&text, "%s %s %d %zu %zu\n", vm->vm.id, vm->vm.name, (int)vm->vm.state, vm->snapshots.count,
+                      vm->points.count);
         for (size_t k = 0; k < vm->settings.disk_count; k++)
-            rp_buf_printf(&text, "disk %u %s %s\n", vm->settings.disks[k].number, vm->settings.disks[k].instance, vm->settings.disks[k].path);
+            rp_buf_printf(&text, "disk %u %s %s\n", vm->settings.disks[k].number, vm->settings.disks[k].instance,
+                          vm->settings.disks[k].path);
     }
     for (size_t i = 0; i < snapshots.count; i++)
-        rp_buf_printf(&text, "snapshot %s %s %s %lld\n", snapshots.items[i].id, snapshots.items[i].vm_id, snapshots.items[i].name,
-                      (long long)snapshots.items[i].time_ns);
+        rp_buf_printf(&text, "snapshot %s %s %s %lld\n", snapshots.items[i].id, snapshots.items[i].vm_id,
+                      snapshots.items[i].name, (long long)snapshots.items[i].time_ns);
     for (size_t i = 0; i < points.count; i++) {
         rp_buf_printf(&text, "point %s %s\n", points.items[i].id, points.items[i].vm_id);
         for (size_t k = 0; k < points.items[i].disk_count; k++)
@@ -139,11 +143,14 @@ static void disk_facts(struct fake *f, const struct rp_cim_path *path, const str
                        struct rp_cim_instance *out, uint32_t *status)
 {
     (void)f, (void)path, (void)in;
-    rp_cim_set(out, "SettingData", rp_cim_string("<?xml version=\"1.0\"?><CIM><DECLARATION><INSTANCE CLASSNAME=\"Msvm_VirtualHardDiskSettingData\">"
-        "<PROPERTY NAME=\"MaxInternalSize\" TYPE=\"uint64\"><VALUE>1073741824</VALUE></PROPERTY>"
-        "<PROPERTY NAME=\"LogicalSectorSize\" TYPE=\"uint32\"><VALUE>512</VALUE></PROPERTY>"
-        "<PROPERTY NAME=\"VirtualDiskId\" TYPE=\"string\"><VALUE>{5BFDE23B-CE75-4303-B54F-6C18394F105C}</VALUE></PROPERTY>"
-        "</INSTANCE></DECLARATION></CIM>"));
+    rp_cim_set(out, "SettingData",
+               rp_cim_string(
+                   "<?xml version=\"1.0\"?><CIM><DECLARATION><INSTANCE CLASSNAME=\"Msvm_VirtualHardDiskSettingData\">"
+                   "<PROPERTY NAME=\"MaxInternalSize\" TYPE=\"uint64\"><VALUE>1073741824</VALUE></PROPERTY>"
+                   "<PROPERTY NAME=\"LogicalSectorSize\" TYPE=\"uint32\"><VALUE>512</VALUE></PROPERTY>"
+                   "<PROPERTY NAME=\"VirtualDiskId\" "
+                   "TYPE=\"string\"><VALUE>{5BFDE23B-CE75-4303-B54F-6C18394F105C}</VALUE></PROPERTY>"
+                   "</INSTANCE></DECLARATION></CIM>"));
     *status = 0;
 }
 static const struct fake_answer facts_answers[] = {{"GetVirtualHardDiskSettingData", disk_facts, 0}, {0}};
@@ -187,9 +194,14 @@ static void what_a_host_leaves_out_is_not_made_up(void **state)
     struct rp_cim_instance *one = fake_find(fake, "Msvm_VirtualSystemSettingData", "Microsoft:" SNAP);
     rp_cim_set(one, "CreationTime", rp_cim_null(RP_CIM_DATETIME, false));
     rp_cim_set(one, "ElementName", rp_cim_null(RP_CIM_STRING, false));
-    rp_cim_set(fake_find(fake, "Msvm_VirtualSystemSettingData", "Microsoft:" OTHER_SNAP), "VirtualSystemType", rp_cim_null(RP_CIM_STRING, false));
-    fake_add(fake, "Msvm_StorageAllocationSettingData", "InstanceID=nothing we know;ResourceType=31;ResourceSubType=Microsoft:Hyper-V:Virtual Hard Disk");
-    fake_add(fake, "Msvm_StorageAllocationSettingData", "InstanceID=Microsoft:" FAKE_A "\\C0\\0\\1\\L;ResourceType=31;ResourceSubType=Microsoft:Hyper-V:Virtual CD/DVD Disk;HostResource=C:\\a.iso");
+    rp_cim_set(fake_find(fake, "Msvm_VirtualSystemSettingData", "Microsoft:" OTHER_SNAP), "VirtualSystemType",
+               rp_cim_null(RP_CIM_STRING, false));
+    fake_add(fake, "Msvm_StorageAllocationSettingData",
+             "InstanceID=nothing we know;ResourceType=31;ResourceSubType=Microsoft:Hyper-V:Virtual Hard Disk");
+    fake_add(
+        fake, "Msvm_StorageAllocationSettingData",
+        "InstanceID=Microsoft:" FAKE_A
+        "\\C0\\0\\1\\L;ResourceType=31;ResourceSubType=Microsoft:Hyper-V:Virtual CD/DVD Disk;HostResource=C:\\a.iso");
     good(host->ops->list_snapshots(host, FAKE_A, &snapshots, &err));
     assert_int_equal(snapshots.count, 1); // without a type it cannot be told from a VM's settings
     assert_int_equal(snapshots.items[0].time_ns, 0);
@@ -273,7 +285,7 @@ static void who_may_not_see_the_services_is_told_what_is_missing(void **state)
         RP_ERR_PERMISSION, "Hyper-V Administrators");
 }
 
-// ---- snapshots and jobs ------------------------------------------------------------------------------------------------
+// ---- snapshots and jobs ---------------------------------------------------------------------------------------------
 
 static void start_snapshot(struct fake *f, const struct rp_cim_path *path, const struct rp_cim_instance *in,
                            struct rp_cim_instance *out, uint32_t *status)
@@ -299,7 +311,8 @@ static void name_it(struct fake *f, const struct rp_cim_path *path, const struct
     const char *text = rp_cim_get_text(in, "SystemSettings");
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *change = rp_cimxml_parse(text, strlen(text), NULL);
     assert_int_equal(change->count, 2); // nothing but what changes
-    struct rp_cim_instance *object = fake_find(f, "Msvm_VirtualSystemSettingData", rp_cim_get_text(change, "InstanceID"));
+    struct rp_cim_instance *object = fake_find(f, "Msvm_VirtualSystemSettingData",
+                                               rp_cim_get_text(change, "InstanceID"));
     assert_non_null(object);
     rp_cim_set(object, "ElementName", rp_cim_string(rp_cim_get_text(change, "ElementName")));
     *status = 0;
@@ -310,12 +323,14 @@ static void name_it(struct fake *f, const struct rp_cim_path *path, const struct
 static void a_snapshot_is_asked_for_waited_for_and_named(void **state)
 {
     (void)state;
-    static const struct fake_answer list[] = {{"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
+    static const struct fake_answer list[] = {
+        {"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
     char job[RP_HOST_ID], result[RP_HOST_ID] = "";
     struct rp_job_state job_state;
     answers(list);
     fake_job(fake, 4, NULL);
-    good(host->ops->create_snapshot(host, FAKE_A, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_APPLICATION, TAG, job, result, &err));
+    good(host->ops->create_snapshot(host, FAKE_A, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_APPLICATION, TAG, job, result,
+                                    &err));
     assert_string_equal(job, "Msvm_ConcreteJob." FAKE_JOB);
     assert_string_equal(result, "");
     good(host->ops->job_state(host, job, &job_state, &err));
@@ -338,14 +353,17 @@ static void a_snapshot_is_asked_for_waited_for_and_named(void **state)
 
 static int create(char job[RP_HOST_ID], char result[RP_HOST_ID])
 {
-    return host->ops->create_snapshot(host, FAKE_A, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_APPLICATION, TAG, job, result, &err);
+    return host->ops->create_snapshot(host, FAKE_A, RP_SNAPSHOT_RECOVERY, RP_CONSISTENCY_APPLICATION, TAG, job, result,
+                                      &err);
 }
 
 static void a_snapshot_that_cannot_be_named_is_removed_again(void **state)
 {
     (void)state;
-    static const struct fake_answer list[] = {{"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", NULL, 32775},
-                                              {"DestroySnapshot", NULL, 0}, {0}};
+    static const struct fake_answer list[] = {{"CreateSnapshot", start_snapshot, 0},
+                                              {"ModifySystemSettings", NULL, 32775},
+                                              {"DestroySnapshot", NULL, 0},
+                                              {0}};
     char job[RP_HOST_ID], result[RP_HOST_ID] = "";
     answers(list);
     fake_snapshot(fake, FAKE_A, OTHER_SNAP, "mine");
@@ -354,7 +372,8 @@ static void a_snapshot_that_cannot_be_named_is_removed_again(void **state)
     fake_job(fake, 7, SNAPSHOT_ELEMENT);
     bad(rp_host_wait(host, job, result, NULL, NULL, &err), RP_ERR_STATE, "got no name, and was removed");
     assert_string_equal(fake->log, "CreateSnapshot ModifySystemSettings DestroySnapshot ");
-    assert_string_equal(rp_cim_path_get(rp_cim_get_path(fake->in, "AffectedSnapshot"), "InstanceID"), "Microsoft:" SNAP);
+    assert_string_equal(rp_cim_path_get(rp_cim_get_path(fake->in, "AffectedSnapshot"), "InstanceID"),
+                        "Microsoft:" SNAP);
 }
 
 static void a_busy_vm_gets_no_snapshot(void **state)
@@ -384,9 +403,13 @@ static void refusals_are_told_in_words(void **state)
         uint32_t code;
         enum rp_code expected;
         const char *words;
-    } codes[] = {{32775, RP_ERR_STATE, "not possible in this state (32775)"}, {5, RP_ERR_STATE, "in this state (5)"},
-                 {32769, RP_ERR_PERMISSION, "access denied"}, {32774, RP_ERR_BUSY, "in use"}, {1, RP_ERR_UNSUPPORTED, "not supported"},
-                 {32768, RP_ERR_IO, "failed"}, {40000, RP_ERR_IO, "unknown code (40000)"}};
+    } codes[] = {{32775, RP_ERR_STATE, "not possible in this state (32775)"},
+                 {5, RP_ERR_STATE, "in this state (5)"},
+                 {32769, RP_ERR_PERMISSION, "access denied"},
+                 {32774, RP_ERR_BUSY, "in use"},
+                 {1, RP_ERR_UNSUPPORTED, "not supported"},
+                 {32768, RP_ERR_IO, "failed"},
+                 {40000, RP_ERR_IO, "unknown code (40000)"}};
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
         const struct fake_answer list[] = {{"CreateSnapshot", NULL, codes[i].code}, {0}};
         char job[RP_HOST_ID], result[RP_HOST_ID];
@@ -400,7 +423,8 @@ static void fill_errors(struct fake *f, const struct rp_cim_path *path, const st
 {
     (void)f, (void)path, (void)in;
     struct rp_cim_value list = rp_cim_null(RP_CIM_STRING, true);
-    static const char *const errors[] = {"<INSTANCE CLASSNAME=\"Msvm_Error\"><PROPERTY NAME=\"Message\" TYPE=\"string\"><VALUE>The guest said\r\nno.</VALUE></PROPERTY></INSTANCE>",
+    static const char *const errors[] = {"<INSTANCE CLASSNAME=\"Msvm_Error\"><PROPERTY NAME=\"Message\" "
+                                         "TYPE=\"string\"><VALUE>The guest said\r\nno.</VALUE></PROPERTY></INSTANCE>",
                                          "<INSTANCE", "<INSTANCE CLASSNAME=\"Msvm_Error\"/>"};
     for (size_t i = 0; i < 3; i++) {
         struct rp_cim_value one = rp_cim_string(errors[i]);
@@ -413,7 +437,8 @@ static void fill_errors(struct fake *f, const struct rp_cim_path *path, const st
 static void a_failed_job_says_why_in_one_line(void **state)
 {
     (void)state;
-    static const struct fake_answer list[] = {{"CreateSnapshot", start_snapshot, 0}, {"GetErrorEx", fill_errors, 0}, {0}};
+    static const struct fake_answer list[] = {
+        {"CreateSnapshot", start_snapshot, 0}, {"GetErrorEx", fill_errors, 0}, {0}};
     char job[RP_HOST_ID], result[RP_HOST_ID];
     answers(list);
     good(create(job, result));
@@ -450,7 +475,8 @@ static void the_hresult_in_a_description_tells_more_than_the_code(void **state)
 static void a_job_that_ends_with_warnings_has_succeeded(void **state)
 {
     (void)state;
-    static const struct fake_answer start[] = {{"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
+    static const struct fake_answer start[] = {
+        {"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
     char job[RP_HOST_ID], result[RP_HOST_ID];
     answers(start);
     good(create(job, result));
@@ -473,7 +499,8 @@ static void a_job_that_vanishes_is_an_error_that_says_so(void **state)
 static void a_job_makes_exactly_one_thing(void **state)
 {
     (void)state;
-    static const struct fake_answer list[] = {{"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
+    static const struct fake_answer list[] = {
+        {"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
     for (unsigned count = 0; count < 3; count += 2) {
         char job[RP_HOST_ID], result[RP_HOST_ID];
         answers(list);
@@ -494,7 +521,8 @@ static void a_job_makes_exactly_one_thing(void **state)
 static void a_terminated_job_was_cancelled(void **state)
 {
     (void)state;
-    static const struct fake_answer list[] = {{"CreateSnapshot", start_snapshot, 0}, {"RequestStateChange", NULL, 0}, {0}};
+    static const struct fake_answer list[] = {
+        {"CreateSnapshot", start_snapshot, 0}, {"RequestStateChange", NULL, 0}, {0}};
     char job[RP_HOST_ID], result[RP_HOST_ID];
     answers(list);
     fake_job(fake, 4, NULL);
@@ -505,12 +533,13 @@ static void a_terminated_job_was_cancelled(void **state)
     bad(rp_host_wait(host, job, result, NULL, NULL, &err), RP_ERR_CANCELLED, "ended");
 }
 
-// ---- lost connections --------------------------------------------------------------------------------------------------
+// ---- lost connections -----------------------------------------------------------------------------------------------
 
 static void a_connection_lost_during_a_job_is_made_again_and_the_job_found(void **state)
 {
     (void)state;
-    static const struct fake_answer list[] = {{"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
+    static const struct fake_answer list[] = {
+        {"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
     char job[RP_HOST_ID], result[RP_HOST_ID];
     struct rp_job_state job_state;
     answers(list);
@@ -541,7 +570,8 @@ static void make_and_start(struct fake *f, const struct rp_cim_path *path, const
 static void a_snapshot_whose_answer_was_lost_is_found(void **state)
 {
     (void)state;
-    static const struct fake_answer list[] = {{"CreateSnapshot", make_and_start, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
+    static const struct fake_answer list[] = {
+        {"CreateSnapshot", make_and_start, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
     char job[RP_HOST_ID], result[RP_HOST_ID];
     answers(list);
     fake_snapshot(fake, FAKE_A, OTHER_SNAP, "somebody else's");
@@ -550,9 +580,11 @@ static void a_snapshot_whose_answer_was_lost_is_found(void **state)
     assert_string_equal(job, "");
     assert_string_equal(result, "Microsoft:" SNAP);
     assert_string_equal(fake->log, "CreateSnapshot ModifySystemSettings ");
-    assert_string_equal(rp_cim_get_text(fake_find(fake, "Msvm_VirtualSystemSettingData", "Microsoft:" SNAP), "ElementName"), TAG);
-    assert_string_equal(rp_cim_get_text(fake_find(fake, "Msvm_VirtualSystemSettingData", "Microsoft:" OTHER_SNAP), "ElementName"),
-                        "somebody else's");
+    assert_string_equal(
+        rp_cim_get_text(fake_find(fake, "Msvm_VirtualSystemSettingData", "Microsoft:" SNAP), "ElementName"), TAG);
+    assert_string_equal(
+        rp_cim_get_text(fake_find(fake, "Msvm_VirtualSystemSettingData", "Microsoft:" OTHER_SNAP), "ElementName"),
+        "somebody else's");
 }
 
 static void a_call_that_was_never_carried_out_is_not_made_twice(void **state)
@@ -607,7 +639,7 @@ static void a_reference_point_is_named_by_the_keys_that_the_host_gives(void **st
     assert_string_equal(rp_cim_path_get(path, "VirtualSystemIdentifier"), FAKE_A);
 }
 
-// ---- changes -----------------------------------------------------------------------------------------------------------
+// ---- changes --------------------------------------------------------------------------------------------------------
 
 static uint64_t processed_limit;
 static int changes_fault;
@@ -630,7 +662,10 @@ static void tell_changes(struct fake *f, const struct rp_cim_path *path, const s
     push_number(out, "ChangedByteOffsets", changes_fault == 1 ? offset + done + length : offset);
     if (changes_fault != 2)
         push_number(out, "ChangedByteLengths", 4096);
-    rp_cim_set(out, "ProcessedByteLength", rp_cim_unsigned(RP_CIM_UINT64, changes_fault == 3 ? 0 : changes_fault == 4 ? length + 1 : done));
+    rp_cim_set(out, "ProcessedByteLength",
+               rp_cim_unsigned(RP_CIM_UINT64, changes_fault == 3   ? 0
+                                              : changes_fault == 4 ? length + 1
+                                                                   : done));
     *status = 0;
 }
 
@@ -656,12 +691,14 @@ static void changes_that_cannot_be_are_not_believed(void **state)
 {
     (void)state;
     static const struct fake_answer list[] = {{"GetVirtualDiskChanges", tell_changes, 0}, {0}};
-    static const char *const words[] = {"", "nobody asked for", "1 offsets and 0 lengths", "covered 0", "covered 1048577"};
+    static const char *const words[] = {"", "nobody asked for", "1 offsets and 0 lengths", "covered 0",
+                                        "covered 1048577"};
     answers(list);
     processed_limit = 1 << 20;
     for (changes_fault = 1; changes_fault < 5; changes_fault++) {
         RP_CLEANUP(rp_ranges_clear) struct rp_ranges ranges = {0};
-        bad(rp_host_all_changes(host, "D:\\VMs\\web1.avhdx", rct, 1 << 20, &ranges, &err), RP_ERR_CORRUPT, words[changes_fault]);
+        bad(rp_host_all_changes(host, "D:\\VMs\\web1.avhdx", rct, 1 << 20, &ranges, &err), RP_ERR_CORRUPT,
+            words[changes_fault]);
         assert_int_equal(ranges.count, 0);
     }
 }
@@ -675,18 +712,23 @@ static void a_refused_tracking_id_means_that_everything_is_read(void **state)
         enum rp_code expected;
     } cases[] = {{32768, "rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000001", RP_ERR_TRACKING_ID},
                  {32773, "rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000001", RP_ERR_TRACKING_ID},
-                 {32773, "nonsense", RP_ERR_TRACKING_SYNTAX}, {32775, "nonsense", RP_ERR_TRACKING_OFF},
-                 {32770, "nonsense", RP_ERR_TRACKING_OFF}, {32779, "nonsense", RP_ERR_NOT_FOUND}, {32769, "nonsense", RP_ERR_PERMISSION}};
+                 {32773, "nonsense", RP_ERR_TRACKING_SYNTAX},
+                 {32775, "nonsense", RP_ERR_TRACKING_OFF},
+                 {32770, "nonsense", RP_ERR_TRACKING_OFF},
+                 {32779, "nonsense", RP_ERR_NOT_FOUND},
+                 {32769, "nonsense", RP_ERR_PERMISSION}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const struct fake_answer list[] = {{"GetVirtualDiskChanges", NULL, cases[i].code}, {"GetVirtualHardDiskSettingData", disk_facts, 0}, {0}};
+        const struct fake_answer list[] = {
+            {"GetVirtualDiskChanges", NULL, cases[i].code}, {"GetVirtualHardDiskSettingData", disk_facts, 0}, {0}};
         RP_CLEANUP(rp_ranges_clear) struct rp_ranges ranges = {0};
         uint64_t processed;
         answers(list);
-        bad(host->ops->disk_changes(host, "D:\\a.vhdx", cases[i].id, 0, 4096, &ranges, &processed, &err), cases[i].expected, "changes of disk");
+        bad(host->ops->disk_changes(host, "D:\\a.vhdx", cases[i].id, 0, 4096, &ranges, &processed, &err),
+            cases[i].expected, "changes of disk");
     }
 }
 
-// ---- export, plan, disks -----------------------------------------------------------------------------------------------
+// ---- export, plan, disks --------------------------------------------------------------------------------------------
 
 static void an_export_says_what_products_say(void **state)
 {
@@ -696,12 +738,20 @@ static void an_export_says_what_products_say(void **state)
     char job[RP_HOST_ID], result[RP_HOST_ID];
     fake_snapshot(fake, FAKE_A, SNAP, TAG);
     fake_point(fake, FAKE_A, POINT, TAG);
-    fake_add(fake, "Msvm_VirtualSystemExportSettingData", "InstanceID=Microsoft:" FAKE_A "\\export;CopySnapshotConfiguration=0;CaptureLiveState=1");
-    fake_add(fake, "Msvm_SystemExportSettingData", "ManagedElement=" FAKE_PATH FAKE_SYSTEM(FAKE_A) ";SettingData=" FAKE_PATH
-        "Msvm_VirtualSystemExportSettingData.InstanceID=\"Microsoft:" FAKE_A "\\\\export\"");
+    fake_add(fake, "Msvm_VirtualSystemExportSettingData",
+             "InstanceID=Microsoft:" FAKE_A "\\export;CopySnapshotConfiguration=0;CaptureLiveState=1");
+    fake_add(fake, "Msvm_SystemExportSettingData",
+             "ManagedElement=" FAKE_PATH FAKE_SYSTEM(
+                 FAKE_A) ";SettingData=" FAKE_PATH "Msvm_VirtualSystemExportSettingData.InstanceID=\"Microsoft:" FAKE_A
+                         "\\\\export\"");
     answers(list);
-    const struct rp_export what = {.vm_id = FAKE_A, .snapshot_id = "Microsoft:" SNAP, .base_point_id = POINT, .folder = "D:\\Export",
-                                   .storage = true, .excluded = excluded, .excluded_count = 1};
+    const struct rp_export what = {.vm_id = FAKE_A,
+                                   .snapshot_id = "Microsoft:" SNAP,
+                                   .base_point_id = POINT,
+                                   .folder = "D:\\Export",
+                                   .storage = true,
+                                   .excluded = excluded,
+                                   .excluded_count = 1};
     good(host->ops->export_system(host, &what, job, result, &err));
     assert_string_equal(rp_cim_get_text(fake->in, "ExportDirectory"), "D:\\Export");
     const char *text = rp_cim_get_text(fake->in, "ExportSettingData");
@@ -712,7 +762,8 @@ static void an_export_says_what_products_say(void **state)
     assert_false(rp_cim_get_boolean(settings, "CopyVmRuntimeInformation", true));
     assert_false(rp_cim_get_boolean(settings, "CreateVmExportSubdirectory", true));
     assert_string_equal(rp_cim_get_text(settings, "SnapshotVirtualSystem"), FAKE_PATH FAKE_SETTINGS(SNAP));
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *base = rp_cim_path_parse(rp_cim_get_text(settings, "DifferentialBackupBase"), &err);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *base =
+        rp_cim_path_parse(rp_cim_get_text(settings, "DifferentialBackupBase"), &err);
     assert_string_equal(rp_cim_path_get(base, "InstanceID"), POINT);
     assert_string_equal(base->host, "HV1");
     assert_string_equal(rp_cim_get_text(settings, "ExcludedVirtualHardDisks"), DISK);
@@ -730,7 +781,8 @@ static void define_plan(struct fake *f, const struct rp_cim_path *path, const st
 static void saved_settings_become_a_plan_with_other_files(void **state)
 {
     (void)state;
-    static const struct fake_answer list[] = {{"GetVirtualHardDiskSettingData", disk_facts, 0}, {"DefinePlannedSystem", define_plan, 0}, {0}};
+    static const struct fake_answer list[] = {
+        {"GetVirtualHardDiskSettingData", disk_facts, 0}, {"DefinePlannedSystem", define_plan, 0}, {0}};
     static const char *const disks[] = {"E:\\one.vhdx", "E:\\two.vhdx"};
     char job[RP_HOST_ID], result[RP_HOST_ID];
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
@@ -750,11 +802,17 @@ static void saved_settings_become_a_plan_with_other_files(void **state)
         assert_non_null(strstr(rp_cim_get_text_at(fake->in, "ResourceSettings", i), disks[i]));
     assert_null(strstr(rp_cim_get_text(fake->in, "SystemSettings"), FAKE_A)); // a new identity
     bad(host->ops->plan_system(host, settings.document, disks, 1, true, job, result, &err), RP_ERR_INVALID, "2 disks");
-    bad(host->ops->plan_system(host, settings.document, disks, 2, false, job, result, &err), RP_ERR_EXISTS, "there already");
-    bad(host->ops->plan_system(host, "{\"format\": \"another\"}", disks, 0, true, job, result, &err), RP_ERR_INVALID, "Hyper-V");
+    bad(host->ops->plan_system(host, settings.document, disks, 2, false, job, result, &err), RP_ERR_EXISTS,
+        "there already");
+    bad(host->ops->plan_system(host, "{\"format\": \"another\"}", disks, 0, true, job, result, &err), RP_ERR_INVALID,
+        "Hyper-V");
     bad(host->ops->plan_system(host, "", disks, 0, true, job, result, &err), RP_ERR_INVALID, "do not begin");
-    bad(host->ops->plan_system(host, "<INSTANCE CLASSNAME=\"x\"></INSTANCE><INSTANCE", disks, 0, true, job, result, &err), RP_ERR_INVALID, "Hyper-V");
-    bad(host->ops->plan_system(host, "<!DOCTYPE a><INSTANCE CLASSNAME=\"x\"></INSTANCE>", disks, 0, true, job, result, &err), RP_ERR_CORRUPT, "saved settings");
+    bad(host->ops->plan_system(host, "<INSTANCE CLASSNAME=\"x\"></INSTANCE><INSTANCE", disks, 0, true, job, result,
+                               &err),
+        RP_ERR_INVALID, "Hyper-V");
+    bad(host->ops->plan_system(host, "<!DOCTYPE a><INSTANCE CLASSNAME=\"x\"></INSTANCE>", disks, 0, true, job, result,
+                               &err),
+        RP_ERR_CORRUPT, "saved settings");
 }
 
 static void a_disk_of_a_snapshot_that_cannot_be_looked_at_is_an_error(void **state)
