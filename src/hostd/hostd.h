@@ -70,9 +70,9 @@ RP_DEFINE_CLEANUP(struct rp_hostd, rp_hostd_stop)
 struct rp_host_connection *rp_hostd_hosts_borrow(struct rp_hostd *hostd, struct rp_error *err);
 void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *host); // NULL is fine
 // The inventory as it is now, shared by all readers and counted. It is taken anew when the host's database has changed
-// since (rp_host_local_version) or a method of ours has said so (rp_hostd_hosts_changed). What is in no database, whether
-// VMs of other processes run and how far merges are, is at most a second old, a fifth of one while something merges
-// (hosts.c says more).
+// since (rp_host_local_version) or a method of ours has said so (rp_hostd_hosts_changed). What is in no database,
+// whether VMs of other processes run and how far merges are, is at most a second old, a fifth of one while something
+// merges (hosts.c says more).
 const struct rp_inventory *rp_hostd_hosts_inventory(struct rp_hostd *hostd, struct rp_error *err);
 // The planned VMs that belong to it.
 const struct rp_inventory *rp_hostd_hosts_planned(const struct rp_inventory *inventory);
@@ -125,8 +125,8 @@ struct rp_hostd_job {
     bool makes_gone;                  // it destroys `target`, which is a `result`, instead
     const char *target;               // id of what it works on
     const char *planned;              // the id that its result will have (rp_hostd_jobs_plan), which jobs.c gives to
-                                      // rp_host_local_next_id before `run`: after a kill it tells how it ended; of other
-                                      // kinds see there. NULL: none
+                                      // rp_host_local_next_id before `run`: after a kill it tells how it ended. For the
+                                      // other kinds see there. NULL: none
     const struct rp_cim_instance *details; // further properties of its class (ExportDirectory, …); NULL: none. Copied
     // Does the work in a thread of the pool, with a connection of its own whose progress drives PercentComplete and
     // whose cancellation is RequestStateChange(4). `result` ("" at first): the id of what was made.

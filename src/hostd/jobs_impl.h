@@ -12,8 +12,8 @@
 #define RP_JOB_BUCKETS 4096
 
 struct rp_job {
-    // Fixed, but for state, percent, code, result, error, details and ended: those change under the mutex, until the job
-    // has ended.
+    // Fixed, but for state, percent, code, result, error, details and ended: those change under the mutex, until the
+    // job has ended.
     struct rp_hostd_row row;
     int64_t changed;
     struct rp_cim_instance *details;

@@ -315,7 +315,7 @@ static void an_inventory_is_taken_once_until_something_changes(void **state)
     assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE ElementName = 'db'"), 1);
 }
 
-// ---- many clients at once --------------------------------------------------------------------------------------------
+// ---- many clients at once ------------------------------------------------------------------------------------------
 
 static atomic_bool readers_end;
 
@@ -341,8 +341,8 @@ static void *read_all_the_time(void *context)
             size_t count = 0;
             struct rp_error err = {0};
             struct rp_wql *wql = rp_wql_parse(texts[i], strlen(texts[i]), &err);
-            wrong += !wql || rp_cim_query(mk.provider, &mk.caller, wql, (struct rp_cim_sink){count_one, &count}, &err) ||
-                     count < least[i];
+            struct rp_cim_sink sink = {count_one, &count};
+            wrong += !wql || rp_cim_query(mk.provider, &mk.caller, wql, sink, &err) || count < least[i];
             rp_wql_free(wql);
         }
     }
@@ -483,7 +483,8 @@ static void what_references_name_is_checked(void **state)
         {"Msvm_VirtualSystemSettingData.InstanceID='Microsoft:nonsense'", false, false, false, false, false},
         {"Msvm_VirtualSystemReferencePoint.InstanceID='microsoft:a1b2c3d4-0000-4000-8000-000000000001'", false, false,
          false, true, false},
-        {"Msvm_StorageAllocationSettingData.InstanceID='Microsoft:a1b2c3d4-0000-4000-8000-000000000001\\\\c\\\\0\\\\0\\\\L'",
+        {"Msvm_StorageAllocationSettingData.InstanceID='Microsoft:a1b2c3d4-0000-4000-8000-000000000001"
+         "\\\\c\\\\0\\\\0\\\\L'",
          false, false, false, false, true},
         {"Msvm_StorageAllocationSettingData.InstanceID='Microsoft:a1b2c3d4-0000-4000-8000-000000000001'", false, false,
          false, false, false},
