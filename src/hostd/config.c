@@ -1,4 +1,5 @@
 // The config file: lines of "name = value", '#' starts a comment, names that may stand several times add up.
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,7 +63,7 @@ static int read_port(const struct reader *reader, const char *text, uint16_t oth
     return 0;
 }
 
-// "127.0.0.1:5985", "[::1]:5985", "*", "hv1": splits in place.
+// "127.0.0.1:5985", "[::1]:5985", "*": splits in place.
 static int read_address(const struct reader *reader, char *text, uint16_t otherwise, struct rp_wsman_listener *listener,
                         struct rp_error *err)
 {
@@ -79,6 +80,9 @@ static int read_address(const struct reader *reader, char *text, uint16_t otherw
     }
     if (!*address || (*text != '[' && strchr(address, ':')))
         return complain(reader, err, "listen: an address is needed; IPv6 in brackets: [::1]:%u", otherwise);
+    struct in6_addr any;
+    if (strcmp(address, "*") && inet_pton(*text == '[' ? AF_INET6 : AF_INET, address, &any) != 1)
+        return complain(reader, err, "listen: \"%.100s\" is no address; names are not looked up", address);
     if (read_port(reader, port, otherwise, &listener->port, err))
         return -1;
     listener->address = rp_xstrdup(!strcmp(address, "*") ? "::" : address);

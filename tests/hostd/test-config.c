@@ -93,7 +93,9 @@ static void a_mistake_in_the_config_is_one_line_with_file_and_number(void **stat
     complains("listen = https://a /etc/a.pem\n", "/etc/x.conf:1: listen: after https://");
     complains("listen = ftp://a\n", "/etc/x.conf:1: listen: \"ftp://a\" begins with none of");
     complains("listen = unix:sock\n", "/etc/x.conf:1: listen: unix: and an absolute path");
-    complains("listen = unix:/a\nlisten = http://a\n", "/etc/x.conf:2: listen: nobody can log in over the network");
+    complains("listen = http://hv1:5985\n", "/etc/x.conf:1: listen: \"hv1\" is no address");
+    complains("listen = http://[127.0.0.1]\n", "/etc/x.conf:1: listen: \"127.0.0.1\" is no address");
+    complains("listen = unix:/a\nlisten = http://*\n", "/etc/x.conf:2: listen: nobody can log in over the network");
     complains("listen = unix:/a\nread = a,,b\n", "/etc/x.conf:2: read: users and @groups");
     complains("listen = unix:/a\nread = @\n", "/etc/x.conf:2: read: users and @groups");
     complains("name = a\x01" "b\n", "/etc/x.conf:1: a control character");
