@@ -84,6 +84,35 @@ static void the_base_is_the_newest_point_of_this_vm_whose_reference_point_exists
     assert_non_null(strstr(base.reason, "no reference point"));
 }
 
+// As a host makes one when it takes it back after a restore: another id, the same moment.
+static void a_reference_point_is_known_by_the_moment_of_all_its_disks(void **state)
+{
+    (void)state;
+    struct rp_point_disk disks[] = {point_disk("a", 0, 1, "x:1"), point_disk("b", 1, 2, "y:1"), point_disk("c", 2, 3, NULL)};
+    struct rp_point point = {.vm_id = (char *)"vm", .reference_point = (char *)"gone", .disks = disks, .disk_count = 3};
+    struct rp_reference_disk same[] = {{.rct_id = "y:1"}, {.rct_id = "x:1"}, {.rct_id = ""}};
+    struct rp_reference_disk other[] = {{.rct_id = "y:1"}, {.rct_id = "x:2"}};
+    struct rp_reference_disk more[] = {{.rct_id = "y:1"}, {.rct_id = "x:1"}, {.rct_id = "z:1"}};
+    struct rp_reference_point on_host[] = {{.id = "new", .disks = same, .disk_count = 3}, {.id = "r2", .disks = other, .disk_count = 2},
+                                           {.id = "r3", .disks = more, .disk_count = 3}, {.id = "r4", .disks = same, .disk_count = 1},
+                                           {.id = "r5"}};
+    assert_true(rp_plan_names(&point, &on_host[0]));
+    for (size_t i = 1; i < 5; i++)
+        assert_false(rp_plan_names(&point, &on_host[i]));
+    struct rp_points points = {&point, 1};
+    struct rp_reference_points references = {on_host, 5};
+    struct rp_plan_base base;
+    rp_plan_choose_base(&points, "vm", &references, &base);
+    assert_ptr_equal(base.reference, &on_host[0]);
+    memcpy(on_host[4].id, "gone", 5); // the one that it names, rather
+    rp_plan_choose_base(&points, "vm", &references, &base);
+    assert_ptr_equal(base.reference, &on_host[4]);
+    struct rp_point untracked = {.reference_point = (char *)"gone too", .disks = &disks[2], .disk_count = 1};
+    struct rp_reference_disk nothing[] = {{.rct_id = ""}};
+    struct rp_reference_point empty = {.id = "r6", .disks = nothing, .disk_count = 1};
+    assert_false(rp_plan_names(&untracked, &empty));
+}
+
 static void only_the_whole_form_of_a_tag_is_ours(void **state)
 {
     (void)state;
@@ -155,6 +184,7 @@ int main(void)
         cmocka_unit_test(a_moved_disk_is_known_by_its_id_only_when_nothing_else_has_it),
         cmocka_unit_test(a_disk_without_an_id_is_never_taken_for_another),
         cmocka_unit_test(the_base_is_the_newest_point_of_this_vm_whose_reference_point_exists),
+        cmocka_unit_test(a_reference_point_is_known_by_the_moment_of_all_its_disks),
         cmocka_unit_test(only_the_whole_form_of_a_tag_is_ours),
         cmocka_unit_test(changes_are_widened_to_blocks_and_clipped_to_the_disk),
         cmocka_unit_test(reasons_that_are_long_and_cut_within_a_character_still_make_a_document),
