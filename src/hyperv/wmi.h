@@ -3,8 +3,11 @@
 // What differs from the in-process connection, because WMI does not carry it:
 //  - nbd_uri, the details of merges, and the time and name of a reference point are there where the host tells them
 //    (refpoint-hostd does); disk_id of a reference point's disk is zero for a disk that the VM has no more.
-//  - In an inventory the disks have paths but neither size, sectors nor disk_id: Hyper-V tells those disk by disk.
-//  - A snapshot gets its name after its creation. Who is killed in between leaves one without.
+//  - In an inventory the disks have paths but neither size, sectors nor disk_id where the host tells those disk by disk,
+//    as Hyper-V does (refpoint-hostd does not).
+//  - A snapshot whose merge goes on is listed no more; the VM's activity is all that is seen of it.
+//  - A snapshot gets its name after its creation, unless the host heeds the one that it is asked for with
+//    (refpoint-hostd does). Who is killed in between leaves one without.
 //  - The consistency that a snapshot has is known to the connection that made it only.
 //  - Paths are those of the host. destroy_system leaves all disk files where they are.
 #ifndef RP_HYPERV_WMI_H

@@ -9,7 +9,13 @@ enum { RCT_BASED = 2 }; // ReferencePointType (facts 1.3: what the documentation
 
 struct rp_cim_instance *rp_wmi_point_object(struct rp_wmi *wmi, const char *point_id, struct rp_error *err)
 {
-    struct rp_cim_instance *object = rp_wmi_one_with_path(wmi, POINT, "InstanceID", point_id, "reference point", err);
+    struct rp_error local = {0};
+    struct rp_cim_instance *object =
+        rp_wmi_one_with_path(wmi, POINT, "InstanceID", point_id, "reference point", &local);
+    if (!object && (local.code == RP_ERR_UNSUPPORTED || local.code == RP_ERR_INVALID)) // no references with a query
+        object = rp_wmi_one(wmi, POINT, "InstanceID", point_id, "reference point", err);
+    else if (!object)
+        rp_fail(err, local.code, "%s", local.text);
     if (object && !object->path) {
         object->path = rp_wmi_path_of(object);
         const char *vm_id = rp_cim_get_text(object, "VirtualSystemIdentifier");

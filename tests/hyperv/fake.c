@@ -207,6 +207,16 @@ unsigned __wrap_rp_wsman_service_handle(struct rp_wsman_service *service, const 
         return replay(fake, text, out);
     if (fake->refuse)
         return 500;
+    if (fake->no_references && strstr(text, "EnumerateObjectAndEPR")) {
+        RP_AUTO_FREE char *id = element(text, "a:MessageID");
+        rp_buf_printf(out, "<s:Envelope xmlns:s=\"http://www.w3.org/2003/05/soap-envelope\" "
+                           "xmlns:a=\"http://schemas.xmlsoap.org/ws/2004/08/addressing\" "
+                           "xmlns:w=\"http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd\"><s:Header><a:RelatesTo>%s</a:RelatesTo>"
+                           "</s:Header><s:Body><s:Fault><s:Code><s:Value>s:Sender</s:Value><s:Subcode><s:Value>"
+                           "w:UnsupportedFeature</s:Value></s:Subcode></s:Code><s:Reason><s:Text xml:lang=\"en\">no</s:Text>"
+                           "</s:Reason></s:Fault></s:Body></s:Envelope>", id);
+        return 500;
+    }
     unsigned status = __real_rp_wsman_service_handle(service, caller, charset, request, size, out);
     if (fake->form & FAKE_NIL_ARRAYS) // of properties that these classes have and the fake leaves empty
         replace(out, from, "<p:Notes/>", ""),

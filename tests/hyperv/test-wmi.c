@@ -633,10 +633,13 @@ static void a_reference_point_is_named_by_the_keys_that_the_host_gives(void **st
     char job[RP_HOST_ID], result[RP_HOST_ID];
     answers(list);
     fake_point(fake, FAKE_A, POINT, TAG);
-    good(host->ops->destroy_reference_point(host, POINT, job, result, &err));
-    const struct rp_cim_path *path = rp_cim_get_path(fake->in, "AffectedReferencePoint");
-    assert_string_equal(rp_cim_path_get(path, "InstanceID"), POINT);
-    assert_string_equal(rp_cim_path_get(path, "VirtualSystemIdentifier"), FAKE_A);
+    for (int without = 0; without < 2; without++) {
+        fake->no_references = without; // then by those of the documentation
+        good(host->ops->destroy_reference_point(host, POINT, job, result, &err));
+        const struct rp_cim_path *path = rp_cim_get_path(fake->in, "AffectedReferencePoint");
+        assert_string_equal(rp_cim_path_get(path, "InstanceID"), POINT);
+        assert_string_equal(rp_cim_path_get(path, "VirtualSystemIdentifier"), FAKE_A);
+    }
 }
 
 // ---- changes --------------------------------------------------------------------------------------------------------
