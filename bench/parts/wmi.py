@@ -1,5 +1,5 @@
-"""WMI: a host with 1,000 VMs over WS-Management: listing them over TLS, hostd's memory, the cost of a Pull by its position,
-polling a job among 10,000 finished ones, and what WS-Management adds to an incremental backup."""
+"""WMI: a host with 1,000 VMs over WS-Management: listing them over TLS, hostd's memory, the cost of a Pull by its
+position, polling a job among 10,000 finished ones, and what WS-Management adds to an incremental backup."""
 
 import base64, http.client, json, os, re, select, socket, ssl, statistics, subprocess, time, urllib.parse
 import xml.etree.ElementTree as xml
@@ -65,7 +65,8 @@ class Client:
     def ask(self, resource, action, body, selectors=''):
         self.number += 1
         self.requests += 1
-        text = MESSAGE.format(resource=WMI + resource, action=action, number=self.number, selectors=selectors, body=body)
+        text = MESSAGE.format(resource=WMI + resource, action=action, number=self.number, selectors=selectors,
+                              body=body)
         text = re.sub(r'>\n', '>', text).replace('\n<', '<') # values without the breaks that lines have here
         self.connection.request('POST', '/wsman', text.encode(), self.headers)
         answer = self.connection.getresponse()
@@ -77,13 +78,14 @@ class Client:
     def enumerate(self, query, batch):
         """The context, and what came at once."""
         extra = f'<w:OptimizeEnumeration/><w:MaxElements>{batch}</w:MaxElements>' if batch else ''
-        data = self.ask('*', WSEN + '/Enumerate', f'<n:Enumerate>{extra}<w:Filter Dialect="http://schemas.microsoft.com/wbem/'
-                        f'wsman/1/WQL">{escape(query)}</w:Filter></n:Enumerate>')
-        return data
+        return self.ask('*', WSEN + '/Enumerate',
+                        f'<n:Enumerate>{extra}<w:Filter Dialect="http://schemas.microsoft.com/wbem/wsman/1/WQL">'
+                        f'{escape(query)}</w:Filter></n:Enumerate>')
 
     def pull(self, context, batch=0):
         most = f'<n:MaxElements>{batch}</n:MaxElements>' if batch else ''
-        return self.ask('*', WSEN + '/Pull', f'<n:Pull><n:EnumerationContext>{context}</n:EnumerationContext>{most}</n:Pull>')
+        return self.ask('*', WSEN + '/Pull',
+                        f'<n:Pull><n:EnumerationContext>{context}</n:EnumerationContext>{most}</n:Pull>')
 
     def query(self, query):
         data, found = self.enumerate(query, 32000), []
@@ -113,8 +115,8 @@ def measure(bench):
                      f'connection, TLS and Basic, unless the tool is named.')
     place = bench.tmpfs()
     say(f'wmi: {VMS} VMs')
-    lab = Lab(bench, place, 'wmi', '--vms', str(VMS), '--disks', str(DISKS), '--size', '16M', '--written', '0', '--running',
-              '0', '--job-seconds', '86400')
+    lab = Lab(bench, place, 'wmi', '--vms', str(VMS), '--disks', str(DISKS), '--size', '16M', '--written', '0',
+              '--running', '0', '--job-seconds', '86400')
     try:
         watch = Watch(lab.process.pid)
         watch.start()
@@ -143,11 +145,8 @@ def listing(bench, lab):
     bench.table.figure(f'{VMS:,} VMs with settings and disks, over TLS', seconds[1:], 's', at_most=2,
                        detail=f'3 enumerations, {requests} requests; {statistics.median(seconds[1:]):.2f} s, '
                               f'{seconds[0]:.2f} s at first')
-    tool = tool_host(bench, lab)
-    if not tool:
-        bench.table.skip('refpoint vm list of that host', 'the tool knows no hosts of other machines yet')
-        return
-    each = [run([bench.refpoint, 'vm', 'list', '--host', tool[0]], env=tool[1])[0].seconds for _ in range(bench.runs + 1)]
+    name, environment = tool_host(bench, lab)
+    each = [run([bench.refpoint, 'vm', 'list', '--host', name], env=environment)[0].seconds for _ in range(bench.runs + 1)]
     bench.table.figure('refpoint vm list of that host', each[1:], 's', at_most=2)
 
 
@@ -166,7 +165,8 @@ def pulls(bench, lab):
     first, last = times[:tenth], times[-tenth:]
     bench.table.figure('a Pull of one item, the last tenth against the first', [statistics.median(last) /
                        statistics.median(first)], 'times', at_most=1.3,
-                       detail=f'{len(times)} Pulls; {statistics.median(first):,.0f} us, then {statistics.median(last):,.0f} us')
+                       detail=f'{len(times)} Pulls; {statistics.median(first):,.0f} us, then '
+                              f'{statistics.median(last):,.0f} us')
 
 
 def start_job(client, service, vm):
@@ -208,14 +208,12 @@ def polls(bench, lab):
     each = (time.monotonic() - start) / max(JOBS, 1)
     time.sleep(0.5)
     after = poll(client, job)
-    bench.table.figure(f'a poll among {JOBS:,} finished jobs, against one among one', [after / before], 'times', at_most=1.3,
-                       detail=f'{before:,.0f} us, then {after:,.0f} us; a job took {each * 1000:.1f} ms to start')
+    bench.table.figure(f'a poll among {JOBS:,} finished jobs, against one among one', [after / before], 'times',
+                       at_most=1.3, detail=f'{before:,.0f} us, then {after:,.0f} us; a job took {each * 1000:.1f} ms to start')
 
 
 def tool_host(bench, lab):
-    """What --host of the tool takes for the lab, and the environment; None where it cannot yet."""
-    if not re.search(r'^\s*host add', run([bench.refpoint, '--help'])[1], re.M):
-        return None
+    """What --host of the tool takes for the lab, and the environment."""
     environment = dict(os.environ, REFPOINT_HOSTS=lab.place.path('wmi-hosts'), LC_ALL='C.UTF-8',
                        REFPOINT_KEYRING=lab.place.path('wmi-keyring'))
     secret = lab.place.path('wmi-secret')
@@ -223,8 +221,8 @@ def tool_host(bench, lab):
     with open(secret, 'w', opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(lab.about['password'] + '\n')
     folders = [word for folder in lab.about['folders'].values() for word in ('--map', f'{folder} = {folder}')]
-    run([bench.refpoint, 'host', 'add', 'benchlab', lab.about['https'], '--user', lab.about['user'], '--password-file', secret,
-         '--ca', lab.about['ca'], *folders], env=environment)
+    run([bench.refpoint, 'host', 'add', 'benchlab', lab.about['https'], '--user', lab.about['user'],
+         '--password-file', secret, '--ca', lab.about['ca'], *folders], env=environment)
     return 'benchlab', environment
 
 
@@ -234,22 +232,20 @@ def overhead(bench):
     say('wmi: incremental backups')
     lab = Lab(bench, place, 'overhead', '--vms', '2', '--disks', '1', '--size', '256M', '--written', '16M')
     try:
-        tool = tool_host(bench, lab)
-        if not tool:
-            bench.table.skip('an incremental backup over WS-Management', 'the tool knows no hosts of other machines yet')
-            return
+        name, environment = tool_host(bench, lab)
         repository, seen = place.path('wmi-repository'), {'local': [], 'wmi': []}
-        run([bench.refpoint, '-r', repository, 'repo', 'init'], env=tool[1])
-        sides = {'local': ('vm1', 'local:' + lab.about['host']), 'wmi': ('vm2', tool[0])}
+        run([bench.refpoint, '-r', repository, 'repo', 'init'], env=environment)
+        sides = {'local': ('vm1', 'local:' + lab.about['host']), 'wmi': ('vm2', name)}
         for turn in range(bench.runs + 2):
             for side, (vm, host) in sides.items():
                 lab.say(f'now: write 256 of {vm}')
-                cost = run([bench.refpoint, '-r', repository, '--host', host, 'backup', vm], env=tool[1])[0]
+                cost = run([bench.refpoint, '-r', repository, '--host', host, 'backup', vm], env=environment)[0]
                 if turn > 1: # the first is a full one, the second warms up
                     seen[side].append(cost.seconds)
         place.remove('wmi-repository')
         more = [a - b for a, b in zip(seen['wmi'], seen['local'])]
         bench.table.figure('what WS-Management adds to an incremental backup', more, 's', at_most=0.5,
-                           detail=f'{statistics.median(seen["wmi"]):.2f} s against {statistics.median(seen["local"]):.2f} s')
+                           detail=f'{statistics.median(seen["wmi"]):.2f} s against '
+                                  f'{statistics.median(seen["local"]):.2f} s')
     finally:
         lab.end()

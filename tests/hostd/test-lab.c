@@ -122,7 +122,7 @@ static void mistakes_are_told_with_the_word_that_is_wrong(void **state)
     complains(text, "stands where");
 }
 
-// ---- when it happens --------------------------------------------------------------------------------------------------
+// ---- when it happens -----------------------------------------------------------------------------------------------
 
 static struct rp_hostd hostd;
 

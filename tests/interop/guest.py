@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""guest.py IMAGE…: what the lab's guests have written (docs/lab.md), computed without any code of ours. Of each raw image of
-a disk: how many writes it holds, if it shows exactly one moment of that disk; else what is wrong, and exit status 1."""
+"""guest.py IMAGE…: what the lab's guests have written (docs/lab.md), computed without any code of ours. Of each raw
+image of a disk: how many writes it holds, if it shows exactly one moment of that disk; else what is wrong, and exit
+status 1."""
 
 import re, sys
 

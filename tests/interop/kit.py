@@ -1,5 +1,5 @@
-"""What the interop tests share: TAP, a lab, messages as text, answers as trees, and a client that sends them by whatever can
-send bytes. It follows the public documents (DSP0226, DSP0227, MS-WSMV), not our code."""
+"""What the interop tests share: TAP, a lab, messages as text, answers as trees, and a client that sends them by
+whatever can send bytes. It follows the public documents (DSP0226, DSP0227, MS-WSMV), not our code."""
 
 import json, os, re, select, socket, subprocess, sys, time, traceback, uuid
 import xml.etree.ElementTree as xml
@@ -17,7 +17,7 @@ WMI = 'http://schemas.microsoft.com/wbem/wsman/1/wmi/'
 V2 = 'root/virtualization/v2'
 NAMES = {'s': SOAP, 'a': ADDRESSING, 'w': WSMAN, 'n': ENUMERATION}
 
-# ---- TAP ---------------------------------------------------------------------------------------------------------------
+# ---- TAP -------------------------------------------------------------------------------------------------------------
 
 behaviours = []
 
@@ -33,7 +33,8 @@ def equal(got, expected):
 
 
 def run_all():
-    """The exit status. Later behaviours go on from where earlier ones left the host. INTEROP_ONLY=text,… picks some by name."""
+    """The exit status. Later behaviours go on from where earlier ones left the host. INTEROP_ONLY=text,… picks some
+    by name."""
     failed, only = 0, os.environ.get('INTEROP_ONLY', '').split(',')
     behaviours[:] = [function for function in behaviours if any(word in function.__name__ for word in only)]
     print(f'1..{len(behaviours)}', flush=True)
@@ -48,7 +49,7 @@ def run_all():
     return failed > 0
 
 
-# ---- the lab -----------------------------------------------------------------------------------------------------------
+# ---- the lab ---------------------------------------------------------------------------------------------------------
 
 
 class Lab:
@@ -91,7 +92,7 @@ class Lab:
         return status, os.path.exists(os.path.dirname(self.about['ca']))
 
 
-# ---- messages ----------------------------------------------------------------------------------------------------------
+# ---- messages --------------------------------------------------------------------------------------------------------
 
 
 def selector_set(selectors):
@@ -136,7 +137,7 @@ def embedded(class_name, **properties):
     return f'<INSTANCE CLASSNAME="{class_name}">' + ''.join(item(*pair) for pair in properties.items()) + '</INSTANCE>'
 
 
-# ---- answers -----------------------------------------------------------------------------------------------------------
+# ---- answers ---------------------------------------------------------------------------------------------------------
 
 
 def local(element):
@@ -232,8 +233,8 @@ class Client:
     def invoke(self, class_name, selectors, method, *parameters):
         """The out parameters. A reference is its selectors."""
         resource = f'{WMI}{V2}/{class_name}'
-        root = self.ask(f'{resource}/{method}', resource, f'<p:{method}_INPUT xmlns:p="{resource}">{"".join(parameters)}'
-                                                          f'</p:{method}_INPUT>', selectors)
+        body = f'<p:{method}_INPUT xmlns:p="{resource}">{"".join(parameters)}</p:{method}_INPUT>'
+        root = self.ask(f'{resource}/{method}', resource, body, selectors)
         out = Object(root.find('s:Body', NAMES)[0])
         equal(out.kind, f'{method}_OUTPUT')
         if out['ReturnValue'] not in ('0', '4096'):

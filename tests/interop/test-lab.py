@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""test-lab.py HOSTD: the lab as its user meets it: how it starts and ends, its guests, its folder. What disks hold is judged
-by guest.py."""
+"""test-lab.py HOSTD: the lab as its user meets it: how it starts and ends, its guests, its folder. What disks hold is
+judged by guest.py."""
 
 import os, signal, subprocess, sys, tempfile, time
 
@@ -144,7 +144,8 @@ def a_killed_lab_leaves_machines_that_the_next_one_takes_over():
 @behaviour
 def it_ends_at_a_signal():
     for number in signal.SIGTERM, signal.SIGINT:
-        process = subprocess.Popen([hostd, '--lab', *SMALL, '--vms', '1'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        process = subprocess.Popen([hostd, '--lab', *SMALL, '--vms', '1'], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE)
         assert process.stdout.readline().startswith(b'{"pid":%d,' % process.pid)
         process.send_signal(number)
         equal(process.wait(60), 0)

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""test-libvirt.py HOSTD SCHEMA: what libvirt's Hyper-V driver sends (facts 3.1: 9.0's src/hyperv over openwsman, recorded),
-one virsh command after the other, against the lab; and the answers judged as its code does, which takes less than the
+"""test-libvirt.py HOSTD SCHEMA: what libvirt's Hyper-V driver sends (facts 3.1: 9.0's src/hyperv over openwsman,
+recorded), one virsh command after the other, against the lab; and the answers judged as its code does, which takes less than the
 standards allow. SCHEMA is the folder of class declarations: libvirt's own are generated from such."""
 
 import base64, glob, http.client, re, sys, urllib.parse, uuid
@@ -17,7 +17,7 @@ WSMAN_PREFIX = 'http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd'
 VM1, VM3 = lab.vm('vm1')['id'].lower(), lab.vm('vm3')['id'].lower() # virsh asks with lower case
 
 
-# ---- openwsman: one connection, Basic; the first request goes out without Authorization, whole, and again after the 401 -------
+# ---- openwsman: one connection, Basic; the first request goes out whole, without Authorization, and again after a 401
 
 
 class Wire:
@@ -69,7 +69,7 @@ def exchange(*arguments):
     return text
 
 
-# ---- hyperv_wmi.c ------------------------------------------------------------------------------------------------------
+# ---- hyperv_wmi.c ----------------------------------------------------------------------------------------------------
 
 
 def declarations(folder):
@@ -101,8 +101,8 @@ classes = declarations(sys.argv[2])
 
 
 def deserialize(element, space, class_name):
-    """The generated structures: every scalar exactly once, in the namespace that is the class's URI, byte for byte; of arrays
-    any number, but a nil element of one is dereferenced (dumpxml crashes)."""
+    """The generated structures: every scalar exactly once, in the namespace that is the class's URI, byte for byte; of
+    arrays any number, but a nil element of one is dereferenced (dumpxml crashes)."""
     uri = f'{{{space}{class_name}}}'
     equal(element.tag, uri + class_name)
     found = {}
@@ -118,8 +118,8 @@ def deserialize(element, space, class_name):
 
 
 def enumerate_pull(query, space, class_name, pull_class=None, mode=''):
-    """hypervEnumAndPull: WQL without MaxElements; then Pulls, which name another resource, each of which must bring exactly
-    one item: it reads only the first and would lose the rest."""
+    """hypervEnumAndPull: WQL without MaxElements; then Pulls, which name another resource, each of which must bring
+    exactly one item: it reads only the first and would lose the rest."""
     text = exchange('http://schemas.xmlsoap.org/ws/2004/09/enumeration/Enumerate', space + '*', f'''<wsen:Enumerate xmlns:wsen="http://schemas.xmlsoap.org/ws/2004/09/enumeration">{mode}
       <wsman:Filter Dialect="http://schemas.microsoft.com/wbem/wsman/1/WQL">{query.replace('"', '&quot;')}</wsman:Filter>
     </wsen:Enumerate>''')
@@ -140,7 +140,8 @@ def enumerate_pull(query, space, class_name, pull_class=None, mode=''):
 
 
 def xpath(text, path):
-    """ws_xml_* with only those prefixes that the Envelope and the first child of its Body declare, in the message's spelling."""
+    """ws_xml_* with only those prefixes that the Envelope and the first child of its Body declare, in the message's
+    spelling."""
     envelope = re.search(r'<[\w:]*Envelope\b[^>]*>', text)[0]
     first = re.search(r'<[\w:]*Body\b[^>]*>\s*(<[^>]*>)', text)[1]
     prefixes = dict(re.findall(r'xmlns:(\w+)="([^"]*)"', envelope + first))
@@ -192,7 +193,7 @@ def components(instance, class_name):
                           f'Msvm_VirtualSystemSettingDataComponent ResultClass = {class_name}', V2, class_name)
 
 
-# ---- virsh -------------------------------------------------------------------------------------------------------------
+# ---- virsh -----------------------------------------------------------------------------------------------------------
 
 
 @behaviour
@@ -253,7 +254,8 @@ def list_has_those_that_run():
 
 @behaviour
 def domstate_asks_by_name_and_by_id_in_lower_case():
-    by_name = one("SELECT * FROM Msvm_ComputerSystem WHERE Name != __SERVER AND ElementName = 'vm1'", 'Msvm_ComputerSystem')
+    by_name = one("SELECT * FROM Msvm_ComputerSystem WHERE Name != __SERVER AND ElementName = 'vm1'",
+                  'Msvm_ComputerSystem')
     equal(by_name['Name'], VM1.upper())
     equal(machine(VM1), by_name)
     equal(machine(VM3)['EnabledState'], '3')
@@ -272,13 +274,15 @@ def dominfo_finds_settings_processors_and_memory():
 def dumpxml_finds_controllers_drives_and_images():
     instance = settings(VM1)['InstanceID']
     resources = components(instance, 'Msvm_ResourceAllocationSettingData')
-    images = [image for image in components(instance, 'Msvm_StorageAllocationSettingData') if image['ResourceType'] == '31']
+    images = [image for image in components(instance, 'Msvm_StorageAllocationSettingData')
+              if image['ResourceType'] == '31']
     equal(len(images), 2)
 
     def parent(child):
-        return next(one for one in resources if child['Parent'].endswith('"' + one['InstanceID'].replace('\\', '\\\\') + '"'))
+        return next(one for one in resources
+                    if child['Parent'].endswith('"' + one['InstanceID'].replace('\\', '\\\\') + '"'))
 
-    for image in images: # hypervDomainDefParseStorageExtent, …: the image's Parent is a drive, the drive's a controller
+    for image in images: # hypervDomainDefParseStorageExtent, …: an image's Parent is a drive, a drive's a controller
         drive = parent(image)
         equal(drive['ResourceType'], '17')
         assert drive['AddressOnParent'].isdigit()
@@ -291,8 +295,8 @@ def dumpxml_finds_controllers_drives_and_images():
 @behaviour
 def start_and_destroy_wait_for_their_jobs():
     for state in ('2', '3'):
-        invoke('Msvm_ComputerSystem', (('CreationClassName', 'Msvm_ComputerSystem'), ('Name', VM3)), 'RequestStateChange',
-               f'<p:RequestedState>{state}</p:RequestedState>')
+        invoke('Msvm_ComputerSystem', (('CreationClassName', 'Msvm_ComputerSystem'), ('Name', VM3)),
+               'RequestStateChange', f'<p:RequestedState>{state}</p:RequestedState>')
         equal(machine(VM3)['EnabledState'], state)
         if state == '2':
             lab.say('now: write 1 of vm3') # its guest does not keep it from ending

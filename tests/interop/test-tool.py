@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""test-tool.py HOSTD REFPOINT: the tool and the host with WS-Management between them, every row of a backup's flows (facts 1.5
-A to F), and what goes wrong in them, as the lab's script orders it. What is restored is judged by guest.py, and after each
-failure nothing may be left on the host and the next backup must be as good as ever."""
+"""test-tool.py HOSTD REFPOINT: the tool and the host with WS-Management between them, every row of a backup's flows
+(facts 1.5 A to F), and what goes wrong in them, as the lab's script orders it. What is restored is judged by guest.py,
+and after each failure nothing may be left on the host and the next backup must be as good as ever."""
 
 import json, os, signal, socket, subprocess, sys, tempfile, time
 
@@ -66,15 +66,17 @@ def add_host(name, user='admin', *options):
     password = next(one['password'] for one in lab.users if one['user'] == 'LAB\\' + user)
     with open(path('password'), 'w', opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(password + '\n')
-    rp('host', 'add', name, lab.https, '--user', 'LAB\\' + user, '--password-file', path('password'), '--ca', lab.ca, *options)
+    rp('host', 'add', name, lab.https, '--user', 'LAB\\' + user, '--password-file', path('password'), '--ca', lab.ca,
+       *options)
 
 
 def add_hosts():
     """share reads the host's own files, export lets the host make copies."""
     folders = [word for folder in lab.folders.values() for word in ('--map', f'{folder} = {folder}')]
     add_host('share', 'admin', *folders)
-    add_host('export', 'admin', '--export-folder', lab.folders['export'], '--map',
-             f'{lab.folders["export"]} = {lab.folders["export"]}', '--map', f'{lab.folders["disks"]} = {lab.folders["disks"]}')
+    add_host('export', 'admin', '--export-folder', lab.folders['export'],
+             '--map', f'{lab.folders["export"]} = {lab.folders["export"]}',
+             '--map', f'{lab.folders["disks"]} = {lab.folders["disks"]}')
 
 
 def backup(address, *options, good=(0,)):
@@ -142,7 +144,7 @@ def failed_backup(address, *lines, why, options=()):
     wait_until_left(vm, before)
 
 
-# ---- hosts ------------------------------------------------------------------------------------------------------------
+# ---- hosts -----------------------------------------------------------------------------------------------------------
 
 
 @behaviour
@@ -151,7 +153,7 @@ def a_host_is_added_tested_and_listed():
     add_hosts()
     out, _ = rp('host', 'test', 'share', good=(0, 1))
     assert 'LABHOST' in out, out
-    equal([vm['name'] for vm in ask('vm', 'list', '-H', 'share')], ['vm1', 'vm2', 'vm3'])
+    equal(sorted(vm['name'] for vm in ask('vm', 'list', '-H', 'share')), ['vm1', 'vm2', 'vm3'])
 
 
 @behaviour
@@ -179,7 +181,7 @@ def who_may_only_read_cannot_back_up_and_leaves_nothing():
     equal(left('vm3'), (0, 0, 0))
 
 
-# ---- A to D -----------------------------------------------------------------------------------------------------------
+# ---- A to D ----------------------------------------------------------------------------------------------------------
 
 
 @behaviour
@@ -218,8 +220,8 @@ def a_backup_while_the_guest_writes_shows_one_moment():
         with open(path('password'), 'w') as file:
             file.write(busy.password + '\n')
         folders = [word for folder in busy.folders.values() for word in ('--map', f'{folder} = {folder}')]
-        rp('host', 'add', 'busy', busy.http, '--user', 'LAB\\admin', '--password-file', path('password'), '--export-folder',
-           busy.folders['export'], *folders)
+        rp('host', 'add', 'busy', busy.http, '--user', 'LAB\\admin', '--password-file', path('password'),
+           '--export-folder', busy.folders['export'], *folders)
         last = 63
         for reader in 'share', 'export', 'share':
             rp('-r', path('busy'), *(('repo', 'init') if last == 63 else ('list',)))
@@ -248,7 +250,7 @@ def a_point_becomes_a_machine_of_the_host_that_starts():
     equal(len(ask('vm', 'list', '-H', 'share')), 3)
 
 
-# ---- E and F ----------------------------------------------------------------------------------------------------------
+# ---- E and F ---------------------------------------------------------------------------------------------------------
 
 
 @behaviour
@@ -283,7 +285,8 @@ def a_job_that_takes_its_time_is_waited_for():
 
 @behaviour
 def a_refused_freeze_fails_unless_crash_consistency_will_do():
-    failed_backup('share/vm1', 'next CreateSnapshot: freeze refused', why='freeze', options=('--consistency', 'application'))
+    failed_backup('share/vm1', 'next CreateSnapshot: freeze refused', why='freeze',
+                  options=('--consistency', 'application'))
     lab.say('next CreateSnapshot: freeze refused')
     out, complaints = good_backup('share/vm1', '--consistency', 'application', '--allow-crash', good=(0, 1))
     assert 'crash' in out + complaints, out + complaints

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""test-winrm.py HOSTD: backup products' flows A to F (facts 1.5) against the lab, sent by python3-winrm: NTLM, every body
-sealed. Disks are read with qemu-img and libvhdi, and what they hold is judged by guest.py."""
+"""test-winrm.py HOSTD: backup products' flows A to F (facts 1.5) against the lab, sent by python3-winrm: NTLM, every
+body sealed. Disks are read with qemu-img and libvhdi, and what they hold is judged by guest.py."""
 
 import os, re, sys, tempfile
 
-# python3-winrm's NTLM needs MD4, which OpenSSL 3 has in a provider of its own; its configuration is read when it is loaded.
+# python3-winrm's NTLM needs MD4, which OpenSSL 3 has in a provider of its own; it reads its configuration when loaded.
 settings = tempfile.NamedTemporaryFile('w', suffix='.cnf')
 settings.write('openssl_conf = init\n[init]\nproviders = all\n[all]\ndefault = on\nlegacy = on\n[on]\nactivate = 1\n')
 settings.flush()
@@ -42,7 +42,7 @@ host = Client(lab.http, sender(lab.user, lab.password))
 state = {} # what one behaviour leaves for the next
 
 
-# ---- steps of the flows ------------------------------------------------------------------------------------------------
+# ---- steps of the flows ----------------------------------------------------------------------------------------------
 
 
 def snapshots(vm=VM):
@@ -53,7 +53,8 @@ def snapshots(vm=VM):
 def snapshot(consistency=2, vm=VM):
     wanted = embedded('Msvm_VirtualSystemSnapshotSettingData', ConsistencyLevel=consistency, GuestBackupType=1,
                       IgnoreNonSnapshottableDisks=True)
-    out, job = host.service(SNAPSHOTS, 'CreateSnapshot', reference('AffectedSystem', 'Msvm_ComputerSystem', vm_keys(vm)),
+    out, job = host.service(SNAPSHOTS, 'CreateSnapshot',
+                            reference('AffectedSystem', 'Msvm_ComputerSystem', vm_keys(vm)),
                             text('SnapshotSettings', wanted), text('SnapshotType', 32768))
     equal(out['ReturnValue'], '4096')
     equal(out['ResultingSnapshot'], None)
@@ -164,7 +165,7 @@ def files(folder, ending):
                   if name.lower().endswith(ending))
 
 
-# ---- A: full backup ----------------------------------------------------------------------------------------------------
+# ---- A: full backup --------------------------------------------------------------------------------------------------
 
 
 @behaviour
@@ -213,7 +214,7 @@ def a_snapshot_becomes_a_reference_point_with_an_id_for_every_disk():
         equal(found['InstanceID'], one)
 
 
-# ---- B: incremental ----------------------------------------------------------------------------------------------------
+# ---- B: incremental --------------------------------------------------------------------------------------------------
 
 
 @behaviour
@@ -253,7 +254,7 @@ def the_older_reference_point_goes_after_the_newer_is_there():
     state['point'] = newer
 
 
-# ---- C: export ---------------------------------------------------------------------------------------------------------
+# ---- C: export -------------------------------------------------------------------------------------------------------
 
 
 @behaviour
@@ -284,7 +285,7 @@ def a_differential_export_has_disks_that_hold_what_changed():
     destroy_snapshot(frozen)
 
 
-# ---- D: import ---------------------------------------------------------------------------------------------------------
+# ---- D: import -------------------------------------------------------------------------------------------------------
 
 
 @behaviour
@@ -330,7 +331,7 @@ def a_restored_machine_starts_and_is_destroyed_with_what_belongs_to_it():
     equal(host.query("SELECT * FROM Msvm_ComputerSystem WHERE ElementName='restored'"), [])
 
 
-# ---- E and F: what goes wrong ------------------------------------------------------------------------------------------
+# ---- E and F: what goes wrong ----------------------------------------------------------------------------------------
 
 
 @behaviour

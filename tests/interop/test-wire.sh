@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# test-wire.sh HOSTD KDC CORPUS: the lab seen by curl (Negotiate with tickets of a real MIT KDC), openssl and tshark. KDC is
-# tests/wsman's echo server, here for its KDC; CORPUS has messages of real clients, word for word.
+# test-wire.sh HOSTD KDC CORPUS: the lab seen by curl (Negotiate with tickets of a real MIT KDC), openssl and tshark.
+# KDC is tests/wsman's echo server, here for its KDC; CORPUS has messages of real clients, word for word.
 . "$(dirname "$0")/../lib.sh"
 hostd=$(realpath "$1") kdc=$(realpath "$2") corpus=$(realpath "$3") wsman=$(realpath "$(dirname "$0")/../wsman")
 export LC_ALL=C.UTF-8
@@ -66,14 +66,16 @@ by_ntlm() { local -x KRB5CCNAME=/nonexistent NTLM_USER_FILE=$PWD/ntlm; "$@"; }
 behaviour "curl without a ticket falls back to NTLM" by_ntlm all_machines "${negotiate[@]}" --cacert "$ca" "$https"
 behaviour "curl with Basic lists them over TLS" all_machines --user "LAB\\admin:$password" --cacert "$ca" "$https"
 behaviour "a wrong password is a 401" \
-    answers 'WWW-Authenticate: Negotiate' 401 --user 'LAB\admin:wrong' --data-binary @list "${soap[@]}" --cacert "$ca" "$https"
+    answers 'WWW-Authenticate: Negotiate' 401 --user 'LAB\admin:wrong' --data-binary @list "${soap[@]}" --cacert "$ca" \
+    "$https"
 behaviour "a unix socket needs no password" all_machines --unix-socket "${socket#unix:}" http://localhost/wsman
 behaviour "who knows another CA does not believe the host" fails curl --silent --max-time 20 "$https"
 behaviour "its certificate is the one that was told" equal \
     "$(openssl s_client -connect "localhost:$(echo "$https" | sed 's|.*:\([0-9]*\)/.*|\1|')" </dev/null 2>/dev/null |
         openssl x509 -noout -fingerprint -sha256 | sed 's/.*=//')" "$(lab .fingerprint)"
 
-"$hostd" --lab --until-eof --vms 1 --size 16M --rate 0 --running 0 --keytab "$realm_folder/keytab" <other.input >other.json 2>other.log &
+"$hostd" --lab --until-eof --vms 1 --size 16M --rate 0 --running 0 --keytab "$realm_folder/keytab" \
+    <other.input >other.json 2>other.log &
 stop_at_end $!
 exec 7>other.input
 behaviour "another lab starts beside it" wait_for 30 test -s other.json
