@@ -423,9 +423,9 @@ static void fill_errors(struct fake *f, const struct rp_cim_path *path, const st
 {
     (void)f, (void)path, (void)in;
     struct rp_cim_value list = rp_cim_null(RP_CIM_STRING, true);
-    static const char *const errors[] = {"<INSTANCE CLASSNAME=\"Msvm_Error\"><PROPERTY NAME=\"Message\" "
-                                         "TYPE=\"string\"><VALUE>The guest said\r\nno.</VALUE></PROPERTY></INSTANCE>",
-                                         "<INSTANCE", "<INSTANCE CLASSNAME=\"Msvm_Error\"/>"};
+    static const char first[] = "<INSTANCE CLASSNAME=\"Msvm_Error\"><PROPERTY NAME=\"Message\" TYPE=\"string\">"
+                                "<VALUE>The guest said\r\nno.</VALUE></PROPERTY></INSTANCE>";
+    static const char *const errors[] = {first, "<INSTANCE", "<INSTANCE CLASSNAME=\"Msvm_Error\"/>"};
     for (size_t i = 0; i < 3; i++) {
         struct rp_cim_value one = rp_cim_string(errors[i]);
         rp_cim_value_push(&list, &one);
