@@ -1,5 +1,5 @@
-// Hostile names of files, as a host gives them: whatever is understood lies in the mapped folder. And lines of a hosts file: what
-// is taken is found again.
+// Hostile names of files, as a host gives them: whatever is understood lies in the mapped folder. And lines of a hosts
+// file: what is taken is found again.
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,7 +33,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct rp_path_map map;
     static char *root;
     if (!map.count && (!(root = realpath("/usr/include", NULL)) || rp_path_map_add(&map, "D:\\VMs", root, NULL) ||
-                       rp_path_map_add(&map, "\\\\hv1\\VMs", root, NULL) || rp_path_map_add(&map, "/srv/vms", root, NULL)))
+                       rp_path_map_add(&map, "\\\\hv1\\VMs", root, NULL) ||
+                       rp_path_map_add(&map, "/srv/vms", root, NULL)))
         abort();
     RP_CLEANUP(rp_buf_clear) struct rp_buf input = {0};
     rp_buf_append(&input, data, size);

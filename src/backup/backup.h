@@ -1,8 +1,9 @@
 // Backup of one VM: full, or what changed since the newest restore point whose reference point the host still has.
 //
-// Order (docs/architecture.md; facts/wmi.md 1.5): lock → own leftovers away → base → session → checkpoint → (export →) read
-// and store (→ export away) → packs durable → reference point → restore point → older reference points away → merge. Before the restore point is written,
-// a failure removes what this job made on the host; after it, nothing can undo the backup.
+// Order (docs/architecture.md; facts/wmi.md 1.5): lock → own leftovers away → base → session → checkpoint → (export →)
+// read and store (→ export away) → packs durable → reference point → restore point → older reference points away →
+// merge. Before the restore point is written, a failure removes what this job made on the host; after it, nothing can
+// undo the backup.
 #ifndef RP_BACKUP_BACKUP_H
 #define RP_BACKUP_BACKUP_H
 
@@ -12,8 +13,8 @@
 struct rp_backup_options {
     bool full;                       // read everything allocated, whatever is known
     enum rp_consistency consistency; // asked for; UNKNOWN counts as CRASH
-    bool allow_crash;                // take what the host reached when it could not do better, and when it could do nothing ask
-                                     // for a crash-consistent one; the point records why
+    bool allow_crash;                // take what the host reached when it could not do better, and when it could do
+                                     // nothing ask for a crash-consistent one; the point records why
     bool ignore_room;                // begin also when the repository seems to have too little
     uint64_t rate;                   // bytes per second read; 0: no limit
     unsigned threads;                // 0: as many as fit the machine

@@ -22,7 +22,7 @@
 #define MAX_CONFIGURATION (4u << 20) // bytes in all
 #define HEX_GUID 33
 
-// ---- whose folder -----------------------------------------------------------------------------------------------------
+// ---- whose folder ---------------------------------------------------------------------------------------------------
 
 // Without dashes: a path on Windows may have 260 characters only.
 static const char *hex(const struct rp_guid *guid, char out[HEX_GUID])
@@ -48,11 +48,12 @@ static char *name_prefix(const struct rp_guid *repository, const char *vm_id)
 static bool is_ours(const char *name, const char *prefix)
 {
     size_t length = strlen(prefix);
-    return !strncmp(name, prefix, length) && strspn(name + length, "0123456789abcdef") == 8 && strlen(name + length) == 8;
+    return !strncmp(name, prefix, length) && strspn(name + length, "0123456789abcdef") == 8 && !name[length + 8];
 }
 
 int rp_export_folder_make(const struct rp_host_connection *host, const char *folder, const struct rp_guid *repository,
-                          const char *vm_id, const struct rp_guid *job, struct rp_export_folder *made, struct rp_error *err)
+                          const char *vm_id, const struct rp_guid *job, struct rp_export_folder *made,
+                          struct rp_error *err)
 {
     *made = (struct rp_export_folder){0};
     char digits[HEX_GUID];
@@ -108,11 +109,11 @@ int rp_export_remove_stale(const struct rp_host_connection *host, const char *fo
     return result;
 }
 
-// ---- what is in it ----------------------------------------------------------------------------------------------------
+// ---- what is in it --------------------------------------------------------------------------------------------------
 
 // Calls `each` for the files below the folder. Links are not followed.
-static int walk(const char *folder, unsigned depth, int (*each)(void *context, const char *path, struct rp_error *err), void *context,
-                struct rp_error *err)
+static int walk(const char *folder, unsigned depth, int (*each)(void *context, const char *path, struct rp_error *err),
+                void *context, struct rp_error *err)
 {
     DIR *dir = opendir(folder);
     int failed = dir ? 0 : rp_fail_sys(err, errno, "%s", folder);
@@ -200,8 +201,8 @@ static bool is_parent(const struct rp_export_files *files, const struct rp_expor
     return false;
 }
 
-int rp_export_find(const struct rp_export_files *files, const struct rp_vm_disk *disk, const struct rp_export_file **found,
-                   struct rp_error *err)
+int rp_export_find(const struct rp_export_files *files, const struct rp_vm_disk *disk,
+                   const struct rp_export_file **found, struct rp_error *err)
 {
     const char *name = rp_path_map_name(disk->path);
     const struct rp_export_file *by_id = NULL, *by_name = NULL;
@@ -222,11 +223,12 @@ int rp_export_find(const struct rp_export_files *files, const struct rp_vm_disk 
     if (*found)
         return 0;
     if (ids > 1 && (known || names))
-        return rp_fail(err, RP_ERR_CORRUPT, "which file of the export is disk %u (%s)? Several may be", disk->number, name);
+        return rp_fail(err, RP_ERR_CORRUPT, "which file of the export is disk %u (%s)? Several may be", disk->number,
+                       name);
     return rp_fail(err, RP_ERR_NOT_FOUND, "the host exported no file of disk %u (%s)", disk->number, name);
 }
 
-// ---- the configuration ------------------------------------------------------------------------------------------------
+// ---- the configuration ----------------------------------------------------------------------------------------------
 
 struct keeping {
     struct rp_fs *fs;
@@ -250,7 +252,8 @@ static int keep_file(void *context, const char *path, struct rp_error *err)
     keeping->total += content.size;
     rp_base64_encode(content.data, content.size, &text);
     point->files = rp_xrealloc(point->files, (point->file_count + 1) * sizeof *point->files);
-    point->files[point->file_count++] = (struct rp_point_file){rp_xstrdup(rp_path_name(path)), rp_xstrdup(rp_buf_text(&text))};
+    point->files[point->file_count++] = (struct rp_point_file){rp_xstrdup(rp_path_name(path)),
+                                                               rp_xstrdup(rp_buf_text(&text))};
     return 0;
 }
 

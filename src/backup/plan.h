@@ -19,8 +19,8 @@ struct rp_plan_base {
 void rp_plan_choose_base(const struct rp_points *points, const char *vm_id,
                          const struct rp_reference_points *references, struct rp_plan_base *base);
 
-// Whether it is the reference point of this restore point: the one that it names, or another that names the same moment of all
-// its disks, as a host makes when it takes one back after a restore. Change tracking issues no id twice.
+// Whether it is the reference point of this restore point: the one that it names, or another that names the same moment
+// of all its disks, as a host makes when it takes one back after a restore. Change tracking issues no id twice.
 bool rp_plan_names(const struct rp_point *point, const struct rp_reference_point *reference);
 
 struct rp_plan_disk {
@@ -54,9 +54,10 @@ enum rp_reader_kind {
 const char *rp_reader_name(enum rp_reader_kind kind); // "virtual-disk", "mounted-share", "wmi-export"
 // "virtual-disk", "share", "export"; the names above are good too. -1: none of these.
 int rp_reader_parse(const char *text, enum rp_reader_kind *kind);
-// The virtual disk for a local host, the mounted share when all files are in mapped folders, else the export when there is a
-// folder for it (NULL: none). A reader that was asked for and cannot work is refused, with what it lacks.
-int rp_plan_choose_reader(const struct rp_host_connection *host, const struct rp_vm_settings *settings, enum rp_reader_kind asked,
+// The virtual disk for a local host, the mounted share when all files are in mapped folders, else the export when there
+// is a folder for it (NULL: none). A reader that was asked for and cannot work is refused, with what it lacks.
+int rp_plan_choose_reader(const struct rp_host_connection *host, const struct rp_vm_settings *settings,
+                          enum rp_reader_kind asked,
                           const char *export_folder, enum rp_reader_kind *chosen, struct rp_error *err);
 
 #endif

@@ -21,8 +21,8 @@ struct rp_reader_ops {
     // Appends what changed since the id: ascending, joined, inside the disk. RP_ERR_TRACKING_ID, _SYNTAX or _OFF, or
     // RP_ERR_CORRUPT when the host's answer makes no sense: the caller reads what is allocated.
     int (*changed)(struct rp_reader *reader, const char *rct_id, struct rp_ranges *ranges, struct rp_error *err);
-    // Said after `changed` when its answer is of no use: the plan has no base for the disk any more, all of it is going to be
-    // read. NULL: it makes no difference.
+    // Said after `changed` when its answer is of no use: the plan has no base for the disk any more, all of it is going
+    // to be read. NULL: it makes no difference.
     int (*whole)(struct rp_reader *reader, struct rp_error *err);
     // Sector-aligned; thread safe.
     int (*read)(struct rp_reader *reader, void *data, uint32_t size, uint64_t offset, struct rp_error *err);
@@ -44,8 +44,9 @@ RP_DEFINE_CLEANUP(struct rp_reader, rp_reader_close)
 // with RP_ERR_CORRUPT when the file is not the disk that the host described. Borrows `host`.
 struct rp_reader *rp_reader_virtual_disk(struct rp_host_connection *host, const struct rp_vm_disk *disk,
                                          struct rp_error *err);
-// The mounted-share reader: the same files where the host's path map says that they are here, read-only, and nothing outside
-// the mapped folders. RP_ERR_BUSY: somebody on the host has a file open for himself; RP_ERR_NOT_FOUND: it is not in the share.
+// The mounted-share reader: the same files where the host's path map says that they are here, read-only, and nothing
+// outside the mapped folders. RP_ERR_BUSY: somebody on the host has a file open for himself; RP_ERR_NOT_FOUND: it is
+// not in the share.
 struct rp_reader *rp_reader_share(struct rp_host_connection *host, const struct rp_vm_disk *disk, struct rp_error *err);
 
 // What a source knows of its backup. All of it is borrowed, and stays until the source is closed.

@@ -1,5 +1,6 @@
-// The export reader: the host copies the frozen disks into a folder that both sides see, whole ones, or differencing disks that
-// hold what changed since a reference point. Those are read together with what the repository has of the base.
+// The export reader: the host copies the frozen disks into a folder that both sides see, whole ones, or differencing
+// disks that hold what changed since a reference point. Those are read together with what the repository has of the
+// base.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,7 @@ struct export_reader {
 
 static struct export_reader *of(struct rp_reader *reader) { return (struct export_reader *)reader; }
 
-// ---- exports ----------------------------------------------------------------------------------------------------------
+// ---- exports --------------------------------------------------------------------------------------------------------
 
 static int on_progress(void *context, uint64_t done, uint64_t total)
 {
@@ -89,7 +90,8 @@ static int prepare_folder(struct export_source *source, struct rp_error *err)
     const struct rp_source_job *job = &source->job;
     if (source->folder.local)
         return 0;
-    if (rp_export_folder_make(job->host, job->export_folder, job->repository, job->vm->id, job->job, &source->folder, err))
+    if (rp_export_folder_make(job->host, job->export_folder, job->repository, job->vm->id, job->job, &source->folder,
+                              err))
         return -1;
     // What is in a share is read like a share.
     bool mapped = rp_path_map_knows(job->host->paths, job->export_folder);
@@ -106,7 +108,8 @@ static void keep_configuration(struct export_source *source, const char *local)
     source->has_configuration = true;
     int result = rp_export_configuration(local, source->fs, &source->kept, &err);
     if (result)
-        rp_log(RP_LOG_WARNING, "the configuration in the export is not kept: %s", result > 0 ? "it is too large" : err.text);
+        rp_log(RP_LOG_WARNING, "the configuration in the export is not kept: %s",
+               result > 0 ? "it is too large" : err.text);
 }
 
 static bool contains(const struct made *made, const struct rp_plan_disk *disk)
@@ -142,7 +145,8 @@ static int make(struct export_source *source, const struct rp_plan_disk *disk, b
             excluded[excluded_count++] = other->disk->instance;
     }
     RP_AUTO_FREE char *name = rp_xasprintf("%zu", source->made_count + 1);
-    RP_AUTO_FREE char *host_folder = rp_path_map_join(source->folder.host, name), *local = rp_path_join(source->folder.local, name);
+    RP_AUTO_FREE char *host_folder = rp_path_map_join(source->folder.host, name);
+    RP_AUTO_FREE char *local = rp_path_join(source->folder.local, name);
     struct rp_export what = {
         .vm_id = source->job.vm->id,
         .snapshot_id = source->job.snapshot_id,
@@ -168,8 +172,8 @@ static int make(struct export_source *source, const struct rp_plan_disk *disk, b
 }
 
 // The exported file of the disk.
-static int get_file(struct export_source *source, const struct rp_plan_disk *disk, bool changes, const struct rp_export_files **files,
-                    const struct rp_export_file **file, struct rp_error *err)
+static int get_file(struct export_source *source, const struct rp_plan_disk *disk, bool changes,
+                    const struct rp_export_files **files, const struct rp_export_file **file, struct rp_error *err)
 {
     if (!is_made(source, changes, disk) && make(source, disk, changes, err))
         return -1;
@@ -183,7 +187,7 @@ static int get_file(struct export_source *source, const struct rp_plan_disk *dis
     return rp_fail(err, RP_ERR_STATE, "disk %u was not exported", disk->disk->number);
 }
 
-// ---- a whole disk -----------------------------------------------------------------------------------------------------
+// ---- a whole disk ---------------------------------------------------------------------------------------------------
 
 static int open_whole(struct export_reader *reader, struct rp_error *err)
 {
@@ -208,7 +212,7 @@ static int whole(struct rp_reader *reader, struct rp_error *err)
     return of(reader)->whole ? 0 : open_whole(of(reader), err);
 }
 
-// ---- a differencing disk ----------------------------------------------------------------------------------------------
+// ---- a differencing disk --------------------------------------------------------------------------------------------
 
 static int open_difference(struct export_reader *reader, struct rp_error *err)
 {
@@ -226,7 +230,8 @@ static int open_difference(struct export_reader *reader, struct rp_error *err)
     }
     for (size_t i = 0; i < files->count; i++)
         if (!strcmp(files->items[i].path, file->parent))
-            return rp_fail(err, RP_ERR_UNSUPPORTED, "the host exported a chain of differencing disks, not one with the changes");
+            return rp_fail(err, RP_ERR_UNSUPPORTED,
+                           "the host exported a chain of differencing disks, not one with the changes");
     reader->difference = rp_vhdx_open(source->fs, file->path, RP_VHDX_READ, NULL, err);
     if (!reader->difference)
         return -1;
@@ -245,7 +250,8 @@ static int changed(struct rp_reader *reader, const char *rct_id, struct rp_range
 {
     struct rp_error why = {0};
     (void)rct_id; // the reference point's, which the host knows itself
-    if (!open_difference(of(reader), &why) && !rp_vhdx_extents(of(reader)->difference, 0, reader->size, add_changed, ranges, &why))
+    if (!open_difference(of(reader), &why) &&
+        !rp_vhdx_extents(of(reader)->difference, 0, reader->size, add_changed, ranges, &why))
         return 0;
     // Whatever kept the host from exporting changes may not keep it from exporting all.
     bool final = why.code == RP_ERR_NO_SPACE || why.code == RP_ERR_CANCELLED || why.code == RP_ERR_PERMISSION;
@@ -260,7 +266,8 @@ static int add_allocated(void *context, uint64_t offset, uint64_t length, enum r
     return 0;
 }
 
-static int allocated(struct rp_reader *reader, uint64_t offset, uint64_t length, struct rp_ranges *ranges, struct rp_error *err)
+static int allocated(struct rp_reader *reader, uint64_t offset, uint64_t length, struct rp_ranges *ranges,
+                     struct rp_error *err)
 {
     if (of(reader)->whole)
         return of(reader)->whole->ops->allocated(of(reader)->whole, offset, length, ranges, err);
@@ -281,7 +288,8 @@ static int read_piece(void *context, uint64_t offset, uint64_t length, enum rp_v
     uint8_t *to = reading->data + (offset - reading->offset);
     if (state == RP_VHDX_DATA)
         return rp_vhdx_read(reader->difference, to, (uint32_t)length, offset, reading->err);
-    uint64_t size = state == RP_VHDX_IN_PARENT ? reader->base.size : 0, inside = offset < size ? rp_min64(length, size - offset) : 0;
+    uint64_t size = state == RP_VHDX_IN_PARENT ? reader->base.size : 0;
+    uint64_t inside = offset < size ? rp_min64(length, size - offset) : 0;
     memset(to + inside, 0, length - inside);
     return inside ? rp_repo_read(reader->source->job.repo, &reader->base, offset, to, inside, reading->err) : 0;
 }
@@ -294,7 +302,7 @@ static int read_data(struct rp_reader *reader, void *data, uint32_t size, uint64
     return rp_vhdx_extents(of(reader)->difference, offset, size, read_piece, &reading, err);
 }
 
-// ---- the reader and its source ------------------------------------------------------------------------------------------
+// ---- the reader and its source --------------------------------------------------------------------------------------
 
 static void drop_cache(struct rp_reader *reader)
 {

@@ -9,7 +9,8 @@
 #include "backup/reader_files.h"
 #include "base/buf.h"
 
-// A file names its parent, and may name any file of this machine: each is opened inside the mapped folders or not at all.
+// A file names its parent, and may name any file of this machine: each is opened inside the mapped folders or not at
+// all.
 struct share_fs {
     struct rp_fs fs;
     const struct rp_path_map *paths;
@@ -58,16 +59,17 @@ static void explain(const struct rp_vm_disk *disk, const char *local, const stru
 {
     switch (why->code) {
     case RP_ERR_BUSY:
-        rp_fail(err, RP_ERR_BUSY, "%s (here %s): the host, or somebody on it, has the file open for himself (a sharing violation); "
-                "try again, or use --reader export: %s", disk->path, local, why->text);
+        rp_fail(err, RP_ERR_BUSY, "%s (here %s): the host, or somebody on it, has the file open for himself (a "
+                "sharing violation); try again, or use --reader export: %s", disk->path, local, why->text);
         break;
     case RP_ERR_NOT_FOUND:
-        rp_fail(err, RP_ERR_NOT_FOUND, "%s should be here as %s, and is not: is the share mounted, and is it the folder that the "
+        rp_fail(err, RP_ERR_NOT_FOUND,
+                "%s should be here as %s, and is not: is the share mounted, and is it the folder that the "
                 "mapping says?", disk->path, local);
         break;
     case RP_ERR_PARENT_NOT_FOUND:
-        rp_fail(err, RP_ERR_PARENT_NOT_FOUND, "%s: its parent lies in none of the mapped folders, or is not there: %s", disk->path,
-                why->text);
+        rp_fail(err, RP_ERR_PARENT_NOT_FOUND, "%s: its parent lies in none of the mapped folders, or is not there: %s",
+                disk->path, why->text);
         break;
     default:
         rp_fail(err, why->code, "%s: %s", disk->path, why->text);
@@ -81,7 +83,8 @@ struct rp_reader *rp_reader_share(struct rp_host_connection *host, const struct 
     if (!local)
         return NULL;
     struct rp_fs *fs = rp_reader_share_fs(host);
-    struct rp_reader *reader = rp_reader_virtual_disk_at(host, disk, fs, local, rp_reader_name(RP_READER_SHARE), fs, &why);
+    struct rp_reader *reader = rp_reader_virtual_disk_at(host, disk, fs, local, rp_reader_name(RP_READER_SHARE), fs,
+                                                         &why);
     if (!reader)
         explain(disk, local, &why, err);
     return reader;

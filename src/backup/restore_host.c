@@ -56,7 +56,7 @@ static int stopped(const struct job *job, struct rp_error *err)
     return 0;
 }
 
-// ---- the folder ---------------------------------------------------------------------------------------------------------
+// ---- the folder -----------------------------------------------------------------------------------------------------
 
 static int choose_folder(struct job *job, struct rp_error *err)
 {
@@ -68,7 +68,8 @@ static int choose_folder(struct job *job, struct rp_error *err)
         RP_AUTO_FREE char *safe = rp_restore_safe_name(name);
         job->result->folder = rp_path_map_join(paths->items[0].host, safe);
     } else {
-        return rp_fail(err, RP_ERR_INVALID, "%s: where on the host? No folder of it is mapped to this machine, and none was named "
+        return rp_fail(err, RP_ERR_INVALID,
+                       "%s: where on the host? No folder of it is mapped to this machine, and none was named "
                        "(--folder)", job->host->address);
     }
     job->local = rp_host_local_path(job->host, job->result->folder, err);
@@ -96,7 +97,7 @@ static void share(const struct job *job, const char *path)
         chmod(path, 0660);
 }
 
-// ---- files --------------------------------------------------------------------------------------------------------------
+// ---- files ----------------------------------------------------------------------------------------------------------
 
 static int write_disks(struct job *job, struct rp_error *err)
 {
@@ -129,11 +130,13 @@ static bool is_plain_name(const char *name)
     return *name && *name != '.' && strlen(name) < 128 && !strpbrk(name, "/\\:");
 }
 
-static int write_configuration(struct job *job, const struct rp_point_file *file, const char *folder, struct rp_error *err)
+static int write_configuration(struct job *job, const struct rp_point_file *file, const char *folder,
+                               struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf content = {0};
     if (!is_plain_name(file->name))
-        return rp_fail(err, RP_ERR_CORRUPT, "the restore point has a configuration file of the name \"%.64s\"", file->name);
+        return rp_fail(err, RP_ERR_CORRUPT, "the restore point has a configuration file of the name \"%.64s\"",
+                       file->name);
     if (job->written_count == sizeof job->written / sizeof *job->written)
         return rp_fail(err, RP_ERR_CORRUPT, "the restore point has too many configuration files");
     if (rp_base64_decode(file->data, strlen(file->data), &content, err))
@@ -153,7 +156,8 @@ static int write_configuration(struct job *job, const struct rp_point_file *file
 
 static int write_configurations(struct job *job, struct rp_error *err)
 {
-    RP_AUTO_FREE char *folder = rp_path_join(job->local, MACHINES), *on_host = rp_path_map_join(job->result->folder, MACHINES);
+    RP_AUTO_FREE char *folder = rp_path_join(job->local, MACHINES);
+    RP_AUTO_FREE char *on_host = rp_path_map_join(job->result->folder, MACHINES);
     for (size_t i = 0; i < job->point->file_count; i++) {
         const struct rp_point_file *file = &job->point->files[i];
         const char *dot = strrchr(file->name, '.');
@@ -165,7 +169,7 @@ static int write_configurations(struct job *job, struct rp_error *err)
     return 0;
 }
 
-// ---- the planned VM -----------------------------------------------------------------------------------------------------
+// ---- the planned VM -------------------------------------------------------------------------------------------------
 
 static int finish(struct job *job, const char *work, char result[RP_HOST_ID], struct rp_error *err)
 {
@@ -178,7 +182,8 @@ static int plan_from_export(struct job *job, struct rp_error *err)
     char work[RP_HOST_ID] = "";
     struct rp_host_connection *host = job->host;
     job->may_be_planned = true;
-    if (host->ops->import_system(host, job->definition, job->options->identity == RP_IDENTITY_NEW, work, job->planned, err) ||
+    if (host->ops->import_system(host, job->definition, job->options->identity == RP_IDENTITY_NEW, work, job->planned,
+                                 err) ||
         finish(job, work, job->planned, err))
         return rp_context(err, "import %s", job->definition);
     job->result->imported = true;
@@ -190,7 +195,8 @@ static int plan_from_settings(struct job *job, struct rp_error *err)
     char work[RP_HOST_ID] = "";
     struct rp_host_connection *host = job->host;
     if (!job->point->settings)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "the restore point has no settings of the VM: restore its disks with --to");
+        return rp_fail(err, RP_ERR_UNSUPPORTED,
+                       "the restore point has no settings of the VM: restore its disks with --to");
     job->may_be_planned = true;
     if (host->ops->plan_system(host, job->point->settings, (const char *const *)job->disks, job->result->files.count,
                                job->options->identity == RP_IDENTITY_NEW, work, job->planned, err) ||
@@ -261,11 +267,13 @@ static int place_disks(struct job *job, struct rp_error *err)
         char work[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
         size_t file = 0;
         if (find_file(job, disk, taken, &file))
-            return rp_fail(err, RP_ERR_CORRUPT, "the restore point has no disk for %s of the planned VM", disk->instance);
+            return rp_fail(err, RP_ERR_CORRUPT, "the restore point has no disk for %s of the planned VM",
+                           disk->instance);
         taken[file] = true;
         if (disk->path && !strcmp(disk->path, job->disks[file]))
             continue;
-        if (host->ops->modify_disk(host, disk->instance, job->disks[file], work, result, err) || finish(job, work, result, err))
+        if (host->ops->modify_disk(host, disk->instance, job->disks[file], work, result, err) ||
+            finish(job, work, result, err))
             return rp_context(err, "give the VM the disk %s", job->disks[file]);
     }
     return 0;
@@ -282,12 +290,13 @@ static int realize(struct job *job, struct rp_error *err)
     if (host->ops->validate_planned(host, job->planned, work, result, err) || finish(job, work, result, err))
         return rp_context(err, "the host would not run this VM");
     work[0] = 0;
-    if (host->ops->realize_planned(host, job->planned, work, job->result->vm_id, err) || finish(job, work, job->result->vm_id, err))
+    if (host->ops->realize_planned(host, job->planned, work, job->result->vm_id, err) ||
+        finish(job, work, job->result->vm_id, err))
         return rp_context(err, "make the VM real");
     return 0;
 }
 
-// ---- after it is there --------------------------------------------------------------------------------------------------
+// ---- after it is there ----------------------------------------------------------------------------------------------
 
 // The reference point must be that of this very restore point: changes since another one would be the wrong ones.
 static int check_reference(struct job *job, const char *id, struct rp_error *err)
@@ -299,7 +308,8 @@ static int check_reference(struct job *job, const char *id, struct rp_error *err
     for (size_t i = 0; i < points.count; i++)
         if (rp_plan_names(job->point, &points.items[i]))
             return 0;
-    return rp_fail(err, RP_ERR_NOT_FOUND, "the host made reference point %s of it, which is of another moment than the restore point", id);
+    return rp_fail(err, RP_ERR_NOT_FOUND,
+                   "the host made reference point %s of it, which is of another moment than the restore point", id);
 }
 
 static int import_reference(struct job *job, struct rp_error *err)
@@ -311,9 +321,11 @@ static int import_reference(struct job *job, struct rp_error *err)
     if (!job->point->reference_point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "the restore point names no reference point");
     if (!job->result->imported)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "the restore point has no exported configuration that the host could take the "
+        return rp_fail(err, RP_ERR_UNSUPPORTED,
+                       "the restore point has no exported configuration that the host could take the "
                        "reference point from");
-    if (host->ops->import_reference_point(host, job->result->vm_id, job->definition, work, id, err) || finish(job, work, id, err))
+    if (host->ops->import_reference_point(host, job->result->vm_id, job->definition, work, id, err) ||
+        finish(job, work, id, err))
         return -1;
     return check_reference(job, id, err);
 }
@@ -332,7 +344,7 @@ static void after_realize(struct job *job)
         remark(job, "the VM is restored, but does not start: %s", err.text);
 }
 
-// ---- undo ---------------------------------------------------------------------------------------------------------------
+// ---- undo -----------------------------------------------------------------------------------------------------------
 
 // The planned VM whose id the host did not get to tell: it can be known only where it has the old one.
 static bool find_unnamed(struct job *job)
@@ -344,7 +356,8 @@ static bool find_unnamed(struct job *job)
         remark(job, "if the host planned a VM all the same, it is still there: the answer was lost");
         return false;
     }
-    if (!host->ops->find_vm(host, job->point->vm_id, &vm, NULL) || host->ops->vm_settings(host, job->point->vm_id, &settings, NULL))
+    if (!host->ops->find_vm(host, job->point->vm_id, &vm, NULL) ||
+        host->ops->vm_settings(host, job->point->vm_id, &settings, NULL))
         return false; // a real one, not ours; or none
     snprintf(job->planned, sizeof job->planned, "%s", job->point->vm_id);
     return true;
@@ -357,7 +370,8 @@ static void destroy_planned(struct job *job)
     if (!job->may_be_planned || (!*job->planned && !find_unnamed(job)))
         return;
     job->may_be_planned = false;
-    if ((job->host->ops->destroy_system(job->host, job->planned, false, work, result, &err) || finish(job, work, result, &err)) &&
+    if ((job->host->ops->destroy_system(job->host, job->planned, false, work, result, &err) ||
+         finish(job, work, result, &err)) &&
         err.code != RP_ERR_NOT_FOUND)
         remark(job, "the planned VM %s is still on the host: %s", job->planned, err.text);
     job->planned[0] = 0;
@@ -395,18 +409,20 @@ static int check_identity(struct job *job, struct rp_error *err)
     if (job->options->identity == RP_IDENTITY_NEW)
         return 0;
     if (!job->host->ops->find_vm(job->host, job->point->vm_id, &vm, &why))
-        return rp_fail(err, RP_ERR_EXISTS, "%s: VM %s has the id %s already (--new-id makes another VM beside it)", job->host->address,
-                       vm.name ? vm.name : "", vm.id);
+        return rp_fail(err, RP_ERR_EXISTS, "%s: VM %s has the id %s already (--new-id makes another VM beside it)",
+                       job->host->address, vm.name ? vm.name : "", vm.id);
     return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail(err, why.code, "%s", why.text);
 }
 
 int rp_restore_host_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_point *point,
-                        const struct rp_restore_host_options *options, struct rp_restore_host_result *result, struct rp_error *err)
+                        const struct rp_restore_host_options *options, struct rp_restore_host_result *result,
+                        struct rp_error *err)
 {
     struct job job = {.host = host, .repo = repo, .point = point, .options = options, .result = result};
     *result = (struct rp_restore_host_result){0};
-    bool failed = choose_folder(&job, err) || check_identity(&job, err) || write_disks(&job, err) || write_configurations(&job, err) ||
-                  stopped(&job, err) || plan(&job, err) || place_disks(&job, err) || stopped(&job, err) || realize(&job, err);
+    bool failed = choose_folder(&job, err) || check_identity(&job, err) || write_disks(&job, err) ||
+                  write_configurations(&job, err) || stopped(&job, err) || plan(&job, err) || place_disks(&job, err) || stopped(&job, err) ||
+                  realize(&job, err);
     if (failed)
         undo(&job);
     else

@@ -1,6 +1,6 @@
-// Restore to a host: the disks into a folder of its own, and a VM with them (facts/wmi.md 1.5 D): a planned VM from the exported
-// configuration where the point has one, else from the saved settings; its disks are put in their places; it is validated and
-// realized. Until then nothing is lost by a failure, and nothing is left.
+// Restore to a host: the disks into a folder of its own, and a VM with them (facts/wmi.md 1.5 D): a planned VM from the
+// exported configuration where the point has one, else from the saved settings; its disks are put in their places; it
+// is validated and realized. Until then nothing is lost by a failure, and nothing is left.
 #ifndef RP_BACKUP_RESTORE_HOST_H
 #define RP_BACKUP_RESTORE_HOST_H
 
@@ -12,7 +12,8 @@ enum rp_identity {
     RP_IDENTITY_NEW,  // another VM beside the one that may still be there
 };
 struct rp_restore_host_options {
-    const char *folder;    // as the host calls it, mapped to this machine; NULL: <first mapped folder>/<VM's name>. Made when
+    const char *folder;    // as the host calls it, mapped to this machine; NULL: <first mapped folder>/<VM's name>.
+                           // Made when
                            // missing; a file that is there is never overwritten
     const char *vm_name;   // NULL: as it was
     enum rp_identity identity;

@@ -44,4 +44,7 @@ struct rp_source *rp_source_new(enum rp_reader_kind kind, const struct rp_source
     return rp_source_of(job->host, rp_reader_virtual_disk);
 }
 
-int rp_source_close(struct rp_source *source, struct rp_error *err) { return source ? source->ops->close(source, err) : 0; }
+int rp_source_close(struct rp_source *source, struct rp_error *err)
+{
+    return source ? source->ops->close(source, err) : 0;
+}

@@ -1,6 +1,6 @@
 // The tag by which a backup knows its own checkpoints and reference points on a host: "refpoint:<repository>:<job>".
-// What does not carry this repository's tag is never touched, but for the reference points that its restore points name: not
-// every host keeps the name of a checkpoint for the reference point that it becomes.
+// What does not carry this repository's tag is never touched, but for the reference points that its restore points
+// name: not every host keeps the name of a checkpoint for the reference point that it becomes.
 #ifndef RP_BACKUP_TAG_H
 #define RP_BACKUP_TAG_H
 
@@ -26,6 +26,7 @@ int rp_tag_remove_orphans(struct rp_host_connection *host, const char *vm_id, co
 int rp_tag_remove_job(struct rp_host_connection *host, const char *vm_id, const char *tag, struct rp_error *err);
 // Destroys the VM's reference points of this repository except `keep`; `earlier`: its restore points of the VM.
 int rp_tag_remove_older(struct rp_host_connection *host, const struct rp_reference_points *points,
-                        const struct rp_guid *repository, const struct rp_points *earlier, const char *keep, struct rp_error *err);
+                        const struct rp_guid *repository, const struct rp_points *earlier, const char *keep,
+                        struct rp_error *err);
 
 #endif

@@ -17,7 +17,8 @@ static int set_export_folder(struct rp_host_connection *host, const char *text, 
         folder = one.items[0].host;
     }
     if (!rp_host_is_local(host) && !rp_path_map_knows(host->paths, folder))
-        return rp_fail(err, RP_ERR_USAGE, "--export-folder: where is the host's %.256s here? Give it as 'FOLDER = PATH HERE', or --map it",
+        return rp_fail(err, RP_ERR_USAGE,
+                       "--export-folder: where is the host's %.256s here? Give it as 'FOLDER = PATH HERE', or --map it",
                        folder);
     free(host->export_folder);
     host->export_folder = rp_xstrdup(folder);

@@ -32,7 +32,8 @@ static char *split(const char *text, const char **vm_name)
     return slash ? rp_xasprintf("%.*s", (int)(slash - text), text) : rp_xstrdup(text);
 }
 
-static int parse(const struct rp_cli *cli, struct rp_restore_host_options *options, char **address, struct rp_error *err)
+static int parse(const struct rp_cli *cli, struct rp_restore_host_options *options, char **address,
+                 struct rp_error *err)
 {
     bool new_id = rp_cli_flag(cli, "new-id");
     *address = split(rp_cli_value(cli, "to-host"), &options->vm_name);
@@ -48,14 +49,15 @@ static int parse(const struct rp_cli *cli, struct rp_restore_host_options *optio
     return 0;
 }
 
-static void print_result(const struct rp_cli *cli, const struct rp_restore_host_options *options, const struct rp_point *point,
-                         const struct rp_host_connection *host, const struct rp_restore_host_result *result, json_t *remarks,
-                         double seconds)
+static void print_result(const struct rp_cli *cli, const struct rp_restore_host_options *options,
+                         const struct rp_point *point, const struct rp_host_connection *host,
+                         const struct rp_restore_host_result *result, json_t *remarks, double seconds)
 {
     const char *name = options->vm_name ? options->vm_name : point->vm_name;
     if (!cli->json) {
-        rp_cli_say(cli, "restored %s@%.*s as VM %s of %s in %.1f s: id %s, %zu disk%s in %s\n", rp_cli_safe(point->vm_name), RP_SHORT_ID,
-                   point->id, rp_cli_safe(name), rp_cli_safe(host->address), seconds, result->vm_id, result->files.count,
+        rp_cli_say(cli, "restored %s@%.*s as VM %s of %s in %.1f s: id %s, %zu disk%s in %s\n",
+                   rp_cli_safe(point->vm_name), RP_SHORT_ID, point->id, rp_cli_safe(name),
+                   rp_cli_safe(host->address), seconds, result->vm_id, result->files.count,
                    result->files.count == 1 ? "" : "s", rp_cli_safe(result->folder));
         return;
     }
@@ -66,10 +68,15 @@ static void print_result(const struct rp_cli *cli, const struct rp_restore_host_
                                                (json_int_t)file->number, "size", (json_int_t)file->size, "data",
                                                (json_int_t)file->data));
     }
-    rp_cli_print_json_line(json_pack("{s:s, s:s, s:o, s:s, s:o, s:o, s:b, s:b, s:f, s:o, s:O}", "type", "summary", "point", point->id,
-                                     "vm", rp_cli_json_text(name), "vm_id", result->vm_id, "host", rp_cli_json_text(host->address),
-                                     "folder", rp_cli_json_text(result->folder), "imported", (int)result->imported, "incremental_next",
-                                     (int)result->goes_on, "seconds", seconds, "files", files, "remarks", remarks));
+    json_t *json = json_pack("{s:s, s:s, s:o, s:s, s:o, s:o}", "type", "summary", "point", point->id, "vm",
+                             rp_cli_json_text(name), "vm_id", result->vm_id, "host", rp_cli_json_text(host->address),
+                             "folder", rp_cli_json_text(result->folder));
+    json_object_set_new(json, "imported", json_boolean(result->imported));
+    json_object_set_new(json, "incremental_next", json_boolean(result->goes_on));
+    json_object_set_new(json, "seconds", json_real(seconds));
+    json_object_set_new(json, "files", files);
+    json_object_set(json, "remarks", remarks);
+    rp_cli_print_json_line(json);
 }
 
 int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const struct rp_point *chosen,
@@ -100,7 +107,8 @@ int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const st
     int failed = rp_restore_host_run(host, repo, &point, &options, &result, err);
     rp_cli_progress_end(remarks.progress);
     if (!failed)
-        print_result(cli, &options, &point, host, &result, remarks.texts, (double)(rp_clock_monotonic_ns() - start) / 1e9);
+        print_result(cli, &options, &point, host, &result, remarks.texts,
+                     (double)(rp_clock_monotonic_ns() - start) / 1e9);
     int with_remark = json_array_size(remarks.texts) > 0;
     json_decref(remarks.texts);
     return failed ? -1 : with_remark;

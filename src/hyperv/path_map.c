@@ -31,7 +31,7 @@ struct parsed {
 
 static void parsed_clear(struct parsed *p) { free(p->text); }
 
-// ---- names ------------------------------------------------------------------------------------------------------------
+// ---- names ----------------------------------------------------------------------------------------------------------
 
 static locale_t utf8_locale;
 static void make_locale(void) { utf8_locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0); }
@@ -72,7 +72,7 @@ static bool is_windows_name(const char *name)
 
 static bool is_windows_path(const char *path) { return path[0] != '/' || path[1] == '/'; }
 
-// ---- a host's path ----------------------------------------------------------------------------------------------------
+// ---- a host's path --------------------------------------------------------------------------------------------------
 
 static bool is_drive(const char *text)
 {
@@ -134,13 +134,16 @@ static int parse(const char *path, struct parsed *p, struct rp_error *err)
     p->text = rp_xstrdup(path);
     char *at = p->windows ? parse_root(p) : p->text;
     if (!at)
-        return rp_fail(err, RP_ERR_INVALID, "\"%.256s\" is not an absolute path of a host (D:\\VMs, \\\\server\\share, /srv/vms)", path);
+        return rp_fail(err, RP_ERR_INVALID,
+                       "\"%.256s\" is not an absolute path of a host (D:\\VMs, \\\\server\\share, /srv/vms)", path);
     char *saved = NULL;
-    for (char *part = strtok_r(at, p->windows ? "\\" : "/", &saved); part; part = strtok_r(NULL, p->windows ? "\\" : "/", &saved)) {
+    for (char *part = strtok_r(at, p->windows ? "\\" : "/", &saved); part;
+         part = strtok_r(NULL, p->windows ? "\\" : "/", &saved)) {
         if (!strcmp(part, "."))
             continue;
         if (!strcmp(part, ".."))
-            return rp_fail(err, RP_ERR_INVALID, "\"%.256s\": a path of a host is taken as it stands, without \"..\"", path);
+            return rp_fail(err, RP_ERR_INVALID, "\"%.256s\": a path of a host is taken as it stands, without \"..\"",
+                           path);
         if (p->windows && !is_windows_name(part))
             return rp_fail(err, RP_ERR_INVALID, "\"%.256s\": \"%.64s\" is no name of a file", path, part);
         if (p->count == MAX_PARTS)
@@ -178,7 +181,7 @@ static const struct rp_path_mapping *find(const struct rp_path_map *map, const s
     return found;
 }
 
-// ---- the map ----------------------------------------------------------------------------------------------------------
+// ---- the map --------------------------------------------------------------------------------------------------------
 
 int rp_path_map_add(struct rp_path_map *map, const char *host, const char *local, struct rp_error *err)
 {
@@ -219,7 +222,8 @@ int rp_path_map_add_line(struct rp_path_map *map, const char *line, struct rp_er
         RP_AUTO_FREE char *host = trimmed(line, (size_t)(equals - line)), *here = trimmed(local, strlen(local));
         return rp_path_map_add(map, host, here, err);
     }
-    return rp_fail(err, RP_ERR_INVALID, "\"%.256s\" does not say which folder of the host is which one here (D:\\VMs = /mnt/vms)", line);
+    return rp_fail(err, RP_ERR_INVALID,
+                   "\"%.256s\" does not say which folder of the host is which one here (D:\\VMs = /mnt/vms)", line);
 }
 
 void rp_path_map_clear(struct rp_path_map *map)
@@ -259,7 +263,7 @@ bool rp_path_map_knows(const struct rp_path_map *map, const char *host_path)
     return !parse(host_path, &p, NULL) && find(map, &p, &rest);
 }
 
-// ---- from the host's names to ours ------------------------------------------------------------------------------------
+// ---- from the host's names to ours ----------------------------------------------------------------------------------
 
 static bool is_inside(const char *root, const char *path)
 {
@@ -281,8 +285,8 @@ static char *find_entry(const char *folder, const char *name, struct rp_error *e
         if (!same_name(entry->d_name, name, true))
             continue;
         if (found) {
-            rp_fail(err, RP_ERR_INVALID, "%s: \"%.64s\" and \"%.64s\" differ only in case, which of them is meant?", folder, found,
-                    entry->d_name);
+            rp_fail(err, RP_ERR_INVALID, "%s: \"%.64s\" and \"%.64s\" differ only in case, which of them is meant?",
+                    folder, found, entry->d_name);
             free(found);
             found = NULL;
             break;
@@ -333,7 +337,8 @@ char *rp_path_map_to_local(const struct rp_path_map *map, const char *host_path,
         return NULL;
     const struct rp_path_mapping *mapping = find(map, &p, &part);
     if (!mapping) {
-        rp_fail(err, RP_ERR_NOT_FOUND, "%s is in none of the host's folders that are mapped to this machine", host_path);
+        rp_fail(err, RP_ERR_NOT_FOUND, "%s is in none of the host's folders that are mapped to this machine",
+                host_path);
         return NULL;
     }
     RP_AUTO_FREE char *root = realpath(mapping->local, NULL);
@@ -359,7 +364,7 @@ char *rp_path_map_to_local(const struct rp_path_map *map, const char *host_path,
     return at;
 }
 
-// ---- and back ---------------------------------------------------------------------------------------------------------
+// ---- and back -------------------------------------------------------------------------------------------------------
 
 // The path with all links followed; its last part need not be there.
 static char *follow(const char *path, struct rp_error *err)
@@ -407,7 +412,8 @@ int rp_path_map_open(const struct rp_path_map *map, const char *local_path, stru
     if (!real)
         return -1;
     if (!find_local(map, real, &root))
-        return rp_fail(err, RP_ERR_PERMISSION, "%s is in none of the folders that are mapped to the host's", local_path);
+        return rp_fail(err, RP_ERR_PERMISSION, "%s is in none of the folders that are mapped to the host's",
+                       local_path);
     RP_AUTO_FD int folder = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
         return rp_fail_sys(err, errno, "%s", root);
@@ -433,7 +439,8 @@ char *rp_path_map_to_host(const struct rp_path_map *map, const char *local_path,
         return NULL;
     }
     char *host = rp_xstrdup(mapping->host), *saved = NULL;
-    for (char *part = strtok_r(real + (strcmp(root, "/") ? strlen(root) : 0), "/", &saved); part; part = strtok_r(NULL, "/", &saved)) {
+    for (char *part = strtok_r(real + (strcmp(root, "/") ? strlen(root) : 0), "/", &saved); part;
+         part = strtok_r(NULL, "/", &saved)) {
         if (is_windows_path(mapping->host) && !is_windows_name(part)) {
             rp_fail(err, RP_ERR_INVALID, "%s: \"%.64s\" cannot be a name on Windows", local_path, part);
             free(host);
@@ -446,7 +453,7 @@ char *rp_path_map_to_host(const struct rp_path_map *map, const char *local_path,
     return host;
 }
 
-// ---- names ------------------------------------------------------------------------------------------------------------
+// ---- names ----------------------------------------------------------------------------------------------------------
 
 char *rp_path_map_join(const char *host_folder, const char *name)
 {

@@ -51,10 +51,11 @@ void fake_clear_files(struct fake_host *fake)
     fake->host.paths = NULL;
 }
 
-// ---- disk files ---------------------------------------------------------------------------------------------------------
+// ---- disk files -----------------------------------------------------------------------------------------------------
 
 // A file with those units of the disk for which `unit % of == which`.
-static void write_disk(const struct fake_disk *disk, const char *path, const char *parent, unsigned of_units, unsigned which)
+static void write_disk(const struct fake_disk *disk, const char *path, const char *parent, unsigned of_units,
+                       unsigned which)
 {
     struct rp_error err = {0};
     struct rp_vhdx_create create = {.size = disk->size, .disk_id = disk->disk_id, .parent_path = parent};
@@ -89,7 +90,8 @@ void fake_write_snapshot(struct fake_host *fake, const struct fake_point *point)
 }
 
 // A differencing disk that holds the sectors that are not what they were; its parent is nowhere.
-static void write_difference(const struct fake_disk *disk, const struct fake_disk *old, uint32_t epoch, const char *path)
+static void write_difference(const struct fake_disk *disk, const struct fake_disk *old, uint32_t epoch,
+                             const char *path)
 {
     struct rp_error err = {0};
     struct rp_vhdx_create create = {.size = disk->size, .disk_id = disk->disk_id, .parent_path = "/nowhere/base.avhdx",
@@ -113,7 +115,8 @@ static void write_text(const char *folder, const char *name, const char *text, s
 {
     RP_AUTO_FREE char *path = rp_path_join(folder, name);
     FILE *file = fopen(path, "wx");
-    must(!file || fwrite(text, 1, size, file) != size || fclose(file), &(struct rp_error){.text = "write a configuration"});
+    must(!file || fwrite(text, 1, size, file) != size || fclose(file),
+         &(struct rp_error){.text = "write a configuration"});
 }
 
 static bool is_excluded(const struct rp_export *what, const char *instance)
@@ -127,7 +130,8 @@ static bool is_excluded(const struct rp_export *what, const char *instance)
 static void write_export(struct fake_host *fake, const struct rp_export *what, const struct fake_point *point,
                          const struct fake_point *base, const char *local)
 {
-    RP_AUTO_FREE char *disks = rp_path_join(local, "Virtual Hard Disks"), *machines = rp_path_join(local, "Virtual Machines");
+    RP_AUTO_FREE char *disks = rp_path_join(local, "Virtual Hard Disks"),
+    *machines = rp_path_join(local, "Virtual Machines");
     must(mkdir(disks, 0700) || mkdir(machines, 0700), &(struct rp_error){.text = "the folder is not empty"});
     static const char configuration[] = "fake configuration\0\377";
     RP_AUTO_FREE char *vmcx = rp_xasprintf("%s.vmcx", fake->vm.id), *vmrs = rp_xasprintf("%s.VMRS", fake->vm.id);
@@ -146,7 +150,8 @@ static void write_export(struct fake_host *fake, const struct rp_export *what, c
     }
 }
 
-static int export_system(struct rp_host_connection *host, const struct rp_export *what, RP_METHOD_RESULT, struct rp_error *err)
+static int export_system(struct rp_host_connection *host, const struct rp_export *what, RP_METHOD_RESULT,
+                         struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     if (!fake_enter(fake, "export_system", err))
@@ -180,7 +185,7 @@ static int cancel_job(struct rp_host_connection *host, const char *job, struct r
     return 0;
 }
 
-// ---- planned VMs --------------------------------------------------------------------------------------------------------
+// ---- planned VMs ----------------------------------------------------------------------------------------------------
 
 static struct fake_planned *find_planned(struct fake_host *fake, const char *id)
 {
@@ -222,8 +227,8 @@ static void add_disk(struct fake_planned *planned, unsigned slot, const char *pa
     snprintf(disk->instance, sizeof disk->instance, "%s", instance);
 }
 
-static int import_system(struct rp_host_connection *host, const char *definition_file, bool new_identity, RP_METHOD_RESULT,
-                         struct rp_error *err)
+static int import_system(struct rp_host_connection *host, const char *definition_file, bool new_identity,
+                         RP_METHOD_RESULT, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     if (!fake_enter(fake, "import_system", err))
@@ -244,8 +249,8 @@ static int import_system(struct rp_host_connection *host, const char *definition
     return fake_leave(fake, "import_system", err);
 }
 
-static int plan_system(struct rp_host_connection *host, const char *document, const char *const *disks, size_t disk_count,
-                       bool new_identity, RP_METHOD_RESULT, struct rp_error *err)
+static int plan_system(struct rp_host_connection *host, const char *document, const char *const *disks,
+                       size_t disk_count, bool new_identity, RP_METHOD_RESULT, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     if (!fake_enter(fake, "plan_system", err))
@@ -260,7 +265,8 @@ static int plan_system(struct rp_host_connection *host, const char *document, co
     return fake_leave(fake, "plan_system", err);
 }
 
-static int vm_settings(struct rp_host_connection *host, const char *id, struct rp_vm_settings *settings, struct rp_error *err)
+static int vm_settings(struct rp_host_connection *host, const char *id, struct rp_vm_settings *settings,
+                       struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     if (!fake_enter(fake, "vm_settings", err))
@@ -277,7 +283,8 @@ static int vm_settings(struct rp_host_connection *host, const char *id, struct r
     return fake_leave(fake, "vm_settings", err);
 }
 
-static int modify_disk(struct rp_host_connection *host, const char *instance, const char *path, RP_METHOD_RESULT, struct rp_error *err)
+static int modify_disk(struct rp_host_connection *host, const char *instance, const char *path, RP_METHOD_RESULT,
+                       struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     if (!fake_enter(fake, "modify_disk", err))
@@ -327,8 +334,8 @@ static int realize_planned(struct rp_host_connection *host, const char *id, RP_M
     return fake_leave(fake, "realize_planned", err);
 }
 
-static int import_reference_point(struct rp_host_connection *host, const char *vm_id, const char *definition_file, RP_METHOD_RESULT,
-                                  struct rp_error *err)
+static int import_reference_point(struct rp_host_connection *host, const char *vm_id, const char *definition_file,
+                                  RP_METHOD_RESULT, struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     struct fake_planned *planned = find_planned(fake, vm_id);
@@ -358,7 +365,8 @@ static int list_reference_points(struct rp_host_connection *host, const char *vm
     return fake_leave(fake, "list_reference_points", err);
 }
 
-static int rename_vm(struct rp_host_connection *host, const char *id, const char *name, RP_METHOD_RESULT, struct rp_error *err)
+static int rename_vm(struct rp_host_connection *host, const char *id, const char *name, RP_METHOD_RESULT,
+                     struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     struct fake_planned *planned = find_planned(fake, id);
@@ -372,7 +380,8 @@ static int rename_vm(struct rp_host_connection *host, const char *id, const char
     return fake_leave(fake, "rename", err);
 }
 
-static int request_state(struct rp_host_connection *host, const char *id, enum rp_vm_state state, RP_METHOD_RESULT, struct rp_error *err)
+static int request_state(struct rp_host_connection *host, const char *id, enum rp_vm_state state, RP_METHOD_RESULT,
+                         struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     struct fake_planned *planned = find_planned(fake, id);
@@ -385,7 +394,8 @@ static int request_state(struct rp_host_connection *host, const char *id, enum r
     return fake_leave(fake, "request_state", err);
 }
 
-static int destroy_system(struct rp_host_connection *host, const char *id, bool delete_disks, RP_METHOD_RESULT, struct rp_error *err)
+static int destroy_system(struct rp_host_connection *host, const char *id, bool delete_disks, RP_METHOD_RESULT,
+                          struct rp_error *err)
 {
     struct fake_host *fake = of(host);
     struct fake_planned *planned = find_planned(fake, id);

@@ -143,7 +143,8 @@ static void no_path_leaves_its_folder_by_its_text(void **state)
     struct place *place = *state;
     map(place, "D:\\VMs", "d");
     map(place, "/srv/vms", "d");
-    static const char *const paths[] = {"D:\\VMs\\..\\secret\\key", "/srv/vms/../secret/key", "D:\\VMs\\.. \\x", "D:\\VMs\\...\\x",
+    static const char *const paths[] = {"D:\\VMs\\..\\secret\\key", "/srv/vms/../secret/key", "D:\\VMs\\.. \\x",
+                                        "D:\\VMs\\...\\x",
                                         "D:\\VMs\\a:stream", "D:VMs\\x", "VMs\\x", "", "D:\\VMs\\con?", "D:\\VMs\\a\nb",
                                         "\\VMs\\x", "D:\\VMs/../secret/key"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
@@ -186,7 +187,8 @@ static void the_way_back_gives_what_the_host_calls_a_file(void **state)
     struct place *place = *state;
     struct rp_error err = {0};
     map(place, "D:\\VMs", "d");
-    RP_AUTO_FREE char *file = rp_xasprintf("%s/d/Web1/new.vhdx", place->folder), *host = rp_path_map_to_host(&place->map, file, &err);
+    RP_AUTO_FREE char *file = rp_xasprintf("%s/d/Web1/new.vhdx", place->folder),
+    *host = rp_path_map_to_host(&place->map, file, &err);
     assert_string_equal(host, "D:\\VMs\\Web1\\new.vhdx");
     RP_AUTO_FREE char *out = rp_xasprintf("%s/secret/key", place->folder);
     assert_null(rp_path_map_to_host(&place->map, out, &err));
@@ -242,8 +244,8 @@ static void lines_of_a_hosts_file_are_understood(void **state)
 static void names_are_joined_in_the_hosts_style(void **state)
 {
     (void)state;
-    static const char *const cases[][2] = {{"D:\\VMs", "D:\\VMs\\x"}, {"D:\\", "D:\\x"}, {"/srv", "/srv/x"}, {"/", "/x"},
-                                           {"\\\\hv1\\s", "\\\\hv1\\s\\x"}};
+    static const char *const cases[][2] = {{"D:\\VMs", "D:\\VMs\\x"}, {"D:\\", "D:\\x"}, {"/srv", "/srv/x"},
+                                           {"/", "/x"}, {"\\\\hv1\\s", "\\\\hv1\\s\\x"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         RP_AUTO_FREE char *joined = rp_path_map_join(cases[i][0], "x");
         assert_string_equal(joined, cases[i][1]);

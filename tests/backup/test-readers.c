@@ -48,7 +48,7 @@ static unsigned entries_in(const char *folder)
 }
 static void expect_no_exports(struct world *world) { assert_int_equal(entries_in(world->fake.exports), 0); }
 
-// ---- export -------------------------------------------------------------------------------------------------------------
+// ---- export ---------------------------------------------------------------------------------------------------------
 
 static void backups_by_export_are_full_then_incremental_and_exact(void **state)
 {
@@ -184,11 +184,14 @@ static void what_a_killed_job_exported_is_removed_by_the_next_and_nothing_else(v
     struct rp_guid other = rp_guid_new(), job = rp_guid_new();
     struct rp_export_folder left, others;
     struct rp_error err = {0};
-    assert_int_equal(rp_export_folder_make(&world->fake.host, "E:\\Export", rp_repo_id(world->repo), world->fake.vm.id, &job, &left, &err), 0);
-    assert_int_equal(rp_export_folder_make(&world->fake.host, "E:\\Export", &other, world->fake.vm.id, &job, &others, &err), 0);
-    RP_AUTO_FREE char *command = rp_xasprintf("mkdir -p '%s/1/Virtual Hard Disks' && echo x >'%s/1/Virtual Hard Disks/a.vhdx' && "
-                                              "ln -s %s '%s/1/link' && cp -r '%s' '%s-mine'", left.local, left.local, world->fake.vms,
-                                              left.local, left.local, left.local);
+    assert_int_equal(rp_export_folder_make(&world->fake.host, "E:\\Export", rp_repo_id(world->repo), world->fake.vm.id,
+                                           &job, &left, &err), 0);
+    assert_int_equal(rp_export_folder_make(&world->fake.host, "E:\\Export", &other, world->fake.vm.id, &job, &others,
+                                           &err), 0);
+    RP_AUTO_FREE char *command =
+        rp_xasprintf("mkdir -p '%s/1/Virtual Hard Disks' && echo x >'%s/1/Virtual Hard Disks/a.vhdx' && "
+                                              "ln -s %s '%s/1/link' && cp -r '%s' '%s-mine'", left.local, left.local,
+                                              world->fake.vms, left.local, left.local, left.local);
     assert_int_equal(system(command), 0);
     unsigned files = entries_in(world->fake.vms);
     world_must_backup(world);
@@ -225,8 +228,14 @@ static void fail_at_every_call(struct world *world, bool after)
     assert_true(failures >= 8);
     world_verify(world);
 }
-static void a_failure_of_any_host_verb_leaves_no_export_and_no_checkpoint(void **state) { fail_at_every_call(*state, false); }
-static void a_lost_answer_of_any_host_verb_leaves_no_export_and_no_checkpoint(void **state) { fail_at_every_call(*state, true); }
+static void a_failure_of_any_host_verb_leaves_no_export_and_no_checkpoint(void **state)
+{
+    fail_at_every_call(*state, false);
+}
+static void a_lost_answer_of_any_host_verb_leaves_no_export_and_no_checkpoint(void **state)
+{
+    fail_at_every_call(*state, true);
+}
 
 static void the_export_is_gone_before_the_checkpoint_is_given_up(struct fake_host *fake, const char *verb)
 {
@@ -270,7 +279,7 @@ static void an_export_folder_that_is_not_here_is_one_clear_line(void **state)
     assert_int_equal(fake_count(&world->fake, true), 0);
 }
 
-// ---- mounted share --------------------------------------------------------------------------------------------------------
+// ---- mounted share --------------------------------------------------------------------------------------------------
 
 static void backups_by_mounted_share_are_full_then_incremental_and_exact(void **state)
 {
@@ -307,7 +316,8 @@ static void spoil(struct fake_host *fake, const char *format)
             continue;
         RP_AUTO_FREE char *leaf = rp_xasprintf("%s/WEB1/%s-0.avhdx", fake->vms, fake->points[i].id);
         RP_AUTO_FREE char *base = rp_xasprintf("%s/WEB1/%s-0-base.vhdx", fake->vms, fake->points[i].id);
-        RP_AUTO_FREE char *command = rp_xasprintf("leaf=%s base=%s secret=%s/../secret.vhdx; %s", leaf, base, fake->vms, format);
+        RP_AUTO_FREE char *command = rp_xasprintf("leaf=%s base=%s secret=%s/../secret.vhdx; %s", leaf, base, fake->vms,
+                                                  format);
         assert_int_equal(system(command), 0);
     }
 }
@@ -371,7 +381,7 @@ static void no_link_and_no_parent_leads_out_of_the_share(void **state)
     assert_int_equal(world_backup(world), -1);
 }
 
-// ---- which reader ---------------------------------------------------------------------------------------------------------
+// ---- which reader ---------------------------------------------------------------------------------------------------
 
 static void the_reader_is_what_suits_the_host(void **state)
 {
@@ -380,7 +390,8 @@ static void the_reader_is_what_suits_the_host(void **state)
     struct rp_path_map map = {0};
     struct rp_vm_disk disks[] = {{.path = (char *)"D:\\VMs\\a.vhdx"}, {.path = (char *)"D:\\Other\\b.vhdx"}};
     struct rp_vm_settings settings = {.disks = disks, .disk_count = 2};
-    struct rp_host_connection local = {.address = (char *)"local:/srv/vms"}, remote = {.address = (char *)"hv1", .paths = &map};
+    struct rp_host_connection local = {.address = (char *)"local:/srv/vms"},
+    remote = {.address = (char *)"hv1", .paths = &map};
     enum rp_reader_kind kind;
     assert_int_equal(rp_plan_choose_reader(&local, &settings, RP_READER_ANY, "/srv/exports", &kind, &err), 0);
     assert_int_equal(kind, RP_READER_VIRTUAL_DISK);

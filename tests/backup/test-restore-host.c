@@ -43,7 +43,8 @@ static void init(struct restore *restore, enum rp_reader_kind reader)
     assert_int_equal(system(command), 0);
     snprintf(world->fake.reference_id, RP_HOST_ID, "%s", restore->point.reference_point);
     world->fake.gone = true;
-    restore->options = (struct rp_restore_host_options){.folder = "D:\\VMs\\restored", .remark = on_remark, .context = restore};
+    restore->options = (struct rp_restore_host_options){.folder = "D:\\VMs\\restored", .remark = on_remark,
+                                                        .context = restore};
 }
 static int setup_exported(void **state)
 {
@@ -73,8 +74,8 @@ static int run(struct restore *restore)
     rp_error_clear(&restore->err);
     restore->remarks = 0;
     restore->world.fake.calls = 0;
-    return rp_restore_host_run(&restore->world.fake.host, restore->world.repo, &restore->point, &restore->options, &restore->result,
-                               &restore->err);
+    return rp_restore_host_run(&restore->world.fake.host, restore->world.repo, &restore->point, &restore->options,
+                               &restore->result, &restore->err);
 }
 static void must_run(struct restore *restore)
 {
@@ -203,7 +204,8 @@ static void the_reference_point_of_another_moment_is_not_taken_for_this_one(void
 static void files_that_are_there_are_never_overwritten(void **state)
 {
     struct restore *restore = *state;
-    RP_AUTO_FREE char *command = rp_xasprintf("mkdir -p '%s/restored/Virtual Hard Disks' && echo mine >'%s/restored/Virtual Hard Disks/"
+    RP_AUTO_FREE char *command =
+        rp_xasprintf("mkdir -p '%s/restored/Virtual Hard Disks' && echo mine >'%s/restored/Virtual Hard Disks/"
                                               "web1-disk1.vhdx'", restore->world.fake.vms, restore->world.fake.vms);
     assert_int_equal(system(command), 0);
     fails(restore, RP_ERR_EXISTS, "never overwritten");
@@ -246,7 +248,8 @@ static void fail_at_every_call(struct restore *restore, bool after, unsigned lea
         assert_true(restore->remarks > 0);
         check_disks(restore);
         fake_clear_files(fake);
-        RP_AUTO_FREE char *command = rp_xasprintf("rm -r %s/vms %s/exports", restore->world.folder, restore->world.folder);
+        RP_AUTO_FREE char *command = rp_xasprintf("rm -r %s/vms %s/exports", restore->world.folder,
+                                                  restore->world.folder);
         assert_int_equal(system(command), 0);
         fake_use_files(fake, restore->world.folder);
         RP_AUTO_FREE char *empty = rp_xasprintf("rm -r %s/vms/*", restore->world.folder);
@@ -255,10 +258,20 @@ static void fail_at_every_call(struct restore *restore, bool after, unsigned lea
     assert_true(failures >= least);
     check_disks(restore);
 }
-static void a_failure_of_any_verb_of_an_import_leaves_neither_vm_nor_file(void **state) { fail_at_every_call(*state, false, 7); }
-static void a_lost_answer_of_any_verb_of_an_import_leaves_neither_vm_nor_file(void **state) { fail_at_every_call(*state, true, 7); }
-static void a_failure_of_any_verb_of_a_plan_leaves_neither_vm_nor_file(void **state) { fail_at_every_call(*state, false, 5); }
-static void a_lost_answer_of_any_verb_of_a_plan_leaves_neither_vm_nor_file(void **state) { fail_at_every_call(*state, true, 5); }
+static void a_failure_of_any_verb_of_an_import_leaves_neither_vm_nor_file(void **state)
+{
+    fail_at_every_call(*state, false, 7);
+}
+static void a_lost_answer_of_any_verb_of_an_import_leaves_neither_vm_nor_file(void **state)
+{
+    fail_at_every_call(*state, true, 7);
+}
+static void a_failure_of_any_verb_of_a_plan_leaves_neither_vm_nor_file(void **state) { fail_at_every_call(*state, false,
+                                                                                                          5); }
+static void a_lost_answer_of_any_verb_of_a_plan_leaves_neither_vm_nor_file(void **state)
+{
+    fail_at_every_call(*state, true, 5);
+}
 
 static int stop_after_the_disks(void *context)
 {
