@@ -8,7 +8,8 @@
 // merges).
 //
 // Merges of VMs that are off are carried on by whoever asks for the VM by itself (src/host). Here that is a thread of
-// its own, which sleeps while nothing merges.
+// its own, which sleeps while nothing merges. A merge does not stop in the middle, and may take hours: when the service
+// ends, the thread is left to the end of the process. That is as good as a kill, after which a merge is begun again.
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
@@ -22,6 +23,7 @@
 #define MS 1000000ull
 #define FRESH (1000 * MS)
 #define FRESH_MERGING (200 * MS)
+#define PATIENCE 3 // seconds, for a merge when the service ends
 
 struct shared {
     struct rp_inventory inventory; // first: it is what is lent
@@ -41,21 +43,26 @@ struct rp_hostd_hosts {
     struct shared *current;
     uint64_t changes;
     bool taking, stop;
+    char *directory;
     pthread_t advancer;
+    bool ended, left; // the advancer has; it was left behind and frees all of this
 };
 
-struct rp_host_connection *rp_hostd_hosts_borrow(struct rp_hostd *hostd, struct rp_error *err)
+static struct rp_host_connection *borrow(struct rp_hostd_hosts *hosts, struct rp_error *err)
 {
-    struct rp_hostd_hosts *hosts = hostd->hosts;
     pthread_mutex_lock(&hosts->mutex);
     struct rp_host_connection *host = hosts->idle_count ? hosts->idle[--hosts->idle_count] : NULL;
     pthread_mutex_unlock(&hosts->mutex);
-    return host ? host : rp_host_local_open_resident(hostd->directory, false, err);
+    return host ? host : rp_host_local_open_resident(hosts->directory, false, err);
 }
 
-void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *host)
+struct rp_host_connection *rp_hostd_hosts_borrow(struct rp_hostd *hostd, struct rp_error *err)
 {
-    struct rp_hostd_hosts *hosts = hostd->hosts;
+    return borrow(hostd->hosts, err);
+}
+
+static void give_back(struct rp_hostd_hosts *hosts, struct rp_host_connection *host)
+{
     if (!host)
         return;
     host->progress = NULL;
@@ -68,6 +75,8 @@ void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *ho
     if (!keep)
         rp_host_close(host);
 }
+
+void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *host) { give_back(hostd->hosts, host); }
 
 static void unref(struct shared *shared)
 {
@@ -108,9 +117,9 @@ static bool is_merging(const struct rp_inventory *inventory)
 }
 
 // Without the mutex.
-static struct shared *take(struct rp_hostd *hostd, struct rp_error *err)
+static struct shared *take(struct rp_hostd_hosts *hosts, struct rp_error *err)
 {
-    struct rp_host_connection *host = rp_hostd_hosts_borrow(hostd, err);
+    struct rp_host_connection *host = borrow(hosts, err);
     if (!host)
         return NULL;
     struct shared *shared = rp_xcalloc(1, sizeof *shared);
@@ -120,16 +129,15 @@ static struct shared *take(struct rp_hostd *hostd, struct rp_error *err)
                  rp_host_local_list_planned(host, &shared->planned, err);
     shared->took = rp_clock_monotonic_ns() - shared->taken;
     shared->merging = is_merging(&shared->inventory);
-    rp_hostd_hosts_return(hostd, host);
+    give_back(hosts, host);
     if (!failed)
         return shared;
     unref(shared);
     return NULL;
 }
 
-const struct rp_inventory *rp_hostd_hosts_inventory(struct rp_hostd *hostd, struct rp_error *err)
+static const struct rp_inventory *lend(struct rp_hostd_hosts *hosts, struct rp_error *err)
 {
-    struct rp_hostd_hosts *hosts = hostd->hosts;
     const struct rp_inventory *result = NULL;
     pthread_mutex_lock(&hosts->mutex);
     for (;;) {
@@ -148,7 +156,7 @@ const struct rp_inventory *rp_hostd_hosts_inventory(struct rp_hostd *hostd, stru
         hosts->taking = true;
         uint64_t changes = hosts->changes;
         pthread_mutex_unlock(&hosts->mutex);
-        struct shared *shared = take(hostd, err);
+        struct shared *shared = take(hosts, err);
         pthread_mutex_lock(&hosts->mutex);
         hosts->taking = false;
         pthread_cond_broadcast(&hosts->taken);
@@ -169,18 +177,28 @@ const struct rp_inventory *rp_hostd_hosts_inventory(struct rp_hostd *hostd, stru
     return result;
 }
 
+const struct rp_inventory *rp_hostd_hosts_inventory(struct rp_hostd *hostd, struct rp_error *err)
+{
+    return lend(hostd->hosts, err);
+}
+
 const struct rp_inventory *rp_hostd_hosts_planned(const struct rp_inventory *inventory)
 {
     return &((const struct shared *)inventory)->planned;
 }
 
-void rp_hostd_hosts_release(struct rp_hostd *hostd, const struct rp_inventory *inventory)
+static void take_back(struct rp_hostd_hosts *hosts, const struct rp_inventory *inventory)
 {
     if (!inventory)
         return;
-    pthread_mutex_lock(&hostd->hosts->mutex);
+    pthread_mutex_lock(&hosts->mutex);
     unref((struct shared *)(uintptr_t)inventory);
-    pthread_mutex_unlock(&hostd->hosts->mutex);
+    pthread_mutex_unlock(&hosts->mutex);
+}
+
+void rp_hostd_hosts_release(struct rp_hostd *hostd, const struct rp_inventory *inventory)
+{
+    take_back(hostd->hosts, inventory);
 }
 
 static const struct rp_inventory_vm *find_vm(const struct rp_inventory *inventory, const char *id)
@@ -228,48 +246,53 @@ const struct rp_reference_point *rp_hostd_hosts_point(const struct rp_inventory 
 
 // ---- merges of VMs that are off -------------------------------------------------------------------------------------
 
-// A merge that is under way when the service ends goes on at the next start.
-static int give_up(void *context, uint64_t done, uint64_t total)
+static bool is_over(struct rp_hostd_hosts *hosts)
 {
-    (void)done, (void)total;
-    struct rp_hostd_hosts *hosts = context;
     pthread_mutex_lock(&hosts->mutex);
-    bool stop = hosts->stop;
+    bool over = hosts->stop;
     pthread_mutex_unlock(&hosts->mutex);
-    return stop;
+    return over;
 }
 
-static void advance(struct rp_hostd *hostd)
+static void advance(struct rp_hostd_hosts *hosts)
 {
     struct rp_error err = {0};
-    const struct rp_inventory *inventory = rp_hostd_hosts_inventory(hostd, &err);
-    struct rp_host_connection *host = inventory ? rp_hostd_hosts_borrow(hostd, &err) : NULL;
-    if (host) {
-        host->progress = give_up;
-        host->progress_context = hostd->hosts;
-    }
-    for (size_t i = 0; host && i < inventory->count && !give_up(hostd->hosts, 0, 0); i++) {
+    const struct rp_inventory *inventory = lend(hosts, &err);
+    struct rp_host_connection *host = inventory ? borrow(hosts, &err) : NULL;
+    for (size_t i = 0; host && i < inventory->count && !is_over(hosts); i++) {
         const struct rp_vm *vm = &inventory->items[i].vm;
         if (vm->activity != RP_VM_MERGING || vm->state == RP_VM_RUNNING)
             continue;
         RP_CLEANUP(rp_vm_clear) struct rp_vm now = {0};
         host->ops->find_vm(host, vm->id, &now, NULL); // what stops it stands in merge_problem; tried again
     }
-    rp_hostd_hosts_return(hostd, host);
-    rp_hostd_hosts_release(hostd, inventory);
+    give_back(hosts, host);
+    take_back(hosts, inventory);
     if (err.code)
         rp_log(RP_LOG_WARNING, "merges: %s", err.text);
 }
 
+static void free_hosts(struct rp_hostd_hosts *hosts)
+{
+    unref(hosts->current);
+    for (size_t i = 0; i < hosts->idle_count; i++)
+        rp_host_close(hosts->idle[i]);
+    rp_host_close(hosts->watcher);
+    pthread_cond_destroy(&hosts->taken);
+    pthread_cond_destroy(&hosts->wake);
+    pthread_mutex_destroy(&hosts->mutex);
+    free(hosts->directory);
+    free(hosts);
+}
+
 static void *advance_merges(void *context)
 {
-    struct rp_hostd *hostd = context;
-    struct rp_hostd_hosts *hosts = hostd->hosts;
+    struct rp_hostd_hosts *hosts = context;
     pthread_mutex_lock(&hosts->mutex);
     while (!hosts->stop) {
         uint64_t changes = hosts->changes;
         pthread_mutex_unlock(&hosts->mutex);
-        advance(hostd);
+        advance(hosts);
         pthread_mutex_lock(&hosts->mutex);
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
@@ -281,7 +304,11 @@ static void *advance_merges(void *context)
         else
             pthread_cond_wait(&hosts->wake, &hosts->mutex);
     }
+    hosts->ended = true;
+    bool left = hosts->left;
     pthread_mutex_unlock(&hosts->mutex);
+    if (left)
+        free_hosts(hosts);
     return NULL;
 }
 
@@ -290,8 +317,9 @@ int rp_hostd_hosts_open(struct rp_hostd *hostd, struct rp_error *err)
     struct rp_host_connection *watcher = rp_host_local_open_resident(hostd->directory, true, err);
     if (!watcher)
         return -1;
-    struct rp_hostd_hosts *hosts = hostd->hosts = rp_xcalloc(1, sizeof *hosts);
+    struct rp_hostd_hosts *hosts = rp_xcalloc(1, sizeof *hosts);
     hosts->watcher = watcher;
+    hosts->directory = rp_xstrdup(hostd->directory);
     pthread_mutex_init(&hosts->mutex, NULL);
     pthread_cond_init(&hosts->taken, NULL);
     pthread_condattr_t attributes;
@@ -299,13 +327,13 @@ int rp_hostd_hosts_open(struct rp_hostd *hostd, struct rp_error *err)
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&hosts->wake, &attributes);
     pthread_condattr_destroy(&attributes);
-    int rc = pthread_create(&hosts->advancer, NULL, advance_merges, hostd);
-    if (!rc)
-        return 0;
-    hosts->stop = true;
-    hosts->advancer = pthread_self();
-    rp_hostd_hosts_close(hostd);
-    return rp_fail_sys(err, rc, "thread for merges");
+    int rc = pthread_create(&hosts->advancer, NULL, advance_merges, hosts);
+    if (rc) {
+        free_hosts(hosts);
+        return rp_fail_sys(err, rc, "thread for merges");
+    }
+    hostd->hosts = hosts;
+    return 0;
 }
 
 void rp_hostd_hosts_close(struct rp_hostd *hostd)
@@ -313,19 +341,25 @@ void rp_hostd_hosts_close(struct rp_hostd *hostd)
     struct rp_hostd_hosts *hosts = hostd->hosts;
     if (!hosts)
         return;
+    hostd->hosts = NULL;
     pthread_mutex_lock(&hosts->mutex);
     hosts->stop = true;
     pthread_cond_signal(&hosts->wake);
     pthread_mutex_unlock(&hosts->mutex);
-    if (!pthread_equal(hosts->advancer, pthread_self()))
-        pthread_join(hosts->advancer, NULL);
-    unref(hosts->current);
-    for (size_t i = 0; i < hosts->idle_count; i++)
-        rp_host_close(hosts->idle[i]);
-    rp_host_close(hosts->watcher);
-    pthread_cond_destroy(&hosts->taken);
-    pthread_cond_destroy(&hosts->wake);
-    pthread_mutex_destroy(&hosts->mutex);
-    free(hosts);
-    hostd->hosts = NULL;
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE;
+    if (pthread_timedjoin_np(hosts->advancer, NULL, &until)) {
+        pthread_t advancer = hosts->advancer;
+        pthread_mutex_lock(&hosts->mutex);
+        bool left = hosts->left = !hosts->ended;
+        pthread_mutex_unlock(&hosts->mutex);
+        if (left) {
+            rp_log(RP_LOG_WARNING, "%s: a merge is under way; it begins again at the next start", hostd->directory);
+            pthread_detach(advancer);
+            return;
+        }
+        pthread_join(advancer, NULL);
+    }
+    free_hosts(hosts);
 }
