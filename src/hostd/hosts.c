@@ -8,8 +8,7 @@
 // merges).
 //
 // Merges of VMs that are off are carried on by whoever asks for the VM by itself (src/host). Here that is a thread of
-// its own, which sleeps while nothing merges. A merge does not stop in the middle, and may take hours: when the service
-// ends, the thread is left to the end of the process. That is as good as a kill, after which a merge is begun again.
+// its own, which sleeps while nothing merges.
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
@@ -23,7 +22,6 @@
 #define MS 1000000ull
 #define FRESH (1000 * MS)
 #define FRESH_MERGING (200 * MS)
-#define PATIENCE 3 // seconds, for a merge when the service ends
 
 struct shared {
     struct rp_inventory inventory; // first: it is what is lent
@@ -43,26 +41,21 @@ struct rp_hostd_hosts {
     struct shared *current;
     uint64_t changes;
     bool taking, stop;
-    char *directory;
     pthread_t advancer;
-    bool ended, left; // the advancer has; it was left behind and frees all of this
 };
-
-static struct rp_host_connection *borrow(struct rp_hostd_hosts *hosts, struct rp_error *err)
-{
-    pthread_mutex_lock(&hosts->mutex);
-    struct rp_host_connection *host = hosts->idle_count ? hosts->idle[--hosts->idle_count] : NULL;
-    pthread_mutex_unlock(&hosts->mutex);
-    return host ? host : rp_host_local_open_resident(hosts->directory, false, err);
-}
 
 struct rp_host_connection *rp_hostd_hosts_borrow(struct rp_hostd *hostd, struct rp_error *err)
 {
-    return borrow(hostd->hosts, err);
+    struct rp_hostd_hosts *hosts = hostd->hosts;
+    pthread_mutex_lock(&hosts->mutex);
+    struct rp_host_connection *host = hosts->idle_count ? hosts->idle[--hosts->idle_count] : NULL;
+    pthread_mutex_unlock(&hosts->mutex);
+    return host ? host : rp_host_local_open_resident(hostd->directory, false, err);
 }
 
-static void give_back(struct rp_hostd_hosts *hosts, struct rp_host_connection *host)
+void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *host)
 {
+    struct rp_hostd_hosts *hosts = hostd->hosts;
     if (!host)
         return;
     host->progress = NULL;
@@ -75,8 +68,6 @@ static void give_back(struct rp_hostd_hosts *hosts, struct rp_host_connection *h
     if (!keep)
         rp_host_close(host);
 }
-
-void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *host) { give_back(hostd->hosts, host); }
 
 static void unref(struct shared *shared)
 {
@@ -117,9 +108,9 @@ static bool is_merging(const struct rp_inventory *inventory)
 }
 
 // Without the mutex.
-static struct shared *take(struct rp_hostd_hosts *hosts, struct rp_error *err)
+static struct shared *take(struct rp_hostd *hostd, struct rp_error *err)
 {
-    struct rp_host_connection *host = borrow(hosts, err);
+    struct rp_host_connection *host = rp_hostd_hosts_borrow(hostd, err);
     if (!host)
         return NULL;
     struct shared *shared = rp_xcalloc(1, sizeof *shared);
@@ -129,15 +120,16 @@ static struct shared *take(struct rp_hostd_hosts *hosts, struct rp_error *err)
                  rp_host_local_list_planned(host, &shared->planned, err);
     shared->took = rp_clock_monotonic_ns() - shared->taken;
     shared->merging = is_merging(&shared->inventory);
-    give_back(hosts, host);
+    rp_hostd_hosts_return(hostd, host);
     if (!failed)
         return shared;
     unref(shared);
     return NULL;
 }
 
-static const struct rp_inventory *lend(struct rp_hostd_hosts *hosts, struct rp_error *err)
+const struct rp_inventory *rp_hostd_hosts_inventory(struct rp_hostd *hostd, struct rp_error *err)
 {
+    struct rp_hostd_hosts *hosts = hostd->hosts;
     const struct rp_inventory *result = NULL;
     pthread_mutex_lock(&hosts->mutex);
     for (;;) {
@@ -156,7 +148,7 @@ static const struct rp_inventory *lend(struct rp_hostd_hosts *hosts, struct rp_e
         hosts->taking = true;
         uint64_t changes = hosts->changes;
         pthread_mutex_unlock(&hosts->mutex);
-        struct shared *shared = take(hosts, err);
+        struct shared *shared = take(hostd, err);
         pthread_mutex_lock(&hosts->mutex);
         hosts->taking = false;
         pthread_cond_broadcast(&hosts->taken);
@@ -177,28 +169,18 @@ static const struct rp_inventory *lend(struct rp_hostd_hosts *hosts, struct rp_e
     return result;
 }
 
-const struct rp_inventory *rp_hostd_hosts_inventory(struct rp_hostd *hostd, struct rp_error *err)
-{
-    return lend(hostd->hosts, err);
-}
-
 const struct rp_inventory *rp_hostd_hosts_planned(const struct rp_inventory *inventory)
 {
     return &((const struct shared *)inventory)->planned;
 }
 
-static void take_back(struct rp_hostd_hosts *hosts, const struct rp_inventory *inventory)
+void rp_hostd_hosts_release(struct rp_hostd *hostd, const struct rp_inventory *inventory)
 {
     if (!inventory)
         return;
-    pthread_mutex_lock(&hosts->mutex);
+    pthread_mutex_lock(&hostd->hosts->mutex);
     unref((struct shared *)(uintptr_t)inventory);
-    pthread_mutex_unlock(&hosts->mutex);
-}
-
-void rp_hostd_hosts_release(struct rp_hostd *hostd, const struct rp_inventory *inventory)
-{
-    take_back(hostd->hosts, inventory);
+    pthread_mutex_unlock(&hostd->hosts->mutex);
 }
 
 static const struct rp_inventory_vm *find_vm(const struct rp_inventory *inventory, const char *id)
@@ -254,45 +236,33 @@ static bool is_over(struct rp_hostd_hosts *hosts)
     return over;
 }
 
-static void advance(struct rp_hostd_hosts *hosts)
+static void advance(struct rp_hostd *hostd)
 {
     struct rp_error err = {0};
-    const struct rp_inventory *inventory = lend(hosts, &err);
-    struct rp_host_connection *host = inventory ? borrow(hosts, &err) : NULL;
-    for (size_t i = 0; host && i < inventory->count && !is_over(hosts); i++) {
+    const struct rp_inventory *inventory = rp_hostd_hosts_inventory(hostd, &err);
+    struct rp_host_connection *host = inventory ? rp_hostd_hosts_borrow(hostd, &err) : NULL;
+    for (size_t i = 0; host && i < inventory->count && !is_over(hostd->hosts); i++) {
         const struct rp_vm *vm = &inventory->items[i].vm;
         if (vm->activity != RP_VM_MERGING || vm->state == RP_VM_RUNNING)
             continue;
         RP_CLEANUP(rp_vm_clear) struct rp_vm now = {0};
         host->ops->find_vm(host, vm->id, &now, NULL); // what stops it stands in merge_problem; tried again
     }
-    give_back(hosts, host);
-    take_back(hosts, inventory);
+    rp_hostd_hosts_return(hostd, host);
+    rp_hostd_hosts_release(hostd, inventory);
     if (err.code)
         rp_log(RP_LOG_WARNING, "merges: %s", err.text);
 }
 
-static void free_hosts(struct rp_hostd_hosts *hosts)
-{
-    unref(hosts->current);
-    for (size_t i = 0; i < hosts->idle_count; i++)
-        rp_host_close(hosts->idle[i]);
-    rp_host_close(hosts->watcher);
-    pthread_cond_destroy(&hosts->taken);
-    pthread_cond_destroy(&hosts->wake);
-    pthread_mutex_destroy(&hosts->mutex);
-    free(hosts->directory);
-    free(hosts);
-}
-
 static void *advance_merges(void *context)
 {
-    struct rp_hostd_hosts *hosts = context;
+    struct rp_hostd *hostd = context;
+    struct rp_hostd_hosts *hosts = hostd->hosts;
     pthread_mutex_lock(&hosts->mutex);
     while (!hosts->stop) {
         uint64_t changes = hosts->changes;
         pthread_mutex_unlock(&hosts->mutex);
-        advance(hosts);
+        advance(hostd);
         pthread_mutex_lock(&hosts->mutex);
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
@@ -304,11 +274,7 @@ static void *advance_merges(void *context)
         else
             pthread_cond_wait(&hosts->wake, &hosts->mutex);
     }
-    hosts->ended = true;
-    bool left = hosts->left;
     pthread_mutex_unlock(&hosts->mutex);
-    if (left)
-        free_hosts(hosts);
     return NULL;
 }
 
@@ -317,9 +283,8 @@ int rp_hostd_hosts_open(struct rp_hostd *hostd, struct rp_error *err)
     struct rp_host_connection *watcher = rp_host_local_open_resident(hostd->directory, true, err);
     if (!watcher)
         return -1;
-    struct rp_hostd_hosts *hosts = rp_xcalloc(1, sizeof *hosts);
+    struct rp_hostd_hosts *hosts = hostd->hosts = rp_xcalloc(1, sizeof *hosts);
     hosts->watcher = watcher;
-    hosts->directory = rp_xstrdup(hostd->directory);
     pthread_mutex_init(&hosts->mutex, NULL);
     pthread_cond_init(&hosts->taken, NULL);
     pthread_condattr_t attributes;
@@ -327,13 +292,13 @@ int rp_hostd_hosts_open(struct rp_hostd *hostd, struct rp_error *err)
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&hosts->wake, &attributes);
     pthread_condattr_destroy(&attributes);
-    int rc = pthread_create(&hosts->advancer, NULL, advance_merges, hosts);
-    if (rc) {
-        free_hosts(hosts);
-        return rp_fail_sys(err, rc, "thread for merges");
-    }
-    hostd->hosts = hosts;
-    return 0;
+    int rc = pthread_create(&hosts->advancer, NULL, advance_merges, hostd);
+    if (!rc)
+        return 0;
+    hosts->stop = true;
+    hosts->advancer = pthread_self();
+    rp_hostd_hosts_close(hostd);
+    return rp_fail_sys(err, rc, "thread for merges");
 }
 
 void rp_hostd_hosts_close(struct rp_hostd *hostd)
@@ -341,25 +306,19 @@ void rp_hostd_hosts_close(struct rp_hostd *hostd)
     struct rp_hostd_hosts *hosts = hostd->hosts;
     if (!hosts)
         return;
-    hostd->hosts = NULL;
     pthread_mutex_lock(&hosts->mutex);
     hosts->stop = true;
     pthread_cond_signal(&hosts->wake);
     pthread_mutex_unlock(&hosts->mutex);
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += PATIENCE;
-    if (pthread_timedjoin_np(hosts->advancer, NULL, &until)) {
-        pthread_t advancer = hosts->advancer;
-        pthread_mutex_lock(&hosts->mutex);
-        bool left = hosts->left = !hosts->ended;
-        pthread_mutex_unlock(&hosts->mutex);
-        if (left) {
-            rp_log(RP_LOG_WARNING, "%s: a merge is under way; it begins again at the next start", hostd->directory);
-            pthread_detach(advancer);
-            return;
-        }
-        pthread_join(advancer, NULL);
-    }
-    free_hosts(hosts);
+    if (!pthread_equal(hosts->advancer, pthread_self()))
+        pthread_join(hosts->advancer, NULL);
+    unref(hosts->current);
+    for (size_t i = 0; i < hosts->idle_count; i++)
+        rp_host_close(hosts->idle[i]);
+    rp_host_close(hosts->watcher);
+    pthread_cond_destroy(&hosts->taken);
+    pthread_cond_destroy(&hosts->wake);
+    pthread_mutex_destroy(&hosts->mutex);
+    free(hosts);
+    hostd->hosts = NULL;
 }
