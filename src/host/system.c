@@ -237,7 +237,7 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
         // The record goes with the VM, and nobody would know any more which file is the newest. A lost one tells nothing.
         if (rp_local_disk_check_leaves(&vm, -1, !delete_disks, "the VM cannot be deleted without its disks", &why) &&
             why.code == RP_ERR_STATE)
-            return rp_fail(err, why.code, "%s", why.text);
+            return rp_fail_as(err, &why);
     }
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_transaction_begin(&t, local->db, err) || (delete_disks && check_folder_free(&vm, err)) ||
