@@ -1,4 +1,4 @@
-// pairs URI URI PAIRS: 4 KiB random writes over NBD, 32 on their way at a time, to two disks in turns of 40 ms, each pair ten
+// pairs URI URI PAIRS: 4 KiB random writes over NBD, 32 on their way at a time, to two disks in turns of 40 ms, each pair forty
 // turns of both in changing order: what slows the machine down for longer than that slows both. Prints a line of JSON: for each
 // pair the writes per second of both.
 #include <libnbd.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { BLOCK = 4096, DEPTH = 32, TURNS = 10 };
+enum { BLOCK = 4096, DEPTH = 32, TURNS = 40 };
 static const double TURN_S = 0.04;
 
 struct side {
