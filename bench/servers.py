@@ -51,7 +51,7 @@ def nbdkit_file(place, image):
 
 def qemu_nbd(place, image, kind, aio='threads', name=None):
     """As people run it: the page cache in between (cache=writeback, its default), trims passed on."""
-    socket = place.path((name or kind) + '.sock')
+    socket = place.path((name or kind).replace(',', '').replace(' ', '-') + '.sock')
     return spawn(name or f'qemu-nbd {kind}', socket, ['qemu-nbd', '--persistent', '--shared=4', '--socket', socket,
                                                       '--format', kind,
                                                      '--cache=writeback', f'--aio={aio}', '--discard=unmap', image])

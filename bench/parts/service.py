@@ -6,6 +6,9 @@ import servers
 
 LOADS = [('4 KiB random reads', 'randread', '4k', 32), ('4 KiB random writes', 'randwrite', '4k', 32),
          ('1 MiB sequential reads', 'read', '1m', 4), ('1 MiB sequential writes', 'write', '1m', 4)]
+NAMES = {'threads': 'qemu-nbd {}', 'io_uring': 'qemu-nbd {}, io_uring'}
+PEERS = [('nbdkit file', 0.85), ('qemu-nbd qcow2', 2.5), ('qemu-nbd vhdx', 3),
+         ('qemu-nbd qcow2, io_uring', None), ('qemu-nbd vhdx, io_uring', None)]
 MIB = 512
 LEAF_REQUESTS = 40000 # of 131072 blocks: the leaf stays fresh
 
@@ -13,36 +16,26 @@ LEAF_REQUESTS = 40000 # of 131072 blocks: the leaf stays fresh
 def measure(bench):
     bench.table.note(f'{MIB} MiB disk, allocated everywhere, incompressible; one connection on a unix socket, depth '
                      f'32 for 4 KiB '
-                     'and 4 for 1 MiB. All go through the page cache: qemu-nbd with cache=writeback, its default.')
+                     'and 4 for 1 MiB. All go through the page cache, and start with everything in it: qemu-nbd with '
+                     'cache=writeback and aio=threads, its defaults; with aio=io_uring where it says so.')
     for place in bench.both():
         data = bench.noise(place, 'data.raw', MIB)
-        aio = best_aio(bench, place, data)
-        steady(bench, place, data, aio)
-        levels(bench, place, data, aio)
+        steady(bench, place, data)
+        levels(bench, place, data)
         place.remove('data.raw')
 
 
-def best_aio(bench, place, data):
-    """Which of QEMU's ways to do I/O is faster here; its default is the first."""
-    run(['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', data, place.path('aio.qcow2')])
-    rates = {}
-    for aio in ('threads', 'io_uring'):
-        server = servers.qemu_nbd(place, place.path('aio.qcow2'), 'qcow2', aio)
-        rates[aio] = max(servers.fio(server, 'randwrite', '4k', 32, bench.seconds / 2).iops for _ in range(2))
-        server.end()
-    place.remove('aio.qcow2')
-    best = max(rates, key=rates.get)
-    bench.table.note(f'{place.name}: qemu-nbd runs with aio={best}, the faster here.')
-    return best
-
-
-def steady(bench, place, data, aio):
+def steady(bench, place, data):
     say(f'service, {place.name}: the same bytes as VHDX, raw, qcow2')
     place.create('service', data)
-    for kind in ('qcow2', 'vhdx'):
-        run(['qemu-img', 'convert', '-f', 'raw', '-O', kind, data, place.path(f'disk.{kind}')])
     sides = [servers.of_vm(place, 'service'), servers.nbdkit_file(place, data)]
-    sides += [servers.qemu_nbd(place, place.path(f'disk.{kind}'), kind, aio) for kind in ('qcow2', 'vhdx')]
+    images = []
+    for aio in ('threads', 'io_uring'): # each server has its image for itself
+        for kind in ('qcow2', 'vhdx'):
+            images.append(f'{aio}.{kind}')
+            run(['qemu-img', 'convert', '-f', 'raw', '-O', kind, data, place.path(images[-1])])
+            sides.append(servers.qemu_nbd(place, place.path(images[-1]), kind, aio, NAMES[aio].format(kind)))
+    warm(sides)
     for what, kind, block, depth in LOADS:
         say(f'service, {place.name}: {what}')
 
@@ -51,7 +44,7 @@ def steady(bench, place, data, aio):
             return servers.fio(server, kind, block, depth, bench.seconds)
 
         seen = in_turns({server.name: (lambda server=server: load(server)) for server in sides}, bench.runs)
-        for peer, goal in (('nbdkit file', 0.85), ('qemu-nbd qcow2', 2.5), ('qemu-nbd vhdx', 3)):
+        for peer, goal in PEERS:
             compare(bench, f'{what}, {place.name}', seen, peer, block, goal)
         bench.table.ratio(f'{what}, {place.name}: CPU of server and client per request',
                           [one.cpu for one in seen['refpoint']],
@@ -59,7 +52,13 @@ def steady(bench, place, data, aio):
     for server in sides[1:]:
         server.end()
     place.delete('service')
-    place.remove('disk.qcow2', 'disk.vhdx')
+    place.remove(*images)
+
+
+def warm(sides):
+    """Everything is in the page cache: refpoint writes what it makes past it, the others do not."""
+    for server in sides:
+        servers.fio(server, 'read', '1m', 4, requests=MIB)
 
 
 def compare(bench, what, seen, peer, block, goal):
@@ -70,7 +69,7 @@ def compare(bench, what, seen, peer, block, goal):
                       'IOPS' if block == '4k' else 'MiB/s', at_least=goal)
 
 
-def levels(bench, place, data, aio):
+def levels(bench, place, data):
     peer = 'qcow2 with backing'
     run(['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', data, place.path('level0.qcow2')])
     for level in (1, 2, 3):
@@ -90,7 +89,7 @@ def levels(bench, place, data, aio):
         def theirs():
             run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', place.path('level0.qcow2'),
                  place.path('fresh.qcow2')])
-            server = servers.qemu_nbd(place, place.path('fresh.qcow2'), 'qcow2', aio)
+            server = servers.qemu_nbd(place, place.path('fresh.qcow2'), 'qcow2')
             place.settle()
             load = servers.fio(server, kind, block, depth, requests=requests)
             server.end()
@@ -115,7 +114,8 @@ def levels(bench, place, data, aio):
         while made < level:
             place.rp('checkpoint', 'create', 'levels')
             made += 1
-        theirs = servers.qemu_nbd(place, place.path(f'level{level}.qcow2'), 'qcow2', aio)
+        theirs = servers.qemu_nbd(place, place.path(f'level{level}.qcow2'), 'qcow2')
+        warm((ours, theirs))
         for what, kind, block, depth in LOADS:
             if 'read' in kind:
                 through = f'{what} through {level} level{"s" * (level > 1)}, {place.name}'

@@ -22,7 +22,7 @@ def measure(bench):
         servers.fio(sides[vm], 'write', '1m', 4, requests=MIB) # every block is there, every region known
     bench.table.note(f'Off: a foreign file stands where the tracking file should be, so refpoint tracks nothing. '
                      f'{MIB} MiB disk on '
-                     f'{place.name}; the pairs are fio with 4 KiB random writes at depth 32.')
+                     f'{place.name}; the pairs are 4 KiB random writes at depth 32, both disks in turns of 40 ms.')
     counted(bench, place, sides)
     marks(bench)
     on_and_off(bench, sides)
@@ -52,12 +52,9 @@ def marks(bench):
 
 
 def on_and_off(bench, sides):
-    lost = []
-    for i in range(PAIRS):
-        say(f'tracking: pair {i + 1} of {PAIRS}')
-        order = ('on', 'off') if i % 2 else ('off', 'on')
-        rates = {vm: servers.fio(sides[vm], 'randwrite', '4k', 32, bench.seconds).iops for vm in order}
-        lost.append(math.log(rates['off'] / rates['on']))
+    say(f'tracking: {PAIRS} pairs')
+    rates = json.loads(run([bench.program('bench-pairs'), sides['on'].uri, sides['off'].uri, PAIRS])[1])
+    lost = [math.log(off / on) for on, off in rates]
     middle, error = statistics.mean(lost), STUDENT * statistics.stdev(lost) / math.sqrt(PAIRS)
     percent = [(math.exp(value) - 1) * 100 for value in (middle - error, middle, middle + error)]
     bench.table.figure(f'writes that tracking costs, at most (95 %, {PAIRS} pairs)', [percent[2]], '%', at_most=5,

@@ -45,6 +45,7 @@ int rp_fail(struct rp_error *err, enum rp_code code, const char *format, ...)
         return -1;
     err->code = code;
     err->sys = 0;
+    err->sync = false;
     va_list args;
     va_start(args, format);
     set_text(err, format, args, 0);
@@ -58,10 +59,18 @@ int rp_fail_sys(struct rp_error *err, int sys, const char *format, ...)
         return -1;
     err->code = rp_code_from_errno(sys);
     err->sys = sys;
+    err->sync = false;
     va_list args;
     va_start(args, format);
     set_text(err, format, args, sys);
     va_end(args);
+    return -1;
+}
+
+int rp_fail_as(struct rp_error *err, const struct rp_error *why)
+{
+    if (err && err->code == RP_OK)
+        *err = *why;
     return -1;
 }
 

@@ -6,6 +6,7 @@
 #define RP_BASE_ERROR_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum rp_code {
@@ -38,6 +39,7 @@ struct rp_error {
     enum rp_code code;
     int sys;                  // errno of the first cause, or 0
     char text[RP_ERROR_TEXT]; // one line: "what, on which object: why"
+    bool sync;                // a sync failed: the page cache says what the disk may not hold
 };
 
 // Sets the error unless one is set already (the first cause is kept). Always returns -1, so `return rp_fail(...)`.
@@ -45,6 +47,9 @@ int rp_fail(struct rp_error *err, enum rp_code code, const char *format, ...) __
 
 // As rp_fail, with the code derived from an errno value (ENOENT, ENOSPC, …) and ": strerror" appended.
 int rp_fail_sys(struct rp_error *err, int sys, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+// The failure that `why` is: code, cause and text, unless one is set already. Always returns -1.
+int rp_fail_as(struct rp_error *err, const struct rp_error *why);
 
 // Puts "text: " in front of an error that is set already. Always returns -1.
 int rp_context(struct rp_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));

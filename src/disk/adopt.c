@@ -50,8 +50,10 @@ static int adopt(struct rp_vhdx *v, struct rp_shm *shm, const struct rp_guid *be
     bool its = rp_guid_equal(&v->header.file_write_guid, &v->session.file_write_guid);
     if (!its && !rp_guid_equal(&v->header.file_write_guid, before))
         return rp_fail(err, RP_ERR_STATE, "%s: somebody else wrote to it after its process was killed", v->path);
-    if (!its || rp_guid_is_zero(&v->header.log_guid)) // before its first change, or after its last
-        return 0;
+    // Before its first change, or after its last: that may be in the page cache only, and who is told that nothing is missing
+    // binds the tracking to the file as it is.
+    if (!its || rp_guid_is_zero(&v->header.log_guid))
+        return rp_store_settle(v->store, err);
     return rp_log_resume(v, err) || rp_vhdx_load(v, err) ? -1 : finish(v, shm, err);
 }
 

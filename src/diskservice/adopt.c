@@ -147,9 +147,12 @@ static int adopt_disk(struct rp_engine *engine, const char *path, const char *na
         rp_log(RP_LOG_INFO, "%s: what a killed disk service had not written yet is in the file now", path);
         return 0;
     }
-    if (shm && why.code != RP_ERR_STATE)
-        return rp_fail(err, why.code, "%s; to go on without what the killed disk service had not written, delete %s/%s", why.text,
-                       engine->shm_directory, name);
+    if (shm && why.code != RP_ERR_STATE) {
+        rp_fail(err, why.code, "%s; to go on without what the killed disk service had not written, delete %s/%s", why.text,
+                engine->shm_directory, name);
+        err->sync = why.sync;
+        return -1;
+    }
     if (shm)
         rp_log(RP_LOG_INFO, "%s: not as a killed disk service left it: %s", path, why.text);
     // Without it, a file that was closed or frozen lacks nothing.
@@ -168,7 +171,7 @@ static int adopt_tracking(struct rp_engine *engine, const char *path, const char
     if (!shm || rp_layer_state_at_rest(engine->fs, path, &disk, NULL) || !rp_rct_adopt(engine->fs, path, &disk, shm, &why))
         return 0;
     if (why.code != RP_ERR_STATE && why.code != RP_ERR_TRACKING_OFF && why.code != RP_ERR_NOT_FOUND)
-        return rp_fail(err, why.code, "%s", why.text);
+        return rp_fail_as(err, &why);
     rp_log(RP_LOG_INFO, "%s: its tracking is not as a killed disk service left it: %s", path, why.text);
     return 0;
 }

@@ -161,7 +161,7 @@ static int write_out(struct rp_engine *engine, struct rp_layer *layer, struct rp
     if (!rp_vhdx_flush(layer->vhdx, &why) && !write_tracking(engine, layer, &why))
         return 0;
     rp_engine_sync_failed(engine, &why);
-    return rp_fail(err, why.code, "%s", why.text);
+    return rp_fail_as(err, &why);
 }
 
 // Everything that takes time. On failure nothing of it stays.

@@ -45,7 +45,7 @@ static int cover(struct rp_engine *engine, size_t disk, const struct rp_ranges *
     if (!failed || !current) // a frozen file is not covered any more
         return 0;
     rp_engine_sync_failed(engine, &why);
-    return rp_fail(err, why.code, "%s", why.text);
+    return rp_fail_as(err, &why);
 }
 
 // What every change ends with.

@@ -131,31 +131,36 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
     pthread_mutex_init(&engine->state, NULL);
     pthread_cond_init(&engine->changed, NULL);
     engine->merge_throttle = rp_throttle_new();
-    int failed = take_vm_lock(engine, err) || rp_record_read(fs, vm_directory, &engine->record, err) ||
-                 confirm_record(engine, err);
+    struct rp_error why = {0};
+    int failed = take_vm_lock(engine, &why) || rp_record_read(fs, vm_directory, &engine->record, &why) ||
+                 confirm_record(engine, &why);
     if (!failed)
         rp_engine_make_shm(engine, shm_directory);
-    failed = failed || rp_engine_adopt(engine, err);
+    failed = failed || rp_engine_adopt(engine, &why);
     for (size_t i = 0; !failed && i < engine->record.count; i++) {
         engine->count++;
-        failed = open_disk(engine, &engine->record.disks[i], &engine->disks[i], err);
+        failed = open_disk(engine, &engine->record.disks[i], &engine->disks[i], &why);
         if (failed)
-            rp_context(err, "open disk%" PRIu32 " of %s", engine->record.disks[i].number, vm_directory);
+            rp_context(&why, "open disk%" PRIu32 " of %s", engine->record.disks[i].number, vm_directory);
     }
     if (failed) {
+        if (why.sync) // or the next open would trust the page cache
+            rp_engine_sync_failed(engine, &why);
         rp_engine_close(engine, NULL);
+        rp_fail_as(err, &why);
         return NULL;
     }
-    struct rp_error why = {0};
-    if (engine->record.scratch_count && sync_layers(engine, &why))
-        rp_log(RP_LOG_WARNING, "leftovers in %s stay: %s", engine->directory, why.text);
-    else
-        rp_engine_sweep(engine);
     engine->generation = engine->record.generation;
     engine->opened = true;
     rp_switch_open(engine);
     if (engine->shm_directory)
         rp_shm_clean(engine->shm_directory); // what was adopted, or is of no use
+    if (engine->record.scratch_count && sync_layers(engine, &why)) {
+        rp_log(RP_LOG_WARNING, "leftovers in %s stay: %s", engine->directory, why.text);
+        rp_engine_sync_failed(engine, &why);
+    } else {
+        rp_engine_sweep(engine);
+    }
     rp_flusher_start(engine);
     return engine;
 }
@@ -206,7 +211,7 @@ int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
         struct rp_error why = {0};
         if (!disk->live || !close_leaf(engine, rp_chain_leaf(disk), &why))
             continue;
-        failed = rp_fail(err, why.code, "%s", why.text);
+        failed = rp_fail_as(err, &why);
         if (engine->opened)
             rp_engine_sync_failed(engine, &why);
     }
@@ -400,7 +405,7 @@ int rp_engine_check(struct rp_engine *engine, struct rp_error *err)
     int failed = 0;
     pthread_mutex_lock(&engine->state);
     if (engine->failed)
-        failed = rp_fail(err, engine->failure.code, "%s", engine->failure.text);
+        failed = rp_fail_as(err, &engine->failure);
     pthread_mutex_unlock(&engine->state);
     return failed;
 }

@@ -92,7 +92,7 @@ static int wait_until_free(const char *directory, const char *control, struct rp
         if (!check_free(directory, &why))
             return 0;
         if (why.code != RP_ERR_BUSY || rp_clock_monotonic_ns() > deadline || is_served(control))
-            return rp_fail(err, why.code, "%s", why.text);
+            return rp_fail_as(err, &why);
     }
 }
 
@@ -258,7 +258,7 @@ int rp_service_stop(const char *vm_directory, struct rp_error *err)
     struct ucred peer;
     socklen_t size = sizeof peer;
     if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size))
-        return fd < 0 ? rp_fail(err, why.code, "%s", why.text) : rp_fail_sys(err, errno, "%s", control);
+        return fd < 0 ? rp_fail_as(err, &why) : rp_fail_sys(err, errno, "%s", control);
     RP_AUTO_FD int pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
     if (pidfd < 0 && errno == ESRCH)
         return check_closed(vm_directory, err);

@@ -171,7 +171,7 @@ int rp_engine_merge_wait(struct rp_engine *engine, struct rp_error *err)
     while (engine->merge.phase == RP_MERGE_RUNNING)
         pthread_cond_wait(&engine->changed, &engine->state);
     if (engine->merge.phase == RP_MERGE_FAILED)
-        failed = rp_fail(err, engine->merge.error.code, "%s", engine->merge.error.text);
+        failed = rp_fail_as(err, &engine->merge.error);
     pthread_mutex_unlock(&engine->state);
     return failed;
 }

@@ -69,7 +69,7 @@ static int ask(struct rp_service *service, const struct rp_control_request *requ
         return rp_context(err, "disk service of %s", service->directory);
     if (!reply->error.code)
         return 0;
-    rp_fail(err, reply->error.code, "%s", reply->error.text);
+    rp_fail_as(err, &reply->error);
     if (err)
         err->sys = reply->error.sys;
     rp_control_reply_clear(reply);

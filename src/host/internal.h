@@ -46,6 +46,8 @@ int rp_local_vm_load(struct rp_local *local, const char *vm_id, struct rp_local_
 int rp_local_vm_load_row(struct rp_local *local, int64_t row, struct rp_local_vm *vm, struct rp_error *err);
 // Loads it, takes its lock (RP_ERR_BUSY after a while) and finishes or undoes what was left over.
 int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
+// The same without that: what was left over may have to wait.
+int rp_local_vm_lock_as_is(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
 // Whether its disk service answers.
 bool rp_local_vm_running(const struct rp_local_vm *vm);
 // 0, or RP_ERR_STATE: `what` ("add a disk") needs the VM to be off.

@@ -86,7 +86,7 @@ static bool ask(const struct rp_local_vm *vm, const struct pending *p, struct rp
             return false;
         }
         if (ours && info.merge.phase == RP_MERGE_FAILED && round == 1) {
-            rp_fail(why, info.merge.error.code, "%s", info.merge.error.text);
+            rp_fail_as(why, &info.merge.error);
             break;
         }
         // The same operation again after a failure or a crash: files that are merged already count as done.

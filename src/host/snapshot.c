@@ -117,7 +117,7 @@ int rp_local_snapshot_recover(const struct rp_local_vm *vm, struct rp_error *err
                 continue;
             }
             if (why.code == RP_ERR_IO) // the service went away, or said so: the record decides, next time
-                return rp_fail(err, why.code, "%s", why.text);
+                return rp_fail_as(err, &why);
         }
         if (drop(vm, row, err))
             return -1;

@@ -279,7 +279,7 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
         // The record goes with the VM, and nobody would know any more which file is the newest. A lost one tells nothing.
         if (rp_local_disk_check_leaves(&vm, -1, !delete_disks, "the VM cannot be deleted without its disks", &why) &&
             why.code == RP_ERR_STATE)
-            return rp_fail(err, why.code, "%s", why.text);
+            return rp_fail_as(err, &why);
     }
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_transaction_begin(&t, local->db, err) || (delete_disks && check_folder_free(&vm, err)) ||
@@ -292,6 +292,24 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
     return rp_local_system_recover(&vm, err);
 }
 
+// What was left over does not keep a VM from being stopped: if the storage failed, that is the way on. Without a service more of it
+// can be finished or undone.
+static int stop(struct rp_local *local, const char *vm_id, struct rp_error *err)
+{
+    RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
+    struct rp_error left = {0};
+    if (rp_local_vm_lock_as_is(local, vm_id, &vm, err))
+        return -1;
+    if (!rp_local_vm_running(&vm)) {
+        rp_local_recover_vm(&vm, NULL);
+        return rp_fail(err, RP_ERR_STATE, "VM %s is %s already", vm.id, rp_vm_state_name(RP_VM_OFF));
+    }
+    int failed = rp_service_stop(vm.directory, err);
+    if (rp_local_recover_vm(&vm, &left))
+        rp_log(RP_LOG_WARNING, "VM %s: finish what was interrupted: %s", vm.id, left.text);
+    return failed;
+}
+
 int rp_local_system_state(struct rp_host_connection *host, const char *vm_id, enum rp_vm_state state, RP_METHOD_RESULT,
                           struct rp_error *err)
 {
@@ -300,13 +318,12 @@ int rp_local_system_state(struct rp_host_connection *host, const char *vm_id, en
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
     if (state != RP_VM_RUNNING && state != RP_VM_OFF)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "an offline VM can be started and stopped, not %s", rp_vm_state_name(state));
+    if (state == RP_VM_OFF)
+        return stop(local, vm_id, err);
     if (rp_local_vm_lock(local, vm_id, &vm, err))
         return -1;
-    bool running = rp_local_vm_running(&vm);
-    if (running == (state == RP_VM_RUNNING))
+    if (rp_local_vm_running(&vm))
         return rp_fail(err, RP_ERR_STATE, "VM %s is %s already", vm.id, rp_vm_state_name(state));
-    if (state == RP_VM_OFF)
-        return rp_service_stop(vm.directory, err);
     int64_t disks = 0;
     if (rp_db_number(local->db, err, &disks, "SELECT count(*) FROM disk WHERE vm = ?", "i", vm.row))
         return -1;

@@ -90,7 +90,7 @@ int rp_local_vm_load(struct rp_local *local, const char *vm_id, struct rp_local_
     return rc < 0 ? -1 : rc == 0 ? rp_local_not_found(local, id, err) : 0;
 }
 
-int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err)
+int rp_local_vm_lock_as_is(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err)
 {
     if (rp_local_vm_load(local, vm_id, vm, err))
         return -1;
@@ -103,11 +103,16 @@ int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_
     vm->locked = true;
     // Whoever had the lock before may have deleted it, or may have been killed in the middle of something.
     rc = rp_local_vm_load_row(local, vm->row, vm, err);
-    if (rc == 1 && rp_local_recover_vm(vm, err))
+    return rc == 1 ? 0 : rc < 0 ? -1 : rp_local_not_found(local, vm_id, err);
+}
+
+int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err)
+{
+    if (rp_local_vm_lock_as_is(local, vm_id, vm, err))
+        return -1;
+    if (rp_local_recover_vm(vm, err))
         return rp_context(err, "VM %s: finish what was interrupted", vm->id);
-    if (rc == 1 && !strcmp(vm->state, "ready"))
-        return 0;
-    return rc < 0 ? -1 : rp_local_not_found(local, vm_id, err);
+    return strcmp(vm->state, "ready") ? rp_local_not_found(local, vm_id, err) : 0;
 }
 
 bool rp_local_vm_running(const struct rp_local_vm *vm)

@@ -125,7 +125,7 @@ int rp_host_wait(struct rp_host_connection *host, const char *job, char result[R
             if (state.error.code == RP_OK)
                 return rp_fail(err, RP_ERR_IO, "%s: job %s ended in state %d without a reason", host->address, job,
                                (int)state.phase);
-            return rp_fail(err, state.error.code, "%s", state.error.text);
+            return rp_fail_as(err, &state.error);
         }
         if (stop && stop(context))
             return rp_fail(err, RP_ERR_CANCELLED, "%s: gave up waiting for job %s at %u %%", host->address, job, state.percent);

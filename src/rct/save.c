@@ -89,7 +89,7 @@ static int lost(struct rp_rct *rct, const struct rp_error *why, struct rp_error 
 {
     rct->failed |= why->code != RP_ERR_NO_SPACE;
     rct->unnamed = true;
-    return rp_fail(err, why->code, "%s", why->text);
+    return rp_fail_as(err, why);
 }
 
 static int sync_file(struct rp_rct *rct, struct rp_error *err)

@@ -122,7 +122,7 @@ int rp_config_read(struct rp_backend *backend, struct rp_config *config, struct 
         if (first.code == RP_ERR_NOT_FOUND)
             return rp_fail(err, RP_ERR_NOT_FOUND, "%s: no repository is there; refpoint repo init makes one",
                            backend->location);
-        return rp_fail(err, first.code, "%s", first.text);
+        return rp_fail_as(err, &first);
     }
     return rp_config_decode(json.data, json.size, config, err) ? rp_context(err, "%s", backend->location) : 0;
 }

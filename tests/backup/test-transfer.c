@@ -20,6 +20,7 @@ struct target {
     atomic_uint pieces;
     uint64_t fail_at;              // offset; UINT64_MAX: never
     unsigned slow_us;              // what storing takes
+    unsigned await;                // storing waits until so many pieces were read, or 10 s
     atomic_uint read, storing, most;
 };
 
@@ -42,6 +43,8 @@ static int store_piece(void *disk, uint64_t offset, uint32_t length, const void 
         ;
     if (target->slow_us)
         usleep(target->slow_us);
+    for (int i = 0; i < 10000 && atomic_load(&target->read) < target->await; i++)
+        usleep(1000);
     if (data[0] != offset / UNIT % 251 || data[length - 1] != data[0])
         return rp_fail(err, RP_ERR_IO, "this is not what was read");
     atomic_fetch_sub(&target->storing, 1);
@@ -139,6 +142,7 @@ static void others_read_while_the_threads_asked_for_store(void **state)
     // The first piece fails while it is stored: what was read until then is more than the two that could be.
     target->fail_at = 0;
     target->read = 0;
+    target->await = 3;
     struct rp_transfer transfer = {.parts = &part, .part_count = 1, .threads = 2, .read = read_piece, .store = store_piece};
     assert_int_equal(rp_transfer_run(&transfer, NULL), -1);
     assert_true(target->read > 2 && target->read < 20);

@@ -81,6 +81,9 @@ static void an_adoption_that_is_killed_at_any_call_is_done_again(void **state)
             stopped = ledger_adopt(fs, "d", &why) != 0;
             torn_fs_kill(fs);
             must(ledger_adopt(fs, "d", &err));
+            torn_fs_cut(fs, &seed, 0); // what was adopted is durable
+            rp_vhdx_abandon(parent);
+            parent = child ? rp_vhdx_open(fs, "p", RP_VHDX_READ, NULL, &err) : NULL;
             ledger_check_clean(fs, "d", parent, &l, seed);
             rp_vhdx_abandon(parent);
             torn_fs_free(fs);

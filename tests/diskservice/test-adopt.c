@@ -3,7 +3,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -38,11 +37,7 @@ static void start(struct scene *s, uint64_t seed)
     vm_merge_by(s->engine, false);
     model_new(&s->now, SIZE);
     assert_int_equal(model_change_some(&s->now, s->engine, 0, 8, &s->seed), 0);
-    struct rp_guid operation = vm_operation();
-    struct rp_engine_checkpoint made;
-    assert_int_equal(rp_engine_checkpoint(s->engine, &operation, &made, NULL), 0);
-    s->id = made.disks[0].id;
-    rp_engine_checkpoint_clear(&made);
+    assert_int_equal(vm_checkpoint(s->engine, &s->id, NULL), 0);
     model_copy(&s->then, &s->now);
     assert_int_equal(model_change_some(&s->now, s->engine, 0, 8, &s->seed), 0);
     assert_int_equal(rp_engine_flush(s->engine, 0, NULL), 0);
@@ -192,15 +187,7 @@ void __wrap_rp_engine_publish(struct rp_engine *engine, struct rp_engine_chain *
 }
 
 static int merge(struct scene *s) { return vm_merge(s->engine, s->leaf, NULL); }
-
-static int checkpoint(struct scene *s)
-{
-    struct rp_guid operation = vm_operation();
-    struct rp_engine_checkpoint made;
-    int failed = rp_engine_checkpoint(s->engine, &operation, &made, NULL);
-    rp_engine_checkpoint_clear(&made);
-    return failed;
-}
+static int checkpoint(struct scene *s) { return vm_checkpoint(s->engine, NULL, NULL); }
 
 // Whether the service was killed between the switch and the record.
 static bool kill_after_switch(struct scene *s, int (*change)(struct scene *), unsigned long stop)
@@ -257,16 +244,9 @@ static void a_takeover_of_a_checkpoint_that_had_switched_stopped_at_any_call(voi
     stop_after_switch(checkpoint);
 }
 
-static void listen(enum rp_log_level level, const char *text)
-{
-    (void)level;
-    if (getenv("RP_TEST_LOG"))
-        fprintf(stderr, "%s\n", text);
-}
-
 int main(void)
 {
-    rp_log_set_sink(listen);
+    rp_log_set_sink(vm_listen);
     rp_log_set_level(RP_LOG_INFO);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_takeover_of_unflushed_writes_stopped_at_any_call),

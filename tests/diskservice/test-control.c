@@ -130,7 +130,7 @@ static void replies_survive_the_wire(void **state)
     reply->info.disks[0] = (struct rp_engine_disk){.name = "disk0", .disk_id = rp_guid_new(), .size = 64ull << 40,
         .logical_sector = 512, .physical_sector = 4096, .block_size = 256 << 20, .leaf_path = "/vm/x", .verdict = RP_RCT_FOREIGN,
         .tracked = true};
-    reply->info.merge = (struct rp_engine_merge){.phase = RP_MERGE_FAILED, .operation = rp_guid_new(), .done = 5, .total = 10, .pause_ns = 99, .error = {RP_ERR_BUSY, 0, "in use"}};
+    reply->info.merge = (struct rp_engine_merge){.phase = RP_MERGE_FAILED, .operation = rp_guid_new(), .done = 5, .total = 10, .pause_ns = 99, .error = {.code = RP_ERR_BUSY, .text = "in use"}};
     back = reply_trip(&request, reply);
     assert_int_equal(back->info.pid, 4711);
     assert_int_equal(back->info.generation, 9);

@@ -2,7 +2,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -61,15 +60,7 @@ int __wrap_usleep(useconds_t us)
 }
 
 static int merge(struct scene *s, struct rp_error *err) { return vm_merge(s->engine, s->leaf, err); }
-
-static int checkpoint(struct scene *s, struct rp_error *err)
-{
-    struct rp_guid operation = vm_operation();
-    struct rp_engine_checkpoint made;
-    int failed = rp_engine_checkpoint(s->engine, &operation, &made, err);
-    rp_engine_checkpoint_clear(&made);
-    return failed;
-}
+static int checkpoint(struct scene *s, struct rp_error *err) { return vm_checkpoint(s->engine, NULL, err); }
 
 static int (*const changes[])(struct scene *, struct rp_error *) = {merge, checkpoint};
 
@@ -82,11 +73,7 @@ static void start(struct scene *s, uint64_t seed)
     vm_merge_by(s->engine, false);
     model_new(&s->now, SIZE);
     assert_int_equal(model_write(&s->now, s->engine, 0, 700, 200, 6), 0);
-    struct rp_guid operation = vm_operation();
-    struct rp_engine_checkpoint made;
-    assert_int_equal(rp_engine_checkpoint(s->engine, &operation, &made, NULL), 0);
-    s->id = made.disks[0].id;
-    rp_engine_checkpoint_clear(&made);
+    assert_int_equal(vm_checkpoint(s->engine, &s->id, NULL), 0);
     model_copy(&s->then, &s->now);
     assert_int_equal(model_change_some(&s->now, s->engine, 0, 8, &s->seed), 0);
     assert_int_equal(rp_engine_flush(s->engine, 0, NULL), 0);
@@ -223,11 +210,9 @@ static void a_sync_that_finds_no_room_is_final(void **state)
 
 static void listen(enum rp_log_level level, const char *text)
 {
-    (void)level;
     told_full += strstr(text, "is full") != NULL;
     told_lost += strstr(text, "nothing written from now on") != NULL;
-    if (getenv("RP_TEST_LOG"))
-        fprintf(stderr, "%s\n", text);
+    vm_listen(level, text);
 }
 
 int main(void)

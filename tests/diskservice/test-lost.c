@@ -32,17 +32,6 @@ static bool is_marked(const char *shm)
     return !access(mark, F_OK);
 }
 
-static int checkpoint(struct scene *s, struct rp_rct_id *id)
-{
-    struct rp_guid operation = vm_operation();
-    struct rp_engine_checkpoint made;
-    int failed = rp_engine_checkpoint(s->engine, &operation, &made, NULL);
-    if (!failed && id)
-        *id = made.disks[0].id;
-    rp_engine_checkpoint_clear(&made);
-    return failed;
-}
-
 static void reopen(struct scene *s)
 {
     s->engine = vm_open_shared(s->fs, VM_DIRECTORY, s->shm);
@@ -61,7 +50,7 @@ static void start(struct scene *s)
         if (!i)
             model_copy(&s->then, &s->now);
         if (i + 1 < LAYERS)
-            assert_int_equal(checkpoint(s, i ? NULL : &s->id), 0);
+            assert_int_equal(vm_checkpoint(s->engine, i ? NULL : &s->id, NULL), 0);
     }
     assert_int_equal(rp_engine_close(s->engine, NULL), 0);
     reopen(s);
@@ -84,7 +73,7 @@ static void end(struct scene *s)
 static int make(struct scene *s, enum change change)
 {
     if (change == CHECKPOINT)
-        return checkpoint(s, NULL);
+        return vm_checkpoint(s->engine, NULL, NULL);
     return vm_merge(s->engine, s->files[change == MERGE_LEAF ? 2 : 1], NULL);
 }
 
@@ -177,6 +166,47 @@ static void a_failed_sync_inside_a_write_is_not_forgotten_by_a_kill(void **state
     crashfs_free(fs);
 }
 
+// Sync number `pass` of a file fails when the next engine takes over from one that was killed. False: there were not so many.
+static bool lose_a_sync_of_a_takeover(const char *kind, unsigned pass, uint64_t *seed)
+{
+    struct scene s;
+    struct model flushed;
+    struct rp_error err = {0};
+    start(&s);
+    model_copy(&flushed, &s.now);
+    assert_int_equal(model_write(&s.now, s.engine, 0, 900, 400, 10), 0);
+    rp_engine_abandon(s.engine);
+    RP_AUTO_FREE char *path = rp_xasprintf("%s%s", s.files[LAYERS - 1], kind);
+    crashfs_lose(s.fs, path, pass);
+    s.engine = rp_engine_open(s.fs, VM_DIRECTORY, s.shm, &err);
+    crashfs_lose(s.fs, NULL, 0);
+    bool lost = !s.engine;
+    if (lost) {
+        if (!is_marked(s.shm))
+            fail_msg("sync %u of %s failed in a takeover, and nobody will know: %s", pass, path, err.text);
+        crashfs_restart(s.fs, true, seed); // what dropping the page cache does
+        reopen(&s);
+        model_settle(&s.now, &flushed, s.engine, 0);
+        check(&s);
+    }
+    end(&s);
+    model_free(&flushed);
+    return lost;
+}
+
+static void a_failed_sync_of_a_takeover_is_not_forgotten(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = {"", ".rct", ".mrt"};
+    uint64_t seed = test_seed();
+    for (int kind = 0; kind < 3; kind++) {
+        unsigned lost = 0;
+        while (lose_a_sync_of_a_takeover(kinds[kind], lost, &seed))
+            lost++;
+        assert_true(lost);
+    }
+}
+
 // ---- shared memory runs out. The linker leads this call here.
 
 static bool no_disk_is_shared;
@@ -209,20 +239,14 @@ static void the_tracking_of_a_parent_is_shared_only_beside_its_disk(void **state
     end(&s);
 }
 
-static void listen(enum rp_log_level level, const char *text)
-{
-    (void)level;
-    if (getenv("RP_TEST_LOG"))
-        fprintf(stderr, "%s\n", text);
-}
-
 int main(void)
 {
-    rp_log_set_sink(listen);
+    rp_log_set_sink(vm_listen);
     rp_log_set_level(RP_LOG_INFO);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_sync_of_a_merge_or_checkpoint_is_forgotten_neither_by_a_kill_nor_by_an_end),
         cmocka_unit_test(a_failed_sync_inside_a_write_is_not_forgotten_by_a_kill),
+        cmocka_unit_test(a_failed_sync_of_a_takeover_is_not_forgotten),
         cmocka_unit_test(the_tracking_of_a_parent_is_shared_only_beside_its_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,11 +12,13 @@
 #include "crashfs.h"
 #include "diskservice/record.h"
 
+enum { LONG = 800 }; // so that a slot has several sectors
+
 static void fill(struct rp_record *record)
 {
     *record = (struct rp_record){.vm_id = rp_guid_new(), .count = 2};
     for (uint32_t i = 0; i < 2; i++)
-        record->disks[i] = (struct rp_record_disk){i * 7, rp_guid_new(), rp_xasprintf("/vm/disk%u.vhdx", i)};
+        record->disks[i] = (struct rp_record_disk){i * 7, rp_guid_new(), rp_xasprintf("/vm/disk%0*u.vhdx", LONG, i)};
     record->last.operation = rp_guid_new();
     record->last.pause_ns = 123456;
     record->last.count = 1;

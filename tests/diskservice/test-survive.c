@@ -26,11 +26,9 @@ static unsigned told_full, told_sync;
 
 static void listen(enum rp_log_level level, const char *text)
 {
-    (void)level;
     told_full += strstr(text, "is full") != NULL;
     told_sync += strstr(text, "may not have reached the disk") != NULL;
-    if (getenv("RP_TEST_LOG"))
-        fprintf(stderr, "%s\n", text);
+    vm_listen(level, text);
 }
 
 static enum rp_rct_verdict verdict_of(struct rp_engine *engine)

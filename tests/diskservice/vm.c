@@ -232,8 +232,26 @@ void vm_no_leftovers(struct rp_engine *engine, struct rp_fs *fs, const char *dir
     rp_record_clear(&record);
 }
 
+int vm_checkpoint(struct rp_engine *engine, struct rp_rct_id *id, struct rp_error *err)
+{
+    struct rp_guid operation = vm_operation();
+    RP_CLEANUP(rp_engine_checkpoint_clear) struct rp_engine_checkpoint made = {0};
+    if (rp_engine_checkpoint(engine, &operation, &made, err))
+        return -1;
+    if (id)
+        *id = made.disks[0].id;
+    return 0;
+}
+
 int vm_merge(struct rp_engine *engine, const char *path, struct rp_error *err)
 {
     struct rp_guid operation = rp_guid_new();
     return rp_engine_merge_start(engine, &operation, &path, 1, err) || rp_engine_merge_wait(engine, err) ? -1 : 0;
+}
+
+void vm_listen(enum rp_log_level level, const char *text)
+{
+    (void)level;
+    if (getenv("RP_TEST_LOG"))
+        fprintf(stderr, "%s\n", text);
 }

@@ -2,6 +2,7 @@
 #ifndef RP_TESTS_VM_H
 #define RP_TESTS_VM_H
 
+#include "base/log.h"
 #include "diskservice/engine.h"
 #include "diskservice/record.h"
 
@@ -48,7 +49,12 @@ void model_check_changes(const struct model *before, const struct model *after, 
 
 // An operation id.
 struct rp_guid vm_operation(void);
+// A checkpoint; `id` (may be NULL) of disk 0. 0 or -1.
+int vm_checkpoint(struct rp_engine *engine, struct rp_rct_id *id, struct rp_error *err);
 // Merges and waits; 0 or -1.
 int vm_merge(struct rp_engine *engine, const char *path, struct rp_error *err);
+
+// A sink for the log (rp_log_set_sink) that shows it when RP_TEST_LOG is set.
+void vm_listen(enum rp_log_level level, const char *text);
 
 #endif

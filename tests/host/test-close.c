@@ -28,6 +28,19 @@ int __wrap_rp_service_close(struct rp_service *service, struct rp_error *err)
     return rp_fail(err, RP_ERR_IO, "not everything could be made durable: on purpose");
 }
 
+static bool checkpoints_fail;
+
+int __real_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
+                                 struct rp_error *err);
+int __wrap_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
+                                 struct rp_error *err);
+int __wrap_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
+                                 struct rp_error *err)
+{
+    return checkpoints_fail ? rp_fail(err, RP_ERR_IO, "an earlier sync failed: on purpose")
+                            : __real_rp_service_checkpoint(service, operation, result, err);
+}
+
 static int setup(void **state)
 {
     struct world *w = rp_xcalloc(1, sizeof *w);
@@ -45,7 +58,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct world *w = *state;
-    closing_fails = false;
+    closing_fails = checkpoints_fail = false;
     RP_AUTO_FREE char *directory = kit_path("%s/vms/%s", w->host, w->vm);
     rp_service_stop(directory, NULL);
     rp_host_close(w->c);
@@ -163,6 +176,19 @@ static void a_stop_of_a_service_that_is_killed_in_it_is_told(void **state)
     kit_ok(w->c->ops->request_state(w->c, w->vm, RP_VM_OFF, w->job, w->result, &w->err), w->err);
 }
 
+// Its client is gone as well; the row is there, and what became of it is not known.
+static void a_failing_service_with_a_checkpoint_left_over_can_be_stopped(void **state)
+{
+    struct world *w = *state;
+    kit_ok(w->c->ops->request_state(w->c, w->vm, RP_VM_RUNNING, w->job, w->result, &w->err), w->err);
+    checkpoints_fail = true;
+    kit_fails(make_checkpoint(w), w->err, RP_ERR_IO);
+    kit_fails(w->c->ops->add_disk(w->c, w->vm, w->raw, w->job, w->result, &w->err), w->err, RP_ERR_IO); // it is left over
+    kit_ok(w->c->ops->request_state(w->c, w->vm, RP_VM_OFF, w->job, w->result, &w->err), w->err);
+    kit_fails(w->c->ops->request_state(w->c, w->vm, RP_VM_OFF, w->job, w->result, &w->err), w->err, RP_ERR_STATE);
+    assert_int_equal(count_checkpoints(w), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -171,6 +197,7 @@ int main(void)
         TEST(a_checkpoint_whose_disks_cannot_be_closed_is_told_and_listed),
         TEST(a_merge_whose_disks_cannot_be_closed_is_pending_until_they_can),
         TEST(a_stop_of_a_service_that_is_killed_in_it_is_told),
+        TEST(a_failing_service_with_a_checkpoint_left_over_can_be_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
