@@ -1,15 +1,10 @@
 // pairs URI URI PAIRS: 4 KiB random writes over NBD, 32 on their way at a time, to two disks in turns of 40 ms, each pair forty
 // turns of both in changing order: what slows the machine down for longer than that slows both. Prints a line of JSON: for each
 // pair the writes per second of both.
-#include <libnbd.h>
-
-#include <inttypes.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "load.h"
 
 enum { BLOCK = 4096, DEPTH = 32, TURNS = 40 };
 static const double TURN_S = 0.04;
@@ -21,28 +16,6 @@ struct side {
     uint64_t writes; // of this pair
     double seconds;
 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static _Noreturn void die(const char *what)
-{
-    const char *why = nbd_get_error();
-    fprintf(stderr, "pairs: %s: %s\n", what, why ? why : "failed");
-    exit(1);
-}
-
-static uint64_t next_random(uint64_t *state) // splitmix64
-{
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
 
 static int done(void *context, int *error)
 {

@@ -2,16 +2,12 @@
 // a shuffled order, DEPTH on their way at a time, for SECONDS at most; then a flush. Prints one line of JSON: seconds until
 // the last was acknowledged, seconds with the flush, and how long the writes took in microseconds (median, 99 %, longest).
 // With COUNT 0 it goes on over and over, without a flush, until SIGTERM.
-#include <libnbd.h>
-
 #include <inttypes.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "load.h"
 
 enum { BLOCK = 4096, DEPTH_MAX = 256, KEPT = 1 << 22 };
 
@@ -24,28 +20,6 @@ static void stop(int signal)
 {
     (void)signal;
     stopped = 1;
-}
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static _Noreturn void die(const char *what)
-{
-    const char *why = nbd_get_error();
-    fprintf(stderr, "storm: %s: %s\n", what, why ? why : "failed");
-    exit(1);
-}
-
-static uint64_t next_random(uint64_t *state) // splitmix64
-{
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
 }
 
 static int done(void *issued, int *error)

@@ -148,10 +148,11 @@ static int adopt_disk(struct rp_engine *engine, const char *path, const char *na
         return 0;
     }
     if (shm && why.code != RP_ERR_STATE) {
-        rp_fail(err, why.code, "%s; to go on without what the killed disk service had not written, delete %s/%s", why.text,
+        struct rp_error advice = {0};
+        rp_fail(&advice, why.code, "%s; to go on without what the killed disk service had not written, delete %s/%s", why.text,
                 engine->shm_directory, name);
-        err->sync = why.sync;
-        return -1;
+        advice.sync = why.sync;
+        return rp_fail_as(err, &advice);
     }
     if (shm)
         rp_log(RP_LOG_INFO, "%s: not as a killed disk service left it: %s", path, why.text);

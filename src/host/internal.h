@@ -44,10 +44,12 @@ void rp_local_vm_release(struct rp_local_vm *vm); // unlocks, frees; usable with
 int rp_local_vm_load(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
 // By row and in any state. 1 loaded, 0 no such row, -1 error.
 int rp_local_vm_load_row(struct rp_local *local, int64_t row, struct rp_local_vm *vm, struct rp_error *err);
-// Loads it, takes its lock (RP_ERR_BUSY after a while) and finishes or undoes what was left over.
-int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
-// The same without that: what was left over may have to wait.
+// Loads it and takes its lock (RP_ERR_BUSY after a while).
 int rp_local_vm_lock_as_is(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
+// Of a locked VM: finishes or undoes what was left over. NOT_FOUND: that was the VM itself.
+int rp_local_vm_finish(struct rp_local_vm *vm, struct rp_error *err);
+// Both: what every change begins with.
+int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
 // Whether its disk service answers.
 bool rp_local_vm_running(const struct rp_local_vm *vm);
 // 0, or RP_ERR_STATE: `what` ("add a disk") needs the VM to be off.

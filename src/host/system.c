@@ -292,21 +292,24 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
     return rp_local_system_recover(&vm, err);
 }
 
-// What was left over does not keep a VM from being stopped: if the storage failed, that is the way on. Without a service more of it
-// can be finished or undone.
+static int is_already(const struct rp_local_vm *vm, enum rp_vm_state state, struct rp_error *err)
+{
+    return rp_fail(err, RP_ERR_STATE, "VM %s is %s already", vm->id, rp_vm_state_name(state));
+}
+
+// What was left over does not keep a VM from being stopped: if the storage failed, that is the way on. Without a service
+// more of it can be finished or undone.
 static int stop(struct rp_local *local, const char *vm_id, struct rp_error *err)
 {
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
     struct rp_error left = {0};
     if (rp_local_vm_lock_as_is(local, vm_id, &vm, err))
         return -1;
-    if (!rp_local_vm_running(&vm)) {
-        rp_local_recover_vm(&vm, NULL);
-        return rp_fail(err, RP_ERR_STATE, "VM %s is %s already", vm.id, rp_vm_state_name(RP_VM_OFF));
-    }
+    if (!rp_local_vm_running(&vm))
+        return rp_local_vm_finish(&vm, err) ? -1 : is_already(&vm, RP_VM_OFF, err);
     int failed = rp_service_stop(vm.directory, err);
-    if (rp_local_recover_vm(&vm, &left))
-        rp_log(RP_LOG_WARNING, "VM %s: finish what was interrupted: %s", vm.id, left.text);
+    if (rp_local_vm_finish(&vm, &left))
+        rp_log(RP_LOG_WARNING, "%s", left.text);
     return failed;
 }
 
@@ -323,7 +326,7 @@ int rp_local_system_state(struct rp_host_connection *host, const char *vm_id, en
     if (rp_local_vm_lock(local, vm_id, &vm, err))
         return -1;
     if (rp_local_vm_running(&vm))
-        return rp_fail(err, RP_ERR_STATE, "VM %s is %s already", vm.id, rp_vm_state_name(state));
+        return is_already(&vm, state, err);
     int64_t disks = 0;
     if (rp_db_number(local->db, err, &disks, "SELECT count(*) FROM disk WHERE vm = ?", "i", vm.row))
         return -1;

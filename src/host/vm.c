@@ -106,13 +106,16 @@ int rp_local_vm_lock_as_is(struct rp_local *local, const char *vm_id, struct rp_
     return rc == 1 ? 0 : rc < 0 ? -1 : rp_local_not_found(local, vm_id, err);
 }
 
-int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err)
+int rp_local_vm_finish(struct rp_local_vm *vm, struct rp_error *err)
 {
-    if (rp_local_vm_lock_as_is(local, vm_id, vm, err))
-        return -1;
     if (rp_local_recover_vm(vm, err))
         return rp_context(err, "VM %s: finish what was interrupted", vm->id);
-    return strcmp(vm->state, "ready") ? rp_local_not_found(local, vm_id, err) : 0;
+    return strcmp(vm->state, "ready") ? rp_local_not_found(vm->local, vm->id, err) : 0;
+}
+
+int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err)
+{
+    return rp_local_vm_lock_as_is(local, vm_id, vm, err) || rp_local_vm_finish(vm, err) ? -1 : 0;
 }
 
 bool rp_local_vm_running(const struct rp_local_vm *vm)

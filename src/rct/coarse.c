@@ -141,13 +141,20 @@ static int look(struct rp_rct_coarse *c, struct rp_mrt_header *header, bool *our
     return !c->store || read_header(c->store, header, ours, err) ? -1 : 0;
 }
 
+// What a killed process, or a power cut that kept the new name of a file and not the end of the old one, left.
+static int remove_unfinished(struct rp_rct_coarse *c, struct rp_error *err)
+{
+    RP_AUTO_FREE char *unfinished = rp_xasprintf("%s.new", c->path);
+    return rp_fs_unlink_if_there(c->fs, unfinished, err);
+}
+
 // A new file with the newest generation, and the one before if that still counts. All of it is written, so that setting a
 // bit later changes one sector and nothing that the file system keeps about the file.
 static int create_file(struct rp_rct_coarse *c, const struct rp_rct_generation *g, const struct rp_rct_generation *before,
                        struct rp_error *err)
 {
     RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", c->path);
-    if (rp_fs_unlink_if_there(c->fs, temporary, err))
+    if (remove_unfinished(c, err))
         return -1;
     size_t size = (size_t)rp_mrt_file_size(c->header.sectors);
     RP_AUTO_FREE uint8_t *image = rp_xcalloc(1, size);
@@ -183,9 +190,7 @@ static int create_file(struct rp_rct_coarse *c, const struct rp_rct_generation *
 // The old bitmap's sectors have another name: they are empty from the moment that the header has the new one.
 static int reuse_file(struct rp_rct_coarse *c, const rp_rct_bits *presets, struct rp_error *err)
 {
-    // A power cut may have made the new name of a file durable and not the end of the old one.
-    RP_AUTO_FREE char *temporary = rp_xasprintf("%s.new", c->path);
-    if (rp_fs_unlink_if_there(c->fs, temporary, err))
+    if (remove_unfinished(c, err))
         return -1;
     for (uint32_t i = 0; i < c->header.sectors; i++) {
         uint64_t words[RP_MRT_SECTOR_WORDS];
@@ -517,11 +522,10 @@ int rp_rct_coarse_read(struct rp_rct_coarse *c, const struct rp_guid *name, uint
 
 int rp_rct_coarse_remove(struct rp_rct_coarse *c, struct rp_error *err)
 {
-    RP_AUTO_FREE char *unfinished = rp_xasprintf("%s.new", c->path);
     struct rp_mrt_header header;
     bool ours = false;
     if (look(c, &header, &ours, err))
         return -1;
     close_store(c);
-    return (ours && rp_fs_unlink(c->fs, c->path, err)) || rp_fs_unlink_if_there(c->fs, unfinished, err) ? -1 : 0;
+    return (ours && rp_fs_unlink(c->fs, c->path, err)) || remove_unfinished(c, err) ? -1 : 0;
 }
