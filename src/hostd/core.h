@@ -114,6 +114,9 @@ int rp_hostd_settings_parts(struct rp_hostd *hostd, const struct rp_hostd_owner 
                             void *context, struct rp_error *err);
 #define RP_HOSTD_EXPORT "\\Export" // InstanceID of a VM's export settings, after its GUID
 
+// DeviceID of the drive that a VM has a disk in: the InstanceID of its settings.
+void rp_hostd_object_drive(const struct rp_vm_disk *disk, char id[RP_HOST_ID]);
+
 // All instances of `association`, or those that name `source`.
 int rp_hostd_links_each(struct rp_hostd *hostd, const struct rp_cim_class *association,
                         const struct rp_cim_path *source, struct rp_cim_sink sink, struct rp_error *err);

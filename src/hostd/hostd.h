@@ -10,8 +10,9 @@
 //     jobs*.c     run, tell, remember (hostd.db)      object_links.c     all associations
 //     provider.c  classes to objects and methods    methods, one file for each service
 //     paths.c     object paths and back               method_snapshot.c method_point.c method_management.c
-//     folders.c   paths that clients name             method_planned.c method_image.c method_state.c method_summary.c
-//     extras.c    settings that are only kept          (a table each; tables.c lists them; method_common.c)
+//     folders.c   paths that clients name             method_planned.c method_image*.c method_state.c method_summary.c
+//     extras.c    settings that are only kept         method_export.c method_resources*.c method_service.c
+//                                                      (a table each; tables.c lists them; method_common.c)
 //     start.c     a whole host, started and stopped
 //   lab*.c      --lab
 #ifndef RP_HOSTD_HOSTD_H
@@ -179,9 +180,12 @@ extern const struct rp_hostd_method *const rp_hostd_method_tables[]; // tables.c
 // What rp_host_local_extras holds: instances with nothing in them but what clients set, over the defaults that
 // object_settings.c knows: Msvm_VirtualSystemSettingData (Notes, AutomaticStartupAction, …), Msvm_ProcessorSettingData,
 // Msvm_MemorySettingData, network adapters, …. The InstanceID of each is what follows "Microsoft:<GUID>": "" of the VM
-// itself, RP_HOSTD_PROCESSOR, RP_HOSTD_MEMORY, "\<GUID>" of others.
+// itself, RP_HOSTD_PROCESSOR, RP_HOSTD_MEMORY, "\<GUID>" of others; a Parent is a path with such an InstanceID. Those of
+// classes that the schema does not have are kept, and go with exports and checkpoints, but nobody can ask for them.
+// RP_HOSTD_APPLIED is not a client's: Antecedent is the id of the checkpoint that was applied last.
 #define RP_HOSTD_PROCESSOR "\\b637f346-6a0e-4dec-af52-bd70cb80a21d\\0"
 #define RP_HOSTD_MEMORY "\\4764334d-e001-4176-82ee-5594ec9b530e"
+#define RP_HOSTD_APPLIED "\\applied"
 // `id`: a VM's, planned VM's or snapshot's. Appends.
 int rp_hostd_extras_load(struct rp_host_connection *host, const char *id, struct rp_cim_instances *extras,
                          struct rp_error *err);
@@ -226,5 +230,9 @@ typedef int rp_hostd_object_fn(struct rp_hostd *hostd, const struct rp_inventory
 // The text that ModifyResourceSettings, exports and restore points hold: CIM-XML of all settings instances of a VM or
 // snapshot, one after the other. To be freed.
 char *rp_hostd_settings_document(struct rp_hostd *hostd, const char *id, struct rp_error *err);
+// What ModifyServiceSettings has set, an Msvm_VirtualSystemManagementServiceSettingData with nothing else in it, durable
+// (object_services.c). To be freed.
+struct rp_cim_instance *rp_hostd_service_kept(const struct rp_hostd *hostd);
+int rp_hostd_service_keep(const struct rp_hostd *hostd, const struct rp_cim_instance *settings, struct rp_error *err);
 
 #endif

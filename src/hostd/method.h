@@ -52,10 +52,13 @@ const struct rp_vm_disk *rp_method_disk(const struct rp_inventory_vm *vm, const 
 // knows more); text that is empty or NULL gives an empty instance of `class_name`. To be freed.
 struct rp_cim_instance *rp_method_embedded(const struct rp_hostd_call *call, const char *parameter,
                                            const char *class_name, struct rp_error *err);
-// Element `i` of a parameter that is an array of such texts; an empty one is refused.
+// Element `i` of a parameter that is an array of such texts; an empty one is refused. One of a class that is not in the
+// schema, but called as settings are ("Msvm_…SettingData"), is given as it came: a real VM has settings of many things.
 struct rp_cim_instance *rp_method_embedded_at(const struct rp_hostd_call *call, const char *parameter, size_t i,
                                               const char *class_name, struct rp_error *err);
-// As for a VM: 1 to 255 bytes, no control characters.
+// The name of the checkpoints that exports make for themselves, and which are removed when one is found at the start.
+#define RP_METHOD_EXPORT "refpoint-hostd export"
+// As for a VM: 1 to 255 bytes, no control characters; not the name above.
 int rp_method_check_name(const char *name, const char *what, struct rp_error *err);
 // A name for a checkpoint or reference point that got none, as Hyper-V makes them: "<VM> - (11/22/2026 - 10:04:05 PM)".
 char *rp_method_default_name(const char *vm_name, const char *kind);
@@ -117,18 +120,42 @@ rp_hostd_method_fn rp_method_image_create, rp_method_image_convert, rp_method_im
     rp_method_image_merge, rp_method_image_set_parent; // method_image_change.c
 rp_hostd_method_fn rp_method_export_system, rp_method_export_point; // method_export.c
 rp_hostd_method_fn rp_method_resources_add, rp_method_resources_modify,
-    rp_method_resources_remove; // method_resources.c
+    rp_method_resources_remove; // method_resources_change.c
+rp_hostd_method_fn rp_method_service_settings; // method_service.c
 
 // ---- what is not a disk in settings (method_resources.c) ------------------------------------------------------------
 
-// Sorts resources that a client sent for a new VM: *disk* images go to `disks` (paths, checked), the rest into
-// `extras`.
-int rp_method_resources_sort(const struct rp_hostd_call *call, const char *parameter, struct rp_method_task *disks,
+enum rp_method_kind {
+    RP_METHOD_DISK,
+    RP_METHOD_PROCESSOR, RP_METHOD_MEMORY, // every VM has one
+    RP_METHOD_IMPLIED,                     // controllers, drives of disks: they come with the disks
+    RP_METHOD_KEPT,                        // everything else: kept and shown
+};
+// Element `i` of ResourceSettings and what it is; RP_ERR_INVALID for what is no resource. To be freed.
+struct rp_cim_instance *rp_method_resource(const struct rp_hostd_call *call, size_t i, enum rp_method_kind *kind,
+                                           struct rp_error *err);
+// The file of a disk; canonical, free, and all that it reads from is where clients may name files. To be freed.
+char *rp_method_resource_file(const struct rp_hostd_call *call, const struct rp_cim_instance *settings,
+                              struct rp_error *err);
+// Sorts the ResourceSettings of a new VM: files of disks go to `disks` ("" for one that is to be said later, when the
+// VM is `planned`), the rest into `extras`.
+int rp_method_resources_sort(const struct rp_hostd_call *call, bool planned, struct rp_method_task *disks,
                              struct rp_cim_instances *extras, struct rp_error *err);
-// Settings of the VM itself into `extras`, without what this host decides.
+// Settings of the VM itself (suffix "") or of a resource into `extras`, without what this host decides.
 void rp_method_resources_keep(struct rp_cim_instances *extras, const char *suffix,
                               const struct rp_cim_instance *settings);
-// The text of extras, to be freed; "" for none.
-char *rp_method_resources_text(const struct rp_cim_instances *extras);
+
+// ---- settings that are only kept (method_common.c; extras.c) --------------------------------------------------------
+
+// The text that the host keeps, "" for none, to be freed; RP_ERR_INVALID when it would be too much to read again.
+char *rp_method_extras_text(const struct rp_cim_instances *extras, struct rp_error *err);
+// Loads, changes and stores the settings of a VM or planned VM; whoever else wants to waits. Nothing is stored when
+// `change` fails.
+typedef int rp_method_change_fn(struct rp_cim_instances *extras, void *context, struct rp_error *err);
+int rp_method_extras_change(struct rp_host_connection *host, const char *vm_id, rp_method_change_fn *change,
+                            void *context, struct rp_error *err);
+// Borrowed; NULL: none of that suffix and class (NULL: of any).
+struct rp_cim_instance *rp_method_extras_find(const struct rp_cim_instances *extras, const char *class_name,
+                                              const char *suffix);
 
 #endif

@@ -1,4 +1,5 @@
-// What several methods need: references, embedded settings, jobs.
+// What several methods need: references, embedded settings, settings that are only kept, jobs.
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -207,8 +208,18 @@ const struct rp_vm_disk *rp_method_disk(const struct rp_inventory_vm *vm, const 
 
 // ---- embedded settings ----------------------------------------------------------------------------------------------
 
+// Of a newer Windows, or of a role that this host has not got: settings of something, going by the name.
+static bool is_strange(const char *class_name)
+{
+    static const char begin[] = "Msvm_", end[] = "SettingData";
+    size_t length = strlen(class_name), least = strlen(begin) + strlen(end);
+    return length > least && !strncasecmp(class_name, begin, strlen(begin)) &&
+           !strcasecmp(class_name + length - strlen(end), end);
+}
+
+// `strange`: one of a class that is not in the schema is given as it came.
 static struct rp_cim_instance *typed(const struct rp_hostd_call *call, const char *text, const char *what,
-                                     const char *class_name, struct rp_error *err)
+                                     const char *class_name, bool strange, struct rp_error *err)
 {
     struct rp_error why = {0};
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *sent = rp_cimxml_parse(text, strlen(text), &why);
@@ -217,6 +228,8 @@ static struct rp_cim_instance *typed(const struct rp_hostd_call *call, const cha
         return NULL;
     }
     const struct rp_cim_class *class = rp_cim_schema_class(call->hostd->virtualization.schema, sent->class_name);
+    if (!class && strange && is_strange(sent->class_name))
+        return rp_cim_instance_copy(sent);
     if (!rp_cim_class_is_named(class, class_name)) {
         rp_fail(err, RP_ERR_INVALID, "%s: an instance of %.100s is no %s", what, sent->class_name, class_name);
         return NULL;
@@ -236,14 +249,15 @@ struct rp_cim_instance *rp_method_embedded(const struct rp_hostd_call *call, con
                                            const char *class_name, struct rp_error *err)
 {
     const char *text = rp_cim_get_text(call->in, parameter);
-    return text && *text ? typed(call, text, parameter, class_name, err) : rp_cim_instance_new(NULL, class_name);
+    return text && *text ? typed(call, text, parameter, class_name, false, err)
+                         : rp_cim_instance_new(NULL, class_name);
 }
 
 struct rp_cim_instance *rp_method_embedded_at(const struct rp_hostd_call *call, const char *parameter, size_t i,
                                               const char *class_name, struct rp_error *err)
 {
     const char *text = rp_cim_get_text_at(call->in, parameter, i);
-    return typed(call, text ? text : "", parameter, class_name, err);
+    return typed(call, text ? text : "", parameter, class_name, true, err);
 }
 
 int rp_method_check_name(const char *name, const char *what, struct rp_error *err)
@@ -251,6 +265,8 @@ int rp_method_check_name(const char *name, const char *what, struct rp_error *er
     size_t length = strlen(name);
     if (length == 0 || length > 255)
         return rp_fail(err, RP_ERR_INVALID, "%s: a name of %zu bytes is not possible (1 to 255)", what, length);
+    if (!strcmp(name, RP_METHOD_EXPORT))
+        return rp_fail(err, RP_ERR_INVALID, "%s: this name is for checkpoints of exports", what);
     for (const unsigned char *p = (const unsigned char *)name; *p; p++)
         if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0))
             return rp_fail(err, RP_ERR_INVALID, "%s: a control character is not possible in a name", what);
@@ -264,6 +280,57 @@ char *rp_method_default_name(const char *vm_name, const char *kind)
     time_t seconds = (time_t)(rp_clock_wall_ns() / 1000000000);
     strftime(when, sizeof when, "%m/%d/%Y - %I:%M:%S %p", gmtime_r(&seconds, &now));
     return rp_xasprintf("%.180s%s - (%s)", vm_name, kind, when);
+}
+
+// ---- settings that are only kept ------------------------------------------------------------------------------------
+
+char *rp_method_extras_text(const struct rp_cim_instances *extras, struct rp_error *err)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances again = {0};
+    struct rp_error why = {0};
+    for (size_t i = 0; i < extras->count; i++) {
+        rp_cimxml_write(extras->items[i], &text);
+        rp_buf_printf(&text, "\n");
+    }
+    // What cannot be read again hides the VM's settings for ever.
+    if (!rp_hostd_extras_parse(rp_buf_text(&text), &again, &why))
+        return rp_xstrdup(rp_buf_text(&text));
+    rp_fail(err, RP_ERR_INVALID, "more, or other settings than this host keeps: %s", why.text);
+    return NULL;
+}
+
+// Two methods that change the settings of one VM at once must not lose what the other has done.
+static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
+
+static int change_extras(struct rp_host_connection *host, const char *vm_id, rp_method_change_fn *change, void *context,
+                         struct rp_error *err)
+{
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances extras = {0};
+    if (rp_hostd_extras_load(host, vm_id, &extras, err) || change(&extras, context, err))
+        return -1;
+    RP_AUTO_FREE char *text = rp_method_extras_text(&extras, err);
+    return text ? rp_hostd_extras_store(host, vm_id, &extras, err) : -1;
+}
+
+int rp_method_extras_change(struct rp_host_connection *host, const char *vm_id, rp_method_change_fn *change,
+                            void *context, struct rp_error *err)
+{
+    pthread_mutex_lock(&changing);
+    int rc = change_extras(host, vm_id, change, context, err);
+    pthread_mutex_unlock(&changing);
+    return rc;
+}
+
+struct rp_cim_instance *rp_method_extras_find(const struct rp_cim_instances *extras, const char *class_name,
+                                              const char *suffix)
+{
+    for (size_t i = 0; i < extras->count; i++) {
+        const char *id = rp_cim_get_text(extras->items[i], "InstanceID");
+        if (!strcasecmp(id ? id : "", suffix) && (!class_name || !strcasecmp(extras->items[i]->class_name, class_name)))
+            return extras->items[i];
+    }
+    return NULL;
 }
 
 // ---- results and jobs -----------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@
 
 enum { COPY_ALL, COPY_NONE, COPY_ONE, COPY_FOR_BACKUP }; // CopySnapshotConfiguration
 
-// Its own checkpoints. One hostd has a host, so what is called so when it starts is of one that was killed.
-#define TEMPORARY "refpoint-hostd export"
+// Its own checkpoints (RP_METHOD_EXPORT). One hostd has a host, so what is called so when it starts is of one that was
+// killed.
+#define TEMPORARY RP_METHOD_EXPORT
 
 struct export_task {
     char vm_id[RP_HOST_ID];

@@ -1,5 +1,6 @@
 // Msvm_VirtualSystemManagementService: VMs and their settings (facts/wmi.md 1.4, 1.6). Resources are in
-// method_resources.c, export in method_export.c, planned VMs in method_planned.c, summaries in method_summary.c.
+// method_resources*.c, export in method_export.c, planned VMs in method_planned.c, summaries in method_summary.c, the
+// settings of the service itself in method_service.c.
 #include <string.h>
 #include <strings.h>
 
@@ -55,10 +56,10 @@ static int read_definition(const struct rp_hostd_call *call, struct rp_method_ta
     if (rp_method_check_name(task->name, "ElementName", err))
         return -1;
     rp_method_resources_keep(&extras, "", settings);
-    if (rp_method_resources_sort(call, "ResourceSettings", task, &extras, err))
+    if (rp_method_resources_sort(call, false, task, &extras, err))
         return -1;
-    task->extras = rp_method_resources_text(&extras);
-    return 0;
+    task->extras = rp_method_extras_text(&extras, err);
+    return task->extras ? 0 : -1;
 }
 
 // With disks it may take long, and a job does it; without, the answer has the VM.
@@ -120,17 +121,26 @@ static int rename_to(struct rp_host_connection *host, const char *id, const char
     return rp_method_wait(host, host->ops->rename(host, id, name, job, made, err), job, made, err);
 }
 
-static int modify_vm(struct rp_host_connection *host, const struct rp_method_found *found,
-                     const struct rp_cim_instance *settings, struct rp_error *err)
+static int keep_system(struct rp_cim_instances *extras, void *context, struct rp_error *err)
 {
-    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances extras = {0};
+    (void)err;
+    rp_method_resources_keep(extras, "", context);
+    return 0;
+}
+
+// The name last: what is only kept can always be put back.
+static int modify_vm(struct rp_host_connection *host, const struct rp_method_found *found,
+                     struct rp_cim_instance *settings, struct rp_error *err)
+{
     const char *id = found->vm->vm.id, *name = rp_cim_get_text(settings, "ElementName");
-    if (name && strcmp(name, found->vm->vm.name) && rename_to(host, id, name, err))
+    RP_AUTO_FREE char *before = NULL;
+    if (rp_host_local_extras(host, id, &before, err) ||
+        rp_method_extras_change(host, id, keep_system, settings, err))
         return -1;
-    if (rp_hostd_extras_load(host, id, &extras, err))
-        return -1;
-    rp_method_resources_keep(&extras, "", settings);
-    return rp_hostd_extras_store(host, id, &extras, err);
+    if (!name || !strcmp(name, found->vm->vm.name) || !rename_to(host, id, name, err))
+        return 0;
+    rp_host_local_set_extras(host, id, before, NULL);
+    return -1;
 }
 
 // Of a checkpoint only the name changes: the rest is what it was then. A backup renames its checkpoints, so that needs
@@ -158,8 +168,6 @@ static int modify_settings(const struct rp_hostd_call *call, uint32_t *status, s
     return rc;
 }
 
-// ---- the service itself ---------------------------------------------------------------------------------------------
-
 // The configuration as a file would hold it.
 static int size_of_files(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
 {
@@ -175,42 +183,6 @@ static int size_of_files(const struct rp_hostd_call *call, uint32_t *status, str
     return 0;
 }
 
-static int take_first(void *context, struct rp_cim_instance *instance, struct rp_error *err)
-{
-    (void)err;
-    struct rp_cim_instance **first = context;
-    if (*first)
-        rp_cim_instance_free(instance);
-    else
-        *first = instance;
-    return 0;
-}
-
-// They come from the config file and stay as they are; who sends them back as they are is right.
-static int modify_service(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
-{
-    static const char class_name[] = "Msvm_VirtualSystemManagementServiceSettingData";
-    struct rp_cim_provider *provider = &call->hostd->virtualization;
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *asked =
-        rp_method_embedded(call, "SettingData", class_name, err);
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *now = NULL;
-    struct rp_cim_sink sink = {take_first, &now};
-    if (!asked ||
-        rp_cim_enumerate(provider, call->caller, rp_cim_schema_class(provider->schema, class_name), sink, err))
-        return -1;
-    if (!asked->count)
-        return rp_fail(err, RP_ERR_INVALID, "SettingData is missing");
-    for (size_t i = 0; i < asked->count; i++) {
-        const struct rp_cim_property *property = &asked->properties[i];
-        const struct rp_cim_value *is = now ? rp_cim_get(now, property->name) : NULL;
-        if (!rp_cim_value_is_null(&property->value) && !(is && rp_cim_value_equal(is, &property->value)))
-            return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: settings of the service are those of its config file",
-                           property->name);
-    }
-    *status = 0;
-    return 0;
-}
-
 #define SERVICE "Msvm_VirtualSystemManagementService"
 const struct rp_hostd_method rp_hostd_management_methods[] = {
     {SERVICE, "DefineSystem", RP_CIM_ADMINISTER, false, define_system},
@@ -221,6 +193,6 @@ const struct rp_hostd_method rp_hostd_management_methods[] = {
     {SERVICE, "RemoveResourceSettings", RP_CIM_ADMINISTER, true, rp_method_resources_remove},
     {SERVICE, "ExportSystemDefinition", RP_CIM_OPERATE, true, rp_method_export_system},
     {SERVICE, "GetSizeOfSystemFiles", RP_CIM_READ, true, size_of_files},
-    {SERVICE, "ModifyServiceSettings", RP_CIM_ADMINISTER, true, modify_service},
+    {SERVICE, "ModifyServiceSettings", RP_CIM_ADMINISTER, true, rp_method_service_settings},
     {0},
 };

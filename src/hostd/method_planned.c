@@ -19,9 +19,16 @@ static int run_import(struct rp_hostd *hostd, struct rp_host_connection *host, v
 {
     (void)hostd;
     const struct rp_method_task *task = context;
-    char job[RP_HOST_ID];
-    return rp_method_wait(host, host->ops->import_system(host, task->path, task->flag, job, result, err), job, result,
-                          err);
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances extras = {0};
+    char job[RP_HOST_ID], unused[RP_HOST_ID];
+    if (rp_method_wait(host, host->ops->import_system(host, task->path, task->flag, job, result, err), job, result,
+                       err))
+        return -1;
+    // The definition may be anybody's. What the host keeps for us has to be something that we can read.
+    if (!rp_hostd_extras_load(host, result, &extras, err))
+        return 0;
+    host->ops->destroy_system(host, result, false, job, unused, NULL);
+    return rp_context(err, "definition %s", task->path);
 }
 
 // 1 the folder holds definitions of checkpoints, 0 none, -1 error.
@@ -163,16 +170,17 @@ static void plan_free(struct plan **plan)
 static int plan_disks(const struct rp_hostd_call *call, struct plan *plan, struct rp_error *err)
 {
     size_t disk = 0;
-    if (rp_method_resources_sort(call, "ResourceSettings", plan->task, &plan->extras, err))
+    if (rp_method_resources_sort(call, true, plan->task, &plan->extras, err))
         return -1;
     for (size_t i = 0; i < rp_cim_get_count(call->in, "ResourceSettings") && disk < plan->task->count; i++) {
+        enum rp_method_kind kind;
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
-            rp_method_embedded_at(call, "ResourceSettings", i, "CIM_ResourceAllocationSettingData", err);
+            rp_method_resource(call, i, &kind, err);
         char controller[RP_GUID_TEXT];
         uint32_t number = 0;
         if (!settings)
             return -1;
-        if (strcasecmp(settings->class_name, "Msvm_StorageAllocationSettingData"))
+        if (kind != RP_METHOD_DISK)
             continue;
         if (place_of(rp_cim_get_text(settings, "InstanceID"), &number, controller) && !plan->used[number])
             snprintf(plan->controller, sizeof plan->controller, "%s", controller);
@@ -219,7 +227,9 @@ static int read_plan(const struct rp_hostd_call *call, struct plan *plan, struct
     rp_method_resources_keep(&plan->extras, "", settings);
     if (plan_disks(call, plan, err))
         return -1;
-    RP_AUTO_FREE char *extras = rp_method_resources_text(&plan->extras);
+    RP_AUTO_FREE char *extras = rp_method_extras_text(&plan->extras, err);
+    if (!extras)
+        return -1;
     RP_AUTO_FREE char *planned = fresh ? rp_hostd_jobs_plan() : NULL;
     char created[RP_TIME_TEXT];
     json_t *document = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:O}", "format", "refpoint offline VM 1", "id",

@@ -93,6 +93,7 @@ static int import(const struct rp_hostd_call *call, uint32_t *status, struct rp_
     if (!path || (runtime && *runtime && !state))
         return -1;
     struct rp_method_task *task = rp_method_task_new(found.vm, found.vm->vm.id);
+    RP_AUTO_FREE char *planned = rp_hostd_jobs_plan();
     task->path = path;
     path = NULL;
     return rp_method_start(call,
@@ -100,6 +101,7 @@ static int import(const struct rp_hostd_call *call, uint32_t *status, struct rp_
                                                  .caption = "Importing Virtual Machine Reference Point",
                                                  .result = RP_HOSTD_POINT,
                                                  .target = task->id,
+                                                 .planned = planned,
                                                  .run = run_import},
                            task, status, err);
 }

@@ -1,6 +1,7 @@
 // Msvm_VirtualSystemSnapshotService: checkpoints (facts/wmi.md 1.4, 1.6).
 #include <string.h>
 
+#include "base/log.h"
 #include "hostd/method.h"
 
 enum { SNAPSHOT_FULL = 2, SNAPSHOT_DISKS = 3, SNAPSHOT_RECOVERY = 32768 }; // SnapshotType
@@ -107,14 +108,29 @@ static int destroy_tree(const struct rp_hostd_call *call, uint32_t *status, stru
         task, status, err);
 }
 
+// For Msvm_LastAppliedSnapshot.
+static int note_applied(struct rp_cim_instances *extras, void *context, struct rp_error *err)
+{
+    (void)err;
+    const struct rp_method_task *task = context;
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *note =
+        rp_cim_instance_new(NULL, "Msvm_LastAppliedSnapshot");
+    rp_cim_set(note, "Antecedent", rp_cim_string(task->id));
+    rp_hostd_extras_merge(extras, RP_HOSTD_APPLIED, note);
+    return 0;
+}
+
 static int run_apply(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                      struct rp_error *err)
 {
     (void)hostd;
     const struct rp_method_task *task = context;
     char job[RP_HOST_ID], made[RP_HOST_ID] = "";
+    struct rp_error why = {0};
     if (rp_method_wait(host, host->ops->apply_snapshot(host, task->id, job, made, err), job, made, err))
         return -1;
+    if (rp_method_extras_change(host, task->vm_id, note_applied, context, &why))
+        rp_log(RP_LOG_WARNING, "VM %s: which checkpoint was applied is not remembered: %s", task->vm_id, why.text);
     memcpy(result, task->vm_id, RP_HOST_ID);
     return 0;
 }

@@ -1,4 +1,5 @@
-// What belongs to a VM and is no part of its settings: how it would be exported, what its disk files are.
+// What belongs to a VM and is no part of its settings: its drives, how it would be exported, what its disk files are.
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -60,7 +61,48 @@ static int each_image(struct rp_hostd *hostd, const struct rp_inventory *invento
     return 0;
 }
 
+void rp_hostd_object_drive(const struct rp_vm_disk *disk, char id[RP_HOST_ID])
+{
+    snprintf(id, RP_HOST_ID, "%s", disk->instance);
+    size_t length = strlen(id);
+    if (length > 2 && !strcasecmp(id + length - 2, "\\L"))
+        id[length - 1] = 'D';
+}
+
+// The drives of VMs: the only devices that this host has for them.
+static int each_drive(struct rp_hostd *hostd, const struct rp_inventory *inventory, const struct rp_cim_class *class,
+                      const char *only, struct rp_cim_sink sink, struct rp_error *err)
+{
+    (void)hostd;
+    for (size_t i = 0; i < inventory->count; i++)
+        for (size_t j = 0; j < inventory->items[i].settings.disk_count; j++) {
+            const struct rp_inventory_vm *vm = &inventory->items[i];
+            const struct rp_vm_disk *disk = &vm->settings.disks[j];
+            char id[RP_HOST_ID];
+            rp_hostd_object_drive(disk, id);
+            if (only && strcasecmp(only, id))
+                continue;
+            struct rp_cim_instance *object = rp_cim_class_instance(class);
+            rp_hostd_object_text(object, class, "DeviceID", id);
+            rp_hostd_object_text(object, class, "SystemName", vm->vm.id);
+            rp_hostd_object_text(object, class, "Name", "Hard Drive");
+            rp_hostd_object_text(object, class, "ElementName", "Hard Drive");
+            rp_hostd_object_text(object, class, "Caption", "Hard Drive");
+            rp_hostd_object_text(object, class, "Description", "Microsoft Synthetic Disk Drive");
+            rp_hostd_object_number(object, class, "EnabledState", vm->vm.state == RP_VM_RUNNING ? 2 : 3);
+            rp_hostd_object_add(object, class, "OperationalStatus", rp_cim_unsigned(RP_CIM_UINT16, 2));
+            rp_hostd_object_add(object, class, "StatusDescriptions", rp_cim_string("OK"));
+            rp_hostd_object_number(object, class, "MaxMediaSize", disk->size / 1024); // in KiB
+            rp_hostd_object_number(object, class, "DefaultBlockSize", disk->logical_sector);
+            rp_hostd_object_number(object, class, "MinBlockSize", disk->logical_sector);
+            if (sink.take(sink.context, object, err))
+                return -1;
+        }
+    return 0;
+}
+
 const struct rp_hostd_objects rp_hostd_disk_objects[] = {
+    {"Msvm_DiskDrive", "DeviceID", true, each_drive},
     {"Msvm_VirtualSystemExportSettingData", "InstanceID", true, each_export},
     {"Msvm_VirtualHardDiskSettingData", "InstanceID", true, each_image},
     {0},

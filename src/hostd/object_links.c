@@ -120,6 +120,48 @@ static int has_points(struct links *links, const struct rp_hostd_owner *vm, stru
     return 0;
 }
 
+static int has_last_applied(struct links *links, const struct rp_hostd_owner *vm, struct rp_error *err)
+{
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances extras = {0};
+    struct rp_host_connection *host = vm->vm->snapshots.count ? rp_hostd_hosts_borrow(links->hostd, err) : NULL;
+    if (!host)
+        return vm->vm->snapshots.count ? -1 : 0;
+    struct rp_error why = {0};
+    int rc = rp_hostd_extras_load(host, vm->vm->vm.id, &extras, &why);
+    rp_hostd_hosts_return(links->hostd, host);
+    // gone since the inventory was taken, or not to be read: then it is not remembered
+    if (rc && why.code != RP_ERR_NOT_FOUND && why.code != RP_ERR_CORRUPT)
+        return rp_fail(err, why.code, "%s", why.text);
+    const char *applied = NULL;
+    for (size_t i = 0; !rc && i < extras.count; i++)
+        if (!strcmp(extras.items[i]->class_name, "Msvm_LastAppliedSnapshot"))
+            applied = rp_cim_get_text(extras.items[i], "Antecedent");
+    for (size_t i = 0; applied && i < vm->vm->snapshots.count; i++) {
+        const struct rp_snapshot *snapshot = &vm->vm->snapshots.items[i];
+        if (!snapshot->merging && !strcasecmp(snapshot->id, applied))
+            return give(links, join(links, "Antecedent", settings_path(links, snapshot->id), "Dependent",
+                                    system_path(links, vm)), err);
+    }
+    return 0;
+}
+
+static int has_drives(struct links *links, const struct rp_hostd_owner *vm, struct rp_error *err)
+{
+    for (size_t i = 0; !vm->planned && i < vm->vm->settings.disk_count; i++) {
+        char id[RP_HOST_ID];
+        struct rp_cim_path *drive = rp_cim_path_new(RP_HOSTD_VIRTUALIZATION, "Msvm_DiskDrive");
+        drive->host = rp_xstrdup(links->hostd->machine);
+        rp_hostd_object_drive(&vm->vm->settings.disks[i], id);
+        rp_cim_path_set(drive, "CreationClassName", "Msvm_DiskDrive");
+        rp_cim_path_set(drive, "DeviceID", id);
+        rp_cim_path_set(drive, "SystemCreationClassName", "Msvm_ComputerSystem");
+        rp_cim_path_set(drive, "SystemName", vm->vm->vm.id);
+        if (give(links, join(links, "GroupComponent", system_path(links, vm), "PartComponent", drive), err))
+            return -1;
+    }
+    return 0;
+}
+
 struct parts {
     struct links *links;
     const struct rp_hostd_owner *owner;
@@ -209,6 +251,12 @@ static bool is_job(const struct rp_cim_path *path)
            !strcasecmp(path->class_name, "Msvm_VirtualSystemReferencePointExportJob");
 }
 
+// Devices are part of a system too.
+static bool is_service(const struct rp_cim_path *source)
+{
+    return source && rp_cim_path_get(source, "SystemCreationClassName") && !rp_cim_path_get(source, "DeviceID");
+}
+
 static struct rp_cim_path *result_path(const struct rp_hostd *hostd, const struct rp_hostd_job_view *job)
 {
     switch (job->result[0] && !job->makes_gone ? job->kind : RP_HOSTD_NOTHING) {
@@ -274,7 +322,7 @@ static int own_jobs(struct links *links, struct rp_error *err)
 {
     bool job = links->source && is_job(links->source);
     const char *id = job ? rp_cim_path_get(links->source, "InstanceID") : NULL;
-    bool service = links->source && rp_cim_path_get(links->source, "SystemCreationClassName");
+    bool service = is_service(links->source);
     return links->source && !id && !service ? 0 : rp_hostd_jobs_each(links->hostd, id, give_owning, links, err);
 }
 
@@ -285,10 +333,12 @@ static const struct association associations[] = {
     {"Msvm_ElementSettingData", is_current, has_service_settings},
     {"Msvm_SystemExportSettingData", exports_so, NULL},
     {"Msvm_SnapshotOfVirtualSystem", has_snapshots, NULL},
+    {"Msvm_LastAppliedSnapshot", has_last_applied, NULL},
     {"Msvm_MostCurrentSnapshotInBranch", has_most_current, NULL},
     {"Msvm_ParentChildSettingData", has_parents, NULL},
     {"Msvm_ReferencePointOfVirtualSystem", has_points, NULL},
     {"Msvm_VirtualSystemSettingDataComponent", has_parts, NULL},
+    {"Msvm_SystemDevice", has_drives, NULL},
     {"Msvm_ServiceAffectsElement", affects, NULL},
     {"Msvm_HostedService", NULL, hosts_services},
     {"Msvm_AffectedJobElement", NULL, affected_by_jobs},
@@ -301,7 +351,8 @@ static const struct association associations[] = {
 static bool find_owner(struct links *links)
 {
     const struct rp_cim_path *source = links->source;
-    const char *name = rp_cim_path_get(source, "Name"), *instance = rp_cim_path_get(source, "InstanceID");
+    const char *name = rp_cim_path_get(source, rp_cim_path_get(source, "DeviceID") ? "SystemName" : "Name");
+    const char *instance = rp_cim_path_get(source, "InstanceID");
     struct rp_hostd_owner *owner = &links->owner;
     if (instance && rp_hostd_settings_owner(links->inventory, instance, owner))
         return true;
@@ -326,7 +377,7 @@ static int of_all(struct links *links, const struct association *association, co
 static int of_vms(struct links *links, const struct association *association, struct rp_error *err)
 {
     // A service affects all VMs, its other associations end elsewhere.
-    bool service = links->source && rp_cim_path_get(links->source, "SystemCreationClassName");
+    bool service = is_service(links->source);
     links->whole = !links->source || service;
     if (service && association->of_vm != affects)
         return 0;

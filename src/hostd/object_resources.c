@@ -65,6 +65,22 @@ static bool place_of(const struct rp_vm_disk *disk, struct place *place)
     return true;
 }
 
+void rp_settings_controller(const struct rp_settings *s, char suffix[RP_HOST_ID])
+{
+    struct place place;
+    bool found = s->disk_count && place_of(&s->disks[0], &place);
+    snprintf(suffix, RP_HOST_ID, "%s", found ? place.controller : NO_CONTROLLER);
+}
+
+bool rp_settings_is_disk(const struct rp_settings *s, const char *suffix)
+{
+    struct place place;
+    for (size_t i = 0; i < s->disk_count; i++)
+        if (place_of(&s->disks[i], &place) && (!strcasecmp(suffix, place.drive) || !strcasecmp(suffix, place.image)))
+            return true;
+    return false;
+}
+
 static char *parent_text(const struct rp_settings *s, const char *class_name, const char *suffix)
 {
     char instance[2 * RP_HOST_ID];

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/log.h"
 #include "cim/cimxml.h"
 #include "hostd/settings_impl.h"
 
@@ -47,7 +48,15 @@ static int settings_load(struct rp_settings *s, struct rp_error *err)
     struct rp_host_connection *host = rp_hostd_hosts_borrow(s->hostd, err);
     if (!host)
         return -1;
-    int rc = rp_hostd_extras_load(host, rp_hostd_settings_id(&s->owner), &s->extras, err);
+    struct rp_error why = {0};
+    int rc = rp_hostd_extras_load(host, rp_hostd_settings_id(&s->owner), &s->extras, &why);
+    if (rc && why.code == RP_ERR_CORRUPT) { // what one VM has in them must not hide all others
+        rp_log(RP_LOG_WARNING, "settings are shown without what clients have set: %s", why.text);
+        rp_cim_instances_clear(&s->extras);
+        rc = 0;
+    } else if (rc) {
+        rp_fail(err, why.code, "%s", why.text);
+    }
     if (!rc && storage && s->owner.snapshot)
         rc = host->ops->snapshot_settings(host, s->owner.snapshot->id, &s->frozen, err);
     rp_hostd_hosts_return(s->hostd, host);
@@ -66,7 +75,45 @@ bool rp_settings_wants(const struct rp_settings *s, const char *class_name)
     return !s->class || !strcasecmp(s->class->name, class_name);
 }
 
-// The defaults of the class, then `fill`, then what clients have set.
+static bool is_storage(const char *class_name)
+{
+    return !strcasecmp(class_name, "Msvm_ResourceAllocationSettingData") ||
+           !strcasecmp(class_name, "Msvm_StorageAllocationSettingData");
+}
+
+static bool is_kept(const struct rp_settings *s, const char *class_name, const char *suffix)
+{
+    for (size_t i = 0; i < s->extras.count; i++) {
+        const char *id = rp_cim_get_text(s->extras.items[i], "InstanceID");
+        if (id && !strcasecmp(id, suffix) && !strcasecmp(s->extras.items[i]->class_name, class_name))
+            return true;
+    }
+    return false;
+}
+
+// What hung on a controller that is not kept hangs on the one that this host has.
+static void place_parent(const struct rp_settings *s, struct rp_cim_instance *object)
+{
+    const char *text = rp_cim_get_text(object, "Parent");
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = text ? rp_cim_path_parse(text, NULL) : NULL;
+    const char *suffix = path ? rp_cim_path_get(path, "InstanceID") : NULL;
+    char controller[RP_HOST_ID], instance[2 * RP_HOST_ID];
+    if (!suffix || *suffix != '\\')
+        return;
+    rp_cim_set(object, "Parent", rp_cim_null(RP_CIM_STRING, false));
+    if (!is_kept(s, path->class_name, suffix)) {
+        if (strcasecmp(path->class_name, "Msvm_ResourceAllocationSettingData"))
+            return;
+        rp_settings_controller(s, controller);
+        suffix = controller;
+    }
+    rp_hostd_paths_instance(rp_hostd_settings_id(&s->owner), suffix, instance);
+    RP_AUTO_FREE char *whole = rp_hostd_paths_text(rp_hostd_paths_of(s->hostd, path->class_name, instance));
+    rp_hostd_object_text(object, s->class, "Parent", whole);
+}
+
+// The defaults of the class, then `fill`, then what clients have set. Of its own controllers, drives and disks the host
+// says everything itself.
 int rp_settings_give(struct rp_settings *s, const char *class_name, const char *suffix,
                 void (*fill)(const struct rp_settings *s, struct rp_cim_instance *object, const void *context),
                 const void *context, struct rp_error *err)
@@ -78,7 +125,8 @@ int rp_settings_give(struct rp_settings *s, const char *class_name, const char *
     struct rp_cim_instance *object = rp_cim_class_instance(s->class);
     if (fill)
         fill(s, object, context);
-    for (size_t i = 0; i < s->extras.count; i++) {
+    bool own = fill && is_storage(class_name);
+    for (size_t i = 0; !own && i < s->extras.count; i++) {
         const struct rp_cim_instance *extra = s->extras.items[i];
         const char *id = rp_cim_get_text(extra, "InstanceID");
         if (strcasecmp(extra->class_name, class_name) || strcasecmp(id ? id : "", suffix))
@@ -88,6 +136,8 @@ int rp_settings_give(struct rp_settings *s, const char *class_name, const char *
                                 rp_cim_value_copy(&extra->properties[j].value));
     }
     rp_hostd_object_text(object, s->class, "InstanceID", instance);
+    if (!own && *suffix)
+        place_parent(s, object);
     return s->sink.take(s->sink.context, object, err);
 }
 
@@ -183,19 +233,37 @@ static const char *const classes[] = {
     "Msvm_SyntheticEthernetPortSettingData",
     "Msvm_EmulatedEthernetPortSettingData",
     "Msvm_EthernetPortAllocationSettingData",
+    "Msvm_SyntheticDisplayControllerSettingData",
+    "Msvm_ShutdownComponentSettingData",
+    "Msvm_TimeSyncComponentSettingData",
+    "Msvm_HeartbeatComponentSettingData",
+    "Msvm_KvpExchangeComponentSettingData",
+    "Msvm_VssComponentSettingData",
+    "Msvm_GuestServiceInterfaceComponentSettingData",
+    "Msvm_TPMSettingData",
+    "Msvm_SecuritySettingData",
 };
 
-// What only clients have set: adapters, ports.
+#define KEPT 3 // those from here on
+
+static bool is_known(const char *class_name)
+{
+    for (size_t i = KEPT; i < sizeof classes / sizeof *classes; i++)
+        if (!strcasecmp(classes[i], class_name))
+            return true;
+    return false;
+}
+
+// What only clients have set: adapters, ports, a DVD drive. One that was where a disk is now is not shown.
 static int give_kept(struct rp_settings *s, struct rp_error *err)
 {
     for (size_t i = 0; i < s->extras.count; i++) {
         const struct rp_cim_instance *extra = s->extras.items[i];
         const char *suffix = rp_cim_get_text(extra, "InstanceID");
-        bool known = false;
-        for (size_t c = 5; c < sizeof classes / sizeof *classes; c++)
-            known |= !strcasecmp(classes[c], extra->class_name);
-        if (known && suffix && *suffix && rp_settings_wants(s, extra->class_name) &&
-            rp_settings_give(s, extra->class_name, suffix, NULL, NULL, err))
+        if (!suffix || !*suffix || !is_known(extra->class_name) || !rp_settings_wants(s, extra->class_name) ||
+            (is_storage(extra->class_name) && rp_settings_is_disk(s, suffix)))
+            continue;
+        if (rp_settings_give(s, extra->class_name, suffix, NULL, NULL, err))
             return -1;
     }
     return 0;
@@ -269,30 +337,63 @@ int rp_hostd_settings_parts(struct rp_hostd *hostd, const struct rp_hostd_owner 
     return give_all(&s, err);
 }
 
+struct document {
+    struct rp_buf text;
+    const char *name;
+};
+
+// Whoever defines from it wants the VM's name, also where these are the settings of a checkpoint, which has its own.
 static int take_text(void *context, struct rp_cim_instance *instance, struct rp_error *err)
 {
     (void)err;
-    rp_cimxml_write(instance, context);
-    rp_buf_printf(context, "\n");
+    struct document *document = context;
+    if (!strcmp(instance->class_name, "Msvm_VirtualSystemSettingData"))
+        rp_cim_set(instance, "ElementName", rp_cim_string(document->name));
+    rp_cimxml_write(instance, &document->text);
+    rp_buf_printf(&document->text, "\n");
     rp_cim_instance_free(instance);
     return 0;
+}
+
+// Of classes that nobody can ask for.
+static int take_strange(struct rp_hostd *hostd, const struct rp_hostd_owner *owner, struct document *document,
+                        struct rp_error *err)
+{
+    RP_CLEANUP(settings_clear) struct rp_settings s = {.hostd = hostd, .owner = *owner};
+    int rc = settings_load(&s, err);
+    for (size_t i = 0; !rc && i < s.extras.count; i++) {
+        char instance[2 * RP_HOST_ID];
+        const char *suffix = rp_cim_get_text(s.extras.items[i], "InstanceID");
+        if (!suffix || strlen(suffix) >= RP_HOST_ID ||
+            rp_cim_schema_class(hostd->virtualization.schema, s.extras.items[i]->class_name))
+            continue;
+        struct rp_cim_instance *strange = rp_cim_instance_copy(s.extras.items[i]);
+        rp_cim_set(strange, "InstanceID",
+                   rp_cim_string(rp_hostd_paths_instance(rp_hostd_settings_id(owner), suffix, instance)));
+        take_text(document, strange, err);
+    }
+    return rc < 0 ? -1 : 0;
 }
 
 char *rp_hostd_settings_document(struct rp_hostd *hostd, const char *id, struct rp_error *err)
 {
     char instance[2 * RP_HOST_ID];
-    RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
     const struct rp_inventory *inventory = rp_hostd_hosts_inventory(hostd, err);
     if (!inventory)
         return NULL;
     struct rp_hostd_owner owner;
+    struct document document = {.name = NULL};
     int rc = rp_hostd_settings_owner(inventory, rp_hostd_paths_instance(id, "", instance), &owner)
                  ? 0 : rp_fail(err, RP_ERR_NOT_FOUND, "there is no virtual machine or snapshot %s", id);
+    document.name = rc ? NULL : owner.vm->vm.name;
     for (size_t i = 0; !rc && i < sizeof classes / sizeof *classes; i++)
         rc = of_owner(hostd, &owner, rp_cim_schema_class(hostd->virtualization.schema, classes[i]),
-                      (struct rp_cim_sink){take_text, &text}, err);
+                      (struct rp_cim_sink){take_text, &document}, err);
+    rc = rc ? rc : take_strange(hostd, &owner, &document, err);
     rp_hostd_hosts_release(hostd, inventory);
-    return rc ? NULL : rp_xstrdup(rp_buf_text(&text));
+    char *text = rc ? NULL : rp_xstrdup(rp_buf_text(&document.text));
+    rp_buf_clear(&document.text);
+    return text;
 }
 
 const struct rp_hostd_objects rp_hostd_settings_objects[] = {
@@ -305,5 +406,14 @@ const struct rp_hostd_objects rp_hostd_settings_objects[] = {
     {"Msvm_SyntheticEthernetPortSettingData", "InstanceID", true, each_settings},
     {"Msvm_EmulatedEthernetPortSettingData", "InstanceID", true, each_settings},
     {"Msvm_EthernetPortAllocationSettingData", "InstanceID", true, each_settings},
+    {"Msvm_SyntheticDisplayControllerSettingData", "InstanceID", true, each_settings},
+    {"Msvm_ShutdownComponentSettingData", "InstanceID", true, each_settings},
+    {"Msvm_TimeSyncComponentSettingData", "InstanceID", true, each_settings},
+    {"Msvm_HeartbeatComponentSettingData", "InstanceID", true, each_settings},
+    {"Msvm_KvpExchangeComponentSettingData", "InstanceID", true, each_settings},
+    {"Msvm_VssComponentSettingData", "InstanceID", true, each_settings},
+    {"Msvm_GuestServiceInterfaceComponentSettingData", "InstanceID", true, each_settings},
+    {"Msvm_TPMSettingData", "InstanceID", true, each_settings},
+    {"Msvm_SecuritySettingData", "InstanceID", true, each_settings},
     {0},
 };

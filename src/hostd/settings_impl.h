@@ -28,6 +28,10 @@ int rp_settings_give(struct rp_settings *s, const char *class_name, const char *
 
 // object_resources.c: all components but those that are only kept.
 int rp_settings_give_resources(struct rp_settings *s, struct rp_error *err);
+// "\<controller>\<number>" of the VM's first controller.
+void rp_settings_controller(const struct rp_settings *s, char suffix[RP_HOST_ID]);
+// Whether that is the suffix of one of the host's own disks or of its drive.
+bool rp_settings_is_disk(const struct rp_settings *s, const char *suffix);
 // A processor, `count` of them.
 void rp_settings_fill_processor(const struct rp_settings *s, struct rp_cim_instance *object, const void *count);
 

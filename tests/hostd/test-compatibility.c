@@ -21,7 +21,12 @@ static void add(const char *id, const char *settings)
 static void populate(void)
 {
     static const char *const kept[] = {"Msvm_SyntheticEthernetPortSettingData", "Msvm_EmulatedEthernetPortSettingData",
-                                       "Msvm_EthernetPortAllocationSettingData", "Msvm_SerialPortSettingData"};
+                                       "Msvm_EthernetPortAllocationSettingData", "Msvm_SerialPortSettingData",
+                                       "Msvm_SyntheticDisplayControllerSettingData", "Msvm_ShutdownComponentSettingData",
+                                       "Msvm_TimeSyncComponentSettingData", "Msvm_HeartbeatComponentSettingData",
+                                       "Msvm_KvpExchangeComponentSettingData", "Msvm_VssComponentSettingData",
+                                       "Msvm_GuestServiceInterfaceComponentSettingData", "Msvm_TPMSettingData",
+                                       "Msvm_SecuritySettingData"};
     char id[RP_HOST_ID];
     struct rp_cim_instance *out;
     mk_define(&mk, "everything", 1, SIZE, id);
@@ -44,7 +49,8 @@ static void populate(void)
                      mk_number(2 * SIZE), NULL);
     mk_made(&mk, status, &out, NULL);
     rp_cim_path_free(mk_snapshot(&mk, id, 2, "a"));
-    rp_cim_path_free(mk_snapshot(&mk, id, 2, "b"));
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *last = mk_snapshot(&mk, id, 2, "b");
+    mk_made(&mk, mk_call(&mk, SNAPSHOTS, "ApplySnapshot", &out, "Snapshot", mk_ref(last), NULL), &out, NULL);
 }
 
 static int start(void **state)

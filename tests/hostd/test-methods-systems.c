@@ -1,6 +1,10 @@
 // The management service: virtual machines, their settings and resources, summaries.
 #include "method-kit.h"
 
+#include <sys/stat.h>
+
+#include "wsman/item.h"
+
 #define RECOVERY 32768
 #define SIZE (8 * RP_MIB)
 
@@ -72,14 +76,16 @@ static void definitions_that_make_no_sense_leave_nothing(void **state)
     size_t before = mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem");
     RP_AUTO_FREE char *named = mk_embed("Msvm_VirtualSystemSettingData", "ElementName", mk_text("bad"), NULL);
     RP_AUTO_FREE char *control = mk_embed("Msvm_VirtualSystemSettingData", "ElementName", mk_text("a\tb"), NULL);
-    RP_AUTO_FREE char *dvd = mk_embed("Msvm_ResourceAllocationSettingData", "ResourceType", mk_number(16), NULL);
+    RP_AUTO_FREE char *job = mk_embed("Msvm_ConcreteJob", NULL), *other = mk_embed("Msvm_Nonsense", NULL);
     RP_AUTO_FREE char *outside = mk_embed("Msvm_StorageAllocationSettingData", "ResourceType", mk_number(31),
                                           "HostResource", mk_texts("/etc/passwd", NULL), NULL);
     RP_AUTO_FREE char *empty = mk_embed("Msvm_StorageAllocationSettingData", "ResourceType", mk_number(31), NULL);
     RP_AUTO_FREE char *number = mk_embed("Msvm_MemorySettingData", "VirtualQuantity", mk_text("much"), NULL);
     assert_int_equal(define("<x/>", rp_cim_null(RP_CIM_STRING, true), NULL), 4);
     assert_int_equal(define(control, rp_cim_null(RP_CIM_STRING, true), NULL), 4);
-    assert_int_equal(define(named, mk_texts(dvd, NULL), NULL), 1);
+    assert_int_equal(define(named, mk_texts(job, NULL), NULL), 4); // no resource
+    assert_int_equal(define(named, mk_texts(other, NULL), NULL), 4);
+    assert_int_equal(define(named, mk_texts(named, NULL), NULL), 4);
     assert_int_equal(define(named, mk_texts(outside, NULL), NULL), 32769);
     assert_int_equal(define(named, mk_texts(empty, NULL), NULL), 4);
     assert_int_equal(define(named, mk_texts(number, NULL), NULL), 4);
@@ -122,6 +128,9 @@ static void vms_and_checkpoints_are_renamed_by_their_settings(void **state)
                                          mk_text("Microsoft:00000000-0000-0000-0000-00000000000A"), NULL);
     RP_AUTO_FREE char *nameless = mk_embed("Msvm_VirtualSystemSettingData", "InstanceID", mk_text("Microsoft:%s", id),
                                            "ElementName", mk_text("%s", ""), NULL);
+    RP_AUTO_FREE char *reserved = mk_embed("Msvm_VirtualSystemSettingData", "InstanceID", mk_text("%s", instance),
+                                           "ElementName", mk_text("refpoint-hostd export"), NULL);
+    assert_int_equal(modify(reserved), 4); // it would be taken away at the next start
     assert_int_equal(modify(nobody), 4);
     assert_int_equal(modify(nameless), 4);
 }
@@ -211,9 +220,7 @@ static void what_was_added_before_a_failure_goes_again(void **state)
     assert_true(add(id, mk_texts(good, bad, NULL), NULL) >= 32768);
     assert_int_equal(disk_count(id), 0);
     assert_int_equal(add(id, rp_cim_null(RP_CIM_STRING, true), NULL), 32773);
-    RP_AUTO_FREE char *dvd = mk_embed("Msvm_ResourceAllocationSettingData", "ResourceType", mk_number(16), NULL);
     RP_AUTO_FREE char *cpu = mk_embed("Msvm_ProcessorSettingData", NULL);
-    assert_int_equal(add(id, mk_texts(dvd, NULL), NULL), 32770);
     assert_int_equal(add(id, mk_texts(cpu, NULL), NULL), 32773);
     assert_int_equal(add(id, mk_texts("", NULL), NULL), 32773);
 }
@@ -367,9 +374,9 @@ static void summaries_hold_what_was_asked_for_and_nothing_else(void **state)
     const struct rp_cim_value *snapshots = rp_cim_get(a, "Snapshots");
     assert_int_equal(snapshots->count, 1);
     assert_string_equal(rp_cim_get_text(snapshots->many[0].object, "ElementName"), "its snapshot");
-    assert_true(rp_cim_get(a, "UpTime")->null && rp_cim_get(a, "CreationTime")->null);
+    assert_true(!rp_cim_get(a, "UpTime") && !rp_cim_get(a, "CreationTime")); // not even as NULL
     assert_string_equal(rp_cim_get_text(b, "ElementName"), "its snapshot");
-    assert_true(rp_cim_get(b, "EnabledState")->null && rp_cim_get(b, "Snapshots")->null); // of VMs only
+    assert_true(!rp_cim_get(b, "EnabledState") && !rp_cim_get(b, "Snapshots")); // of VMs only
     assert_string_equal(rp_cim_get_text(c, "Name"), "");
     rp_cim_instance_free(out);
 }
@@ -392,24 +399,103 @@ static void summaries_of_all_vms_are_one_call(void **state)
         seen += !strncmp(rp_cim_get_text(summary(out, i), "ElementName"), "one of many", 11) &&
                 rp_cim_get_unsigned(summary(out, i), "EnabledState", 0) == 3;
     assert_int_equal(seen, 10);
+    // An out parameter cannot be paged: 1,000 VMs with what a list shows fit into the 512,000 bytes of an envelope.
+    RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
+    rp_wsman_write_parameter(&text, RP_URI_STYLE_WMI, "SummaryInformation", rp_cim_get(out, "SummaryInformation"));
+    assert_true(text.size / count < 480);
     rp_cim_instance_free(out);
 }
 
-static void the_settings_of_the_service_stay_as_configured(void **state)
+// A whole request, as it comes over the wire; the HTTP status.
+static unsigned ask_for_summaries(unsigned max_envelope, struct rp_buf *answer)
+{
+    static const unsigned asked[] = {0, 1, 2, 10, 100, 105, 109, 110, 111, 114, 135, 136};
+    static const char uri[] = "http://schemas.microsoft.com/wbem/wsman/1/wmi/root/virtualization/v2/" MANAGEMENT;
+    static const char anonymous[] = "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous";
+    RP_CLEANUP(rp_buf_clear) struct rp_buf request = {0};
+    rp_buf_printf(&request, "<s:Envelope xmlns:s=\"http://www.w3.org/2003/05/soap-envelope\""
+        " xmlns:a=\"http://schemas.xmlsoap.org/ws/2004/08/addressing\""
+        " xmlns:w=\"http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd\" xmlns:p=\"%s\"><s:Header>"
+        "<a:To>http://hv1/wsman</a:To><w:ResourceURI>%s</w:ResourceURI><a:ReplyTo><a:Address>%s</a:Address></a:ReplyTo>"
+        "<a:Action>%s/GetSummaryInformation</a:Action>"
+        "<a:MessageID>uuid:A1B2C3D4-0000-4000-8000-00000000000A</a:MessageID>"
+        "<w:MaxEnvelopeSize>%u</w:MaxEnvelopeSize><w:SelectorSet><w:Selector Name=\"CreationClassName\">%s</w:Selector>"
+        "</w:SelectorSet></s:Header><s:Body><p:GetSummaryInformation_INPUT>", uri, uri, anonymous, uri, max_envelope,
+        MANAGEMENT);
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++)
+        rp_buf_printf(&request, "<p:RequestedInformation>%u</p:RequestedInformation>", asked[i]);
+    rp_buf_printf(&request, "</p:GetSummaryInformation_INPUT></s:Body></s:Envelope>");
+    return rp_wsman_service_handle(mk.hostd->service, &mk.caller, NULL, rp_buf_text(&request), request.size, answer);
+}
+
+static void summaries_that_do_not_fit_the_envelope_are_a_fault_and_no_part_of_them(void **state)
 {
     (void)state;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf small = {0}, whole = {0};
+    assert_int_equal(ask_for_summaries(8192, &small), 500);
+    assert_non_null(strstr(rp_buf_text(&small), "EncodingLimit"));
+    assert_null(strstr(rp_buf_text(&small), "<p:SummaryInformation"));
+    assert_int_equal(ask_for_summaries(512000, &whole), 200);
+    size_t count = mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE Caption = 'Virtual Machine'"), seen = 0;
+    for (const char *entry = rp_buf_text(&whole); (entry = strstr(entry, "<p:SummaryInformation")); entry++)
+        seen++;
+    assert_int_equal(seen, count);
+    assert_null(strstr(rp_buf_text(&whole), "ThumbnailImage"));
+}
+
+static uint32_t set_service(const char *property, const char *text)
+{
+    RP_AUTO_FREE char *settings =
+        mk_embed("Msvm_VirtualSystemManagementServiceSettingData", property, mk_text("%s", text), NULL);
+    return mk_call(&mk, MANAGEMENT, "ModifyServiceSettings", NULL, "SettingData", mk_text("%s", settings), NULL);
+}
+
+static void service_has(const char *property, const char *expected)
+{
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *now =
         mk_one(&mk, "SELECT * FROM Msvm_VirtualSystemManagementServiceSettingData");
-    RP_AUTO_FREE char *same = mk_embed("Msvm_VirtualSystemManagementServiceSettingData", "ElementName",
-                                       mk_text("%s", rp_cim_get_text(now, "ElementName")), NULL);
-    RP_AUTO_FREE char *other = mk_embed("Msvm_VirtualSystemManagementServiceSettingData", "DefaultVirtualHardDiskPath",
-                                        mk_text("/elsewhere"), NULL);
-    assert_int_equal(mk_call(&mk, MANAGEMENT, "ModifyServiceSettings", NULL, "SettingData", mk_text("%s", same), NULL),
-                     0);
-    assert_int_equal(mk_call(&mk, MANAGEMENT, "ModifyServiceSettings", NULL, "SettingData", mk_text("%s", other), NULL),
+    assert_string_equal(rp_cim_get_text(now, property), expected);
+}
+
+static void of_the_service_only_the_default_folders_are_set_and_inside_the_folders(void **state)
+{
+    (void)state;
+    static const char disks[] = "DefaultVirtualHardDiskPath", machines[] = "DefaultExternalDataRoot";
+    RP_AUTO_FREE char *folder = mk_file(&mk, "disks"), *file = mk_file(&mk, "a-file"),
+                      *missing = mk_file(&mk, "missing"), *out = mk_file(&mk, "leads-out"), *before = rp_xstrdup(mk.files);
+    assert_int_equal(mkdir(folder, 0700) | symlink("/etc", out), 0);
+    kit_write_file(file, "x", 1);
+    service_has(disks, before);
+    assert_int_equal(set_service("ElementName", "Hyper-V Virtual System Management Service"), 0); // as it is
+    const struct { const char *property, *text; uint32_t code; } rows[] = {
+        {disks, "/elsewhere", 32769}, {disks, out, 32769},       {disks, missing, 32773}, {disks, file, 32773},
+        {disks, "", 32773},           {machines, "x", 32773},    {machines, "/etc", 32769},
+        {"BiosLockString", "x", 32770}, {"ElementName", "x", 32770}, {"NumaSpanningEnabled", "false", 32770},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        assert_int_equal(set_service(rows[i].property, rows[i].text), rows[i].code);
+    // one that is refused keeps the other from being set
+    RP_AUTO_FREE char *both = mk_embed("Msvm_VirtualSystemManagementServiceSettingData", disks, mk_text("%s", folder),
+                                       "MaximumMacAddress", mk_text("FFFFFFFFFFFF"), NULL);
+    assert_int_equal(mk_call(&mk, MANAGEMENT, "ModifyServiceSettings", NULL, "SettingData", mk_text("%s", both), NULL),
                      32770);
     assert_int_equal(mk_call(&mk, MANAGEMENT, "ModifyServiceSettings", NULL, "SettingData", mk_text("%s", ""), NULL),
                      32773);
+    service_has(disks, before);
+    assert_int_equal(set_service(disks, folder), 0);
+    assert_int_equal(set_service(machines, folder), 0);
+    service_has(disks, folder);
+    rp_hostd_stop(mk.hostd); // and they stay
+    free(mk.files);
+    mk_start_in(&mk, mk.folder);
+    service_has(disks, folder);
+    service_has(machines, folder);
+    assert_int_equal(rmdir(folder), 0); // a folder that is gone is none
+    service_has(disks, before);
+    mk.caller.access = RP_CIM_OPERATE;
+    uint32_t refused = set_service(disks, before);
+    mk.caller.access = RP_CIM_ADMINISTER;
+    assert_int_equal(refused, 32769);
 }
 
 static void the_size_of_system_files_is_that_of_the_settings(void **state)
@@ -443,7 +529,8 @@ int main(void)
         cmocka_unit_test(a_destroyed_vm_leaves_its_disks),
         cmocka_unit_test(summaries_hold_what_was_asked_for_and_nothing_else),
         cmocka_unit_test(summaries_of_all_vms_are_one_call),
-        cmocka_unit_test(the_settings_of_the_service_stay_as_configured),
+        cmocka_unit_test(summaries_that_do_not_fit_the_envelope_are_a_fault_and_no_part_of_them),
+        cmocka_unit_test(of_the_service_only_the_default_folders_are_set_and_inside_the_folders),
         cmocka_unit_test(the_size_of_system_files_is_that_of_the_settings),
     };
     return cmocka_run_group_tests_name("hostd methods: systems", tests, start, stop);
