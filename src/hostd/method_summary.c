@@ -185,15 +185,21 @@ static void set_snapshots(struct summary *s, const struct rp_inventory_vm *vm, s
     rp_cim_set(out, "Snapshots", all);
 }
 
+// The whole answer has to fit one envelope: what was not asked for is not there, not even as a NULL.
+static struct rp_cim_instance *new_summary(const struct summary *s)
+{
+    return rp_cim_instance_new(rp_cim_schema_namespace(s->call->hostd->virtualization.schema),
+                               "Msvm_SummaryInformation");
+}
+
 static int add_summary(struct summary *s, const struct rp_inventory_vm *vm, const struct rp_snapshot *snapshot,
                        struct rp_error *err)
 {
     const char *id = snapshot ? snapshot->id : vm->vm.id;
-    struct rp_cim_instance *out =
-        rp_cim_class_instance(rp_cim_schema_class(s->call->hostd->virtualization.schema, "Msvm_SummaryInformation"));
+    struct rp_cim_instance *out = new_summary(s);
     RP_AUTO_FREE char *instance = rp_xasprintf("Microsoft:%s", rp_method_guid(id));
     rp_cim_set(out, "InstanceID", rp_cim_string(instance));
-    rp_cim_set(out, "Name", rp_cim_string(rp_method_guid(id)));
+    rp_cim_set(out, "Name", rp_cim_string(rp_method_guid(id))); // also when nobody asked: it says that it was found
     int rc = 0;
     for (size_t i = 0; !rc && i < sizeof items / sizeof *items; i++) {
         if (!asked(s, items[i].code) || (items[i].code >= 100 && snapshot))
@@ -219,8 +225,7 @@ static int add_summary(struct summary *s, const struct rp_inventory_vm *vm, cons
 // One that is gone, or was never there, has an entry without a name: the two arrays go together.
 static void add_unknown(struct summary *s)
 {
-    struct rp_cim_instance *out =
-        rp_cim_class_instance(rp_cim_schema_class(s->call->hostd->virtualization.schema, "Msvm_SummaryInformation"));
+    struct rp_cim_instance *out = new_summary(s);
     rp_cim_set(out, "Name", rp_cim_string(""));
     add_object(&s->out, out);
 }
