@@ -387,6 +387,28 @@ int rp_method_image_merge(const struct rp_hostd_call *call, uint32_t *status, st
         .run = run_merge}, task, status, err);
 }
 
+// The child is neither the parent nor below it. What is missing, or lies where clients may name no files, ends the
+// search: a chain may be put together from any of its ends, and is checked as a whole when it is read.
+static int check_no_loop(const struct rp_hostd_call *call, const char *parent, const char *child, struct rp_error *err)
+{
+    RP_AUTO_FREE char *path = rp_xstrdup(parent);
+    for (size_t depth = 0; path && depth <= RP_CHAIN_MAX_DEPTH; depth++) {
+        if (same_file(path, child))
+            return rp_fail(err, RP_ERR_INVALID, "ParentPath: %s is %s %s", parent, depth ? "above" : "the same as",
+                           child);
+        RP_CLEANUP(rp_method_file_clear) struct rp_method_file next = {0};
+        RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
+            rp_vhdx_open(rp_fs_posix(), path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, NULL);
+        if (!vhdx || !rp_vhdx_info(vhdx)->has_parent ||
+            rp_method_file(call, rp_vhdx_info(vhdx)->parent_path, "ParentPath", &next, NULL))
+            return 0;
+        free(path);
+        path = next.path;
+        next.path = NULL;
+    }
+    return 0;
+}
+
 // LeafPath is for a chain that is in use; here none may be, so it need only be free as well.
 int rp_method_image_set_parent(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
 {
@@ -398,8 +420,10 @@ int rp_method_image_set_parent(const struct rp_hostd_call *call, uint32_t *statu
         rp_method_file(call, rp_cim_get_text(call->in, "ParentPath"), "ParentPath", &parent, err) ||
         (leaf_path && *leaf_path && rp_method_file_free(call, leaf_path, "LeafPath", &leaf, err)))
         return -1;
-    if (same_file(child.path, parent.path))
-        return rp_fail(err, RP_ERR_INVALID, "ParentPath: %s is the child itself", parent.path);
+    if (parent.written) // what is written to is another disk than its child was made for, at every moment
+        return rp_fail(err, RP_ERR_BUSY, "ParentPath: %s belongs to VM %s", parent.path, parent.user);
+    if (check_no_loop(call, parent.path, child.path, err))
+        return -1;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *below =
         rp_vhdx_open(rp_fs_posix(), parent.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
     if (!below)

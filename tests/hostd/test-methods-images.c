@@ -359,6 +359,10 @@ static void the_files_of_vms_are_left_alone(void **state)
     assert_int_equal(mk_call(&mk, IMAGES, "SetParentVirtualHardDisk", NULL, "ChildPath", mk_text("%s", disk),
                              "ParentPath", mk_text("%s", free_one), NULL),
                      32774);
+    // Nobody is made a child of what the VM writes.
+    assert_int_equal(mk_call(&mk, IMAGES, "SetParentVirtualHardDisk", NULL, "ChildPath", mk_text("%s", free_one),
+                             "ParentPath", mk_text("%s", disk), "IgnoreIDMismatch", mk_flag(true), NULL),
+                     32774);
     RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Path", mk_text("%s", disk), "Type",
                                            mk_number(3), NULL);
     assert_int_equal(mk_call(&mk, IMAGES, "ConvertVirtualHardDisk", NULL, "SourcePath", mk_text("%s", free_one),
@@ -472,6 +476,10 @@ static void a_moved_parent_is_found_again_and_another_only_when_told_so(void **s
     assert_int_equal(set_parent(child, other, true), 0);
     assert_int_equal(byte_of(child, 4), 5);
     assert_int_equal(set_parent(child, child, true), 32773);
+    RP_AUTO_FREE char *above = mk_file(&mk, "p3.vhdx");
+    assert_int_equal(make(above, 4, child, 0), 0);
+    assert_int_equal(set_parent(child, above, true), 32773); // a chain that ends nowhere
+    assert_int_equal(byte_of(above, 4), 5);
     assert_int_equal(set_parent(other, moved, true), 32773); // it has no parent
 }
 
