@@ -143,7 +143,8 @@ static int end_dead(struct rp_local *local, int64_t row, struct rp_error *err)
             return rp_fail_sys(err, errno, "%s", definition);
         if (remove_names(local, row, err))
             return -1;
-        rp_log(RP_LOG_INFO, "%s: removed what an interrupted export had made", definition);
+        rp_log(RP_LOG_INFO, "%s: removed what an interrupted %s had made", *definition ? definition : local->host.address,
+               *definition ? "export" : "conversion");
     }
     return forget(local, row, err);
 }

@@ -1,11 +1,12 @@
 // Settings that this host keeps for others.
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/utf16.h"
 #include "host/internal.h"
 #include "host/local.h"
 
-static int check(const char *text, struct rp_error *err)
+int rp_local_extras_check(const char *text, struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
     if (strlen(text) > RP_LOCAL_EXTRAS_MAX)
@@ -35,7 +36,7 @@ int rp_host_local_extras(struct rp_host_connection *host, const char *id, char *
 int rp_host_local_set_extras(struct rp_host_connection *host, const char *vm_id, const char *text, struct rp_error *err)
 {
     struct rp_local *local = rp_local_of(host);
-    if (check(text, err) ||
+    if (rp_local_extras_check(text, err) ||
         rp_db_run(local->db, err, "UPDATE vm SET extras = ? WHERE id = ? AND state = 'ready'", "tt", text, vm_id))
         return -1;
     if (sqlite3_changes(local->db->handle))
@@ -43,4 +44,11 @@ int rp_host_local_set_extras(struct rp_host_connection *host, const char *vm_id,
     if (rp_db_run(local->db, err, "UPDATE planned SET extras = ? WHERE id = ?", "tt", text, vm_id))
         return -1;
     return sqlite3_changes(local->db->handle) ? 0 : rp_local_not_found(local, vm_id, err);
+}
+
+void rp_host_local_next_extras(struct rp_host_connection *host, const char *text)
+{
+    struct rp_local *local = rp_local_of(host);
+    free(local->next_extras);
+    local->next_extras = text ? rp_xstrdup(text) : NULL;
 }

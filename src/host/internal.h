@@ -21,6 +21,7 @@ struct rp_local {
     struct rp_db *db;
     int lock_fd;
     char next_id[RP_GUID_TEXT];     // what is made next gets this id; "": a new one
+    char *next_extras;              // what is defined next has these settings; NULL: none
 };
 static inline struct rp_local *rp_local_of(struct rp_host_connection *host) { return (struct rp_local *)host; }
 
@@ -93,6 +94,10 @@ char *rp_local_name_as_file(const char *name);
 int rp_local_name_change(struct rp_host_connection *host, const char *id, const char *name, RP_METHOD_RESULT,
                          struct rp_error *err);
 
+// ---- extras.c: settings that this host keeps for others -------------------------------------------------------------
+
+int rp_local_extras_check(const char *text, struct rp_error *err);
+
 // ---- progress.c: the progress of several files as one ---------------------------------------------------------------
 
 struct rp_local_progress {
@@ -151,7 +156,7 @@ struct rp_local_export_names {
     struct rp_local *local;
     int64_t row;                // 0: not announced
     char *root;                 // canonical folder of the export
-    char *definition;           // what is written last
+    char *definition;           // what is written last; "": the names are never whole (making.c)
     size_t count;
     struct rp_local_export_name {
         char *path;
@@ -201,6 +206,7 @@ int rp_local_planned_validate(struct rp_host_connection *host, const char *plann
                               struct rp_error *err);
 int rp_local_planned_realize(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT,
                              struct rp_error *err);
+int rp_local_planned_list(struct rp_host_connection *host, struct rp_vms *planned, struct rp_error *err);
 // Deletes the plan; files stay as they are. 1 done, 0 there is none, -1 error.
 int rp_local_planned_destroy(struct rp_local *local, const char *id, struct rp_error *err);
 

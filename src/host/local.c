@@ -28,6 +28,7 @@ static void close_connection(struct rp_host_connection *host)
     if (local->lock_fd >= 0)
         close(local->lock_fd);
     free(local->directory);
+    free(local->next_extras);
     free(local->host.address);
     free(local);
 }
@@ -61,6 +62,7 @@ static const struct rp_host_ops ops = {
     .validate_planned = rp_local_planned_validate,
     .realize_planned = rp_local_planned_realize,
     .import_reference_point = rp_local_point_import,
+    .list_planned = rp_local_planned_list,
     .job_state = job_state,
     .cancel_job = cancel_job,
     .close = close_connection,

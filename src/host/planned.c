@@ -222,6 +222,23 @@ int rp_local_planned_destroy(struct rp_local *local, const char *id, struct rp_e
         : sqlite3_changes(local->db->handle) > 0;
 }
 
+int rp_local_planned_list(struct rp_host_connection *host, struct rp_vms *planned, struct rp_error *err)
+{
+    struct rp_local *local = rp_local_of(host);
+    *planned = (struct rp_vms){0};
+    RP_AUTO_QUERY *query = rp_db_query(local->db, err, "SELECT id, name FROM planned ORDER BY row", "");
+    int rc = query ? 1 : -1;
+    while (rc > 0 && (rc = rp_db_step(local->db, query, err)) == 1) {
+        planned->items = rp_xrealloc(planned->items, (planned->count + 1) * sizeof *planned->items);
+        struct rp_vm *vm = &planned->items[planned->count++];
+        *vm = (struct rp_vm){.state = RP_VM_OFF, .name = rp_xstrdup(rp_db_text(query, 1))};
+        rp_db_copy(query, 0, vm->id, sizeof vm->id);
+    }
+    if (rc < 0)
+        rp_vms_clear(planned);
+    return rc;
+}
+
 int rp_host_local_list_planned(struct rp_host_connection *host, struct rp_inventory *planned, struct rp_error *err)
 {
     struct rp_local *local = rp_local_of(host);

@@ -192,15 +192,17 @@ int rp_local_system_define(struct rp_host_connection *host, const char *name, co
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
     char id[RP_GUID_TEXT], controller[RP_GUID_TEXT];
+    RP_AUTO_FREE char *extras = local->next_extras;
+    local->next_extras = NULL;
     rp_local_take_id(local, id);
     rp_local_new_id(controller);
-    if (rp_local_name_check(name, err))
+    if (rp_local_name_check(name, err) || (extras && rp_local_extras_check(extras, err)))
         return -1;
     if (disk_count > RP_ENGINE_MAX_DISKS)
         return rp_fail(err, RP_ERR_INVALID, "%zu disks, a VM may have %d", disk_count, RP_ENGINE_MAX_DISKS);
     struct rp_local_image images[RP_ENGINE_MAX_DISKS] = {0};
     uint32_t numbers[RP_ENGINE_MAX_DISKS];
-    const struct rp_local_new_vm facts = {.id = id, .name = name, .controller = controller, .extras = "", .generation = 2,
+    const struct rp_local_new_vm facts = {.id = id, .name = name, .controller = controller, .extras = extras ? extras : "", .generation = 2,
                                           .created = rp_clock_wall_ns(), .numbers = numbers};
     struct rp_local_progress wanted = {.progress = progress, .context = context};
     int rc = 0;

@@ -235,6 +235,9 @@ struct rp_host_ops {
     int (*import_reference_point)(struct rp_host_connection *host, const char *vm_id, const char *definition_file,
                                   RP_METHOD_RESULT, struct rp_error *err);
 
+    // Planned VMs, as list_vms has the others: id and name. NULL: the connection cannot tell.
+    int (*list_planned)(struct rp_host_connection *host, struct rp_vms *planned, struct rp_error *err);
+
     int (*job_state)(struct rp_host_connection *host, const char *job, struct rp_job_state *state,
                      struct rp_error *err);
     // Asks a job to end soon; what it made by then is undone, unless it is done first.

@@ -43,6 +43,9 @@ extern const size_t conformance_more_count;
             : rp_host_wait((w)->c, job_, out, NULL, NULL, &(w)->err);                                                  \
     })
 
+// What can delete files is asked to: over WMI nobody can.
+#define WITH_DISKS(w) rp_host_is_local((w)->c)
+
 void conformance_reconnect(struct world *w);
 // A VM of up to two disk files.
 void define(struct world *w, const char *name, const char *disk0, const char *disk1, char id[RP_HOST_ID]);

@@ -105,7 +105,7 @@ static void own_units(const char *path, const uint8_t *model, bool units[DISK / 
 static void delete_vm(struct world *w, const char *id)
 {
     char result[RP_HOST_ID];
-    kit_ok(METHOD(w, result, destroy_system, id, true), w->err);
+    kit_ok(METHOD(w, result, destroy_system, id, WITH_DISKS(w)), w->err);
 }
 
 static size_t count_vms(struct world *w)
@@ -541,7 +541,7 @@ static void a_plan_tells_what_is_wrong_and_can_be_given_up(void **state)
     kit_fails(METHOD(w, result, validate_planned, planned), w->err, RP_ERR_STATE);
     assert_int_equal(METHOD(w, result, realize_planned, planned), -1);
     rp_error_clear(&w->err);
-    kit_ok(METHOD(w, result, destroy_system, planned, true), w->err);
+    kit_ok(METHOD(w, result, destroy_system, planned, WITH_DISKS(w)), w->err);
     kit_fails(METHOD(w, result, validate_planned, planned), w->err, RP_ERR_NOT_FOUND);
     assert_int_equal(access(taken, R_OK), 0);
     assert_int_equal(count_vms(w), 1);
@@ -616,6 +616,20 @@ static void incrementals_go_on_after_an_import(void **state)
     kit_fails(METHOD(w, result, import_reference_point, other, second), w->err, RP_ERR_TRACKING_OFF);
 }
 
+// Of a connection that can tell. `id` NULL: none.
+static void planned_are(struct world *w, const char *id)
+{
+    RP_CLEANUP(rp_vms_clear) struct rp_vms list = {0};
+    if (!w->c->ops->list_planned)
+        return;
+    kit_ok(w->c->ops->list_planned(w->c, &list, &w->err), w->err);
+    assert_int_equal(list.count, id ? 1 : 0);
+    if (!id)
+        return;
+    assert_string_equal(list.items[0].id, id);
+    assert_string_equal(list.items[0].name, "web1");
+}
+
 static void a_vm_is_planned_from_its_saved_settings(void **state)
 {
     struct world *w = *state;
@@ -633,8 +647,10 @@ static void a_vm_is_planned_from_its_saved_settings(void **state)
     delete_vm(w, id);
     kit_ok(METHOD(w, planned, plan_system, s.document, disks, 1u, false), w->err);
     assert_string_equal(planned, id);
+    planned_are(w, planned);
     kit_ok(METHOD(w, result, validate_planned, planned), w->err);
     kit_ok(METHOD(w, result, realize_planned, planned), w->err);
+    planned_are(w, NULL);
     kit_ok(w->c->ops->vm_settings(w->c, id, &t, &w->err), w->err);
     assert_int_equal(t.disk_count, 1);
     assert_string_equal(t.disks[0].path, disk);

@@ -266,7 +266,7 @@ static void what_does_not_exist_is_not_found(void **state)
     kit_fails(w->c->ops->list_reference_points(w->c, none, &points, &w->err), w->err, RP_ERR_NOT_FOUND);
     kit_fails(w->c->ops->snapshot_settings(w->c, none, &settings, &w->err), w->err, RP_ERR_NOT_FOUND);
     kit_fails(METHOD(w, result, request_state, none, RP_VM_RUNNING), w->err, RP_ERR_NOT_FOUND);
-    kit_fails(METHOD(w, result, destroy_system, none, true), w->err, RP_ERR_NOT_FOUND);
+    kit_fails(METHOD(w, result, destroy_system, none, WITH_DISKS(w)), w->err, RP_ERR_NOT_FOUND);
     kit_fails(METHOD(w, result, add_disk, none, no_disk), w->err, RP_ERR_NOT_FOUND);
     kit_fails(METHOD(w, result, remove_disk, none, 0), w->err, RP_ERR_NOT_FOUND);
     kit_fails(METHOD(w, result, resize_disk, none, 0, DISK), w->err, RP_ERR_NOT_FOUND);
@@ -350,7 +350,7 @@ static void starting_and_stopping_twice_is_an_error_of_state(void **state)
     kit_fails(METHOD(w, result, request_state, id, RP_VM_OFF), w->err, RP_ERR_STATE);
     set_state(w, id, RP_VM_RUNNING);
     kit_fails(METHOD(w, result, request_state, id, RP_VM_RUNNING), w->err, RP_ERR_STATE);
-    kit_fails(METHOD(w, result, destroy_system, id, true), w->err, RP_ERR_STATE);
+    kit_fails(METHOD(w, result, destroy_system, id, WITH_DISKS(w)), w->err, RP_ERR_STATE);
     set_state(w, id, RP_VM_OFF);
 }
 
@@ -809,7 +809,7 @@ static void a_deleted_vm_leaves_merged_files_in_place(void **state)
     snapshot(w, id, RP_SNAPSHOT_RECOVERY, "b", snap);
     write_live(w, id, model, 3, 1 << 20, 4096);
     set_state(w, id, RP_VM_OFF);
-    kit_ok(METHOD(w, result, destroy_system, id, true), w->err); // never a file used in place
+    kit_ok(METHOD(w, result, destroy_system, id, WITH_DISKS(w)), w->err); // never a file used in place
     kit_chain_read(file, data, DISK);
     assert_memory_equal(data, model, DISK);
     RP_CLEANUP(rp_vms_clear) struct rp_vms vms = {0};

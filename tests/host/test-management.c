@@ -1,8 +1,10 @@
 // What the in-process host promises of exports, plans and kept settings beyond the vtable: its database, its folders, and what
 // hostile names and definitions cannot do.
 #include <dirent.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -269,6 +271,25 @@ static int stop_at(void *context, uint64_t done, uint64_t total)
     return --*left < 0;
 }
 
+static void extras_that_were_said_before_are_the_new_vms_from_the_start(void **state)
+{
+    struct world *w = *state;
+    char id[RP_HOST_ID] = "";
+    static const char *const expected[] = {"<a/>", ""};
+    rp_host_local_next_extras(w->c, "<a/>");
+    kit_fails(w->c->ops->define_system(w->c, "a\nb", NULL, 0, NULL, NULL, job, id, &w->err), w->err, RP_ERR_INVALID);
+    for (size_t i = 0; i < 3; i++) { // used up by the failure; then used; then none
+        RP_AUTO_FREE char *text = NULL, *name = kit_path("vm%zu", i);
+        if (i == 1)
+            rp_host_local_next_extras(w->c, "<a/>");
+        kit_ok(w->c->ops->define_system(w->c, name, NULL, 0, NULL, NULL, job, id, &w->err), w->err);
+        kit_ok(rp_host_local_extras(w->c, id, &text, &w->err), w->err);
+        assert_string_equal(text, expected[i != 1]);
+    }
+    rp_host_local_next_extras(w->c, "\xff");
+    kit_fails(w->c->ops->define_system(w->c, "x", NULL, 0, NULL, NULL, job, id, &w->err), w->err, RP_ERR_INVALID);
+}
+
 static void a_cancelled_export_leaves_nothing_whenever_it_is_stopped(void **state)
 {
     struct world *w = *state;
@@ -354,6 +375,59 @@ static void what_a_killed_export_left_goes_when_the_host_is_opened(void **state)
     reopen(w);
     RP_AUTO_FREE char *kept = kit_path("%s/disk0.vhdx", moved);
     assert_true(exists(kept));
+}
+
+// In a process of its own: announces the file, makes it, and then waits to be killed.
+static pid_t begin_a_file(struct world *w, const char *path)
+{
+    int ready[2];
+    assert_int_equal(pipe(ready), 0);
+    rp_host_close(w->c); // no SQLite across a fork
+    w->c = NULL;
+    pid_t child = fork();
+    if (child) {
+        char byte;
+        close(ready[1]);
+        assert_int_equal(read(ready[0], &byte, 1), 1);
+        close(ready[0]);
+        return child;
+    }
+    int64_t making;
+    struct rp_host_connection *host = rp_host_local_open(w->host, NULL);
+    if (!host || rp_host_local_making(host, path, &making, NULL))
+        _exit(1); // the parent's read ends
+    kit_write_file(path, "half of it", 10);
+    if (write(ready[1], "", 1) == 1)
+        pause();
+    _exit(1);
+}
+
+static void what_a_killed_maker_of_a_file_left_goes_when_the_host_is_opened(void **state)
+{
+    struct world *w = *state;
+    int64_t making;
+    RP_AUTO_FREE char *part = kit_path("%s/new.vhdx.1.part", w->out), *whole = kit_path("%s/new.vhdx", w->out);
+    pid_t child = begin_a_file(w, part);
+    reopen(w); // the maker lives
+    assert_true(exists(part));
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    reopen(w);
+    assert_false(exists(part));
+    // what was given its name stays, and what was there before is nobody's
+    kit_ok(rp_host_local_making(w->c, part, &making, &w->err), w->err);
+    kit_write_file(part, "all of it", 9);
+    assert_int_equal(rename(part, whole), 0);
+    kit_ok(rp_host_local_made(w->c, making, &w->err), w->err);
+    kit_fails(rp_host_local_making(w->c, whole, &making, &w->err), w->err, RP_ERR_EXISTS);
+    // a failure
+    kit_ok(rp_host_local_making(w->c, part, &making, &w->err), w->err);
+    kit_write_file(part, "half of it", 10);
+    kit_ok(rp_host_local_made(w->c, making, &w->err), w->err);
+    assert_false(exists(part));
+    reopen(w);
+    assert_int_equal(entries(w->out), 1);
+    assert_true(exists(whole));
 }
 
 static void an_export_is_read_by_programs_of_others(void **state)
@@ -599,9 +673,11 @@ int main(void)
         TEST(the_inventory_of_a_thousand_vms_takes_no_time),
         TEST(what_is_made_has_the_id_that_was_said_before),
         TEST(extras_go_with_the_vm_and_its_checkpoints),
+        TEST(extras_that_were_said_before_are_the_new_vms_from_the_start),
         TEST(a_cancelled_export_leaves_nothing_whenever_it_is_stopped),
         TEST(an_export_replaces_nothing_and_removes_nothing_that_was_there),
         TEST(what_a_killed_export_left_goes_when_the_host_is_opened),
+        TEST(what_a_killed_maker_of_a_file_left_goes_when_the_host_is_opened),
         TEST(an_export_is_read_by_programs_of_others),
         TEST(names_of_vms_and_disks_stay_inside_the_folder),
         TEST(disks_of_one_name_are_told_apart),
