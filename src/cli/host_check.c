@@ -24,28 +24,64 @@ static void add(struct rp_host_checks *checks, const char *name, enum rp_host_fi
         checks->items[checks->count++] = (struct rp_host_check){name, finding, text, fix};
 }
 
+// By their SIDs: their names are in the host's language.
+#define ADD_GROUPS                                                                                                     \
+    "on the host: 'S-1-5-32-580', 'S-1-5-32-578' | ForEach-Object { Add-LocalGroupMember -SID $_ -Member '%s' } "      \
+    "(Remote Management Users, Hyper-V Administrators); and root\\virtualization\\v2 must be allowed for remote use "  \
+    "(wmimgmt.msc, Security, Remote Enable)"
+#define ADD_AGAIN "refpoint host remove %s, then refpoint host add"
+
+// What to do about a failure, by what its text (src/wsman/login_error.c, transport_*.c) says. %s: the host's name.
+static const struct {
+    enum rp_code code;
+    const char *words, *fix;
+} fixes[] = {
+    {RP_ERR_AUTH, "not the pinned one", "if the host has a new certificate: " ADD_AGAIN " with its new --fingerprint"},
+    {RP_ERR_AUTH, "for another host name", ADD_AGAIN " with the name that the certificate has, or with --fingerprint"},
+    {RP_ERR_AUTH, "certificate is out of date",
+     "on the host: a new certificate for the HTTPS listener; is the clock of this machine right?"},
+    {RP_ERR_AUTH, "from no CA", ADD_AGAIN " with --ca FILE (PEM), or with --fingerprint; on the host: Get-ChildItem "
+                                "Cert:\\LocalMachine\\My"},
+    {RP_ERR_AUTH, "(kinit gets one)", "kinit USER@REALM, or from a keytab: kinit -kt FILE USER@REALM"},
+    {RP_ERR_AUTH, "clocks differ", "here: timedatectl set-ntp true; on the host: w32tm /resync"},
+    {RP_ERR_AUTH, "knows no service", ADD_AGAIN " with the host's full name in the domain, or with --auth ntlm"},
+    {RP_ERR_AUTH, "no KDC", "see [realms] in /etc/krb5.conf, and whether the domain controller answers on port 88"},
+    {RP_ERR_AUTH, "does not offer", "on the host: winrm get winrm/config/service/auth; or take another --auth"},
+    {RP_ERR_AUTH, "has expired", "set a new password in the domain, then: " ADD_AGAIN},
+    {RP_ERR_AUTH, "is locked", "have the account unlocked in the domain"},
+    {RP_ERR_IO, "no host of that name", ADD_AGAIN " with the right name in the URL"},
+    {RP_ERR_IO, "TLS cannot be set up", "port 5986 is for https, 5985 for http: " ADD_AGAIN " with the right URL"},
+    {RP_ERR_IO, "no WS-Management service", "the path of the URL is /wsman: " ADD_AGAIN},
+};
+
+static char *known_fix(const struct rp_hosts_entry *entry, const struct rp_error *failure)
+{
+    for (size_t i = 0; i < sizeof fixes / sizeof *fixes; i++) {
+        if (fixes[i].code != failure->code || !strstr(failure->text, fixes[i].words))
+            continue;
+        RP_CLEANUP(rp_buf_clear) struct rp_buf fix = {0};
+        const char *name = strstr(fixes[i].fix, "%s");
+        rp_buf_append(&fix, fixes[i].fix, name ? (size_t)(name - fixes[i].fix) : strlen(fixes[i].fix));
+        if (name)
+            rp_buf_printf(&fix, "%s%s", entry->name, name + 2);
+        return rp_xstrdup(rp_buf_text(&fix));
+    }
+    return NULL;
+}
+
 // What is wrong, by what was asked when it went wrong: each question needs those before it.
 static void add_failure(const struct rp_hosts_entry *entry, const struct rp_wmi_facts *facts,
                         const struct rp_error *failure, struct rp_host_checks *checks)
 {
-    char *text = rp_xstrdup(failure->text);
+    char *text = rp_xstrdup(failure->text), *fix = known_fix(entry, failure);
     const char *user = entry->user ? entry->user : "USER";
     switch (failure->code) {
     case RP_ERR_AUTH:
         add(checks, "login", RP_HOST_BAD, text,
-            rp_xasprintf(
-                "a password: refpoint host remove %s, then host add again; Kerberos: kinit %s; a certificate that "
-                "is not known: --ca FILE, or --fingerprint with what the host shows for: Get-ChildItem "
-                "Cert:\\LocalMachine\\My",
-                entry->name, user));
+            fix ? fix : rp_xasprintf(ADD_AGAIN " with the right user (DOMAIN\\user) and password", entry->name));
         return;
     case RP_ERR_PERMISSION:
-        add(checks, "permissions", RP_HOST_BAD, text,
-            rp_xasprintf(
-                "on the host: Add-LocalGroupMember -Group 'Remote Management Users' -Member '%s'; "
-                "Add-LocalGroupMember -Group 'Hyper-V Administrators' -Member '%s'; and root\\virtualization\\v2 must "
-                "be allowed for remote use (wmimgmt.msc, Security, Remote Enable)",
-                user, user));
+        add(checks, "permissions", RP_HOST_BAD, text, rp_xasprintf(ADD_GROUPS, user));
         return;
     case RP_ERR_NOT_FOUND:
     case RP_ERR_INVALID:
@@ -57,9 +93,10 @@ static void add_failure(const struct rp_hosts_entry *entry, const struct rp_wmi_
         break;
     case RP_ERR_IO:
         add(checks, facts->vendor ? "answers" : "connection", RP_HOST_BAD, text,
-            rp_xstrdup(
-                "on the host: winrm quickconfig (HTTP, port 5985), for HTTPS winrm quickconfig -transport:https (port "
-                "5986); in the firewall: Enable-NetFirewallRule -DisplayGroup 'Windows Remote Management'"));
+            fix ? fix
+                : rp_xstrdup("on the host: winrm quickconfig (HTTP, port 5985), for HTTPS winrm quickconfig "
+                             "-transport:https (port 5986); in the firewall: Enable-NetFirewallRule -Name "
+                             "'WINRM-HTTP-In-TCP*'"));
         return;
     default:
         break;

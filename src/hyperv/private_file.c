@@ -27,6 +27,23 @@ static int check_secret(int fd, const char *path, struct rp_error *err)
     return 0;
 }
 
+// Whoever may write into it says where passwords are sent to.
+static int check_writers(int fd, const char *path, struct rp_error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st))
+        return rp_fail_sys(err, errno, "%s", path);
+    if (!S_ISREG(st.st_mode))
+        return 0;
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        return rp_fail(err, RP_ERR_PERMISSION, "%s: it says where to log in, and belongs to somebody else (uid %u)",
+                       path, (unsigned)st.st_uid);
+    if (st.st_mode & 022)
+        return rp_fail(err, RP_ERR_PERMISSION,
+                       "%s: it says where to log in, and others may write to it: chmod go-w '%s'", path, path);
+    return 0;
+}
+
 int rp_private_file_read(const char *path, bool secret, struct rp_buf *out, struct rp_error *err)
 {
     // O_NONBLOCK: a FIFO in its place must not stop the program
@@ -37,7 +54,7 @@ int rp_private_file_read(const char *path, bool secret, struct rp_buf *out, stru
         return rp_fail(err, RP_ERR_PERMISSION, "%s: it holds passwords, and is a symbolic link", path);
     if (fd < 0)
         return rp_fail_sys(err, errno, "%s", path);
-    if (secret && check_secret(fd, path, err))
+    if (secret ? check_secret(fd, path, err) : check_writers(fd, path, err))
         return -1;
     size_t before = out->size;
     for (;;) {

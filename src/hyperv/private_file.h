@@ -9,8 +9,9 @@
 
 #define RP_PRIVATE_FILE_MAX (1 << 20)
 
-// Appends the content. A file that is not there is an empty one. `secret`: it must be the user's own (or root's) and
-// nobody else may read or write it, else RP_ERR_PERMISSION with what to do; no symbolic link is followed to it.
+// Appends the content. A file that is not there is an empty one. It must be the user's own (or root's) and nobody else
+// may write to it, nor, when it is `secret`, read it: RP_ERR_PERMISSION with what to do. To a secret one no symbolic
+// link is followed.
 int rp_private_file_read(const char *path, bool secret, struct rp_buf *out, struct rp_error *err);
 // The old content or the new, whatever happens; mode 0600.
 int rp_private_file_replace(const char *path, const void *data, size_t size, struct rp_error *err);

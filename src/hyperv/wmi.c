@@ -8,10 +8,11 @@ static void close_wmi(struct rp_host_connection *host)
 {
     struct rp_wmi *wmi = rp_wmi_of(host);
     rp_wmi_jobs_free(wmi);
-    while (wmi->reached) {
-        struct rp_wmi_reached *next = wmi->reached->next;
-        free(wmi->reached);
-        wmi->reached = next;
+    while (wmi->made) {
+        struct rp_wmi_made *next = wmi->made->next;
+        free(wmi->made->name);
+        free(wmi->made);
+        wmi->made = next;
     }
     for (size_t i = 0; i < RP_WMI_SERVICES; i++)
         rp_cim_path_free(wmi->services[i]);
@@ -47,6 +48,7 @@ static const struct rp_host_ops ops = {
     .export_system = rp_wmi_export_system,
     .import_system = rp_wmi_import_system,
     .plan_system = rp_wmi_plan_system,
+    .list_planned = rp_wmi_list_planned,
     .modify_disk = rp_wmi_modify_disk,
     .validate_planned = rp_wmi_validate_planned,
     .realize_planned = rp_wmi_realize_planned,

@@ -8,7 +8,8 @@
 //  - A snapshot whose merge goes on is listed no more; the VM's activity is all that is seen of it.
 //  - A snapshot gets its name after its creation, unless the host heeds the one that it is asked for with
 //    (refpoint-hostd does). Who is killed in between leaves one without.
-//  - The consistency that a snapshot has is known to the connection that made it only.
+//  - The consistency that a snapshot has, and the name of the snapshot that a reference point was made from, are known
+//    to the connection that made them only.
 //  - Paths are those of the host. destroy_system leaves all disk files where they are.
 #ifndef RP_HYPERV_WMI_H
 #define RP_HYPERV_WMI_H

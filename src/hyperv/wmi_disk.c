@@ -274,6 +274,10 @@ static int changes_failed(struct rp_wmi *wmi, uint32_t status, const char *path,
 {
     struct rp_wmi_disk_facts facts;
     enum rp_code code = rp_wmi_code_error(status);
+    if (status == 4096) { // a job, and no way to what it finds: all that is known is that nobody tells the changes
+        code = RP_ERR_TRACKING_OFF;
+        return rp_fail(err, code, "%s: the host answers with a job, which does not tell them", call->what);
+    }
     if (code == RP_ERR_INVALID && rp_wmi_disk_facts(wmi, path, &facts, NULL)) // it is the disk, not the id
         code = RP_ERR_NOT_FOUND;
     else if (status == 2 || status == 32768 || code == RP_ERR_INVALID)
@@ -283,6 +287,8 @@ static int changes_failed(struct rp_wmi *wmi, uint32_t status, const char *path,
     return rp_fail(err, code, "%s: %s (%u)", call->what, rp_wmi_code_words(status), status);
 }
 
+// Ranges may begin before what was asked for and end after it, as far as blocks of tracking do: what is outside is
+// told again where it is asked for.
 static int read_ranges(const struct rp_cim_instance *out, const char *what, uint64_t offset, uint64_t length,
                        struct rp_ranges *changed, uint64_t *processed, struct rp_error *err)
 {
@@ -297,13 +303,23 @@ static int read_ranges(const struct rp_cim_instance *out, const char *what, uint
     for (size_t i = 0; i < count; i++) {
         uint64_t at = rp_cim_get_unsigned_at(out, "ChangedByteOffsets", i, UINT64_MAX);
         uint64_t size = rp_cim_get_unsigned_at(out, "ChangedByteLengths", i, UINT64_MAX);
-        if (!rp_range_ok(at, size, UINT64_MAX) || at < offset || !rp_range_ok(at - offset, size, length))
+        uint64_t from = rp_max64(at, offset), to = rp_min64(at + size, offset + length);
+        if (!rp_range_ok(at, size, UINT64_MAX) || (size && from >= to))
             return rp_fail(err, RP_ERR_CORRUPT,
                            "%s: the host names a change at %llu, %llu bytes, which nobody asked for", what,
                            (unsigned long long)at, (unsigned long long)size);
-        rp_ranges_push(changed, at, size);
+        if (size)
+            rp_ranges_push(changed, from, to - from);
     }
     return 0;
+}
+
+// No answer, although the connection is good: the host can tell of the disk, but not its changes (its provider failed).
+static int changes_broken(struct rp_wmi *wmi, const char *path, const struct rp_error *why, struct rp_error *err)
+{
+    struct rp_wmi_disk_facts facts;
+    bool answers = why->code == RP_ERR_IO && !rp_wmi_disk_facts(wmi, path, &facts, NULL);
+    return rp_fail(err, answers ? RP_ERR_TRACKING_OFF : why->code, "%s", why->text);
 }
 
 int rp_wmi_disk_changes(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t offset,
@@ -312,6 +328,9 @@ int rp_wmi_disk_changes(struct rp_host_connection *host, const char *path, const
     struct rp_wmi *wmi = rp_wmi_of(host);
     RP_AUTO_FREE char *what = rp_xasprintf("changes of disk %s since %.60s", path, limit_id);
     const struct rp_wmi_call call = {.service = RP_WMI_IMAGE, .method = "GetVirtualDiskChanges", .what = what};
+    bool limited = wmi->changes_length && length > 2 * wmi->changes_length;
+    if (limited) // where so much has changed, an answer for all of it would not fit either
+        length = 2 * wmi->changes_length;
     for (;;) {
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *in = rp_wmi_parameters();
         rp_cim_set(in, "Path", rp_cim_string(path));
@@ -321,14 +340,19 @@ int rp_wmi_disk_changes(struct rp_host_connection *host, const char *path, const
         uint32_t status = 0;
         struct rp_error local = {0};
         RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *out = rp_wmi_ask(wmi, &call, in, &status, &local);
-        if (!out && wmi->lost) // it changes nothing: asked again
-            out = rp_wmi_ask(wmi, &call, in, &status, NULL);
+        if (!out && wmi->lost) { // it changes nothing: asked again
+            rp_error_clear(&local);
+            out = rp_wmi_ask(wmi, &call, in, &status, &local);
+        }
+        if (out && limited)
+            wmi->changes_length = length;
         if (out)
             return status ? changes_failed(wmi, status, path, limit_id, &call, err)
                           : read_ranges(out, what, offset, length, changed, processed, err);
         // An answer that does not fit into the envelope is a fault (EncodingLimit): half of it may fit.
         if (local.code != RP_ERR_INVALID || length <= RP_MIB)
-            return rp_fail(err, local.code, "%s", local.text);
+            return changes_broken(wmi, path, &local, err);
         length = rp_align_up(length / 2, RP_MIB);
+        limited = true;
     }
 }

@@ -19,13 +19,23 @@ void rp_wmi_facts_clear(struct rp_wmi_facts *facts)
     *facts = (struct rp_wmi_facts){0};
 }
 
+// "OS: 10.0.20348 SP: 0.0 Stack: 3.0", what a host says of itself without being asked for an object.
+static char *version_of(const char *product)
+{
+    const char *version = strncmp(product, "OS: ", 4) ? "" : product + 4;
+    return strndup(version, strspn(version, "0123456789."));
+}
+
+// Backups need nothing of root/cimv2: who may not look there may look at VMs all the same.
 static int ask_version(struct rp_wmi *wmi, struct rp_wmi_facts *facts, struct rp_error *err)
 {
     RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances found = {0};
-    if (rp_wmi_query(wmi, RP_WMI_CIMV2, "SELECT * FROM Win32_OperatingSystem", &found, err))
-        return -1;
+    struct rp_error local = {0};
+    if (rp_wmi_query(wmi, RP_WMI_CIMV2, "SELECT * FROM Win32_OperatingSystem", &found, &local) &&
+        local.code != RP_ERR_PERMISSION)
+        return rp_fail(err, local.code, "%s", local.text);
     const char *version = found.count ? rp_cim_get_text(found.items[0], "Version") : NULL;
-    facts->os_version = rp_xstrdup(version ? version : "");
+    facts->os_version = version ? rp_xstrdup(version) : version_of(facts->product);
     return 0;
 }
 

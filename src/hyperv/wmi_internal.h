@@ -17,22 +17,34 @@
 
 enum rp_wmi_service { RP_WMI_MANAGEMENT, RP_WMI_SNAPSHOT, RP_WMI_POINT, RP_WMI_IMAGE, RP_WMI_SERVICES };
 
+struct rp_wmi_ids {                     // of a VM's snapshots of a kind, or of its reference points
+    char (*items)[RP_HOST_ID];
+    size_t count;
+};
+
 // A job that this connection started. It is kept as long as the connection: a caller may ask for an ended job again.
 struct rp_wmi_job {
     struct rp_wmi_job *next;
     char id[RP_HOST_ID];                // what the caller has: "Class.InstanceID"
     const char *result_class;           // what it makes; NULL: nothing
     char *what;                         // for messages
-    // Of a snapshot that is being made: what it shall be called, and what was asked for.
+    // Of a snapshot that is being made: what it shall be called, what was asked for, and what the VM had before.
     char *name;
     enum rp_consistency consistency;
+    enum rp_snapshot_type type;
+    char vm_id[RP_GUID_TEXT];
+    struct rp_wmi_ids before;
+    char *point_name;                   // of a reference point that is being made: that of its snapshot
     struct rp_job_state last;           // RUNNING until the end has been seen
     uint64_t lost_since;                // when the connection was lost; 0: it is there
 };
-struct rp_wmi_reached {                 // what a snapshot of this connection's reached
-    struct rp_wmi_reached *next;
+// What this connection made, and the host does not tell of it: the consistency that a snapshot reached, the name of the
+// snapshot that a reference point was made from.
+struct rp_wmi_made {
+    struct rp_wmi_made *next;
     char id[RP_HOST_ID];
     enum rp_consistency consistency;
+    char *name;                         // NULL: a snapshot
 };
 struct rp_wmi {
     struct rp_host_connection host;     // first
@@ -42,7 +54,8 @@ struct rp_wmi {
     char *machine;                      // the host's name, as paths in strings begin with; NULL: not asked yet
     bool lost;                          // the last call of a method got no answer: was it carried out?
     struct rp_wmi_job *jobs;
-    struct rp_wmi_reached *reached;
+    struct rp_wmi_made *made;
+    uint64_t changes_length;            // bytes of a disk whose changes fitted into an answer lately; 0: all did
 };
 static inline struct rp_wmi *rp_wmi_of(struct rp_host_connection *host) { return (struct rp_wmi *)host; }
 
@@ -104,8 +117,9 @@ struct rp_cim_instance *rp_wmi_ask(struct rp_wmi *wmi, const struct rp_wmi_call 
 // Embedded instances as strings: `object` as CIM-XML, typed by its class; an array of one.
 struct rp_cim_value rp_wmi_embed(struct rp_wmi *wmi, const struct rp_cim_instance *object);
 struct rp_cim_value rp_wmi_embed_array(struct rp_wmi *wmi, struct rp_cim_instance *const *objects, size_t count);
-// What the class does not know, or knows otherwise, goes: the host might refuse all of it for that.
-void rp_wmi_type(struct rp_wmi *wmi, struct rp_cim_instance *object);
+// Types what the class knows. What it does not know, or knows otherwise, goes (the host might refuse all of it for
+// that), unless it is to be `kept`: a newer host knows more of itself than we do.
+void rp_wmi_type(struct rp_wmi *wmi, struct rp_cim_instance *object, bool kept);
 
 // ---- wmi_error.c ----------------------------------------------------------------------------------------------------
 
@@ -188,13 +202,11 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
 // Of a snapshot that has just been made: its name and consistency. On failure it is destroyed.
 int rp_wmi_snapshot_made(struct rp_wmi *wmi, const char *snapshot_id, const char *name, enum rp_consistency consistency,
                          struct rp_error *err);
+// The snapshot that a job made which does not say so any more: what the VM did not have before. RP_ERR_NOT_FOUND: there
+// is none, RP_ERR_CORRUPT: which one it is cannot be told.
+int rp_wmi_snapshot_of_job(struct rp_wmi *wmi, const struct rp_wmi_job *job, char result[RP_HOST_ID],
+                           struct rp_error *err);
 bool rp_wmi_read_snapshot(const struct rp_wmi *wmi, const struct rp_cim_instance *settings, struct rp_snapshot *out);
-// The ids of a VM's snapshots of a kind, or of its reference points: what a call whose answer was lost has made is
-// what was not there before.
-struct rp_wmi_ids {
-    char (*items)[RP_HOST_ID];
-    size_t count;
-};
 void rp_wmi_ids_clear(struct rp_wmi_ids *ids);
 void rp_wmi_ids_add(struct rp_wmi_ids *ids, const char *id);
 // How many of `after` are not in `before`; *one is the last of them.
@@ -210,6 +222,8 @@ int rp_wmi_apply_snapshot(struct rp_host_connection *host, const char *snapshot_
 int rp_wmi_convert(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err);
 int rp_wmi_create_point(struct rp_host_connection *host, const char *vm_id, enum rp_consistency consistency,
                         const char *name, RP_METHOD_RESULT, struct rp_error *err);
+// Remembers that this connection made a reference point from a snapshot of that name.
+void rp_wmi_point_made(struct rp_wmi *wmi, const char *point_id, const char *name);
 // The reference point with the path that the host gives it.
 struct rp_cim_instance *rp_wmi_point_object(struct rp_wmi *wmi, const char *point_id, struct rp_error *err);
 int rp_wmi_read_point(const struct rp_cim_instance *object, struct rp_reference_point *out, struct rp_error *err);
@@ -224,6 +238,7 @@ int rp_wmi_import_system(struct rp_host_connection *host, const char *definition
                          RP_METHOD_RESULT, struct rp_error *err);
 int rp_wmi_plan_system(struct rp_host_connection *host, const char *document, const char *const *disks,
                        size_t disk_count, bool new_identity, RP_METHOD_RESULT, struct rp_error *err);
+int rp_wmi_list_planned(struct rp_host_connection *host, struct rp_vms *planned, struct rp_error *err);
 int rp_wmi_validate_planned(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT,
                             struct rp_error *err);
 int rp_wmi_realize_planned(struct rp_host_connection *host, const char *planned_id, RP_METHOD_RESULT,

@@ -20,6 +20,8 @@ void rp_wmi_jobs_free(struct rp_wmi *wmi)
         wmi->jobs = job->next;
         free(job->what);
         free(job->name);
+        free(job->point_name);
+        rp_wmi_ids_clear(&job->before);
         free(job);
     }
 }
@@ -148,20 +150,57 @@ static int read_result(struct rp_wmi *wmi, const struct rp_cim_path *path, const
     return rp_wmi_id_of_object(made.items[0], result, err);
 }
 
-static void completed(struct rp_wmi *wmi, const struct rp_cim_path *path, struct rp_wmi_job *job,
-                      const struct rp_cim_instance *object, bool warnings, struct rp_job_state *state,
-                      struct rp_error *err)
+// What a snapshot of ours reached: after warnings nobody says that it is more than what every snapshot is.
+static enum rp_consistency reached(const struct rp_wmi_job *job, bool warnings)
+{
+    return warnings ? RP_CONSISTENCY_CRASH : job->consistency;
+}
+
+// What it made has an id: the rest of a snapshot or reference point.
+static int finish(struct rp_wmi *wmi, struct rp_wmi_job *job, bool warnings, struct rp_job_state *state,
+                  struct rp_error *err)
+{
+    if (job->name && rp_wmi_snapshot_made(wmi, state->result, job->name, reached(job, warnings), err))
+        return -1;
+    if (job->point_name)
+        rp_wmi_point_made(wmi, state->result, job->point_name);
+    state->phase = RP_JOB_COMPLETED;
+    state->percent = 100;
+    return 0;
+}
+
+static int completed(struct rp_wmi *wmi, const struct rp_cim_path *path, struct rp_wmi_job *job,
+                     const struct rp_cim_instance *object, bool warnings, struct rp_job_state *state,
+                     struct rp_error *err)
 {
     const char *text = rp_cim_get_text(object, "ErrorDescription");
+    struct rp_error local = {0};
     if (warnings)
         rp_log(RP_LOG_WARNING, "%s: %s: %s", wmi->host.address, job->what,
                text && *text ? text : "done, with warnings");
-    if (job->result_class && read_result(wmi, path, job, state->result, err))
-        return;
-    if (job->name && rp_wmi_snapshot_made(wmi, state->result, job->name, job->consistency, err))
-        return;
-    state->phase = RP_JOB_COMPLETED;
-    state->percent = 100;
+    if (job->result_class && read_result(wmi, path, job, state->result, &local)) {
+        // a snapshot that nobody finds stays for ever, without a name that tells whose it is
+        struct rp_error other = {0};
+        if (local.code != RP_ERR_CORRUPT || !job->name || rp_wmi_snapshot_of_job(wmi, job, state->result, &other))
+            return rp_fail(err, other.code == RP_ERR_IO ? other.code : local.code, "%s", local.text);
+    }
+    return finish(wmi, job, warnings, state, err);
+}
+
+// The host knows the job no more: it was started again, or it took longer than jobs are kept. A snapshot may be there.
+static int vanished(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state *state, struct rp_error *err)
+{
+    struct rp_error local = {0};
+    rp_fail(&local, RP_ERR_NOT_FOUND, "%s: the host does not know the job any more: how it ended is not known",
+            job->what);
+    if (job->name) {
+        struct rp_error other = {0};
+        if (!rp_wmi_snapshot_of_job(wmi, job, state->result, &other))
+            return finish(wmi, job, true, state, err);
+        if (other.code != RP_ERR_NOT_FOUND)
+            return rp_fail(err, other.code, "%s", other.text);
+    }
+    return rp_fail(err, local.code, "%s", local.text);
 }
 
 static int look(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state *state, struct rp_error *err)
@@ -173,21 +212,19 @@ static int look(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state 
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object =
         rp_wmi_one(wmi, path->class_name, "InstanceID", rp_cim_path_get(path, "InstanceID"), "job", &local);
     if (!object && local.code == RP_ERR_NOT_FOUND)
-        return rp_fail(err, RP_ERR_NOT_FOUND, "%s: the host does not know the job any more: how it ended is not known",
-                       job->what);
+        return vanished(wmi, job, state, err);
     if (!object)
         return rp_fail(err, local.code, "%s", local.text);
     uint64_t phase = rp_cim_get_unsigned(object, "JobState", 0);
     state->phase = RP_JOB_RUNNING;
     state->percent = (unsigned)rp_min64(rp_cim_get_unsigned(object, "PercentComplete", 0), 100);
     if (phase == JOB_COMPLETED || phase == JOB_WARNINGS) {
-        completed(wmi, path, job, object, phase == JOB_WARNINGS, state, &local);
+        if (!completed(wmi, path, job, object, phase == JOB_WARNINGS, state, &local))
+            return 0;
         if (local.code == RP_ERR_IO)
             return rp_fail(err, local.code, "%s", local.text);
-        if (local.code) {
-            state->phase = RP_JOB_FAILED;
-            state->error = local;
-        }
+        state->phase = RP_JOB_FAILED;
+        state->error = local;
     } else if (phase >= JOB_TERMINATED && phase <= JOB_EXCEPTION) {
         state->phase = RP_JOB_FAILED;
         read_failure(wmi, path, object, phase, job->what, &state->error);

@@ -7,13 +7,15 @@ enum { DONE = 0, STARTED = 4096 };
 
 struct rp_cim_instance *rp_wmi_parameters(void) { return rp_cim_instance_new(NULL, "parameters"); }
 
-void rp_wmi_type(struct rp_wmi *wmi, struct rp_cim_instance *object)
+void rp_wmi_type(struct rp_wmi *wmi, struct rp_cim_instance *object, bool kept)
 {
     const struct rp_cim_class *class = rp_cim_schema_class(wmi->schema, object->class_name);
     for (size_t i = 0; class && i < object->count; i++) {
         struct rp_cim_property *property = &object->properties[i];
         const struct rp_cim_declaration *declaration = rp_cim_class_property(class, property->name);
-        if (declaration && !rp_cim_value_convert(&property->value, declaration->type, declaration->array, NULL))
+        bool typed = declaration &&
+                     !rp_cim_value_convert(&property->value, declaration->type, declaration->array, NULL);
+        if (typed || kept)
             continue;
         rp_cim_value_clear(&property->value);
         property->value = rp_cim_null(RP_CIM_STRING, false);
@@ -23,7 +25,7 @@ void rp_wmi_type(struct rp_wmi *wmi, struct rp_cim_instance *object)
 static char *embedded_text(struct rp_wmi *wmi, const struct rp_cim_instance *object)
 {
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *typed = rp_cim_instance_copy(object);
-    rp_wmi_type(wmi, typed);
+    rp_wmi_type(wmi, typed, false);
     struct rp_buf text = {0};
     rp_cimxml_write(typed, &text);
     return (char *)(uintptr_t)rp_buf_text(&text);

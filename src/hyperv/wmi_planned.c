@@ -127,6 +127,20 @@ int rp_wmi_plan_system(struct rp_host_connection *host, const char *document, co
     return rp_wmi_call(wmi, &call, in, job, result, err);
 }
 
+// ---- what there is --------------------------------------------------------------------------------------------------
+
+int rp_wmi_list_planned(struct rp_host_connection *host, struct rp_vms *planned, struct rp_error *err)
+{
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances systems = {0};
+    *planned = (struct rp_vms){0};
+    if (rp_wmi_query(rp_wmi_of(host), RP_WMI_V2, "SELECT * FROM " PLANNED, &systems, err))
+        return -1;
+    planned->items = rp_xcalloc(systems.count + 1, sizeof *planned->items);
+    for (size_t i = 0; i < systems.count; i++)
+        planned->count += rp_wmi_read_vm(systems.items[i], &planned->items[planned->count]);
+    return 0;
+}
+
 // ---- to the end -----------------------------------------------------------------------------------------------------
 
 static int of_planned(struct rp_host_connection *host, const char *method, const char *words, const char *planned_id,

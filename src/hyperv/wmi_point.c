@@ -1,10 +1,14 @@
 // Reference points: ConvertToReferencePoint, CreateReferencePoint, DestroyReferencePoint (facts/wmi.md 1.2, 1.4).
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "hyperv/wmi_internal.h"
 
 #define POINT "Msvm_VirtualSystemReferencePoint"
+#define LATE_NS UINT64_C(2000000000) // how much later than our loss a host may begin with what it was asked for
 enum { RCT_BASED = 2 }; // ReferencePointType (facts 1.3: what the documentation says of the parameter is wrong)
 
 struct rp_cim_instance *rp_wmi_point_object(struct rp_wmi *wmi, const char *point_id, struct rp_error *err)
@@ -12,7 +16,7 @@ struct rp_cim_instance *rp_wmi_point_object(struct rp_wmi *wmi, const char *poin
     struct rp_error local = {0};
     struct rp_cim_instance *object =
         rp_wmi_one_with_path(wmi, POINT, "InstanceID", point_id, "reference point", &local);
-    if (!object && (local.code == RP_ERR_UNSUPPORTED || local.code == RP_ERR_INVALID)) // no references with a query
+    if (!object && local.code != RP_ERR_NOT_FOUND) // a host that gives no references beside the objects of a query
         object = rp_wmi_one(wmi, POINT, "InstanceID", point_id, "reference point", err);
     else if (!object)
         rp_fail(err, local.code, "%s", local.text);
@@ -82,6 +86,26 @@ static int add_disk_ids(struct rp_wmi *wmi, const char *vm_id, struct rp_referen
     return 0;
 }
 
+void rp_wmi_point_made(struct rp_wmi *wmi, const char *point_id, const char *name)
+{
+    struct rp_wmi_made *made = rp_xcalloc(1, sizeof *made);
+    snprintf(made->id, sizeof made->id, "%s", point_id);
+    made->name = rp_xstrdup(name);
+    made->next = wmi->made;
+    wmi->made = made;
+}
+
+// Hyper-V does not keep a snapshot's name for the reference point that it becomes; we know those that we made.
+static void add_name(const struct rp_wmi *wmi, struct rp_reference_point *point)
+{
+    for (const struct rp_wmi_made *made = wmi->made; made; made = made->next)
+        if (made->name && !strcasecmp(made->id, point->id)) {
+            free(point->name);
+            point->name = rp_xstrdup(made->name);
+            return;
+        }
+}
+
 static int read_points(struct rp_wmi *wmi, const char *vm_id, struct rp_reference_points *points, struct rp_error *err)
 {
     RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances found = {0};
@@ -95,7 +119,7 @@ static int read_points(struct rp_wmi *wmi, const char *vm_id, struct rp_referenc
             rp_reference_points_clear(points);
             return -1;
         }
-        points->count++;
+        add_name(wmi, &points->items[points->count++]);
     }
     return 0;
 }
@@ -124,50 +148,89 @@ static int ids_of(struct rp_wmi *wmi, const char *vm_id, struct rp_wmi_ids *ids,
     return 0;
 }
 
+// A reference point that is to be made: of which VM, which had these, and from which snapshot (NULL: none).
+struct wanted {
+    const char *vm_id, *snapshot_id;
+    struct rp_wmi_ids before;
+};
+static void wanted_clear(struct wanted *wanted) { rp_wmi_ids_clear(&wanted->before); }
+
+// 1: a snapshot is there, 0: it is not.
+static int is_there(struct rp_wmi *wmi, const char *snapshot_id, struct rp_error *err)
+{
+    struct rp_error local = {0};
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object =
+        rp_wmi_settings_object(wmi, snapshot_id, &local);
+    return object || local.code == RP_ERR_NOT_FOUND ? object != NULL : rp_fail(err, local.code, "%s", local.text);
+}
+
 // The answer to a call that makes a reference point was lost: it was made, if there is one that was not there before.
-static int find_made(struct rp_wmi *wmi, const char *vm_id, const struct rp_wmi_ids *before, char result[RP_HOST_ID],
-                     struct rp_error *err)
+// One from a snapshot that is still there is another program's. 1: it is there, 0: not (yet).
+static int look_for_it(struct rp_wmi *wmi, const struct wanted *wanted, char result[RP_HOST_ID], struct rp_error *err)
 {
     RP_CLEANUP(rp_wmi_ids_clear) struct rp_wmi_ids after = {0};
     const char *one = NULL;
-    struct rp_error local = {0};
-    if (rp_wmi_wait_back(wmi, vm_id, &local) || ids_of(wmi, vm_id, &after, &local))
-        return rp_context(err, "%s; and then", local.text);
-    size_t count = rp_wmi_ids_new(before, &after, &one);
-    if (count > 1)
-        rp_context(err, "VM %s got %zu reference points meanwhile, and which one is ours cannot be told", vm_id, count);
-    if (count != 1)
+    if (rp_wmi_wait_back(wmi, wanted->vm_id, err))
         return -1;
-    memcpy(result, one, RP_HOST_ID);
-    return 0;
+    int left = wanted->snapshot_id ? is_there(wmi, wanted->snapshot_id, err) : 0;
+    if (left)
+        return left < 0 ? -1 : 0;
+    if (ids_of(wmi, wanted->vm_id, &after, err))
+        return -1;
+    size_t count = rp_wmi_ids_new(&wanted->before, &after, &one);
+    if (count > 1)
+        return rp_fail(err, RP_ERR_CORRUPT,
+                       "VM %s got %zu reference points meanwhile, and which one is ours cannot be told", wanted->vm_id,
+                       count);
+    if (count)
+        memcpy(result, one, RP_HOST_ID);
+    return count != 0;
+}
+
+// The host may still be about to begin.
+static int find_made(struct rp_wmi *wmi, const struct wanted *wanted, char result[RP_HOST_ID], struct rp_error *err)
+{
+    uint64_t start = rp_clock_monotonic_ns();
+    for (;;) {
+        struct rp_error local = {0};
+        int found = look_for_it(wmi, wanted, result, &local);
+        if (found > 0)
+            return 0;
+        if (found < 0)
+            return rp_context(err, "%s; and then", local.text);
+        if (rp_clock_monotonic_ns() - start > LATE_NS)
+            return -1; // it was never carried out
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    }
 }
 
 static int make(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct rp_cim_instance *in, const char *vm_id,
-                RP_METHOD_RESULT, struct rp_error *err)
+                const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err)
 {
-    RP_CLEANUP(rp_wmi_ids_clear) struct rp_wmi_ids before = {0};
+    RP_CLEANUP(wanted_clear) struct wanted wanted = {vm_id, snapshot_id, {0}};
     struct rp_error local = {0};
-    if (ids_of(wmi, vm_id, &before, err))
+    if (ids_of(wmi, vm_id, &wanted.before, err))
         return -1;
     if (rp_wmi_call(wmi, call, in, job, result, &local) &&
-        (!wmi->lost || find_made(wmi, vm_id, &before, result, &local)))
+        ((!wmi->lost && local.code != RP_ERR_CORRUPT) || find_made(wmi, &wanted, result, &local)))
         return rp_fail(err, local.code, "%s", local.text);
-    if (!*job && !*result && find_made(wmi, vm_id, &before, result, err)) // a method without such an out parameter
+    if (!*job && !*result && find_made(wmi, &wanted, result, &local)) // a method without such an out parameter
         return rp_fail(err, RP_ERR_CORRUPT, "%s: done, but there is no new reference point", call->what);
     return 0;
 }
+
+static void snapshot_clear(struct rp_snapshot *snapshot) { free(snapshot->name); }
 
 int rp_wmi_convert(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err)
 {
     struct rp_wmi *wmi = rp_wmi_of(host);
     *job = *result = 0;
-    struct rp_snapshot snapshot = {0};
+    RP_CLEANUP(snapshot_clear) struct rp_snapshot snapshot = {0};
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object = rp_wmi_settings_object(wmi, snapshot_id, err);
     if (!object)
         return -1;
     if (!rp_wmi_read_snapshot(wmi, object, &snapshot))
         return rp_fail(err, RP_ERR_NOT_FOUND, "%s: no checkpoint %.100s", host->address, snapshot_id);
-    free(snapshot.name);
     if (snapshot.type != RP_SNAPSHOT_RECOVERY)
         return rp_fail(err, RP_ERR_STATE,
                        "%s: checkpoint %s is not one for backup, and cannot become a reference point", host->address,
@@ -178,7 +241,13 @@ int rp_wmi_convert(struct rp_host_connection *host, const char *snapshot_id, RP_
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *in = rp_wmi_parameters();
     rp_cim_set(in, "AffectedSnapshot", rp_cim_reference(rp_wmi_path_of(object)));
     rp_cim_set(in, "ReferencePointSettings", rp_cim_string(""));
-    return make(wmi, &call, in, snapshot.vm_id, job, result, err);
+    if (make(wmi, &call, in, snapshot.vm_id, snapshot.id, job, result, err))
+        return -1;
+    if (*job)
+        rp_wmi_job_find(wmi, job)->point_name = rp_xstrdup(snapshot.name);
+    else
+        rp_wmi_point_made(wmi, result, snapshot.name);
+    return 0;
 }
 
 int rp_wmi_create_point(struct rp_host_connection *host, const char *vm_id, enum rp_consistency consistency,
@@ -202,7 +271,7 @@ int rp_wmi_create_point(struct rp_host_connection *host, const char *vm_id, enum
     rp_cim_set(in, "AffectedSystem", rp_cim_reference(rp_wmi_path_vm(vm.id)));
     rp_cim_set(in, "ReferencePointSettings", rp_wmi_embed(wmi, settings));
     rp_cim_set(in, "ReferencePointType", rp_cim_unsigned(RP_CIM_UINT16, RCT_BASED));
-    return make(wmi, &call, in, vm.id, job, result, err);
+    return make(wmi, &call, in, vm.id, NULL, job, result, err);
 }
 
 int rp_wmi_destroy_point(struct rp_host_connection *host, const char *point_id, RP_METHOD_RESULT, struct rp_error *err)
@@ -238,5 +307,5 @@ int rp_wmi_import_point(struct rp_host_connection *host, const char *vm_id, cons
     rp_cim_set(in, "AffectedSystem", rp_cim_reference(rp_wmi_path_vm(vm.id)));
     rp_cim_set(in, "ConfigFilePath", rp_cim_string(definition_file));
     rp_cim_set(in, "RuntimeStateFilePath", rp_cim_string(runtime));
-    return make(wmi, &call, in, vm.id, job, result, err);
+    return make(wmi, &call, in, vm.id, NULL, job, result, err);
 }

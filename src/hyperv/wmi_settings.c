@@ -209,11 +209,11 @@ static int add_facts(struct rp_wmi *wmi, struct rp_vm_settings *settings, bool s
 static char *document(struct rp_wmi *wmi, struct rp_cim_instance *settings, struct rp_cim_instances *parts)
 {
     struct rp_buf text = {0};
-    rp_wmi_type(wmi, settings);
+    rp_wmi_type(wmi, settings, true);
     rp_cimxml_write(settings, &text);
     for (size_t i = 0; i < parts->count; i++) {
         rp_buf_append_u8(&text, '\n');
-        rp_wmi_type(wmi, parts->items[i]);
+        rp_wmi_type(wmi, parts->items[i], true);
         rp_cimxml_write(parts->items[i], &text);
     }
     rp_buf_append_u8(&text, '\n');
@@ -256,5 +256,11 @@ int rp_wmi_snapshot_settings(struct rp_host_connection *host, const char *snapsh
     const char *type = rp_cim_get_text(object, "VirtualSystemType");
     if (!type || !strstr(type, ":Snapshot:"))
         return rp_fail(err, RP_ERR_NOT_FOUND, "%s: %s is no checkpoint", host->address, snapshot_id);
+    // The checkpoint's own name is a backup's tag: who restores from these settings wants the VM's.
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    const char *owner = rp_cim_get_text(object, "VirtualSystemIdentifier");
+    if (rp_wmi_need_vm(wmi, owner ? owner : "", &vm, err))
+        return -1;
+    rp_cim_set(object, "ElementName", rp_cim_string(vm.name));
     return read_all(wmi, object, true, settings, err);
 }

@@ -9,6 +9,8 @@
 #include "hyperv/wmi_internal.h"
 
 #define BACK_NS UINT64_C(60000000000) // how long a host may be away when an answer was lost
+#define LATE_NS UINT64_C(2000000000)  // how much later than our loss a host may begin with what it was asked for
+#define TAG "refpoint:"               // what the names of our snapshots begin with (backup/tag.h)
 
 // ---- lost answers ---------------------------------------------------------------------------------------------------
 
@@ -61,9 +63,9 @@ int rp_wmi_wait_back(struct rp_wmi *wmi, const char *vm_id, struct rp_error *err
 
 static enum rp_consistency reached(const struct rp_wmi *wmi, const char *id)
 {
-    for (const struct rp_wmi_reached *r = wmi->reached; r; r = r->next)
-        if (!strcasecmp(r->id, id))
-            return r->consistency;
+    for (const struct rp_wmi_made *made = wmi->made; made; made = made->next)
+        if (!made->name && !strcasecmp(made->id, id))
+            return made->consistency;
     return RP_CONSISTENCY_UNKNOWN;
 }
 
@@ -105,15 +107,19 @@ int rp_wmi_list_snapshots(struct rp_host_connection *host, const char *vm_id, st
 
 // ---- creation -------------------------------------------------------------------------------------------------------
 
-static int ids_of(struct rp_wmi *wmi, const char *vm_id, enum rp_snapshot_type type, struct rp_wmi_ids *ids,
-                  struct rp_error *err)
+// `name` not NULL: without those that another job of ours has named.
+static int ids_of(struct rp_wmi *wmi, const char *vm_id, enum rp_snapshot_type type, const char *name,
+                  struct rp_wmi_ids *ids, struct rp_error *err)
 {
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
     if (rp_wmi_list_snapshots(&wmi->host, vm_id, &list, err))
         return -1;
-    for (size_t i = 0; i < list.count; i++)
-        if (list.items[i].type == type)
+    for (size_t i = 0; i < list.count; i++) {
+        const char *has = list.items[i].name;
+        bool other = name && !strncmp(has, TAG, strlen(TAG)) && strcmp(has, name) != 0;
+        if (list.items[i].type == type && !other)
             rp_wmi_ids_add(ids, list.items[i].id);
+    }
     return 0;
 }
 
@@ -130,21 +136,26 @@ static int destroy(struct rp_wmi *wmi, const char *snapshot_id, RP_METHOD_RESULT
 int rp_wmi_snapshot_made(struct rp_wmi *wmi, const char *snapshot_id, const char *name, enum rp_consistency consistency,
                          struct rp_error *err)
 {
-    struct rp_wmi_reached *r = rp_xcalloc(1, sizeof *r);
+    struct rp_wmi_made *made = rp_xcalloc(1, sizeof *made);
     char job[RP_HOST_ID], result[RP_HOST_ID];
     struct rp_error local = {0};
-    snprintf(r->id, sizeof r->id, "%s", snapshot_id);
-    r->consistency = consistency;
-    r->next = wmi->reached;
-    wmi->reached = r;
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object =
-        rp_wmi_settings_object(wmi, snapshot_id, &local);
-    const char *has = object ? rp_cim_get_text(object, "ElementName") : NULL;
-    if (object && (!*name || (has && !strcmp(has, name))))
-        return 0;
-    if (object && !rp_wmi_rename(&wmi->host, snapshot_id, name, job, result, &local) &&
-        !rp_host_wait(&wmi->host, job, result, NULL, NULL, &local))
-        return 0;
+    snprintf(made->id, sizeof made->id, "%s", snapshot_id);
+    made->consistency = consistency;
+    made->next = wmi->made;
+    wmi->made = made;
+    for (int tries = 0; tries < 2; tries++) { // a lost answer is no reason to throw the snapshot away
+        rp_error_clear(&local);
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object =
+            rp_wmi_settings_object(wmi, snapshot_id, &local);
+        const char *has = object ? rp_cim_get_text(object, "ElementName") : NULL;
+        if (object && (!*name || (has && !strcmp(has, name))))
+            return 0;
+        if (object && !rp_wmi_rename(&wmi->host, snapshot_id, name, job, result, &local) &&
+            !rp_host_wait(&wmi->host, job, result, NULL, NULL, &local))
+            return 0;
+        if (local.code != RP_ERR_IO)
+            break;
+    }
     struct rp_error why = {0};
     if (destroy(wmi, snapshot_id, job, result, true, &why))
         rp_context(&local, "checkpoint %s got no name, and stays: %s", snapshot_id, why.text);
@@ -172,24 +183,38 @@ static struct rp_cim_instance *parameters(struct rp_wmi *wmi, const char *vm_id,
     return in;
 }
 
-// The answer to CreateSnapshot was lost. Hyper-V makes one snapshot of a VM at a time: what is new is what we asked
-// for.
-static int find_made(struct rp_wmi *wmi, const char *vm_id, enum rp_snapshot_type type, const struct rp_wmi_ids *before,
-                     char result[RP_HOST_ID], struct rp_error *err)
+// Hyper-V makes one snapshot of a VM at a time: what is new is what we asked for.
+int rp_wmi_snapshot_of_job(struct rp_wmi *wmi, const struct rp_wmi_job *job, char result[RP_HOST_ID],
+                           struct rp_error *err)
 {
     RP_CLEANUP(rp_wmi_ids_clear) struct rp_wmi_ids after = {0};
     const char *one = NULL;
-    struct rp_error local = {0};
-    if (rp_wmi_wait_back(wmi, vm_id, &local) || ids_of(wmi, vm_id, type, &after, &local))
-        return rp_context(err, "%s; and then", local.text);
-    size_t count = rp_wmi_ids_new(before, &after, &one);
+    if (rp_wmi_wait_back(wmi, job->vm_id, err) || ids_of(wmi, job->vm_id, job->type, job->name, &after, err))
+        return -1;
+    size_t count = rp_wmi_ids_new(&job->before, &after, &one);
     if (!count)
-        return -1; // it was never carried out
+        return rp_fail(err, RP_ERR_NOT_FOUND, "VM %s got no checkpoint", job->vm_id);
     if (count > 1)
-        return rp_context(err, "VM %s got %zu checkpoints meanwhile, and which one is ours cannot be told", vm_id,
-                          count);
+        return rp_fail(err, RP_ERR_CORRUPT, "VM %s got %zu checkpoints meanwhile, and which one is ours cannot be told",
+                       job->vm_id, count);
     memcpy(result, one, RP_HOST_ID);
     return 0;
+}
+
+// The answer to CreateSnapshot was lost. The host may still be about to begin.
+static int find_made(struct rp_wmi *wmi, const struct rp_wmi_job *job, char result[RP_HOST_ID], struct rp_error *err)
+{
+    uint64_t start = rp_clock_monotonic_ns();
+    for (;;) {
+        struct rp_error local = {0};
+        if (!rp_wmi_snapshot_of_job(wmi, job, result, &local))
+            return 0;
+        if (local.code != RP_ERR_NOT_FOUND)
+            return rp_context(err, "%s; and then", local.text);
+        if (rp_clock_monotonic_ns() - start > LATE_NS)
+            return -1; // it was never carried out
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    }
 }
 
 static const char *activity_words(enum rp_vm_activity activity)
@@ -205,33 +230,53 @@ static const char *activity_words(enum rp_vm_activity activity)
     }
 }
 
+// From 32782 on it is a state that lasts, of its guest or its network, and no work (VMOperationalStatus).
+static bool is_busy(enum rp_vm_activity activity)
+{
+    return (unsigned)activity >= 32768 && (unsigned)activity < 32782;
+}
+
+static void expected_clear(struct rp_wmi_job *expected) { rp_wmi_ids_clear(&expected->before); }
+
+// Keeps with the job what tells its snapshot from others.
+static void expect_snapshot(struct rp_wmi_job *job, struct rp_wmi_job *expected)
+{
+    job->name = rp_xstrdup(expected->name);
+    job->consistency = expected->consistency;
+    job->type = expected->type;
+    memcpy(job->vm_id, expected->vm_id, sizeof job->vm_id);
+    job->before = expected->before;
+    expected->before = (struct rp_wmi_ids){0};
+}
+
 int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
                            enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err)
 {
     struct rp_wmi *wmi = rp_wmi_of(host);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
-    RP_CLEANUP(rp_wmi_ids_clear) struct rp_wmi_ids before = {0};
+    RP_CLEANUP(expected_clear) struct rp_wmi_job expected = {
+        .name = (char *)(uintptr_t)name, .consistency = consistency, .type = type};
     *job = *result = 0;
     if (rp_wmi_need_vm(wmi, vm_id, &vm, err))
         return -1;
-    if (vm.activity != RP_VM_IDLE)
+    if (is_busy(vm.activity))
         return rp_fail(err, RP_ERR_BUSY, "%s: VM %s: %s; try again later", host->address, vm.id,
                        activity_words(vm.activity));
-    if (ids_of(wmi, vm.id, type, &before, err))
+    memcpy(expected.vm_id, vm.id, sizeof expected.vm_id);
+    if (ids_of(wmi, vm.id, type, NULL, &expected.before, err))
         return -1;
     RP_AUTO_FREE char *what = rp_xasprintf("checkpoint of VM %s", vm.id);
     const struct rp_wmi_call call = {.service = RP_WMI_SNAPSHOT, .method = "CreateSnapshot", .what = what,
                                      .result = "ResultingSnapshot", .result_class = "Msvm_VirtualSystemSettingData"};
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *in = parameters(wmi, vm.id, type, consistency, name);
     struct rp_error local = {0};
+    // lost, or said in a way that tells nothing: there may be a snapshot all the same
     if (rp_wmi_call(wmi, &call, in, job, result, &local) &&
-        (!wmi->lost || find_made(wmi, vm.id, type, &before, result, &local)))
+        ((!wmi->lost && local.code != RP_ERR_CORRUPT) || find_made(wmi, &expected, result, &local)))
         return rp_fail(err, local.code, "%s", local.text);
     if (!*job)
         return rp_wmi_snapshot_made(wmi, result, name, consistency, err);
-    struct rp_wmi_job *started = rp_wmi_job_find(wmi, job);
-    started->name = rp_xstrdup(name);
-    started->consistency = consistency;
+    expect_snapshot(rp_wmi_job_find(wmi, job), &expected);
     return 0;
 }
 

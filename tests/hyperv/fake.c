@@ -27,6 +27,8 @@ static int instances(struct rp_cim_provider *p, const struct rp_cim_caller *call
                      const struct rp_wql *query, struct rp_cim_sink sink, struct rp_error *err)
 {
     (void)caller, (void)query;
+    if (the_fake->no_cimv2 && index_of(p))
+        return rp_fail(err, RP_ERR_PERMISSION, "access denied");
     const struct rp_cim_instances *objects = &the_fake->objects[index_of(p)];
     for (size_t i = 0; i < objects->count; i++)
         if (!strcmp(objects->items[i]->class_name, class->name) &&

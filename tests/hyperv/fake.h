@@ -41,6 +41,7 @@ struct fake {
     int drop;                          // so many answers from now on are lost, after they were carried out
     const char *drop_method;           // the answer to this method is lost, once
     bool no_references;                // a query that wants references beside objects is a fault
+    bool no_cimv2;                     // the user may not look into root/cimv2
     bool refuse;                       // requests are lost before anybody looks at them
     const char *replay;                // answers come from the recording in this folder
     char folder[96], socket[128], url[160];

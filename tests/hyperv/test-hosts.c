@@ -245,6 +245,27 @@ static void expect_refused(const char *why)
     assert_int_equal(err.code, RP_ERR_PERMISSION);
 }
 
+static void a_hosts_file_that_others_may_write_is_refused(void **state)
+{
+    (void)state;
+    static const mode_t modes[] = {0620, 0602, 0666};
+    RP_CLEANUP(rp_hosts_clear) struct rp_hosts hosts = {0};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        rp_error_clear(&err);
+        write_file(hosts_path, "[hv1]\nurl = https://hv1\n", modes[i]);
+        assert_int_equal(rp_hosts_file_read(hosts_path, &hosts, &err), -1);
+        assert_int_equal(err.code, RP_ERR_PERMISSION);
+        assert_non_null(strstr(err.text, "chmod go-w"));
+    }
+    if (geteuid())
+        return;
+    rp_error_clear(&err);
+    write_file(hosts_path, "[hv1]\nurl = https://hv1\n", 0644);
+    assert_int_equal(chown(hosts_path, 12345, 0), 0);
+    assert_int_equal(rp_hosts_file_read(hosts_path, &hosts, &err), -1);
+    assert_int_equal(err.code, RP_ERR_PERMISSION);
+}
+
 static void a_keyring_that_others_may_read_is_refused(void **state)
 {
     (void)state;
@@ -284,6 +305,7 @@ int main(void)
         TEST(many_at_once_add_each_their_own),
         TEST(a_password_is_kept_replaced_and_removed),
         TEST(passwords_that_cannot_be_are_refused),
+        TEST(a_hosts_file_that_others_may_write_is_refused),
         TEST(a_keyring_that_others_may_read_is_refused),
         TEST(a_keyring_that_is_something_else_is_refused),
     };

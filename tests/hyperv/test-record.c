@@ -69,6 +69,81 @@ static void names_paths_and_guids_become_others_and_the_rest_stays(void **state)
                                "Machine=\"x4.x5\"><f:Message>x1</f:Message>");
 }
 
+static void what_looks_like_a_number_or_hides_in_the_xml_is_replaced_as_well(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *secret;
+    } cases[] = {
+        {"<p:BIOSSerialNumber>2813-2452-1742-0412-7562-5183-46</p:BIOSSerialNumber>", "2452"},
+        {"<p:ElementName>4711</p:ElementName>", "4711"},
+        {"<p:ElementName>2026-01-02T03:04:05Z</p:ElementName>", "2026"},
+        {"<p:ElementName>web 192.0.2.17 (old)</p:ElementName>", "192"},
+        {"<p:HostResource>\\\\192.0.2.17\\vms\\a.vhdx</p:HostResource>", ".17"},
+        {"<f:Message>no route to 2001:470:1234::17</f:Message>", "1234"},
+        {"<f:Message>no route to 2001:470:1234::17</f:Message>", "470"},
+        {"<p:Address>00155D010203</p:Address>", "00155D"},
+        {"<p:Address>001550102030</p:Address>", "0015501"},
+        {"<p:Notes>00:15:5d:01:02:03</p:Notes>", "15:5d"},
+        {"<p:Owner>LAB\\backup, S-1-5-21-1004336348-1177238915-682003330-512</p:Owner>", "1004336348"},
+        {"<p:Owner>LAB\\backup</p:Owner>", "backup"},
+        {"<p:JobStatus>Copying payroll.vhdx</p:JobStatus>", "payroll"},
+        {"<p:StatusDescriptions>Merging disks: no room on E:\\payroll</p:StatusDescriptions>", "payroll"},
+        {"<p:Value>payroll</p:Value>", "payroll"},
+        {"<p:MessageID>uuid:of payroll</p:MessageID>", "payroll"},
+        {"<p:Notes>RCT: payroll</p:Notes>", "payroll"},
+        {"<p:Notes>rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000001</p:Notes>", "5bfde23b"},
+        {"<f:WSManFault Machine='payroll'/>", "payroll"},
+        {"<f:WSManFault\nMachine = \"payroll\"/>", "payroll"},
+        {"<f:ProviderFault path=\"C:\\payroll\" provider=\"WMI\"/>", "payroll"},
+        {"<p:SettingData><![CDATA[payroll <b>of payroll</b>]]></p:SettingData>", "payroll"},
+        {"<p:SettingData><![CDATA[payroll", "payroll"},
+        {"<a/><!-- payroll > payroll -->", "payroll"},
+        {"<!DOCTYPE payroll><a/>", "payroll"},
+        {"<p:SettingData>&lt;PROPERTY NAME=\"ElementName\" TYPE=\"string\"&gt;&lt;VALUE&gt;4711&lt;/VALUE&gt;"
+         "</p:SettingData>", "4711"},
+        {"<p:SettingData>&lt;PROPERTY NAME=\"Size\" TYPE=\"uint64\"&gt;&lt;VALUE&gt;1&lt;/VALUE&gt;&lt;/PROPERTY&gt;"
+         "&lt;PROPERTY.ARRAY NAME=\"Notes\"&gt;&lt;VALUE&gt;4711&lt;/VALUE&gt;</p:SettingData>", "4711"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_scrub_new(&err);
+        RP_AUTO_FREE char *out = scrubbed(scrub, cases[i].text);
+        if (strcasestr(out, cases[i].secret))
+            fail_msg("%s became %s", cases[i].text, out);
+    }
+    RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_scrub_new(&err);
+    RP_CLEANUP(rp_buf_clear) struct rp_buf wide = {0};
+    rp_scrub_message(scrub, "<\0a\0>\0p\0a\0y\0", 12, &wide); // UTF-16
+    assert_null(strchr(rp_buf_text(&wide), 'p'));
+}
+
+static void what_tells_developers_something_stays(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "<a:Address>http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous</a:Address>",
+        "<a:MessageID>uuid:A1B2C3D4-0000-4000-8000-00000000000A</a:MessageID>",
+        "<s:Value>w:InvalidSelectors</s:Value>", "<p:MaxInternalSize>1099511627776</p:MaxInternalSize>",
+        "<w:OperationTimeout>PT60.000S</w:OperationTimeout>", "<p:ReturnValue>32775</p:ReturnValue>",
+        "<p:CreationTime>20260102030405.000000+000</p:CreationTime>", "<p:AddressOnParent>63</p:AddressOnParent>",
+        "<wsmid:ProductVersion>OS: 10.0.20348 SP: 0.0 Stack: 3.0</wsmid:ProductVersion>",
+        "<p:SettingData>&lt;PROPERTY NAME=\"MaxInternalSize\" TYPE=\"uint64\"&gt;&lt;VALUE&gt;1073741824&lt;/VALUE&gt;"
+        "&lt;/PROPERTY&gt;</p:SettingData>",
+        "<w:Selector Name=\"__cimnamespace\">root/virtualization/v2</w:Selector>",
+        "<p:Job xsi:type=\"p:X_Type\" xmlns:p=\"http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/X\"/>",
+    };
+    RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_scrub_new(&err);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        RP_AUTO_FREE char *out = scrubbed(scrub, texts[i]);
+        assert_string_equal(out, texts[i]);
+    }
+    // an id of change tracking stays one, and the same
+    RP_AUTO_FREE char *ids = scrubbed(scrub, "<p:A>rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000001</p:A>"
+                                             "<p:A>rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000002</p:A>");
+    assert_string_equal(ids, "<p:A>rctX:00000000:0000:4000:8000:000000000001:00000001</p:A>"
+                             "<p:A>rctX:00000000:0000:4000:8000:000000000001:00000002</p:A>");
+}
+
 static void anything_at_all_can_be_scrubbed(void **state)
 {
     (void)state;
@@ -84,6 +159,15 @@ static void anything_at_all_can_be_scrubbed(void **state)
                                         "<a:b:c>d</",
                                         "<x Machine=\"",
                                         "<x Machine=\"y",
+                                        "<![CDATA[",
+                                        "<![CDATA[]]",
+                                        "<!--",
+                                        "<a b='c\">d",
+                                        "rct",
+                                        "rctX:",
+                                        "1.2.3.",
+                                        "TYPE=\"s",
+                                        "::",
                                         "\xff\xfe",
                                         "<?xml?><!-- a -->b"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
@@ -169,6 +253,8 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(names_paths_and_guids_become_others_and_the_rest_stays),
+        TEST(what_looks_like_a_number_or_hides_in_the_xml_is_replaced_as_well),
+        TEST(what_tells_developers_something_stays),
         TEST(anything_at_all_can_be_scrubbed),
         TEST(a_recording_answers_as_the_host_did_and_tells_no_names),
         TEST(a_folder_with_something_in_it_is_left_alone),

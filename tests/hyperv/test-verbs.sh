@@ -110,6 +110,22 @@ troubles()
     status 2 rp host test bad >out
     grep -q 'fix: .*--fingerprint' out
     rp host remove bad
+    rp host add bad "$(lab .https)" --user 'LAB\admin' --password-file password \
+        --fingerprint "$(printf '%064d' 7)"
+    status 2 rp host test bad >out
+    grep -q '^login  *bad .*not the pinned one' out
+    grep -q 'fix: if the host has a new certificate' out
+    rp host remove bad
+    rp host add bad "$(lab .http | sed 's/^http:/https:/')" --user 'LAB\admin' --password-file password
+    status 2 rp host test bad >out
+    grep -q '^connection  *bad .*TLS cannot be set up' out
+    grep -q 'fix: port 5986 is for https' out
+    rp host remove bad
+    rp host add bad "$(lab .http | sed 's|/wsman|/elsewhere|')" --user 'LAB\admin' --password-file password
+    status 2 rp host test bad >out
+    grep -q '^connection  *bad .*no WS-Management service' out
+    grep -q 'fix: the path of the URL is /wsman' out
+    rp host remove bad
     rp host add bad http://127.0.0.1:9 --user a --password-file password
     status 2 rp host test bad >out
     grep -q '^connection  *bad' out
