@@ -23,6 +23,7 @@ struct job {
     struct rp_repo *repo;
     const struct rp_vm *vm;
     const struct rp_backup_options *options;
+    struct rp_work work;
     struct rp_guid repository, id;
     char tag[RP_TAG_TEXT];
     struct rp_repo_lock *lock;
@@ -33,6 +34,7 @@ struct job {
     struct rp_reference_points references;
     struct rp_plan_base base;
     char snapshot[RP_HOST_ID];
+    char made_reference[RP_HOST_ID]; // what the snapshot became
     struct rp_vm_settings settings; // of the snapshot
     struct rp_plan plan;
     struct rp_source *source;
@@ -56,9 +58,7 @@ static void remark(const struct job *job, const char *format, ...)
 
 static int stopped(const struct job *job, struct rp_error *err)
 {
-    if (job->options->stop && job->options->stop(job->options->context))
-        return rp_fail(err, RP_ERR_CANCELLED, "stopped");
-    return 0;
+    return rp_work_stopped(&job->work) ? rp_fail(err, RP_ERR_CANCELLED, "stopped") : 0;
 }
 
 static int still_locked(const struct job *job, struct rp_error *err)
@@ -120,7 +120,7 @@ static int prepare(struct job *job, struct rp_error *err)
     if (twin)
         remark(job, "%s is a copy of the repository in %s and has its id: backups into both take away each other's reference "
                "points, and are full ones; use one of them", rp_repo_location(job->repo), twin);
-    if (lock_vm(job, err))
+    if (stopped(job, err) || lock_vm(job, err))
         return -1;
     job->id = rp_guid_new();
     job->repository = *rp_repo_id(job->repo);
@@ -128,7 +128,7 @@ static int prepare(struct job *job, struct rp_error *err)
     // After the lock: nobody commits a point of this VM between this list and ours.
     if (rp_repo_points_of(job->repo, job->vm->id, &job->points, err))
         return -1;
-    if (rp_tag_remove_orphans(job->host, job->vm->id, &job->repository, &job->points, &job->result->orphans, err))
+    if (rp_tag_remove_orphans(&job->work, job->vm->id, &job->repository, &job->points, &job->result->orphans, err))
         return -1;
     remove_exports(job);
     int merging = wait_merge(job, err);
@@ -182,7 +182,7 @@ static int create_snapshot(struct job *job, enum rp_consistency asked, enum rp_c
     job->snapshot[0] = 0;
     job->on_host = true;
     if (host->ops->create_snapshot(host, job->vm->id, RP_SNAPSHOT_RECOVERY, asked, job->tag, work, job->snapshot, err) ||
-        rp_host_wait(host, work, job->snapshot, NULL, NULL, err) || find_snapshot(job, reached, err))
+        rp_work_make(&job->work, "the checkpoint", work, job->snapshot, err) || find_snapshot(job, reached, err))
         return -1;
     return 0;
 }
@@ -193,11 +193,11 @@ static int freeze(struct job *job, enum rp_consistency asked, enum rp_consistenc
     if (!create_snapshot(job, asked, reached, why))
         return 0;
     bool may = asked == RP_CONSISTENCY_APPLICATION && job->options->allow_crash && why->code != RP_ERR_BUSY &&
-               why->code != RP_ERR_CANCELLED && why->code != RP_ERR_NOT_FOUND;
+               why->code != RP_ERR_CANCELLED && why->code != RP_ERR_NOT_FOUND && !rp_work_stopped(&job->work);
     if (!may)
         return rp_fail(err, why->code, "%s", why->text);
     // What the host may have made of the first try must not be there beside the second.
-    if (rp_tag_remove_job(job->host, job->vm->id, job->tag, err) ||
+    if (rp_tag_remove_job(&job->work, job->vm->id, job->tag, "", NULL, err) ||
         create_snapshot(job, RP_CONSISTENCY_CRASH, reached, err))
         return -1;
     return 1;
@@ -212,7 +212,7 @@ static int checkpoint(struct job *job, struct rp_error *err)
     int fallback = freeze(job, asked, &reached, &why, err);
     if (fallback < 0)
         return rp_context(err, "checkpoint");
-    if (stopped(job, err)) // not while the host works on it: what it makes after we gave up would stay behind
+    if (stopped(job, err))
         return -1;
     struct rp_point *point = &job->result->point;
     rp_document_consistency(point, asked, fallback ? RP_CONSISTENCY_CRASH : reached, fallback ? why.text : NULL);
@@ -250,8 +250,7 @@ static int choose_source(struct job *job, struct rp_error *err)
         .repository = &job->repository,
         .job = &job->id,
         .export_folder = export_folder(job),
-        .stop = options->stop,
-        .context = options->context,
+        .work = &job->work,
     };
     job->source = rp_source_new(kind, &source);
     return 0;
@@ -265,6 +264,8 @@ static int open_disks(struct job *job, struct rp_error *err)
     for (size_t i = 0; i < job->plan.count; i++) {
         struct rp_backup_disk *disk = &job->disks[i];
         disk->plan = &job->plan.disks[i];
+        if (stopped(job, err))
+            return -1;
         struct rp_reader *reader = job->source->ops->open(job->source, disk->plan, err);
         if (!reader || rp_backup_disk_open(disk, reader, job->session, err))
             return rp_context(err, "disk %u", disk->plan->disk->number);
@@ -275,12 +276,17 @@ static int open_disks(struct job *job, struct rp_error *err)
 }
 
 // After all readers. What cannot be removed now, the next backup removes.
-static void close_source(struct job *job)
+static int close_source(struct job *job, struct rp_error *err)
 {
-    struct rp_error err = {0};
-    if (rp_source_close(job->source, &err))
-        remark(job, "%s: the next backup of this VM tries again", err.text);
+    struct rp_source *source = job->source;
     job->source = NULL;
+    return rp_source_close(source, err);
+}
+
+static void remark_left(const struct job *job, const struct rp_error *left)
+{
+    if (left->code)
+        remark(job, "%s: the next backup of this VM tries again", left->text);
 }
 
 // Bytes of disk that are not stored yet.
@@ -330,6 +336,7 @@ static int explain_full(struct job *job, struct rp_error *err)
 static int read_disks(struct job *job, struct rp_error *err)
 {
     uint64_t start = rp_clock_monotonic_ns();
+    struct rp_error left = {0};
     if (open_disks(job, err) || check_room(job, err))
         return -1;
     RP_AUTO_FREE struct rp_transfer_part *parts = rp_xcalloc(job->plan.count, sizeof *parts);
@@ -351,7 +358,8 @@ static int read_disks(struct job *job, struct rp_error *err)
         rp_backup_disk_close_reader(&job->disks[i]);
     if (job->source->ops->describe && job->source->ops->describe(job->source, &job->result->point, err))
         return -1;
-    close_source(job);
+    close_source(job, &left);
+    remark_left(job, &left);
     for (size_t i = 0; i < job->plan.count; i++)
         if (rp_backup_disk_finish(&job->disks[i], err)) {
             rp_context(err, "disk %u", job->plan.disks[i].disk->number);
@@ -365,6 +373,20 @@ static int read_disks(struct job *job, struct rp_error *err)
 
 // ---- reference point, commit ----------------------------------------------------------------------------------------
 
+// What was read is good from here on: the checkpoint was there until the end. A host that cannot name the moment any more
+// makes a later backup read more, and costs this one nothing.
+static const struct rp_reference_point *find_reference(struct job *job, struct rp_reference_points *after)
+{
+    struct rp_error why = {0};
+    int failed = job->host->ops->list_reference_points(job->host, job->vm->id, after, &why);
+    for (size_t i = 0; i < after->count; i++)
+        if (!strcmp(after->items[i].id, job->made_reference))
+            return &after->items[i];
+    remark(job, "the host made reference point %s, but does not list it%s%s: the next backup reads more than what changed",
+           job->made_reference, failed ? ": " : "", failed ? why.text : "");
+    return NULL;
+}
+
 static int convert(struct job *job, struct rp_reference_points *after, const struct rp_reference_point **made, struct rp_error *err)
 {
     struct rp_host_connection *host = job->host;
@@ -373,16 +395,11 @@ static int convert(struct job *job, struct rp_reference_points *after, const str
     if (still_locked(job, err))
         return -1;
     if (host->ops->convert_to_reference_point(host, job->snapshot, work, id, err) ||
-        rp_host_wait(host, work, id, NULL, NULL, err) ||
-        host->ops->list_reference_points(host, job->vm->id, after, err))
+        rp_work_make(&job->work, "the reference point", work, id, err))
         return rp_context(err, "reference point");
+    memcpy(job->made_reference, id, sizeof id);
     job->result->point.convert_ns = rp_clock_monotonic_ns() - start;
-    *made = NULL;
-    for (size_t i = 0; i < after->count; i++)
-        if (!strcmp(after->items[i].id, id))
-            *made = &after->items[i];
-    if (!*made) // what was read is good: keep it, and read everything next time
-        remark(job, "the host made reference point %s, but does not list it: the next backup will be full", id);
+    *made = find_reference(job, after);
     return 0;
 }
 
@@ -411,7 +428,8 @@ static void after_commit(struct job *job, const struct rp_reference_points *refe
 {
     struct rp_error err = {0};
     const char *keep = job->result->point.reference_point;
-    if (rp_tag_remove_older(job->host, references, &job->repository, &job->points, keep ? keep : "", &err)) {
+    // Without one of its own the next backup goes on from an older one.
+    if (keep && rp_tag_remove_older(&job->work, references, &job->repository, &job->points, keep, &err)) {
         remark(job, "%s: the next backup tries again", err.text);
         rp_error_clear(&err);
     }
@@ -425,20 +443,26 @@ static void after_commit(struct job *job, const struct rp_reference_points *refe
         remark(job, "the backup is good; the host is still merging the checkpoint into the disk");
 }
 
-static void undo(struct job *job)
+static void undo(struct job *job, struct rp_error *err)
 {
+    struct rp_error files = {0}, left = {0};
+    unsigned removed = 0;
     // Files first: a host does not merge what is still open.
     for (size_t i = 0; job->disks && i < job->plan.count; i++)
         rp_backup_disk_clear(&job->disks[i]);
-    close_source(job);
+    close_source(job, &files);
     // Otherwise what was stored is a start for the next try; it will not be for one that finds no room again.
     if (job->full)
         rp_repo_session_discard(job->session);
-    if (!job->on_host)
-        return;
-    struct rp_error err = {0};
-    if (rp_tag_remove_job(job->host, job->vm->id, job->tag, &err))
-        remark(job, "%s: the next backup of this VM tries again", err.text);
+    if (job->on_host)
+        rp_tag_remove_job(&job->work, job->vm->id, job->tag, job->made_reference, &removed, &left);
+    if (files.code && left.code)
+        rp_context(&left, "%s; and", files.text);
+    const struct rp_error *both = left.code ? &left : &files;
+    if (err && err->code == RP_ERR_CANCELLED && rp_work_stopped(&job->work))
+        rp_work_explain(&job->work, job->on_host, removed, both, err);
+    else
+        remark_left(job, both);
 }
 
 static void clear(struct job *job)
@@ -458,6 +482,12 @@ int rp_backup_run(struct rp_host_connection *host, struct rp_repo *repo, const s
                   const struct rp_backup_options *options, struct rp_backup_result *result, struct rp_error *err)
 {
     struct job job = {.host = host, .repo = repo, .vm = vm, .options = options, .result = result};
+    job.work = (struct rp_work){
+        .host = host,
+        .stop = options->stop,
+        .context = options->context,
+        .patience_ms = options->cancel_timeout_ms,
+    };
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points after = {0};
     const struct rp_reference_point *reference = NULL;
     *result = (struct rp_backup_result){0};
@@ -465,7 +495,7 @@ int rp_backup_run(struct rp_host_connection *host, struct rp_repo *repo, const s
     bool failed = prepare(&job, err) || begin_session(&job, err) || stopped(&job, err) || checkpoint(&job, err) ||
                   read_disks(&job, err) || convert(&job, &after, &reference, err) || commit(&job, reference, err);
     if (failed)
-        undo(&job);
+        undo(&job, err);
     else
         after_commit(&job, &after);
     clear(&job);

@@ -19,6 +19,7 @@ struct rp_backup_options {
     uint64_t rate;                   // bytes per second read; 0: no limit
     unsigned threads;                // 0: as many as fit the machine
     unsigned merge_timeout_ms;       // how long to wait for merges, before and after; 0: look once
+    unsigned cancel_timeout_ms;      // how long the host may take to end what it was asked to end; 0: a minute
     // All may be NULL. `progress`: bytes read of those to read; non-zero stops. `stop`: non-zero stops, where there is
     // no progress to report. `remark`: what the administrator should know though the backup is good.
     int (*progress)(void *context, uint64_t done, uint64_t total);
@@ -43,7 +44,8 @@ struct rp_backup_result {
     uint64_t wait_ns;        // for the merge
 };
 
-// `vm`: as rp_host_ops.find_vm gave it. RP_ERR_BUSY: another backup of this VM into this repository is running.
+// `vm`: as rp_host_ops.find_vm gave it. RP_ERR_CANCELLED: asked to stop; the message says what was done about it, and
+// what is left on the host, if anything. Asked to stop too late, the backup is made. RP_ERR_BUSY: another backup of this VM into this repository is running.
 // RP_ERR_NO_SPACE: the repository is full, or so nearly that this was not begun;
 // the message says where and how much is missing.
 int rp_backup_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_vm *vm,

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "backup/plan.h"
+#include "backup/work.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/guid.h"
@@ -59,8 +60,7 @@ struct rp_source_job {
     const struct rp_reference_point *reference; // where the changes begin; NULL: there is none
     const struct rp_guid *repository, *job;     // whose traces are whose
     const char *export_folder;                  // as the host calls it
-    int (*stop)(void *context);                 // NULL is fine
-    void *context;
+    struct rp_work *work;                       // with the same host
 };
 struct rp_source;
 struct rp_source_ops {

@@ -9,11 +9,8 @@
 #include "backup/export.h"
 #include "backup/reader_files.h"
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/num.h"
-
-#define CANCEL_SECONDS 60 // that a job may take to end when asked to
 
 struct made { // one export, of some of the disks
     bool changes;
@@ -48,23 +45,12 @@ static struct export_reader *of(struct rp_reader *reader) { return (struct expor
 
 static int on_progress(void *context, uint64_t done, uint64_t total)
 {
-    struct export_source *source = context;
     (void)done;
     (void)total;
-    return source->job.stop && source->job.stop(source->job.context);
+    return rp_work_stopped(context);
 }
 
-static int at_deadline(void *context) { return rp_clock_monotonic_ns() >= *(uint64_t *)context; }
-
-// The host must not go on writing into a folder that is about to be removed.
-static void cancel(struct rp_host_connection *host, const char *work)
-{
-    char result[RP_HOST_ID];
-    uint64_t deadline = rp_clock_monotonic_ns() + CANCEL_SECONDS * UINT64_C(1000000000);
-    if (host->ops->cancel_job && !host->ops->cancel_job(host, work, NULL))
-        rp_host_wait(host, work, result, at_deadline, &deadline, NULL);
-}
-
+// A host that is at it must not go on writing into a folder that is about to be removed.
 static int run(struct export_source *source, const struct rp_export *what, struct rp_error *err)
 {
     struct rp_host_connection *host = source->job.host;
@@ -73,16 +59,12 @@ static int run(struct export_source *source, const struct rp_export *what, struc
     int (*progress)(void *, uint64_t, uint64_t) = host->progress;
     void *context = host->progress_context;
     host->progress = on_progress;
-    host->progress_context = source;
+    host->progress_context = source->job.work;
     int failed = host->ops->export_system(host, what, work, result, &why) ||
-                 rp_host_wait(host, work, result, source->job.stop, source->job.context, &why);
+                 rp_work_make(source->job.work, "the export", work, result, &why);
     host->progress = progress;
     host->progress_context = context;
-    if (!failed)
-        return 0;
-    if (why.code == RP_ERR_CANCELLED && *work)
-        cancel(host, work);
-    return rp_fail(err, why.code, "export to %s: %s", what->folder, why.text);
+    return failed ? rp_fail(err, why.code, "export to %s: %s", what->folder, why.text) : 0;
 }
 
 static int prepare_folder(struct export_source *source, struct rp_error *err)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "backup/plan.h"
+#include "backup/work.h"
 #include "base/buf.h"
 #include "base/log.h"
 #include "wsman/base64.h"
@@ -24,6 +25,7 @@ struct job {
     const struct rp_point *point;
     const struct rp_restore_host_options *options;
     struct rp_restore_host_result *result;
+    struct rp_work work;
     char *local;               // the folder, here
     char *made[4];             // folders that we made
     size_t made_count;
@@ -33,6 +35,9 @@ struct job {
     char **disks;              // by the point's order, as the host calls them
     char planned[RP_HOST_ID];
     bool may_be_planned;       // a call that makes a planned VM was sent
+    struct rp_vms planned_before; // what was planned there already
+    bool before_known;
+    enum rp_code plan_failed;
 };
 
 static void remark(const struct job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -51,27 +56,32 @@ static void remark(const struct job *job, const char *format, ...)
 
 static int stopped(const struct job *job, struct rp_error *err)
 {
-    if (job->options->stop && job->options->stop(job->options->context))
-        return rp_fail(err, RP_ERR_CANCELLED, "stopped");
-    return 0;
+    return rp_work_stopped(&job->work) ? rp_fail(err, RP_ERR_CANCELLED, "stopped") : 0;
 }
 
 // ---- the folder -----------------------------------------------------------------------------------------------------
 
+char *rp_restore_host_folder(const struct rp_host_connection *host, const struct rp_point *point,
+                             const struct rp_restore_host_options *options, struct rp_error *err)
+{
+    const struct rp_path_map *paths = host->paths;
+    if (options->folder)
+        return rp_xstrdup(options->folder);
+    if (paths && paths->count) {
+        RP_AUTO_FREE char *safe = rp_restore_safe_name(options->vm_name ? options->vm_name : point->vm_name);
+        return rp_path_map_join(paths->items[0].host, safe);
+    }
+    rp_fail(err, RP_ERR_INVALID,
+            "%s: where on the host? No folder of it is mapped to this machine, and none was named (--folder)",
+            host->address);
+    return NULL;
+}
+
 static int choose_folder(struct job *job, struct rp_error *err)
 {
-    const struct rp_path_map *paths = job->host->paths;
-    const char *name = job->options->vm_name ? job->options->vm_name : job->point->vm_name;
-    if (job->options->folder) {
-        job->result->folder = rp_xstrdup(job->options->folder);
-    } else if (paths && paths->count) {
-        RP_AUTO_FREE char *safe = rp_restore_safe_name(name);
-        job->result->folder = rp_path_map_join(paths->items[0].host, safe);
-    } else {
-        return rp_fail(err, RP_ERR_INVALID,
-                       "%s: where on the host? No folder of it is mapped to this machine, and none was named "
-                       "(--folder)", job->host->address);
-    }
+    job->result->folder = rp_restore_host_folder(job->host, job->point, job->options, err);
+    if (!job->result->folder)
+        return -1;
     job->local = rp_host_local_path(job->host, job->result->folder, err);
     return job->local ? 0 : rp_context(err, "the folder for the VM");
 }
@@ -173,19 +183,30 @@ static int write_configurations(struct job *job, struct rp_error *err)
 
 static int finish(struct job *job, const char *work, char result[RP_HOST_ID], struct rp_error *err)
 {
-    // A job under way is waited for, whoever wants to stop: what it makes after we gave up would stay behind.
-    return rp_host_wait(job->host, work, result, NULL, NULL, err);
+    return rp_work_finish(&job->work, work, result, err);
+}
+
+// By which a planned VM is known again whose id never arrived.
+static void note_planned(struct job *job)
+{
+    struct rp_host_connection *host = job->host;
+    rp_vms_clear(&job->planned_before);
+    job->before_known = host->ops->list_planned && !host->ops->list_planned(host, &job->planned_before, NULL);
+    job->may_be_planned = true;
 }
 
 static int plan_from_export(struct job *job, struct rp_error *err)
 {
     char work[RP_HOST_ID] = "";
     struct rp_host_connection *host = job->host;
-    job->may_be_planned = true;
+    struct rp_error why = {0};
+    note_planned(job);
     if (host->ops->import_system(host, job->definition, job->options->identity == RP_IDENTITY_NEW, work, job->planned,
-                                 err) ||
-        finish(job, work, job->planned, err))
-        return rp_context(err, "import %s", job->definition);
+                                 &why) ||
+        rp_work_make(&job->work, "the import", work, job->planned, &why)) {
+        job->plan_failed = why.code;
+        return rp_fail(err, why.code, "import %s: %s", job->definition, why.text);
+    }
     job->result->imported = true;
     return 0;
 }
@@ -194,14 +215,17 @@ static int plan_from_settings(struct job *job, struct rp_error *err)
 {
     char work[RP_HOST_ID] = "";
     struct rp_host_connection *host = job->host;
+    struct rp_error why = {0};
     if (!job->point->settings)
         return rp_fail(err, RP_ERR_UNSUPPORTED,
                        "the restore point has no settings of the VM: restore its disks with --to");
-    job->may_be_planned = true;
+    note_planned(job);
     if (host->ops->plan_system(host, job->point->settings, (const char *const *)job->disks, job->result->files.count,
-                               job->options->identity == RP_IDENTITY_NEW, work, job->planned, err) ||
-        finish(job, work, job->planned, err))
-        return rp_context(err, "plan the VM from its saved settings");
+                               job->options->identity == RP_IDENTITY_NEW, work, job->planned, &why) ||
+        rp_work_make(&job->work, "the planning of the VM", work, job->planned, &why)) {
+        job->plan_failed = why.code;
+        return rp_fail(err, why.code, "plan the VM from its saved settings: %s", why.text);
+    }
     return 0;
 }
 
@@ -283,15 +307,18 @@ static int realize(struct job *job, struct rp_error *err)
 {
     struct rp_host_connection *host = job->host;
     char work[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
-    if (job->options->vm_name && (host->ops->rename(host, job->planned, job->options->vm_name, work, result, err) ||
-                                  finish(job, work, result, err)))
-        return rp_context(err, "name the VM %s", job->options->vm_name);
+    // Also when it keeps its name: what a host saves of a checkpoint has the checkpoint's.
+    const char *name = job->options->vm_name ? job->options->vm_name : job->point->vm_name;
+    if (name && *name &&
+        (host->ops->rename(host, job->planned, name, work, result, err) || finish(job, work, result, err)))
+        return rp_context(err, "name the VM %s", name);
     work[0] = 0;
     if (host->ops->validate_planned(host, job->planned, work, result, err) || finish(job, work, result, err))
         return rp_context(err, "the host would not run this VM");
     work[0] = 0;
+    // Waited for to its end, whoever wants to stop: the VM that it makes has the files that would go.
     if (host->ops->realize_planned(host, job->planned, work, job->result->vm_id, err) ||
-        finish(job, work, job->result->vm_id, err))
+        rp_host_wait(host, work, job->result->vm_id, NULL, NULL, err))
         return rp_context(err, "make the VM real");
     return 0;
 }
@@ -346,19 +373,63 @@ static void after_realize(struct job *job)
 
 // ---- undo -----------------------------------------------------------------------------------------------------------
 
-// The planned VM whose id the host did not get to tell: it can be known only where it has the old one.
+static bool was_there(const struct job *job, const char *id)
+{
+    for (size_t i = 0; i < job->planned_before.count; i++)
+        if (!strcasecmp(job->planned_before.items[i].id, id))
+            return true;
+    return false;
+}
+
+// A host that did not answer, or did not end when it was asked to, may be at it still.
+static void remark_may_come(const struct job *job)
+{
+    if (job->plan_failed == RP_ERR_IO || job->work.end == RP_WORK_GOES_ON)
+        remark(job, "if %s plans VM %s all the same, it stays there: refpoint vm delete removes it", job->host->address,
+               job->point->vm_name ? job->point->vm_name : job->point->vm_id);
+}
+
+// With a new identity, it is one that was not there before and is called like this VM or its checkpoint.
+static bool find_new(struct job *job)
+{
+    RP_CLEANUP(rp_vms_clear) struct rp_vms now = {0};
+    RP_CLEANUP(rp_buf_clear) struct rp_buf ids = {0};
+    struct rp_host_connection *host = job->host;
+    const char *name = job->point->vm_name ? job->point->vm_name : "";
+    size_t count = 0;
+    bool known = job->before_known && !host->ops->list_planned(host, &now, NULL);
+    for (size_t i = 0; known && i < now.count; i++) {
+        const struct rp_vm *vm = &now.items[i];
+        if (was_there(job, vm->id) || (strcmp(vm->name, name) && strncmp(vm->name, "refpoint:", 9)))
+            continue;
+        snprintf(job->planned, sizeof job->planned, "%s", vm->id);
+        rp_buf_printf(&ids, "%s%s", count++ ? ", " : "", vm->id);
+    }
+    if (count == 1)
+        return true;
+    job->planned[0] = 0;
+    if (count)
+        remark(job, "%s got several planned VMs meanwhile, and which one is ours cannot be told (refpoint vm delete "
+               "removes it): %s", host->address, rp_buf_text(&ids));
+    else
+        remark_may_come(job);
+    return false;
+}
+
+// The planned VM whose id the host did not get to tell.
 static bool find_unnamed(struct job *job)
 {
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     struct rp_host_connection *host = job->host;
-    if (job->options->identity == RP_IDENTITY_NEW) {
-        remark(job, "if the host planned a VM all the same, it is still there: the answer was lost");
+    if (job->options->identity == RP_IDENTITY_NEW)
+        return find_new(job);
+    if (was_there(job, job->point->vm_id) || !host->ops->find_vm(host, job->point->vm_id, &vm, NULL))
+        return false; // somebody else's, or a real one
+    if (host->ops->vm_settings(host, job->point->vm_id, &settings, NULL)) {
+        remark_may_come(job);
         return false;
     }
-    if (!host->ops->find_vm(host, job->point->vm_id, &vm, NULL) ||
-        host->ops->vm_settings(host, job->point->vm_id, &settings, NULL))
-        return false; // a real one, not ours; or none
     snprintf(job->planned, sizeof job->planned, "%s", job->point->vm_id);
     return true;
 }
@@ -399,6 +470,7 @@ static void clear(struct job *job)
         free(job->made[i]);
     free(job->definition);
     free(job->local);
+    rp_vms_clear(&job->planned_before);
 }
 
 // Before anything is written: the id must be free where it is kept.
@@ -419,6 +491,7 @@ int rp_restore_host_run(struct rp_host_connection *host, struct rp_repo *repo, c
                         struct rp_error *err)
 {
     struct job job = {.host = host, .repo = repo, .point = point, .options = options, .result = result};
+    job.work = (struct rp_work){.host = host, .stop = options->stop, .context = options->context};
     *result = (struct rp_restore_host_result){0};
     bool failed = choose_folder(&job, err) || check_identity(&job, err) || write_disks(&job, err) ||
                   write_configurations(&job, err) || stopped(&job, err) || plan(&job, err) || place_disks(&job, err) || stopped(&job, err) ||

@@ -33,10 +33,29 @@ struct rp_restore_host_result {
     bool imported;                  // from an exported configuration; else planned from the saved settings
     bool goes_on;                   // the host knows the reference point again: the next backup can be incremental
 };
+// The folder that its files go to, as the host calls it. Malloc'ed.
+char *rp_restore_host_folder(const struct rp_host_connection *host, const struct rp_point *point,
+                             const struct rp_restore_host_options *options, struct rp_error *err);
+
 // `point`: with everything (rp_repo_point). A failure after the VM was made real is a remark: the VM is there.
 int rp_restore_host_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_point *point,
                         const struct rp_restore_host_options *options, struct rp_restore_host_result *result,
                         struct rp_error *err);
+// What rp_restore_host_run would make, and what would keep it from that. Changes nothing, here or there.
+struct rp_restore_host_preview {
+    char *vm_name, *folder;         // folder: as the host calls it; NULL: nobody can tell
+    bool imported;                  // from an exported configuration; else planned from the saved settings
+    bool same_name;                 // the host has another VM of that name: it would have two
+    struct rp_restore_result files;
+    struct rp_error *problems;      // all that does not fit, each in one line
+    size_t problem_count;
+};
+int rp_restore_host_preview(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_point *point,
+                            const struct rp_restore_host_options *options, struct rp_restore_host_preview *preview,
+                            struct rp_error *err);
+// Where the disk of files.files[index] would be, as the host calls it. Malloc'ed.
+char *rp_restore_host_preview_disk(const struct rp_restore_host_preview *preview, size_t index);
+void rp_restore_host_preview_clear(struct rp_restore_host_preview *preview);
 void rp_restore_host_result_clear(struct rp_restore_host_result *result);
 
 #endif

@@ -22,19 +22,21 @@ bool rp_tag_is_of(const char *name, const struct rp_guid *repository)
     return name && !strncmp(name, prefix, length) && !rp_guid_parse(name + length, &job, NULL);
 }
 
-static int destroy_snapshot(struct rp_host_connection *host, const char *id, struct rp_error *err)
+static int destroy_snapshot(struct rp_work *work, const char *id, unsigned *removed, struct rp_error *err)
 {
     char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
-    if (host->ops->destroy_snapshot(host, id, job, result, err) || rp_host_wait(host, job, result, NULL, NULL, err))
+    if (work->host->ops->destroy_snapshot(work->host, id, job, result, err) || rp_work_finish(work, job, result, err))
         return rp_context(err, "remove our checkpoint %s", id);
+    ++*removed;
     return 0;
 }
 
-static int destroy_reference_point(struct rp_host_connection *host, const char *id, struct rp_error *err)
+static int destroy_reference_point(struct rp_work *work, const char *id, unsigned *removed, struct rp_error *err)
 {
     char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
-    if (host->ops->destroy_reference_point(host, id, job, result, err) || rp_host_wait(host, job, result, NULL, NULL, err))
+    if (work->host->ops->destroy_reference_point(work->host, id, job, result, err) || rp_work_finish(work, job, result, err))
         return rp_context(err, "remove our reference point %s", id);
+    ++*removed;
     return 0;
 }
 
@@ -46,9 +48,10 @@ static bool is_named(const struct rp_points *points, const struct rp_reference_p
     return false;
 }
 
-int rp_tag_remove_orphans(struct rp_host_connection *host, const char *vm_id, const struct rp_guid *repository,
+int rp_tag_remove_orphans(struct rp_work *work, const char *vm_id, const struct rp_guid *repository,
                           const struct rp_points *points, unsigned *removed, struct rp_error *err)
 {
+    struct rp_host_connection *host = work->host;
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points references = {0};
     if (host->ops->list_snapshots(host, vm_id, &snapshots, err) || host->ops->list_reference_points(host, vm_id, &references, err))
@@ -59,51 +62,55 @@ int rp_tag_remove_orphans(struct rp_host_connection *host, const char *vm_id, co
         if (snapshot->type != RP_SNAPSHOT_RECOVERY || snapshot->merging || !rp_tag_is_of(snapshot->name, repository))
             continue;
         rp_log(RP_LOG_INFO, "removing checkpoint %s, left by an interrupted backup", snapshot->id);
-        if (destroy_snapshot(host, snapshot->id, err))
+        if (destroy_snapshot(work, snapshot->id, &count, err))
             return -1;
-        count++;
     }
     for (size_t i = 0; i < references.count; i++) {
         const struct rp_reference_point *reference = &references.items[i];
         if (!rp_tag_is_of(reference->name, repository) || is_named(points, reference))
             continue;
         rp_log(RP_LOG_INFO, "removing reference point %s, left by an interrupted backup", reference->id);
-        if (destroy_reference_point(host, reference->id, err))
+        if (destroy_reference_point(work, reference->id, &count, err))
             return -1;
-        count++;
     }
     if (removed)
         *removed = count;
     return 0;
 }
 
-int rp_tag_remove_job(struct rp_host_connection *host, const char *vm_id, const char *tag, struct rp_error *err)
+int rp_tag_remove_job(struct rp_work *work, const char *vm_id, const char *tag, const char *made,
+                      unsigned *removed, struct rp_error *err)
 {
     int result = 0;
+    unsigned count = 0;
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points references = {0};
-    result |= host->ops->list_snapshots(host, vm_id, &snapshots, err);
+    result |= work->host->ops->list_snapshots(work->host, vm_id, &snapshots, err);
     for (size_t i = 0; i < snapshots.count; i++) {
         const struct rp_snapshot *snapshot = &snapshots.items[i];
         if (snapshot->name && !strcmp(snapshot->name, tag) && !snapshot->merging)
-            result |= destroy_snapshot(host, snapshot->id, err);
+            result |= destroy_snapshot(work, snapshot->id, &count, err);
     }
-    result |= host->ops->list_reference_points(host, vm_id, &references, err);
+    result |= work->host->ops->list_reference_points(work->host, vm_id, &references, err);
     for (size_t i = 0; i < references.count; i++) {
         const struct rp_reference_point *reference = &references.items[i];
-        if (reference->name && !strcmp(reference->name, tag))
-            result |= destroy_reference_point(host, reference->id, err);
+        if ((reference->name && !strcmp(reference->name, tag)) || !strcmp(reference->id, made))
+            result |= destroy_reference_point(work, reference->id, &count, err);
     }
+    if (removed)
+        *removed = count;
     return result;
 }
 
-int rp_tag_remove_older(struct rp_host_connection *host, const struct rp_reference_points *points,
-                        const struct rp_guid *repository, const struct rp_points *earlier, const char *keep, struct rp_error *err)
+int rp_tag_remove_older(struct rp_work *work, const struct rp_reference_points *points,
+                        const struct rp_guid *repository, const struct rp_points *earlier, const char *keep,
+                        struct rp_error *err)
 {
     int result = 0;
+    unsigned count = 0;
     for (size_t i = 0; i < points->count; i++)
         if ((rp_tag_is_of(points->items[i].name, repository) || is_named(earlier, &points->items[i])) &&
             strcmp(points->items[i].id, keep))
-            result |= destroy_reference_point(host, points->items[i].id, err);
+            result |= destroy_reference_point(work, points->items[i].id, &count, err);
     return result;
 }

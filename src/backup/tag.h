@@ -6,8 +6,8 @@
 
 #include <stdbool.h>
 
+#include "backup/work.h"
 #include "base/guid.h"
-#include "hyperv/host_connection.h"
 #include "repo/repo.h"
 
 #define RP_TAG_TEXT 96
@@ -19,13 +19,15 @@ bool rp_tag_is_of(const char *name, const struct rp_guid *repository);
 // Destroys what earlier jobs of this repository left on the VM: recovery snapshots with our tag, and reference points
 // with our tag that no restore point in `points` names. The caller holds the VM's lock in the repository, so no job
 // that owns one is alive. `*removed` (may be NULL) counts.
-int rp_tag_remove_orphans(struct rp_host_connection *host, const char *vm_id, const struct rp_guid *repository,
+int rp_tag_remove_orphans(struct rp_work *work, const char *vm_id, const struct rp_guid *repository,
                           const struct rp_points *points, unsigned *removed, struct rp_error *err);
 // Destroys what one job made, snapshot or reference point, by its tag: also right when the host's answer to creating it
-// was lost. Tries everything; the first failure is reported.
-int rp_tag_remove_job(struct rp_host_connection *host, const char *vm_id, const char *tag, struct rp_error *err);
+// was lost. `made`: the reference point that it knows to have made, whose name the host may not have kept; "": none. Tries
+// everything; the first failure is reported. `*removed` (may be NULL) counts.
+int rp_tag_remove_job(struct rp_work *work, const char *vm_id, const char *tag, const char *made,
+                      unsigned *removed, struct rp_error *err);
 // Destroys the VM's reference points of this repository except `keep`; `earlier`: its restore points of the VM.
-int rp_tag_remove_older(struct rp_host_connection *host, const struct rp_reference_points *points,
+int rp_tag_remove_older(struct rp_work *work, const struct rp_reference_points *points,
                         const struct rp_guid *repository, const struct rp_points *earlier, const char *keep,
                         struct rp_error *err);
 

@@ -133,6 +133,8 @@ int rp_cli_confirm(const struct rp_cli *cli, struct rp_error *err, const char *q
 // SIGINT, SIGTERM and SIGHUP ask to stop: the work in hand is undone and the program ends with status 2. A second one
 // kills at once.
 void rp_cli_signals_init(void);
+// What a second one says before it kills: what may be left, and who removes it. A literal, one line; NULL: nothing is.
+void rp_cli_signals_last_words(const char *text);
 bool rp_cli_stopped(void);
 int rp_cli_stop(void *unused); // the same, in the form that rp_host_wait takes
 

@@ -79,6 +79,69 @@ static void print_result(const struct rp_cli *cli, const struct rp_restore_host_
     rp_cli_print_json_line(json);
 }
 
+static json_t *disks_json(const struct rp_restore_host_preview *preview)
+{
+    json_t *disks = json_array();
+    for (size_t i = 0; i < preview->files.count; i++) {
+        const struct rp_restore_file *file = &preview->files.files[i];
+        RP_AUTO_FREE char *on_host = rp_restore_host_preview_disk(preview, i);
+        json_array_append_new(disks, json_pack("{s:I, s:o, s:o, s:I, s:I}", "disk", (json_int_t)file->number, "path_on_host",
+                                               rp_cli_json_text(on_host), "path", rp_cli_json_text(file->path), "size",
+                                               (json_int_t)file->size, "data", (json_int_t)file->data));
+    }
+    return disks;
+}
+
+static void print_preview_json(const struct rp_cli *cli, const struct rp_restore_host_options *options,
+                               const struct rp_point *point, const struct rp_host_connection *host,
+                               const struct rp_restore_host_preview *preview)
+{
+    (void)cli;
+    json_t *problems = json_array();
+    for (size_t i = 0; i < preview->problem_count; i++)
+        json_array_append_new(problems, rp_cli_json_text(preview->problems[i].text));
+    json_t *json = json_pack("{s:s, s:b, s:s, s:o, s:o, s:o, s:o, s:b, s:b}", "type", "summary", "dry_run", 1, "point",
+                             point->id, "vm", rp_cli_json_text(preview->vm_name), "vm_id",
+                             rp_cli_json_text(options->identity == RP_IDENTITY_NEW ? NULL : point->vm_id), "host",
+                             rp_cli_json_text(host->address), "folder", rp_cli_json_text(preview->folder), "imported",
+                             (int)preview->imported, "same_name", (int)preview->same_name);
+    json_object_set_new(json, "disks", disks_json(preview));
+    json_object_set_new(json, "problems", problems);
+    rp_cli_print_json_line(json);
+}
+
+static void print_preview(const struct rp_cli *cli, const struct rp_restore_host_options *options,
+                          const struct rp_point *point, const struct rp_host_connection *host,
+                          const struct rp_restore_host_preview *preview)
+{
+    rp_cli_say(cli, "would make VM %s on %s, %s%s, from %s\n", rp_cli_safe(preview->vm_name), rp_cli_safe(host->address),
+               options->identity == RP_IDENTITY_NEW ? "with a new id" : "id ",
+               options->identity == RP_IDENTITY_NEW ? "" : rp_cli_safe(point->vm_id),
+               preview->imported ? "its exported configuration" : "its saved settings");
+    for (size_t i = 0; i < preview->files.count; i++) {
+        const struct rp_restore_file *file = &preview->files.files[i];
+        char size[RP_SIZE_TEXT], data[RP_SIZE_TEXT];
+        RP_AUTO_FREE char *on_host = rp_restore_host_preview_disk(preview, i);
+        rp_cli_say(cli, "  disk %u: %s, %s of data, to %s (here %s)\n", file->number, rp_format_size(file->size, size),
+                   rp_format_size(file->data, data), rp_cli_safe(on_host), rp_cli_safe(file->path));
+    }
+    if (preview->same_name)
+        rp_cli_say(cli, "  the host has another VM of that name (--name gives this one another)\n");
+    for (size_t i = 0; i < preview->problem_count; i++)
+        rp_cli_say(cli, "  does not fit: %s\n", rp_cli_safe(preview->problems[i].text));
+}
+
+// What does not fit is the failure that the restore would end with.
+static int dry_run(const struct rp_cli *cli, struct rp_host_connection *host, struct rp_repo *repo,
+                   const struct rp_point *point, const struct rp_restore_host_options *options, struct rp_error *err)
+{
+    RP_CLEANUP(rp_restore_host_preview_clear) struct rp_restore_host_preview preview = {0};
+    if (rp_restore_host_preview(host, repo, point, options, &preview, err))
+        return -1;
+    (cli->json ? print_preview_json : print_preview)(cli, options, point, host, &preview);
+    return preview.problem_count ? rp_fail_as(err, &preview.problems[0]) : 0;
+}
+
 int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const struct rp_point *chosen,
                         const struct rp_restore_options *files, struct rp_error *err)
 {
@@ -90,13 +153,13 @@ int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const st
         return -1;
     if (files->disk >= 0)
         return rp_fail(err, RP_ERR_USAGE, "a VM gets all its disks: --to writes a single one");
-    if (cli->dry_run)
-        return rp_fail(err, RP_ERR_USAGE, "there is no dry run of --to-host");
     if (rp_repo_point(repo, chosen->id, &point, err))
         return -1;
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, address, err);
     if (!host || rp_cli_host_paths(cli, host, err))
         return -1;
+    if (cli->dry_run)
+        return dry_run(cli, host, repo, &point, &options, err);
     uint64_t start = rp_clock_monotonic_ns();
     RP_AUTO_FREE char *title = rp_xasprintf("restore %s", point.vm_name ? point.vm_name : "");
     struct remarks remarks = {cli, rp_cli_progress_new(cli, title), json_array()};
@@ -104,7 +167,10 @@ int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const st
     options.progress_context = remarks.progress;
     options.remark = on_remark;
     options.context = &remarks;
+    rp_cli_signals_last_words("refpoint: ended at once: files of this restore, and a VM that is not finished, may be left on "
+                              "the host\n");
     int failed = rp_restore_host_run(host, repo, &point, &options, &result, err);
+    rp_cli_signals_last_words(NULL);
     rp_cli_progress_end(remarks.progress);
     if (!failed)
         print_result(cli, &options, &point, host, &result, remarks.texts,

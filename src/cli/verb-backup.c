@@ -141,7 +141,10 @@ static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char
     options->merging = on_merging;
     options->context = &remarks;
     struct rp_backup_result result;
+    rp_cli_signals_last_words("refpoint: ended at once: a checkpoint, a reference point or an export of this backup may be "
+                              "left on the host; the next backup of the VM into this repository removes it\n");
     int failed = rp_backup_run(host, repo, &vm, options, &result, err);
+    rp_cli_signals_last_words(NULL);
     rp_cli_progress_end(remarks.merge);
     rp_cli_progress_end(progress);
     if (!failed)
@@ -173,9 +176,9 @@ static int run(struct rp_cli *cli, struct rp_error *err)
             result |= status;
             continue;
         }
-        if (count == 1 || one.code == RP_ERR_CANCELLED) {
+        if (count == 1 || rp_cli_stopped()) {
             *err = one;
-            return -1;
+            return count == 1 ? -1 : rp_context(err, "%s", address);
         }
         rp_context(&one, "backup %s", address); // the other VMs get their backups all the same
         rp_cli_print_error(cli, &one);
@@ -209,8 +212,9 @@ const struct rp_cli_verb rp_cli_backup_verbs[] = {
         .summary = "back VMs up: in full the first time, then only what changed",
         .details = "Every restore point is a full one: it shares with the others what did not\n"
                    "change. A disk is read in full when its changes cannot be known; the\n"
-                   "restore point records why. An interrupted backup leaves nothing behind,\n"
-                   "and what a killed one leaves, the next one removes.\n"
+                   "restore point records why. Interrupted (Ctrl-C), a backup asks the host to end\n"
+                   "what it is at, removes what was made, and says so; interrupted twice, it ends\n"
+                   "at once. What it leaves then, or when it is killed, the next one removes.\n"
                    "\n"
                    "Readers: the files of this machine (virtual-disk, for local:DIR); the host's\n"
                    "files in a mount of its folders (share, where --map or the hosts file says\n"

@@ -1,7 +1,9 @@
 // refpoint checkpoint create | list | delete
 #include <string.h>
 
+#include "backup/work.h"
 #include "base/clock.h"
+#include "cli/order.h"
 #include "cli/select.h"
 
 static const char *type_name(enum rp_snapshot_type type) { return type == RP_SNAPSHOT_RECOVERY ? "recovery" : "production"; }
@@ -22,10 +24,10 @@ static int run_create(struct rp_cli *cli, struct rp_error *err)
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     char job[RP_HOST_ID] = "", id[RP_HOST_ID] = "";
-    // Not interrupted while the host works on it: what it makes after we gave up would stay behind.
+    struct rp_work work = {.host = host, .stop = rp_cli_stop};
     if (!host ||
         host->ops->create_snapshot(host, vm.id, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, name, job, id, err) ||
-        rp_host_wait(host, job, id, NULL, NULL, err))
+        rp_work_make(&work, "the checkpoint", job, id, err))
         return -1;
     if (cli->json)
         rp_cli_print_json(json_pack("{s:s, s:o, s:s}", "id", id, "name", rp_cli_json_text(name), "vm", vm.id));
@@ -40,6 +42,7 @@ static int run_list(struct rp_cli *cli, struct rp_error *err)
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
     if (!host || host->ops->list_snapshots(host, vm.id, &list, err))
         return -1;
+    rp_cli_order_snapshots(&list);
     struct rp_cli_table *table = cli->json ? NULL : rp_cli_table_new("TIME|NAME|TYPE|CONSISTENCY|ID|STATE");
     json_t *array = json_array();
     for (size_t i = 0; i < list.count; i++) {

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "cli/order.h"
 #include "cli/select.h"
 
 static json_t *point_json(const struct rp_reference_point *point)
@@ -27,6 +28,7 @@ static int run_list(struct rp_cli *cli, struct rp_error *err)
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
     if (!host || host->ops->list_reference_points(host, vm.id, &points, err))
         return -1;
+    rp_cli_order_points(&points);
     if (cli->json) {
         json_t *array = json_array();
         for (size_t i = 0; i < points.count; i++)

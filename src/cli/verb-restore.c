@@ -128,7 +128,8 @@ const struct rp_cli_verb rp_cli_restore_verbs[] = {
                    "With --to-host the disks go to a folder of the host that is mapped to this\n"
                    "machine, and the VM is made from its exported configuration or its saved\n"
                    "settings, validated, and only then made real. Where the host can take the\n"
-                   "reference point back, the next backup is incremental.\n",
+                   "reference point back, the next backup is incremental. --dry-run says what\n"
+                   "would be made, and all that would keep it from that.\n",
         .examples = "refpoint restore web1 --to /srv/restored\n"
                     "refpoint restore web1@-1 --to /srv/restored -O raw\n"
                     "refpoint restore web1@2026-11-22T12:00:00 --disk 0 --to .\n"

@@ -2,8 +2,11 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/num.h"
+#include "cli/address.h"
+#include "cli/order.h"
 #include "cli/select.h"
 
 static const char *activity_name(enum rp_vm_activity activity)
@@ -124,6 +127,7 @@ static int run_list(struct rp_cli *cli, struct rp_error *err)
     RP_CLEANUP(rp_points_clear) struct rp_points points = {0};
     if (!host || (with_backup && load_points(cli, &points, err)) || host->ops->inventory(host, &inventory, err))
         return -1;
+    rp_cli_order_vms(&inventory);
     json_t *list = json_array();
     struct rp_cli_table *table = rp_cli_table_new(with_backup ? "NAME|STATE|ID|>DISKS|>SIZE|LAST BACKUP|ACTIVITY"
                                                               : "NAME|STATE|ID|>DISKS|>SIZE|ACTIVITY");
@@ -236,12 +240,67 @@ static int change_state(struct rp_cli *cli, enum rp_vm_state state, struct rp_er
 static int run_start(struct rp_cli *cli, struct rp_error *err) { return change_state(cli, RP_VM_RUNNING, err); }
 static int run_stop(struct rp_cli *cli, struct rp_error *err) { return change_state(cli, RP_VM_OFF, err); }
 
+// Over WMI nobody deletes files: better to know before the VM is gone than after.
+static int refuse_disks(struct rp_host_connection *host, const struct rp_vm *vm, struct rp_error *err)
+{
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    RP_CLEANUP(rp_buf_clear) struct rp_buf paths = {0};
+    if (host->ops->vm_settings(host, vm->id, &settings, err))
+        return -1;
+    for (size_t i = 0; i < settings.disk_count; i++)
+        rp_buf_printf(&paths, "%s%s", i ? ", " : "", rp_cli_safe(settings.disks[i].path));
+    if (!paths.size)
+        return 0;
+    return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: over WMI no disk file can be deleted: leave out --delete-disks, and delete "
+                   "them on the host: %s", host->address, rp_buf_text(&paths));
+}
+
+// A VM that was planned and never made real is in no list: an import that ended half-way leaves one. 1: it was one.
+static int delete_planned(struct rp_cli *cli, struct rp_error *err)
+{
+    RP_AUTO_FREE char *address = NULL;
+    const char *name;
+    rp_address_split_host(cli->args[0], &address, &name);
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, address, err);
+    RP_CLEANUP(rp_vms_clear) struct rp_vms planned = {0};
+    const struct rp_vm *found = NULL;
+    if (!host || (host->ops->list_planned && host->ops->list_planned(host, &planned, err)))
+        return -1;
+    for (size_t i = 0; i < planned.count; i++) {
+        if (strcasecmp(planned.items[i].id, name) && strcmp(planned.items[i].name, name))
+            continue;
+        if (found)
+            return rp_fail(err, RP_ERR_INVALID, "several planned VMs are called \"%.128s\": name one by its id", name);
+        found = &planned.items[i];
+    }
+    if (!found)
+        return 0;
+    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+    if (rp_cli_confirm(cli, err, "Delete the planned VM %s?", rp_cli_safe(found->name)) ||
+        host->ops->destroy_system(host, found->id, false, job, result, err) ||
+        rp_host_wait(host, job, result, rp_cli_stop, NULL, err))
+        return -1;
+    if (cli->json)
+        rp_cli_print_json(json_pack("{s:s, s:o, s:b}", "deleted", found->id, "name", rp_cli_json_text(found->name),
+                                    "disks_deleted", 0));
+    rp_cli_say(cli, "planned VM %s deleted; no file was\n", rp_cli_safe(found->name));
+    return 1;
+}
+
 static int run_delete(struct rp_cli *cli, struct rp_error *err)
 {
     bool with_disks = rp_cli_flag(cli, "delete-disks");
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
+    struct rp_error why = {0};
+    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, &why);
+    if (!host && why.code == RP_ERR_NOT_FOUND && !with_disks) {
+        int planned = delete_planned(cli, err);
+        if (planned)
+            return planned < 0 ? -1 : 0;
+    }
     if (!host)
+        return rp_fail_as(err, &why);
+    if (with_disks && !rp_host_is_local(host) && refuse_disks(host, &vm, err))
         return -1;
     if (vm.state != RP_VM_OFF) // before the question, which would be for nothing
         return rp_fail(err, RP_ERR_STATE, "the VM is %s: stop it first", rp_vm_state_name(vm.state));
@@ -327,8 +386,10 @@ const struct rp_cli_verb rp_cli_vm_verbs[] = {
         .arguments = "[HOST/]VM [--delete-disks]",
         .summary = "delete a VM that is off; its disk files stay unless asked",
         .details = "Checkpoints are merged first into the disk files that stay. The VM's\n"
-                   "reference points go with it; backups in repositories do not.\n"
-                   "Asks first; in scripts, give --yes.\n",
+                   "reference points go with it; backups in repositories do not. Over WMI no\n"
+                   "disk files can be deleted: --delete-disks is refused then, and names them.\n"
+                   "A planned VM, which an import that ended half-way may leave, goes by its id\n"
+                   "or name. Asks first; in scripts, give --yes.\n",
         .examples = "refpoint vm delete web1\n"
                     "refpoint vm delete web1 --delete-disks --yes\n",
         .options = delete_options,

@@ -16,6 +16,11 @@ bool fake_enter(struct fake_host *fake, const char *verb, struct rp_error *err)
     if (fake->before)
         fake->before(fake, verb);
     fake->calls++;
+    if (fake->lost_from && fake->calls >= fake->lost_from) {
+        fake->failed_verb = verb;
+        rp_fail(err, RP_ERR_IO, "%s: nobody answers, on purpose", verb);
+        return false;
+    }
     if (fake->calls != fake->fail_at)
         return true;
     fake->failed_verb = verb;
@@ -180,6 +185,19 @@ static int find_vm(struct rp_host_connection *host, const char *name, struct rp_
     return 0;
 }
 
+static int list_vms(struct rp_host_connection *host, struct rp_vms *vms, struct rp_error *err)
+{
+    struct fake_host *fake = of(host);
+    (void)err;
+    vms->items = rp_xcalloc(1, sizeof *vms->items);
+    vms->count = !fake->gone;
+    if (vms->count) {
+        vms->items[0] = fake->vm;
+        vms->items[0].name = rp_xstrdup(fake->vm.name);
+    }
+    return 0;
+}
+
 static void rct_id_of(const struct fake_disk *disk, uint32_t epoch, char out[RP_HOST_ID])
 {
     char guid[RP_GUID_TEXT];
@@ -222,10 +240,9 @@ static int create_snapshot(struct rp_host_connection *host, const char *vm_id, e
         return -1;
     if (fake->no_application && consistency == RP_CONSISTENCY_APPLICATION)
         return rp_fail(err, RP_ERR_STATE, "the guest does not answer");
-    struct fake_point *point = fake_new_point(fake, true, name);
-    point->type = type;
-    // A job, so that waiting is exercised.
-    snprintf(job, RP_HOST_ID, "job:%.120s", point->id);
+    struct fake_job what = {.verb = "create_snapshot", .type = type};
+    snprintf(what.name, sizeof what.name, "%s", name);
+    fake_job_start(fake, &what, job);
     *result = 0;
     return fake_leave(fake, "create_snapshot", err);
 }
@@ -271,10 +288,12 @@ static int destroy_snapshot(struct rp_host_connection *host, const char *id, RP_
     struct fake_point *point = fake_find_point(fake, id, true);
     if (!point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "no snapshot %s", id);
-    if (fake->readers)
-        return rp_fail(err, RP_ERR_BUSY, "snapshot %s is being read", id);
-    clear_point(point);
-    *job = *result = 0;
+    if (point->readers || fake_job_busy(fake, id))
+        return rp_fail(err, RP_ERR_BUSY, "snapshot %s is in use", id);
+    struct fake_job what = {.verb = "destroy_snapshot"};
+    memcpy(what.target, point->id, sizeof what.target);
+    fake_job_start(fake, &what, job);
+    *result = 0;
     return fake_leave(fake, "destroy_snapshot", err);
 }
 
@@ -286,17 +305,11 @@ static int convert(struct rp_host_connection *host, const char *id, RP_METHOD_RE
     struct fake_point *point = fake_find_point(fake, id, true);
     if (!point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "no snapshot %s", id);
-    if (fake->readers)
+    if (point->readers)
         return rp_fail(err, RP_ERR_BUSY, "snapshot %s is being read", id);
-    for (size_t i = 0; i < FAKE_MAX && !fake->vms; i++) { // with files, changes of sectors are looked up in it
-        struct fake_disk disk;
-        copy_disk(&disk, &point->disks[i], false);
-        clear_disk(&point->disks[i]);
-        point->disks[i] = disk;
-    }
-    point->snapshot = false;
-    snprintf(point->id, sizeof point->id, "reference-%u", ++fake->next_id);
-    snprintf(job, RP_HOST_ID, "job:%.120s", point->id);
+    struct fake_job what = {.verb = "convert_to_reference_point"};
+    memcpy(what.target, point->id, sizeof what.target);
+    fake_job_start(fake, &what, job);
     *result = 0;
     return fake_leave(fake, "convert_to_reference_point", err);
 }
@@ -338,18 +351,60 @@ static int destroy_reference_point(struct rp_host_connection *host, const char *
     struct fake_point *point = fake_find_point(fake, id, false);
     if (!point)
         return rp_fail(err, RP_ERR_NOT_FOUND, "no reference point %s", id);
-    clear_point(point);
-    *job = *result = 0;
+    struct fake_job what = {.verb = "destroy_reference_point"};
+    memcpy(what.target, point->id, sizeof what.target);
+    fake_job_start(fake, &what, job);
+    *result = 0;
     return fake_leave(fake, "destroy_reference_point", err);
 }
 
-static struct fake_disk *frozen(struct fake_host *fake, const char *path)
+// ---- the work of a job ----------------------------------------------------------------------------------------------
+
+static void convert_point(struct fake_host *fake, struct fake_point *point)
+{
+    for (size_t i = 0; i < FAKE_MAX && !fake->vms; i++) { // with files, changes of sectors are looked up in it
+        struct fake_disk disk;
+        copy_disk(&disk, &point->disks[i], false);
+        clear_disk(&point->disks[i]);
+        point->disks[i] = disk;
+    }
+    point->snapshot = false;
+    if (fake->nameless)
+        *point->name = 0;
+    snprintf(point->id, sizeof point->id, "reference-%u", ++fake->next_id);
+}
+
+void fake_job_do(struct fake_host *fake, struct fake_job *job)
+{
+    struct fake_point *point = fake_find_point(fake, job->target, true);
+    if (!strcmp(job->verb, "create_snapshot")) {
+        point = fake_new_point(fake, true, job->name);
+        point->type = job->type;
+    } else if (!strcmp(job->verb, "convert_to_reference_point")) {
+        convert_point(fake, point);
+    } else if (!strncmp(job->verb, "destroy", 7)) {
+        clear_point(point ? point : fake_find_point(fake, job->target, false));
+        return;
+    } else {
+        return; // what else there is, is done when it is started
+    }
+    memcpy(job->result, point->id, sizeof job->result);
+}
+
+static struct fake_point *frozen_point(struct fake_host *fake, const char *path, unsigned *slot)
 {
     const char *colon = strrchr(path, fake->vms ? '-' : ':');
     path = fake->vms ? strrchr(path, '\\') + 1 : path;
     RP_AUTO_FREE char *id = strndup(path, (size_t)(colon - path));
-    struct fake_point *point = fake_find_point(fake, id, true);
-    return point ? &point->disks[atoi(colon + 1)] : NULL;
+    *slot = (unsigned)atoi(colon + 1);
+    return fake_find_point(fake, id, true);
+}
+
+static struct fake_disk *frozen(struct fake_host *fake, const char *path)
+{
+    unsigned slot;
+    struct fake_point *point = frozen_point(fake, path, &slot);
+    return point ? &point->disks[slot] : NULL;
 }
 
 static int disk_changes(struct rp_host_connection *host, const char *path, const char *limit_id, uint64_t offset,
@@ -390,19 +445,11 @@ static int disk_changes(struct rp_host_connection *host, const char *path, const
     return fake_leave(fake, "disk_changes", err);
 }
 
-static int job_state(struct rp_host_connection *host, const char *job, struct rp_job_state *state, struct rp_error *err)
-{
-    if (!fake_enter(of(host), "job_state", err))
-        return -1;
-    state->phase = RP_JOB_COMPLETED;
-    snprintf(state->result, sizeof state->result, "%.120s", job + 4); // after "job:"
-    return fake_leave(of(host), "job_state", err);
-}
-
 void fake_init(struct fake_host *fake)
 {
     static struct rp_host_ops ops;
     ops = (struct rp_host_ops){
+        .list_vms = list_vms,
         .find_vm = find_vm,
         .vm_settings = vm_settings,
         .create_snapshot = create_snapshot,
@@ -416,6 +463,7 @@ void fake_init(struct fake_host *fake)
         .export_system = fake_file_ops.export_system,
         .import_system = fake_file_ops.import_system,
         .plan_system = fake_file_ops.plan_system,
+        .list_planned = fake_file_ops.list_planned,
         .modify_disk = fake_file_ops.modify_disk,
         .validate_planned = fake_file_ops.validate_planned,
         .realize_planned = fake_file_ops.realize_planned,
@@ -423,8 +471,8 @@ void fake_init(struct fake_host *fake)
         .rename = fake_file_ops.rename,
         .request_state = fake_file_ops.request_state,
         .destroy_system = fake_file_ops.destroy_system,
-        .cancel_job = fake_file_ops.cancel_job,
-        .job_state = job_state,
+        .cancel_job = fake_job_cancel,
+        .job_state = fake_job_state,
     };
     *fake = (struct fake_host){.host = {.ops = &ops, .address = rp_xstrdup("fake:")}, .epoch = 1};
     struct rp_guid id = rp_guid_new();
@@ -449,6 +497,7 @@ struct fake_reader {
     struct rp_reader reader;
     struct fake_host *fake;
     struct fake_disk *disk;
+    struct fake_point *point;
     char *path;
 };
 
@@ -484,6 +533,7 @@ static int reader_read(struct rp_reader *reader, void *data, uint32_t size, uint
 static void reader_close(struct rp_reader *reader)
 {
     ((struct fake_reader *)reader)->fake->readers--;
+    ((struct fake_reader *)reader)->point->readers--;
     free(((struct fake_reader *)reader)->path);
     free(reader);
 }
@@ -492,9 +542,11 @@ struct rp_reader *fake_reader_open(struct rp_host_connection *host, const struct
 {
     static const struct rp_reader_ops ops = {
         .allocated = reader_allocated, .changed = reader_changed, .read = reader_read, .close = reader_close};
-    struct fake_disk *from = frozen(of(host), disk->path);
     if (!fake_enter(of(host), "open_reader", err))
         return NULL;
+    unsigned slot;
+    struct fake_point *point = frozen_point(of(host), disk->path, &slot);
+    struct fake_disk *from = point ? &point->disks[slot] : NULL;
     if (!from) {
         rp_fail(err, RP_ERR_NOT_FOUND, "no file %s", disk->path);
         return NULL;
@@ -504,6 +556,8 @@ struct rp_reader *fake_reader_open(struct rp_host_connection *host, const struct
                                         .physical_sector = 4096};
     reader->fake = of(host);
     reader->disk = from;
+    reader->point = point;
+    point->readers++;
     reader->path = rp_xstrdup(disk->path);
     of(host)->readers++;
     return &reader->reader;

@@ -29,6 +29,7 @@ struct fake_point {
     uint32_t epoch;
     int64_t time_ns;
     struct fake_disk disks[FAKE_MAX]; // frozen; data only in a snapshot
+    unsigned readers;            // open now
 };
 struct fake_host {
     struct rp_host_connection host;
@@ -43,6 +44,24 @@ struct fake_host {
     unsigned fail_at;            // this call fails; 0: none
     bool fail_after;             // ... after having done its work: the answer is lost
     const char *failed_verb;     // which one it was
+    unsigned lost_from;          // from this call on every one fails: nobody is there any more
+    // jobs that take a while (fake_jobs.c)
+    unsigned slow;               // so often job_state says RUNNING of each; 0: they are done when they are started
+    enum fake_cancel {
+        FAKE_CANCEL_ENDS,        // asked to end, a job ends and has made nothing
+        FAKE_CANCEL_TOO_LATE,    // … is done at the next look
+        FAKE_CANCEL_REFUSED,     // … says no, and is done in its own time
+        FAKE_CANCEL_IGNORED,     // … says yes, and goes on for ever
+    } cancel;
+    struct fake_job {
+        bool present, ended, done, endless;
+        const char *verb;
+        char target[RP_HOST_ID], name[RP_HOST_ID], result[RP_HOST_ID];
+        enum rp_snapshot_type type;
+        unsigned polls;
+    } jobs[64];
+    unsigned next_job, asked_to_end;
+    bool nameless;               // a reference point does not get the name of its checkpoint
     void (*before)(struct fake_host *fake, const char *verb);
     void *context;
     // lies
@@ -79,6 +98,16 @@ void fake_trim(struct fake_host *fake, unsigned slot, uint64_t offset, uint64_t 
 unsigned fake_count(const struct fake_host *fake, bool snapshots); // snapshots, or reference points
 void fake_forget_points(struct fake_host *fake); // all snapshots and reference points
 struct fake_point *fake_new_point(struct fake_host *fake, bool snapshot, const char *name);
+
+// ---- fake_jobs.c ----------------------------------------------------------------------------------------------------
+
+// Does what the verb does, at once or as a job.
+void fake_job_start(struct fake_host *fake, const struct fake_job *what, char job[RP_HOST_ID]);
+void fake_job_do(struct fake_host *fake, struct fake_job *job); // fake.c: the work itself
+bool fake_job_busy(const struct fake_host *fake, const char *target); // somebody is at it
+void fake_jobs_finish(struct fake_host *fake); // those that go on for ever have come to their end
+int fake_job_state(struct rp_host_connection *host, const char *job, struct rp_job_state *state, struct rp_error *err);
+int fake_job_cancel(struct rp_host_connection *host, const char *job, struct rp_error *err);
 
 // ---- fake_files.c: frozen disks as files, exports, planned VMs ----------------------------------------------------------
 

@@ -172,17 +172,9 @@ static int export_system(struct rp_host_connection *host, const struct rp_export
     write_export(fake, what, point, base, local);
     if (fake->refuse_export)
         return rp_fail(err, RP_ERR_NO_SPACE, "%s: no space", what->folder);
-    snprintf(job, RP_HOST_ID, "job:%s", "");
+    fake_job_start(fake, &(struct fake_job){.verb = "export_system"}, job);
     *result = 0;
     return fake_leave(fake, "export_system", err);
-}
-
-static int cancel_job(struct rp_host_connection *host, const char *job, struct rp_error *err)
-{
-    (void)host;
-    (void)job;
-    (void)err;
-    return 0;
 }
 
 // ---- planned VMs ----------------------------------------------------------------------------------------------------
@@ -203,6 +195,15 @@ unsigned fake_count_planned(const struct fake_host *fake, bool real)
     return count;
 }
 
+// An id is never of two (host_connection.h).
+static bool is_taken(struct fake_host *fake, bool new_identity, struct rp_error *err)
+{
+    if (new_identity || !find_planned(fake, fake->vm.id))
+        return false;
+    rp_fail(err, RP_ERR_EXISTS, "VM %s is being imported already", fake->vm.id);
+    return true;
+}
+
 static struct fake_planned *new_planned(struct fake_host *fake, bool new_identity)
 {
     for (size_t i = 0; i < 4; i++) {
@@ -217,6 +218,22 @@ static struct fake_planned *new_planned(struct fake_host *fake, bool new_identit
         return planned;
     }
     abort();
+}
+
+static int list_planned(struct rp_host_connection *host, struct rp_vms *planned, struct rp_error *err)
+{
+    struct fake_host *fake = of(host);
+    if (!fake_enter(fake, "list_planned", err))
+        return -1;
+    planned->items = rp_xcalloc(4, sizeof *planned->items);
+    for (size_t i = 0; i < 4; i++) {
+        if (!fake->planned[i].present || fake->planned[i].real)
+            continue;
+        struct rp_vm *vm = &planned->items[planned->count++];
+        vm->name = rp_xstrdup(fake->planned[i].name);
+        memcpy(vm->id, fake->planned[i].id, sizeof vm->id);
+    }
+    return fake_leave(fake, "list_planned", err);
 }
 
 static void add_disk(struct fake_planned *planned, unsigned slot, const char *path)
@@ -238,13 +255,17 @@ static int import_system(struct rp_host_connection *host, const char *definition
         return rp_fail(err, RP_ERR_NOT_FOUND, "%s", definition_file);
     if (fake->foreign_configuration)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: of another kind of host", definition_file);
+    if (is_taken(fake, new_identity, err))
+        return -1;
     free(fake->definition);
     fake->definition = rp_xstrdup(definition_file);
     struct fake_planned *planned = new_planned(fake, new_identity);
     for (unsigned i = FAKE_MAX; i-- > 0;) // in an order of its own
         if (fake->disks[i].present)
             add_disk(planned, i, "X:\\long gone.vhdx");
-    snprintf(job, RP_HOST_ID, "job:%s", planned->id);
+    struct fake_job what = {.verb = "import_system"};
+    snprintf(what.result, sizeof what.result, "%s", planned->id);
+    fake_job_start(fake, &what, job);
     *result = 0;
     return fake_leave(fake, "import_system", err);
 }
@@ -257,10 +278,14 @@ static int plan_system(struct rp_host_connection *host, const char *document, co
         return -1;
     if (strcmp(document, "{\"fake\":true}"))
         return rp_fail(err, RP_ERR_UNSUPPORTED, "settings of another kind of host");
+    if (is_taken(fake, new_identity, err))
+        return -1;
     struct fake_planned *planned = new_planned(fake, new_identity);
     for (unsigned i = 0; i < disk_count; i++)
         add_disk(planned, i, disks[i]);
-    snprintf(job, RP_HOST_ID, "job:%s", planned->id);
+    struct fake_job what = {.verb = "plan_system"};
+    snprintf(what.result, sizeof what.result, "%s", planned->id);
+    fake_job_start(fake, &what, job);
     *result = 0;
     return fake_leave(fake, "plan_system", err);
 }
@@ -329,7 +354,9 @@ static int realize_planned(struct rp_host_connection *host, const char *id, RP_M
     if (!planned || !planned->validated)
         return rp_fail(err, RP_ERR_STATE, "VM %s was not validated", id);
     planned->real = true;
-    snprintf(job, RP_HOST_ID, "job:%s", id);
+    struct fake_job what = {.verb = "realize_planned"};
+    snprintf(what.result, sizeof what.result, "%s", id);
+    fake_job_start(fake, &what, job);
     *result = 0;
     return fake_leave(fake, "realize_planned", err);
 }
@@ -412,6 +439,7 @@ const struct rp_host_ops fake_file_ops = {
     .export_system = export_system,
     .import_system = import_system,
     .plan_system = plan_system,
+    .list_planned = list_planned,
     .vm_settings = vm_settings,
     .modify_disk = modify_disk,
     .validate_planned = validate_planned,
@@ -421,5 +449,4 @@ const struct rp_host_ops fake_file_ops = {
     .rename = rename_vm,
     .request_state = request_state,
     .destroy_system = destroy_system,
-    .cancel_job = cancel_job,
 };

@@ -177,3 +177,19 @@ void world_verify(struct world *world)
         verify_point(world, &points.items[i], expected);
     }
 }
+
+char *world_output_of(const char *command)
+{
+    char text[16384];
+    FILE *output = popen(command, "r");
+    text[fread(text, 1, sizeof text - 1, output)] = 0;
+    assert_int_equal(pclose(output), 0);
+    return rp_xstrdup(text);
+}
+
+unsigned world_files_below(struct world *world, const char *folder)
+{
+    RP_AUTO_FREE char *command = rp_xasprintf("find %s/repo/%s -type f 2>/dev/null | wc -l", world->folder, folder);
+    RP_AUTO_FREE char *line = world_output_of(command);
+    return (unsigned)atoi(line);
+}

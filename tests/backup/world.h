@@ -51,6 +51,10 @@ uint64_t world_random(struct world *world, uint64_t limit);
 void world_write(struct world *world, unsigned slot, uint64_t offset, uint64_t length);
 uint64_t world_seed(void); // RP_TEST_SEED, printed
 
+// What a command of the shell prints; malloc'ed.
+char *world_output_of(const char *command);
+unsigned world_files_below(struct world *world, const char *folder); // of the repository
+
 // One disk: a tree, a scattered start.
 void world_small_disk(struct world *world, uint64_t size);
 

@@ -252,10 +252,13 @@ static void a_point_comes_back_with_every_field(void **state)
     struct rp_repo *repo = place_open(*state);
     struct rp_point_disk disks[2] = {
         {.number = 0, .instance = "disk-0", .disk_id = rp_guid_new(), .logical_sector = 512, .physical_sector = 4096,
-         .rct_id = "rct:1", .kind = "full", .reason = "first backup", .bytes_read = 10, .bytes_changed = 11, .root.size = 512},
+         .rct_id = "rct:1", .kind = "full", .reason = "first backup", .bytes_read = 10, .bytes_changed = 11, .root.size = 512,
+         .data_write_guid = rp_guid_new()},
         {.number = 7, .disk_id = rp_guid_new(), .kind = "incremental"},
     };
+    struct rp_point_file files[2] = {{"A.vmcx", "AQID"}, {"A.vmrs", ""}};
     struct rp_point point = {
+        .files = files, .file_count = 2,
         .time_ns = 1700000000123456789, .vm_id = "id", .vm_name = "N\u00e4me \"x\"\n", .host = "local:/h", .kind = "full", .reason = "why",
         .approach = "wmi-checkpoint", .reader = "virtual-disk", .consistency_asked = "application",
         .consistency_reached = "crash", .consistency_reason = "no agent", .reference_point = "rp", .base_point = "b",
@@ -279,6 +282,16 @@ static void a_point_comes_back_with_every_field(void **state)
     assert_string_equal(points.items[0].vm_name, point.vm_name);
     assert_string_equal(points.items[0].disks[0].rct_id, "rct:1");
     assert_null(points.items[0].disks[1].rct_id);
+    assert_int_equal(points.items[0].file_count, 0); // a list leaves out what is large
+    assert_int_equal(whole.file_count, 2);
+    assert_string_equal(whole.files[0].name, "A.vmcx");
+    assert_string_equal(whole.files[0].data, "AQID");
+    assert_string_equal(whole.files[1].name, "A.vmrs");
+    assert_string_equal(whole.files[1].data, "");
+    for (size_t i = 0; i < 2; i++) { // the second has none
+        assert_true(rp_guid_equal(&whole.disks[i].data_write_guid, &disks[i].data_write_guid));
+        assert_true(rp_guid_equal(&points.items[0].disks[i].data_write_guid, &disks[i].data_write_guid));
+    }
     rp_points_clear(&points);
     rp_repo_close(repo);
 }

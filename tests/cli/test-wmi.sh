@@ -1,0 +1,196 @@
+#!/usr/bin/env bash
+# The program with a host behind WMI that takes its time, is interrupted, and is asked for what it cannot do: against the
+# lab of refpoint-hostd (docs/lab.md).
+. "$(dirname "$0")/../lib.sh"
+refpoint=$(realpath "$1")
+hostd=$(realpath "$2")
+export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOSTS=$scratch/conf/hosts REFPOINT_REPOSITORY=$scratch/repo LC_ALL=C.UTF-8
+unset REFPOINT_PASSWORD REFPOINT_PASSWORD_FILE REFPOINT_HOST REFPOINT_KEYRING
+cd "$scratch" || exit 1
+rp() { "$refpoint" "$@"; }
+status() { local want=$1 got=0; shift; "$@" || got=$?; equal "$got" "$want"; }
+says()
+{
+    local pattern=$1 want=$2 got=0
+    shift 2
+    "$@" 2>message || got=$?
+    cat message
+    equal "$got" "$want"
+    equal "$(wc -l <message)" 1
+    grep -q -- "$pattern" message
+}
+lab() { jq -r "$1" lab.json; }
+# A line of the lab's script.
+order()
+{
+    python3 - "$(lab .control)" "$1" <<'PYTHON'
+import socket, sys
+with socket.socket(socket.AF_UNIX) as end:
+    end.settimeout(30)
+    end.connect(sys.argv[1])
+    end.sendall(sys.argv[2].encode() + b'\n')
+    answer = end.makefile().readline()
+print(answer)
+sys.exit(not answer.startswith('ok'))
+PYTHON
+}
+
+mkfifo alive # it ends with us, however we do; sockets want a short path
+TMPDIR=/tmp "$hostd" --lab --vms 11 --disks 1 --size 16M --rate 0 --until-eof >lab.json 2>lab.err <alive &
+stop_at_end $!
+exec 9>alive
+started() { [ -s lab.json ]; }
+behaviour "the lab is ready" wait_for 30 started
+[ -s lab.json ] || exit
+vms=$(lab .folders.vms)
+exports=$(lab .folders.export)
+rp host add share "$(lab .unix)" --map "$vms = $vms" --map "$(lab .folders.disks) = $(lab .folders.disks)"
+rp host add export "$(lab .unix)" --map "$exports = $exports" --export-folder "$exports"
+rp repo init --no-encryption
+
+in_order()
+{
+    equal "$(rp vm list -H share --json | jq -c 'map(.name)')" "$(jq -cn '[range(1; 12) | "vm\(.)"]')"
+    rp vm list -H share >first
+    rp vm list -H share | cmp - first
+    rp checkpoint create share/vm11 --name b
+    rp checkpoint create share/vm11 --name a
+    equal "$(rp checkpoint list share/vm11 --json | jq -c 'map(.name)')" '["b","a"]'
+    rp checkpoint delete share/vm11 a --yes
+    rp checkpoint delete share/vm11 b --yes
+}
+behaviour "VMs are listed by name, checkpoints by their time" in_order
+
+on_host() { rp "$1" list "$2" -H "local:$(lab .host)" --json | jq length; }
+
+# hits METHOD: the fault that was ordered has happened.
+hits() { order 'now: list faults' | grep -q 'ok \[\]'; }
+
+# interrupt ADDRESS METHOD FAULT: a backup is interrupted while the host hangs in METHOD; what it says is in `message`.
+interrupt()
+{
+    local job points
+    points=$(rp list --json | jq length)
+    order "next $2: $3"
+    env --default-signal=INT "$refpoint" backup "$1" >out 2>message &
+    job=$!
+    wait_for 30 hits
+    sleep 0.3
+    kill -INT $job
+    status 2 wait $job
+    cat message
+    equal "$(wc -l <message)" 1
+    equal "$(rp list --json | jq length)" "$points"
+}
+
+# Nothing of it is there, and the next backup is as good as ever.
+clean()
+{
+    wait_for 20 eval "[ \$(on_host checkpoint $2) = 0 ]"
+    equal "$(on_host refpoint "$2")" "$3"
+    equal "$(find "$exports" -mindepth 1 | wc -l)" 0
+    rp backup "$1" --json | tail -1 | jq -e ".kind == \"$4\" and .orphans_removed == 0"
+}
+
+interrupted()
+{
+    interrupt share/vm1 CreateSnapshot 'job hangs at 50 %'
+    grep -q 'interrupted: the host .* the checkpoint .*, \(nothing of it is on\|what was made on\) the host' message
+    clean share/vm1 vm1 0 full
+    interrupt share/vm1 CreateSnapshot 'job hangs at 50 %'
+    clean share/vm1 vm1 1 incremental
+    interrupt export/vm2 ExportSystemDefinition 'job hangs at 50 %'
+    grep -q 'interrupted: the host ended the export when it was asked to, what was made on the host was removed' message
+    clean export/vm2 vm2 0 full
+}
+behaviour "interrupted, a backup has the host end what it is at, and says in one line what became of it" interrupted
+
+# The host was done when it was asked: all of it was read, so the backup is good.
+too_late()
+{
+    local job got=0
+    order 'next ConvertToReferencePoint: job hangs at 99 %'
+    env --default-signal=INT "$refpoint" backup share/vm1 >out 2>message &
+    job=$!
+    wait_for 30 hits
+    sleep 0.3
+    kill -INT $job
+    wait $job || got=$?
+    cat message
+    if [ $got = 2 ]; then
+        grep -q 'interrupted: the host ended the reference point' message
+    else
+        [ $got -le 1 ]
+    fi
+    wait_for 20 eval '[ $(on_host checkpoint vm1) = 0 ]'
+    equal "$(on_host refpoint vm1)" 1
+    rp backup share/vm1 --json | tail -1 | jq -e '.kind == "incremental" and .orphans_removed == 0'
+}
+behaviour "interrupted while the checkpoint becomes a reference point, it is undone or kept as a whole" too_late
+
+twice()
+{
+    local job got=0
+    order 'next CreateSnapshot: job hangs at 50 % for 3 s'
+    env --default-signal=INT "$refpoint" backup share/vm3 >out 2>message &
+    job=$!
+    wait_for 30 hits
+    sleep 0.3
+    kill -STOP "$(lab .pid)" # so that it cannot answer
+    kill -INT $job
+    sleep 0.3
+    kill -INT $job
+    wait $job || got=$?
+    kill -CONT "$(lab .pid)"
+    cat message
+    equal "$got" 130
+    equal "$(wc -l <message)" 1
+    grep -q 'ended at once: .* may be left on the host; the next backup of the VM into this repository removes it' message
+    sleep 3.5
+    rp backup share/vm3 --json | tail -1 | jq -e '.kind == "full"'
+    equal "$(on_host checkpoint vm3) $(on_host refpoint vm3)" "0 1"
+}
+behaviour "interrupted twice, it ends at once and says what may be left, which the next one removes" twice
+
+no_files()
+{
+    local disk
+    rp vm stop share/vm4
+    disk=$(rp vm show share/vm4 --json | jq -r '.disks[0].path')
+    says "over WMI no disk file can be deleted: leave out --delete-disks, and delete them on the host: $disk" 2 \
+        rp vm delete share/vm4 --delete-disks --yes
+    rp vm show share/vm4 >/dev/null
+    test -f "$disk"
+    rp vm delete share/vm4 --yes
+    test -f "$disk"
+}
+behaviour "disks that nobody can delete are named before the VM is gone" no_files
+
+dry_run()
+{
+    local before
+    before=$(find "$vms" | sort)
+    says 'has the id .* already' 2 rp restore vm1 --to-host share --dry-run >out
+    cat out
+    grep -q '^would make VM vm1 on share, id ' out
+    grep -q '^  disk 0: 16.0 MiB, .* of data, to .*/vm1-disk0.vhdx' out
+    rp restore vm1 --to-host share/other --new-id --dry-run --json |
+        jq -e '.dry_run and .vm == "other" and .vm_id == null and .problems == [] and (.disks | length) == 1'
+    says 'none of the host.s folders' 2 rp restore vm1 --to-host share/other --new-id --folder /nowhere/there --dry-run >out
+    equal "$(find "$vms" | sort)" "$before"
+    equal "$(rp vm list -H share --json | jq 'map(select(.name == "other")) | length')" 0
+    status 1 rp restore vm1 --to-host share/other --new-id # its next backup will be full
+    rp vm show share/other >/dev/null
+}
+behaviour "a dry run of a restore to a host says what would be made and what does not fit, and makes nothing" dry_run
+
+named()
+{
+    rp vm stop share/vm2
+    rp vm delete share/vm2 --yes
+    rp vm stop share/vm1
+    rp vm delete share/vm1 --yes
+    status 1 rp restore vm1 --to-host share --folder "$vms/vm1-again"
+    rp vm show share/vm1 >/dev/null
+}
+behaviour "a restored VM has its own name, and not that of the checkpoint it comes from" named
