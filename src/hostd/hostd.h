@@ -21,6 +21,7 @@
 #include "cim/provider.h"
 #include "host/local.h"
 #include "hyperv/host_connection.h"
+#include "io/fs.h"
 #include "wsman/server.h"
 
 struct rp_hostd_hosts;
@@ -38,6 +39,7 @@ struct rp_hostd {
     struct rp_wsman_service *service; // answers bytes with bytes, whether there are listeners or not
     struct rp_wsman_server *server;   // NULL: no listeners
     char machine[64];                 // the host's name, upper case
+    struct rp_fs_no_links files;      // files.fs: through it files that clients name are opened; no link is followed
     char **folders;                   // where clients may name files: export, import, disks; canonical
     size_t folder_count;
 };
@@ -112,7 +114,7 @@ int rp_hostd_paths_parse(const char *text, struct rp_cim_path **path, struct rp_
 enum rp_hostd_result {
     RP_HOSTD_NOTHING,                 // after a kill nobody knows whether it was done: it is told as failed
     RP_HOSTD_VM, RP_HOSTD_PLANNED, RP_HOSTD_SNAPSHOT, RP_HOSTD_POINT,
-    RP_HOSTD_DISK,                    // id: rp_vm_disk.instance
+    RP_HOSTD_DISK,                    // id: rp_vm_disk.instance; `planned`: the file (a VHDX) that becomes a disk of vm_id
     RP_HOSTD_STATE,                   // makes nothing; done when the VM `target` is in the state `planned` (decimal)
     RP_HOSTD_FILE,                    // makes nothing; done when the file `planned` is there (an export's last)
 };

@@ -115,6 +115,7 @@ static int peer(void *context, unsigned uid, unsigned gid, char user[256], enum 
 static int start(struct whole *whole, const struct rp_hostd_options *options, struct rp_error *err)
 {
     struct rp_hostd *hostd = &whole->hostd;
+    rp_fs_no_links(&hostd->files, "/");
     if (set_machine(hostd, options->machine, err) || open_directory(whole, options->directory, err))
         return -1;
     for (size_t i = 0; i < options->folder_count; i++)

@@ -32,6 +32,19 @@ struct rp_fs {
 // The machine's file system. Never freed.
 struct rp_fs *rp_fs_posix(void);
 
+// A store of a file that is open, which it takes; messages call it `path`, `flags` are those of rp_fs_open.
+struct rp_store *rp_fs_posix_store(int fd, const char *path, unsigned flags);
+
+// no_links.c: the machine's file system, but in a folder no link is followed: RP_ERR_PERMISSION. For paths that were
+// made canonical and checked, in folders where others may put links afterwards. Elsewhere it is rp_fs_posix.
+struct rp_fs_no_links {
+    struct rp_fs fs;
+    const char *folder; // canonical; "/": everywhere. Borrowed
+};
+struct rp_fs *rp_fs_no_links(struct rp_fs_no_links *fs, const char *folder); // fills `fs` and returns its first member
+// For mkdirat(2) and the like: the folder that holds `path` (O_PATH), no link followed; *name: the last part of `path`.
+int rp_path_open_parent(const char *path, const char **name, struct rp_error *err);
+
 struct rp_store *rp_fs_open(struct rp_fs *fs, const char *path, unsigned flags, struct rp_error *err);
 // Replaces `to`. Durable after rp_fs_sync_parent(to).
 int rp_fs_rename(struct rp_fs *fs, const char *from, const char *to, struct rp_error *err);

@@ -279,6 +279,11 @@ static struct rp_store *posix_open(struct rp_fs *fs, const char *path, unsigned 
         rp_fail_sys(err, errno, "%s: %s", path, flags & RP_OPEN_CREATE ? "create" : "open");
         return NULL;
     }
+    return rp_fs_posix_store(fd, path, flags);
+}
+
+struct rp_store *rp_fs_posix_store(int fd, const char *path, unsigned flags)
+{
     struct file_store *file = rp_xcalloc(1, sizeof *file);
     file->store.ops = &file_ops;
     file->store.name = rp_xstrdup(path);
