@@ -83,7 +83,8 @@ static int work(struct run *run, char result[RP_HOST_ID], struct rp_error *err)
         return -1;
     host->progress = progress;
     host->progress_context = run;
-    bool planned = job->row.planned[0] && job->row.kind != RP_HOSTD_STATE && job->row.kind != RP_HOSTD_FILE;
+    bool planned = job->row.planned[0] && job->row.kind != RP_HOSTD_STATE && job->row.kind != RP_HOSTD_FILE &&
+                   job->row.kind != RP_HOSTD_DISK;
     if (planned)
         rp_host_local_next_id(host, rp_hostd_paths_bare(job->row.planned));
     int rc = job->run(run->hostd, host, job->context, result, err);
@@ -175,7 +176,9 @@ static struct rp_job *new_job(const struct rp_cim_caller *caller, const struct r
     job->row.owner = copy(caller->user);
     job->row.vm_id = copy(from->vm_id);
     job->row.target = copy(from->target);
-    job->row.planned = copy(from->planned);
+    // A file that is there already tells nothing after a kill.
+    bool tells = from->result != RP_HOSTD_FILE || (from->planned && access(from->planned, F_OK));
+    job->row.planned = copy(tells ? from->planned : NULL);
     job->row.error = copy("");
     job->row.details = rp_jobs_details_text(from->details);
     job->row.kind = from->result;
@@ -197,17 +200,34 @@ static void forget(const struct rp_hostd_job *job)
         job->free_context(job->context);
 }
 
+// Before it may start: durably, and if there is room for one more.
+static int remember(struct rp_hostd_jobs *jobs, const struct rp_job *job, struct rp_error *err)
+{
+    pthread_mutex_lock(&jobs->mutex);
+    bool room = jobs->unended < RP_JOB_MOST;
+    jobs->unended += room;
+    pthread_mutex_unlock(&jobs->mutex);
+    if (!room)
+        return rp_fail(err, RP_ERR_BUSY, "%d jobs have not ended: more are not taken", RP_JOB_MOST);
+    pthread_mutex_lock(&jobs->store_mutex);
+    int rc = atomic_load(&jobs->stop) ? rp_fail(err, RP_ERR_BUSY, "refpoint-hostd is being stopped")
+                                      : rp_hostd_store_add(jobs->store, &job->row, err);
+    pthread_mutex_unlock(&jobs->store_mutex);
+    if (!rc)
+        return 0;
+    pthread_mutex_lock(&jobs->mutex);
+    jobs->unended--;
+    pthread_mutex_unlock(&jobs->mutex);
+    return -1;
+}
+
 int rp_hostd_jobs_start(struct rp_hostd *hostd, const struct rp_cim_caller *caller, const struct rp_hostd_job *from,
                         struct rp_cim_instance *out, uint32_t *status, struct rp_error *err)
 {
     struct rp_hostd_jobs *jobs = hostd->jobs;
     struct rp_job *job = new_job(caller, from);
     job->references = 1;
-    pthread_mutex_lock(&jobs->store_mutex);
-    int rc = atomic_load(&jobs->stop) ? rp_fail(err, RP_ERR_BUSY, "refpoint-hostd is being stopped")
-                                      : rp_hostd_store_add(jobs->store, &job->row, err);
-    pthread_mutex_unlock(&jobs->store_mutex);
-    if (rc) {
+    if (remember(jobs, job, err)) {
         forget(from);
         rp_jobs_unref(job);
         return -1;
@@ -218,7 +238,7 @@ int rp_hostd_jobs_start(struct rp_hostd *hostd, const struct rp_cim_caller *call
     rp_jobs_expire(jobs);
     if (jobs->queued >= jobs->idle && jobs->thread_count < RP_JOB_THREADS)
         jobs->thread_count += !pthread_create(&jobs->threads[jobs->thread_count], NULL, serve, jobs);
-    rc = jobs->thread_count && !atomic_load(&jobs->stop) ? 0 : -1;
+    int rc = jobs->thread_count && !atomic_load(&jobs->stop) ? 0 : -1;
     job->references = 0;
     rp_jobs_insert(jobs, job);
     if (!rc) {

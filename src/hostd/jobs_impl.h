@@ -10,6 +10,7 @@
 
 #define RP_JOB_THREADS 16
 #define RP_JOB_BUCKETS 4096
+#define RP_JOB_MOST 2048 // that have not ended; who starts more is told to come again
 
 struct rp_job {
     // Fixed, but for state, percent, code, result, error, details and ended: those change under the mutex, until the
@@ -39,7 +40,7 @@ struct rp_hostd_jobs {
     pthread_cond_t work;
     struct rp_job *buckets[RP_JOB_BUCKETS];
     struct rp_job *first, *last, *queue, *queue_last, *ended, *ended_last;
-    size_t count;
+    size_t count, unended;
     pthread_t threads[RP_JOB_THREADS];
     unsigned thread_count, idle, queued;
     atomic_bool stop;

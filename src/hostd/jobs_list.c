@@ -136,6 +136,7 @@ void rp_jobs_end(struct rp_hostd_jobs *jobs, struct rp_job *job, uint16_t state,
     job->changed = row.ended;
     job->expires = rp_clock_monotonic_ns() + (uint64_t)jobs->keep_ns;
     rp_jobs_append_ended(jobs, job);
+    jobs->unended--;
     pthread_mutex_unlock(&jobs->mutex);
     pthread_mutex_unlock(&jobs->store_mutex);
     audit_end(jobs->hostd, job);

@@ -18,6 +18,21 @@ static bool has_disk(const struct rp_inventory *inventory, const char *instance)
     return false;
 }
 
+// The disk of a VM that a file became. False: it did not.
+static bool has_file(const struct rp_inventory *inventory, const char *vm_id, const char *path, char id[RP_HOST_ID])
+{
+    bool planned;
+    const struct rp_inventory_vm *vm = rp_hostd_hosts_vm(inventory, vm_id, &planned);
+    for (size_t i = 0; vm && i < vm->settings.disk_count; i++) {
+        const struct rp_vm_disk *disk = &vm->settings.disks[i];
+        if (!disk->path || strcmp(disk->path, path))
+            continue;
+        snprintf(id, RP_HOST_ID, "%s", disk->instance);
+        return true;
+    }
+    return false;
+}
+
 // Whether there is such a thing; `id` gets it as the host calls it.
 static bool is_there(const struct rp_inventory *inventory, enum rp_hostd_result kind, const char *wanted,
                      char id[RP_HOST_ID])
@@ -59,7 +74,18 @@ static bool is_done(const struct rp_inventory *inventory, const struct rp_hostd_
     }
     if (row->makes_gone)
         return !is_there(inventory, row->kind, row->target, id);
+    if (row->kind == RP_HOSTD_DISK && row->planned[0] == '/')
+        return has_file(inventory, row->vm_id, row->planned, result);
     return row->planned[0] && is_there(inventory, row->kind, row->planned, result);
+}
+
+// A snapshot whose making the host could not finish or undo yet (its disk service does not answer): it may still come.
+static bool is_pending(const struct rp_inventory *inventory, const struct rp_hostd_row *row)
+{
+    bool planned;
+    const struct rp_inventory_vm *vm = rp_hostd_hosts_vm(inventory, row->vm_id, &planned);
+    return (row->kind == RP_HOSTD_SNAPSHOT || row->kind == RP_HOSTD_POINT) && !row->makes_gone && vm &&
+           vm->vm.activity == RP_VM_CREATING_SNAPSHOT;
 }
 
 static int tell_outcome(struct rp_hostd_jobs *jobs, struct rp_job *job, struct rp_error *err)
@@ -68,9 +94,9 @@ static int tell_outcome(struct rp_hostd_jobs *jobs, struct rp_job *job, struct r
     if (!inventory)
         return -1;
     char result[RP_HOST_ID];
-    bool done = is_done(inventory, &job->row, result);
+    bool done = is_done(inventory, &job->row, result), pending = !done && is_pending(inventory, &job->row);
     rp_hostd_hosts_release(jobs->hostd, inventory);
-    bool known = job->row.kind != RP_HOSTD_NOTHING && (job->row.makes_gone || job->row.planned[0]);
+    bool known = job->row.kind != RP_HOSTD_NOTHING && (job->row.makes_gone || job->row.planned[0]) && !pending;
     const char *why = known ? "refpoint-hostd was stopped in the middle of it; it was not done"
                             : "refpoint-hostd was stopped in the middle of it; whether it was done has to be looked at";
     rp_jobs_end(jobs, job, done ? RP_HOSTD_COMPLETED : RP_HOSTD_EXCEPTION, result, done ? 0 : 32768, done ? "" : why);
@@ -100,7 +126,7 @@ int rp_jobs_recall(struct rp_hostd_jobs *jobs, struct rp_error *err)
         job->expires = rp_clock_monotonic_ns() + (uint64_t)(left < 0 ? 0 : left < jobs->keep_ns ? left : jobs->keep_ns);
         if (job->row.ended)
             rp_jobs_append_ended(jobs, job);
-        else if (!rc)
+        else if (jobs->unended++, !rc)
             rc = tell_outcome(jobs, job, err);
     }
     free(rows);

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "cim/cimxml.h"
-#include "hostd/core.h"
+#include "hostd/jobs_impl.h"
 
 #define DEADLINE_NS (60 * 1000000000ull)
 #define CREATE 70
@@ -47,14 +47,36 @@ static char *make_vm(struct mk *mk, const char *folder, const char *name)
     return rp_xstrdup(id);
 }
 
+static char *try_to_launch(struct mk *mk, const struct rp_hostd_job *job, struct rp_error *err)
+{
+    uint32_t status = 0;
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *out = rp_cim_instance_new(NULL, "x");
+    if (rp_hostd_jobs_start(mk->hostd, &mk->caller, job, out, &status, err))
+        return NULL;
+    assert_int_equal(status, 4096);
+    return rp_xstrdup(rp_cim_path_get(rp_cim_get_path(out, "Job"), "InstanceID"));
+}
+
 static char *launch(struct mk *mk, const struct rp_hostd_job *job)
 {
     struct rp_error err = {0};
-    uint32_t status = 0;
-    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *out = rp_cim_instance_new(NULL, "x");
-    kit_ok(rp_hostd_jobs_start(mk->hostd, &mk->caller, job, out, &status, &err), err);
-    assert_int_equal(status, 4096);
-    return rp_xstrdup(rp_cim_path_get(rp_cim_get_path(out, "Job"), "InstanceID"));
+    char *id = try_to_launch(mk, job, &err);
+    if (!id)
+        fail_msg("%s", err.text);
+    return id;
+}
+
+static char *launch_when_there_is_room(struct mk *mk, const struct rp_hostd_job *job)
+{
+    for (uint64_t start = rp_clock_monotonic_ns(); rp_clock_monotonic_ns() - start < DEADLINE_NS; sleep_ms(1)) {
+        struct rp_error err = {0};
+        char *id = try_to_launch(mk, job, &err);
+        if (id)
+            return id;
+        assert_int_equal(err.code, RP_ERR_BUSY);
+    }
+    fail_msg("there is no room for a job");
+    return NULL;
 }
 
 static struct rp_cim_instance *poll_job(struct mk *mk, const char *id)
@@ -333,14 +355,37 @@ static void ten_thousand_finished_jobs_do_not_slow_a_poll(void **state)
     rp_cim_instance_free(wait_end(&mk, id));
     uint64_t few = poll_time(&mk, id);
     for (int i = 0; i < 10000; i++)
-        free(launch(&mk, &job));
-    RP_AUTO_FREE char *last = launch(&mk, &job);
+        free(launch_when_there_is_room(&mk, &job));
+    RP_AUTO_FREE char *last = launch_when_there_is_room(&mk, &job);
     rp_cim_instance_free(wait_end(&mk, last));
     uint64_t many = poll_time(&mk, id);
     print_message("# 50 polls: %.2f ms with one job, %.2f ms with 10,000\n", (double)few / 1e6, (double)many / 1e6);
     assert_true(many < few * 4 + 10000000); // going through all of them would take seconds
     assert_int_equal(mk_count(&mk, "SELECT InstanceID FROM Msvm_ConcreteJob"), 10002);
     close_host(&mk);
+    kit_remove_folder(folder);
+}
+
+static void jobs_that_have_not_ended_are_limited(void **state)
+{
+    (void)state;
+    struct mk mk;
+    char *folder = kit_folder();
+    open_host(&mk, folder, 0);
+    struct work work = {0};
+    struct rp_hostd_job job = job_of(&work);
+    struct rp_error err = {0};
+    size_t count = 0;
+    for (char *id; count <= RP_JOB_MOST && (id = try_to_launch(&mk, &job, &err)); count++)
+        free(id);
+    assert_int_equal(count, RP_JOB_MOST);
+    assert_int_equal(err.code, RP_ERR_BUSY);
+    assert_int_equal(work.freed, 1); // the context of the one that was refused
+    atomic_store(&work.stage, 4);
+    RP_AUTO_FREE char *last = launch_when_there_is_room(&mk, &job);
+    rp_cim_instance_free(wait_end(&mk, last));
+    close_host(&mk);
+    assert_true(work.freed >= (int)count + 2);
     kit_remove_folder(folder);
 }
 
@@ -489,6 +534,15 @@ static int turn_on(struct rp_hostd *hostd, struct rp_host_connection *host, cons
     return host->ops->request_state(host, vm, RP_VM_RUNNING, job, result, err);
 }
 
+// `extra` is a disk file.
+static int add_disk(struct rp_hostd *hostd, struct rp_host_connection *host, const char *vm, const char *extra,
+                    struct rp_error *err)
+{
+    (void)hostd;
+    char job[RP_HOST_ID], result[RP_HOST_ID];
+    return host->ops->add_disk(host, vm, extra, job, result, err);
+}
+
 static int write_file(struct rp_hostd *hostd, struct rp_host_connection *host, const char *vm, const char *extra,
                       struct rp_error *err)
 {
@@ -563,9 +617,12 @@ static void try_kill(const struct killed *killed, enum kill when)
     RP_AUTO_FREE char *file = rp_path_join(folder, "export.vmcx");
     RP_AUTO_FREE char *extra = snapshot ? snapshot_of(folder, vm) : rp_xstrdup(file);
     RP_AUTO_FREE char *plan = killed->job.result == RP_HOSTD_STATE ? rp_xstrdup("2")
-                              : killed->job.result == RP_HOSTD_FILE ? rp_xstrdup(file) : rp_hostd_jobs_plan();
+                              : killed->job.result == RP_HOSTD_FILE || killed->act == add_disk ? rp_xstrdup(file)
+                                                                                               : rp_hostd_jobs_plan();
     bool no_plan = killed->job.makes_gone || killed->job.result == RP_HOSTD_NOTHING ||
-                   killed->job.result == RP_HOSTD_DISK;
+                   (killed->job.result == RP_HOSTD_DISK && killed->act != add_disk);
+    if (killed->act == add_disk)
+        kit_vhdx(file, 4 * RP_MIB);
     RP_AUTO_FREE char *id =
         kill_in_the_middle(folder, killed, when, no_plan ? NULL : plan, snapshot ? extra : vm, vm, extra);
     unsigned expected = when == AFTER ? killed->after : killed->before;
@@ -624,13 +681,34 @@ static void after_a_kill_every_job_is_told_with_its_real_outcome(void **state)
         {"a VM that is started", {.type = 12, .caption = "x", .result = RP_HOSTD_STATE}, turn_on, 10, 7, false},
 #endif
         {"an export", {.type = 62, .caption = "x", .result = RP_HOSTD_FILE}, write_file, 10, 7, false},
-        {"a disk that is added", {.type = 1, .caption = "x", .result = RP_HOSTD_DISK}, write_file, 10, 10, false},
+        {"a disk that is added", {.type = 30, .caption = "x", .result = RP_HOSTD_DISK}, add_disk, 10, 7, true},
+        {"a disk of which nobody knows", {.type = 1, .caption = "x", .result = RP_HOSTD_DISK}, write_file, 10, 10, false},
         {"what nobody can tell", {.type = 1, .caption = "x", .result = RP_HOSTD_NOTHING}, write_file, 10, 10, false},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         try_kill(&all[i], BEFORE);
         try_kill(&all[i], AFTER);
     }
+}
+
+static void a_file_that_was_there_before_does_not_say_that_a_job_made_it(void **state)
+{
+    (void)state;
+    static const struct killed killed = {
+        "an export", {.type = 62, .caption = "x", .result = RP_HOSTD_FILE}, write_file, 10, 7, false};
+    char *folder = kit_folder();
+    struct mk mk;
+    open_host(&mk, folder, 0);
+    RP_AUTO_FREE char *vm = make_vm(&mk, folder, "web"), *file = rp_path_join(folder, "export.vmcx");
+    close_host(&mk);
+    kit_write_file(file, "of an earlier one", 17);
+    RP_AUTO_FREE char *id = kill_in_the_middle(folder, &killed, BEFORE, file, vm, vm, file);
+    open_host(&mk, folder, 0);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job = poll_job(&mk, id);
+    has_number(job, "JobState", 10);
+    assert_non_null(strstr(rp_cim_get_text(job, "ErrorDescription"), "has to be looked at"));
+    close_host(&mk);
+    kit_remove_folder(folder);
 }
 
 static void codes_are_those_of_the_methods_family(void **state)
@@ -662,10 +740,12 @@ int main(void)
         cmocka_unit_test(jobs_run_beside_one_another),
         cmocka_unit_test(a_job_is_forgotten_after_its_time_and_not_before),
         cmocka_unit_test(ten_thousand_finished_jobs_do_not_slow_a_poll),
+        cmocka_unit_test(jobs_that_have_not_ended_are_limited),
         cmocka_unit_test(a_planned_id_that_was_not_used_is_given_to_nobody_else),
         cmocka_unit_test(properties_of_a_jobs_class_are_told_and_kept),
         cmocka_unit_test(jobs_end_with_the_service_and_say_so_afterwards),
         cmocka_unit_test(after_a_kill_every_job_is_told_with_its_real_outcome),
+        cmocka_unit_test(a_file_that_was_there_before_does_not_say_that_a_job_made_it),
         cmocka_unit_test(codes_are_those_of_the_methods_family),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
