@@ -33,6 +33,7 @@ struct lab {
     struct rp_hostd *hostd;
     struct rp_lab_guests *guests;
     struct rp_lab_control *control;
+    struct rp_lab_keeper keeper;
 };
 
 // ---- who may do what ------------------------------------------------------------------------------------------------
@@ -117,6 +118,15 @@ static int open_folder(struct lab *lab, struct rp_error *err)
 
 // ---- virtual machines -----------------------------------------------------------------------------------------------
 
+// The signals that end the lab are blocked, also while it starts.
+static int go_on(struct rp_error *err)
+{
+    sigset_t pending;
+    sigpending(&pending);
+    return sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT)
+               ? rp_fail(err, RP_ERR_CANCELLED, "lab: ended before it was ready") : 0;
+}
+
 static int define(struct lab *lab, struct rp_host_connection *host, unsigned number, struct rp_error *err)
 {
     char name[32], file[32], job[RP_HOST_ID], result[RP_HOST_ID];
@@ -183,7 +193,7 @@ static int make_vms(struct lab *lab, struct rp_error *err)
     if (!host || host->ops->list_vms(host, &before, err))
         return -1;
     for (unsigned i = 1; !before.count && i <= lab->options.vms; i++)
-        if (define(lab, host, i, err))
+        if (go_on(err) || define(lab, host, i, err))
             return -1;
     if (host->ops->list_vms(host, &vms, err))
         return -1;
@@ -197,6 +207,15 @@ static void stop_vms(struct lab *lab)
     RP_CLEANUP(rp_vms_clear) struct rp_vms vms = {0};
     if (!host || host->ops->list_vms(host, &vms, &err) || switch_all(lab, &vms, RP_VM_OFF, vms.count, &err))
         rp_log(RP_LOG_WARNING, "lab: %s", err.text);
+}
+
+// By the lab at its end, or by its keeper.
+static void clean(void *context)
+{
+    struct lab *lab = context;
+    stop_vms(lab);
+    if (lab->temporary)
+        rp_lab_files_remove(lab->directory);
 }
 
 // ---- the host -------------------------------------------------------------------------------------------------------
@@ -235,7 +254,7 @@ static int start(struct lab *lab, struct rp_error *err)
     static const struct rp_lab_user users[] = {{"admin", "administer", ""}, {"operator", "operate", ""},
                                                {"reader", "read", ""}};
     memcpy(lab->users, users, sizeof users);
-    if (open_folder(lab, err) ||
+    if (open_folder(lab, err) || rp_lab_keeper_start(&lab->keeper, clean, lab, err) ||
         rp_lab_files_certificate(lab->directory, "localhost", lab->fingerprint, err) ||
         rp_lab_files_users(lab->directory, lab->users, sizeof users / sizeof *users, err) || make_vms(lab, err))
         return -1;
@@ -257,9 +276,10 @@ static void stop(struct lab *lab)
     rp_lab_guests_stop(lab->guests);
     rp_lab_faults_free(lab->script);
     if (lab->ours)
-        stop_vms(lab);
-    if (lab->temporary && lab->directory)
+        clean(lab);
+    else if (lab->temporary && lab->directory)
         rp_lab_files_remove(lab->directory);
+    rp_lab_keeper_stop(&lab->keeper);
     if (lab->lock >= 0)
         close(lab->lock);
     OPENSSL_cleanse(lab->users, sizeof lab->users);

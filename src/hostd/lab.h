@@ -4,7 +4,7 @@
 //   lab_files.c     the folder's files: certificate, NTLM users, a fresh disk
 //   lab_guest.c     disks that change by themselves
 //   lab_script.c    the language of faults            lab_fault.c     when which one happens
-//   lab_control.c   the socket that takes its lines
+//   lab_control.c   the socket that takes its lines   lab_keeper.c    what cleans up when the lab is killed
 #ifndef RP_HOSTD_LAB_H
 #define RP_HOSTD_LAB_H
 
@@ -59,6 +59,16 @@ int rp_lab_files_users(const char *directory, struct rp_lab_user *users, size_t 
 int rp_lab_files_disk(const char *path, uint64_t size, uint64_t key, uint64_t writes, struct rp_error *err);
 int rp_lab_files_folder(const char *path, struct rp_error *err); // 0700, there already is fine
 void rp_lab_files_remove(const char *path);                      // with all in it; what cannot be removed stays
+
+// ---- lab_keeper.c --------------------------------------------------------------------------------------------------
+
+struct rp_lab_keeper {
+    int pid, pipe;
+};
+// Forks a process that calls `clean` when this one has ended without rp_lab_keeper_stop. Before any thread is started.
+int rp_lab_keeper_start(struct rp_lab_keeper *keeper, void (*clean)(void *context), void *context,
+                        struct rp_error *err);
+void rp_lab_keeper_stop(struct rp_lab_keeper *keeper); // zeros are fine
 
 // ---- lab_control.c -------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@
 #include "hostd/lab.h"
 #include "io/fs.h"
 
-enum { MOST_LINE = 2048, MOST_CLIENTS = 16, MOST_FILE = 1 << 20 };
+enum { ANSWER_SECONDS = 10, MOST_LINE = 2048, MOST_CLIENTS = 16, MOST_FILE = 1 << 20 };
 
 static const char *method_name(const char *name)
 {
@@ -137,6 +137,7 @@ static bool serve(struct rp_lab_control *control, struct client *client)
 static void *run(void *argument)
 {
     struct rp_lab_control *control = argument;
+    const struct timeval patience = {.tv_sec = ANSWER_SECONDS}; // with who does not read his answer
     for (;;) {
         struct pollfd fds[MOST_CLIENTS + 2] = {{control->end[0], POLLIN, 0}, {control->listener, POLLIN, 0}};
         for (size_t i = 0; i < control->count; i++)
@@ -151,7 +152,7 @@ static void *run(void *argument)
         int fd = fds[1].revents ? accept4(control->listener, NULL, NULL, SOCK_CLOEXEC) : -1;
         if (fd >= 0 && control->count == MOST_CLIENTS)
             close(fd);
-        else if (fd >= 0)
+        else if (fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience))
             control->clients[control->count++] = (struct client){.fd = fd};
     }
 }
