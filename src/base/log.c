@@ -20,6 +20,9 @@ void rp_log(enum rp_log_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    for (char *p = text; *p; p++) // a name with an end of a line in it must not begin another message
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = ' ';
     void (*sink)(enum rp_log_level, const char *) = log_sink;
     if (sink)
         sink(level, text);

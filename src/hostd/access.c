@@ -37,6 +37,18 @@ void rp_hostd_access_clear(struct rp_hostd_access *rules)
     *rules = (struct rp_hostd_access){0};
 }
 
+void rp_hostd_access_replace(struct rp_hostd_access *rules, struct rp_hostd_access *by)
+{
+    struct rp_hostd_rule *old = rules->rules;
+    size_t count = rules->count;
+    pthread_rwlock_wrlock(&rules->lock);
+    rules->rules = by->rules;
+    rules->count = by->count;
+    pthread_rwlock_unlock(&rules->lock);
+    by->rules = old;
+    by->count = count;
+}
+
 // The groups of a login; NULL when the operating system does not know it.
 static gid_t *groups_of(const char *user, int *count)
 {
@@ -91,7 +103,10 @@ static enum rp_cim_access access_of(const struct rp_hostd_access *rules, const c
 
 int rp_hostd_access_authorize(void *context, const char *user, enum rp_cim_access *access, struct rp_error *err)
 {
-    *access = access_of(context, user);
+    struct rp_hostd_access *rules = context;
+    pthread_rwlock_rdlock(&rules->lock);
+    *access = access_of(rules, user);
+    pthread_rwlock_unlock(&rules->lock);
     return *access ? 0 : rp_fail(err, RP_ERR_PERMISSION, "%.200s has no rights on this host", user);
 }
 

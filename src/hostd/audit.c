@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "hostd/core.h"
 
-#define MAX_VALUE 400 // of a value in bytes; what is longer is cut and ends with "..."
+#define MAX_VALUE 1000 // of a value in bytes; what is longer is cut and ends with "..."
 
 struct rp_hostd_audit {
     pthread_mutex_t mutex;
@@ -64,6 +64,25 @@ void rp_hostd_audit_reopen(struct rp_hostd_audit *audit)
     close(old);
 }
 
+static bool begins(const unsigned char *text, const char *with, unsigned char from, unsigned char to)
+{
+    size_t size = strlen(with);
+    return !strncmp((const char *)text, with, size) && text[size] >= from && text[size] <= to;
+}
+
+// The bytes of a character that must not reach who reads the audit as it is; 0: it may. Beside ASCII's: controls of a
+// terminal (U+0080 to U+009F), other ends of lines (U+2028, U+2029), what turns the direction of a text around.
+static size_t hostile(const unsigned char *p)
+{
+    if (*p < ' ' || *p == 0x7f)
+        return 1;
+    if (begins(p, "\xc2", 0x80, 0x9f))
+        return 2;
+    bool turns = begins(p, "\xe2\x80", 0xa8, 0xae) || begins(p, "\xe2\x80", 0x8e, 0x8f) ||
+                 begins(p, "\xe2\x81", 0xa6, 0xa9);
+    return turns ? 3 : 0;
+}
+
 void rp_hostd_audit_field(struct rp_buf *line, const char *name, const char *value)
 {
     bool plain = *value && !value[strcspn(value, " \"\\=")];
@@ -75,12 +94,15 @@ void rp_hostd_audit_field(struct rp_buf *line, const char *name, const char *val
     size_t start = line->size;
     const unsigned char *p = (const unsigned char *)value;
     for (; *p && line->size - start < MAX_VALUE; p++) {
-        if (*p == '"' || *p == '\\')
+        size_t bad = hostile(p);
+        if (bad)
+            for (size_t i = 0; i < bad; i++)
+                rp_buf_printf(line, "\\x%02x", p[i]);
+        else if (*p == '"' || *p == '\\')
             rp_buf_printf(line, "\\%c", *p);
-        else if (*p < ' ' || *p == 0x7f)
-            rp_buf_printf(line, "\\x%02x", *p);
         else
             rp_buf_append_u8(line, *p);
+        p += bad ? bad - 1 : 0;
     }
     while (*p && (*p & 0xc0) == 0x80) // not in the middle of a character
         rp_buf_append_u8(line, *p++);

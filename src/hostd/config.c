@@ -1,6 +1,7 @@
 // The config file: lines of "name = value", '#' starts a comment, names that may stand several times add up.
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -256,12 +257,32 @@ int rp_hostd_config_parse(const char *text, const char *name, struct rp_hostd_co
     return -1;
 }
 
+// Who writes to it decides who administers this host.
+static int check_file(const char *path, FILE *file, struct rp_error *err)
+{
+    struct stat st;
+    if (fstat(fileno(file), &st))
+        return rp_fail_sys(err, errno, "%s", path);
+    if (!S_ISREG(st.st_mode))
+        return rp_fail(err, RP_ERR_INVALID, "%s: not a file", path);
+    if (st.st_uid != 0 && st.st_uid != geteuid())
+        return rp_fail(err, RP_ERR_PERMISSION, "%s: belongs to another user, who could give himself every right", path);
+    if (st.st_mode & 022)
+        return rp_fail(err, RP_ERR_PERMISSION, "%s: others may write to it (chmod go-w)", path);
+    return 0;
+}
+
 int rp_hostd_config_read(const char *path, struct rp_hostd_config *config, struct rp_error *err)
 {
     *config = (struct rp_hostd_config){0};
-    FILE *file = fopen(path, "re");
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO would wait for somebody
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
     if (!file)
         return rp_fail_sys(err, errno, "%s", path);
+    if (check_file(path, file, err)) {
+        fclose(file);
+        return -1;
+    }
     RP_AUTO_FREE char *text = rp_xmalloc(MAX_SIZE + 1);
     size_t size = fread(text, 1, MAX_SIZE + 1, file);
     int problem = ferror(file) ? errno : 0;
@@ -272,6 +293,58 @@ int rp_hostd_config_read(const char *path, struct rp_hostd_config *config, struc
         return rp_fail(err, RP_ERR_INVALID, "%s: not a config file", path);
     text[size] = '\0';
     return rp_hostd_config_parse(text, path, config, err);
+}
+
+// A group that serves for certificates may read a key; all the world may not.
+static int check_secret(const char *path, struct rp_error *err)
+{
+    struct stat st;
+    if (stat(path, &st) || access(path, R_OK))
+        return rp_fail_sys(err, errno, "%s", path);
+    if (st.st_mode & 07)
+        return rp_fail(err, RP_ERR_PERMISSION, "%s: everybody may read the secret in it (chmod o=)", path);
+    return 0;
+}
+
+int rp_hostd_config_check(const struct rp_hostd_config *config, struct rp_error *err)
+{
+    if ((config->keytab && check_secret(config->keytab, err)) ||
+        ((config->keytab || config->users) && rp_login_check(&config->acceptor, err)))
+        return -1;
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct rp_wsman_listener *listener = &config->listeners[i];
+        if (listener->key && check_secret(listener->key, err))
+            return -1;
+        if (listener->certificate && access(listener->certificate, R_OK))
+            return rp_fail_sys(err, errno, "%s", listener->certificate);
+    }
+    return 0;
+}
+
+static bool same(const char *a, const char *b) { return a && b ? !strcmp(a, b) : a == b; }
+
+static bool same_listener(const struct rp_wsman_listener *a, const struct rp_wsman_listener *b)
+{
+    return same(a->address, b->address) && a->port == b->port && same(a->socket, b->socket) &&
+           same(a->certificate, b->certificate) && same(a->key, b->key) && a->flags == b->flags;
+}
+
+const char *rp_hostd_config_difference(const struct rp_hostd_config *a, const struct rp_hostd_config *b)
+{
+    const struct { const char *name, *a, *b; } texts[] = {
+        {"directory", a->directory, b->directory}, {"name", a->machine, b->machine}, {"audit", a->audit, b->audit},
+        {"keytab", a->keytab, b->keytab}, {"ntlm-users", a->users, b->users},
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (!same(texts[i].a, texts[i].b))
+            return texts[i].name;
+    for (size_t i = 0; i < a->folder_count || i < b->folder_count; i++)
+        if (i >= a->folder_count || i >= b->folder_count || strcmp(a->folders[i], b->folders[i]))
+            return "folder";
+    for (size_t i = 0; i < a->listener_count || i < b->listener_count; i++)
+        if (i >= a->listener_count || i >= b->listener_count || !same_listener(&a->listeners[i], &b->listeners[i]))
+            return "listen";
+    return NULL;
 }
 
 void rp_hostd_config_clear(struct rp_hostd_config *config)

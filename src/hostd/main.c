@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "hostd/config.h"
@@ -11,6 +12,7 @@
 
 #define CONFIG "/etc/refpoint/hostd.conf"
 #define END_SECONDS 20
+#define FILES 65536
 
 static const char help[] =
     "refpoint-hostd: serves a host's virtual machines as Hyper-V does, WMI over WS-Management\n"
@@ -26,7 +28,8 @@ static const char help[] =
     "      --version       print the version, and end\n"
     "  -h, --help          print this, and end\n"
     "\n"
-    "SIGTERM and SIGINT end it: jobs are asked to end, virtual machines run on. SIGHUP opens the audit's file anew.\n"
+    "SIGTERM and SIGINT end it: jobs are asked to end, virtual machines run on. SIGHUP opens the audit's file anew\n"
+    "and reads from the config who may do what.\n"
     "The config file is described in refpoint-hostd(8).\n";
 
 struct arguments {
@@ -62,6 +65,16 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments, st
     return 0;
 }
 
+// The usual 1,024 are too few for hundreds of connections beside chains of many files. Disk services inherit it.
+static void allow_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= FILES)
+        return;
+    limit.rlim_cur = limit.rlim_max < FILES ? limit.rlim_max : FILES;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 // The signals that serve() waits for. All threads have them blocked.
 static sigset_t waited_for(void)
 {
@@ -82,7 +95,25 @@ static void on_alarm(int number)
     _exit(write(STDERR_FILENO, text, sizeof text - 1) < 0);
 }
 
-static int serve(struct rp_hostd_config *config, struct rp_error *err)
+// SIGHUP: the audit's file, and who may do what; connections that are there are looked at again with their next
+// request. A config with a mistake changes nothing.
+static void reload(struct rp_hostd *hostd, const char *path, struct rp_hostd_config *config)
+{
+    RP_CLEANUP(rp_hostd_config_clear) struct rp_hostd_config fresh = {0};
+    struct rp_error err = {0};
+    rp_hostd_audit_reopen(hostd->audit);
+    if (rp_hostd_config_read(path, &fresh, &err)) {
+        rp_log(RP_LOG_ERROR, "%s; rights stay as they were", err.text);
+        return;
+    }
+    rp_hostd_access_replace(&config->access, &fresh.access);
+    rp_wsman_server_recheck(hostd->server);
+    const char *other = rp_hostd_config_difference(config, &fresh);
+    if (other)
+        rp_log(RP_LOG_WARNING, "%s: \"%s\" has changed: that takes a restart", path, other);
+}
+
+static int serve(const char *path, struct rp_hostd_config *config, struct rp_error *err)
 {
     struct rp_hostd_options options = rp_hostd_config_options(config);
     sigset_t signals = waited_for();
@@ -93,7 +124,7 @@ static int serve(struct rp_hostd_config *config, struct rp_error *err)
     rp_log(RP_LOG_INFO, "%s serves %s", hostd->machine, hostd->directory);
     int number = 0;
     while (sigwait(&signals, &number) == 0 && number == SIGHUP)
-        rp_hostd_audit_reopen(hostd->audit);
+        reload(hostd, path, config);
     rp_log(RP_LOG_INFO, "%s: asked to end", hostd->machine);
     signal(SIGALRM, on_alarm);
     alarm(END_SECONDS);
@@ -113,14 +144,13 @@ static int run(int argc, char **argv, struct rp_error *err)
     RP_CLEANUP(rp_hostd_config_clear) struct rp_hostd_config config = {0};
     if (rp_hostd_config_read(arguments.config, &config, err))
         return -1;
-    bool logins = config.keytab || config.users;
-    if (logins && rp_login_check(&config.acceptor, err))
+    if (rp_hostd_config_check(&config, err))
         return rp_context(err, "%s", arguments.config);
     if (arguments.check) {
         printf("%s: no mistakes\n", arguments.config);
         return 0;
     }
-    return serve(&config, err);
+    return serve(arguments.config, &config, err);
 }
 
 int main(int argc, char **argv)
@@ -128,6 +158,7 @@ int main(int argc, char **argv)
     struct rp_error err = {0};
     setlocale(LC_CTYPE, "");
     signal(SIGPIPE, SIG_IGN);
+    allow_files();
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--lab"))
             return rp_hostd_lab(argc, argv);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cim/cimxml.h"
 #include "hostd/core.h"
 #include "hostd/schema/schema.h"
 
@@ -135,6 +136,29 @@ static bool is_dmtf_style(const char *class_name)
     return !strcasecmp(class_name, "Msvm_CollectionSnapshotService");
 }
 
+#define MOST_ITEMS 64 // of an array in the audit
+
+static size_t items_of(const struct rp_cim_value *value)
+{
+    return rp_cim_value_is_null(value) ? 0 : value->array ? value->count : 1;
+}
+
+// Settings are long, and mostly names without values: class, and each property that says something.
+static void describe_settings(const char *text, struct rp_buf *out)
+{
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
+        *text == '<' ? rp_cimxml_parse(text, strlen(text), NULL) : NULL;
+    rp_buf_printf(out, "%s", settings ? settings->class_name : text);
+    for (size_t i = 0; settings && i < settings->count; i++) {
+        const struct rp_cim_value *value = &settings->properties[i].value;
+        for (size_t j = 0; j < items_of(value) && j < MOST_ITEMS; j++) {
+            struct rp_cim_value item = rp_cim_value_at(value, j);
+            rp_buf_printf(out, " %s=", settings->properties[i].name);
+            rp_cim_value_text(&item, out);
+        }
+    }
+}
+
 // User, address, method and what it was given; the objects first of all.
 static void describe_call(struct rp_buf *line, const struct rp_cim_caller *caller, const struct rp_cim_path *path,
                           const char *method, const struct rp_cim_instance *in)
@@ -150,14 +174,20 @@ static void describe_call(struct rp_buf *line, const struct rp_cim_caller *calle
     }
     for (size_t i = 0; i < in->count; i++) {
         const struct rp_cim_value *value = &in->properties[i].value;
-        for (size_t j = 0; !rp_cim_value_is_null(value) && j < (value->array ? value->count : 1) && j < 16; j++) {
+        for (size_t j = 0; j < items_of(value) && j < MOST_ITEMS; j++) {
             RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
             struct rp_cim_value item = rp_cim_value_at(value, j);
             if (item.type == RP_CIM_REFERENCE)
                 rp_cim_path_format_relative(item.one.path, &text);
+            else if (item.type == RP_CIM_STRING)
+                describe_settings(item.one.text, &text);
             else
                 rp_cim_value_text(&item, &text);
             rp_hostd_audit_field(line, in->properties[i].name, rp_buf_text(&text));
+        }
+        if (items_of(value) > MOST_ITEMS) {
+            RP_AUTO_FREE char *more = rp_xasprintf("%zu more", items_of(value) - MOST_ITEMS);
+            rp_hostd_audit_field(line, in->properties[i].name, more);
         }
     }
 }

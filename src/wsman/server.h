@@ -46,6 +46,8 @@ struct rp_wsman_server *rp_wsman_server_start(struct rp_wsman_service *service,
                                               const struct rp_wsman_server_ops *ops,
                                               const struct rp_wsman_server_limits *limits, struct rp_error *err);
 uint16_t rp_wsman_server_port(const struct rp_wsman_server *server, size_t listener);
+// Rights have changed: who is logged in is asked about again (authorize, peer) with his next request. NULL is fine.
+void rp_wsman_server_recheck(struct rp_wsman_server *server);
 void rp_wsman_server_stop(struct rp_wsman_server *server); // waits for requests under way; NULL is fine
 
 #endif

@@ -136,6 +136,25 @@ void rp_server_connection_known(struct rp_server_connection *c)
     pthread_mutex_unlock(&c->listener->server->mutex);
 }
 
+bool rp_server_connection_stale(struct rp_server_connection *c)
+{
+    pthread_mutex_lock(&c->listener->server->mutex);
+    bool stale = c->stale;
+    c->stale = false;
+    pthread_mutex_unlock(&c->listener->server->mutex);
+    return stale;
+}
+
+void rp_wsman_server_recheck(struct rp_wsman_server *server)
+{
+    if (!server)
+        return;
+    pthread_mutex_lock(&server->mutex);
+    for (struct rp_server_connection *c = server->first; c; c = c->next)
+        c->stale = true;
+    pthread_mutex_unlock(&server->mutex);
+}
+
 void rp_server_connection_deadline(struct rp_server_connection *c, unsigned seconds)
 {
     struct rp_wsman_server *server = c->listener->server;

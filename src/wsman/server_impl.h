@@ -40,6 +40,7 @@ struct rp_server_connection {
     bool known;                           // logged in, once at least
     bool spoke;                           // has sent a whole header, once at least
     bool cut;                             // shut down; libmicrohttpd will notice
+    bool stale;                           // rights have changed since `access` was asked for
     // Used by one request at a time
     struct rp_login *login;               // under way or done; done, it is whom the connection belongs to
     enum rp_login_scheme scheme;
@@ -91,6 +92,7 @@ void rp_server_connection_notify(void *listener, struct MHD_Connection *http, vo
 void rp_server_connection_known(struct rp_server_connection *connection);
 void rp_server_connection_deadline(struct rp_server_connection *connection, unsigned seconds); // 0: none
 void rp_server_connection_idle(struct rp_server_connection *connection); // between requests
+bool rp_server_connection_stale(struct rp_server_connection *connection); // once
 void rp_server_connection_forget(struct rp_server_connection *connection); // nobody is logged in any more
 void *rp_server_watch(void *server); // a thread: ends connections whose time is over
 

@@ -143,9 +143,24 @@ static int by_header(struct rp_server_request *request)
     return unauthorized(request);
 }
 
+// A connection lives on when rights change; who it belongs to stays as it is.
+static int recheck(struct rp_server_request *request)
+{
+    struct rp_server_connection *c = request->connection;
+    if (!rp_server_connection_stale(c) || !c->user)
+        return 0;
+    if (c->login)
+        return authorize(request, rp_login_user(c->login));
+    free(c->user); // of a unix socket, whose peer is asked for again; Basic comes with every request
+    c->user = NULL;
+    return 0;
+}
+
 int rp_server_login(struct rp_server_request *request, struct rp_cim_caller *caller)
 {
     struct rp_server_connection *c = request->connection;
+    if (recheck(request))
+        return -1;
     if (c->listener->socket ? is_peer(request) : request->authorization && by_header(request))
         return -1;
     // Basic is good for the request that brings it, the others for the connection

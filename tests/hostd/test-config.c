@@ -11,6 +11,7 @@
 #include "../host/host-kit.h"
 #include "hostd/config.h"
 #include "hostd/core.h"
+#include "wsman/transport.h"
 
 // What libcrypto and gss-ntlmssp keep (see tests/wsman/kdc.c).
 __attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
@@ -110,11 +111,75 @@ static void a_config_file_that_is_none_is_refused(void **state)
     struct rp_error err = {0};
     kit_fails(rp_hostd_config_read(path, &config, &err), err, RP_ERR_NOT_FOUND);
     kit_write_file(path, "listen = unix:/a\0", 17);
+    assert_int_equal(chmod(path, 0600), 0);
     kit_fails(rp_hostd_config_read(path, &config, &err), err, RP_ERR_INVALID);
     kit_write_file(path, "listen = unix:/a", 16);
     kit_ok(rp_hostd_config_read(path, &config, &err), err);
     rp_hostd_config_clear(&config);
+    kit_fails(rp_hostd_config_read(folder, &config, &err), err, RP_ERR_INVALID);
     kit_remove_folder(folder);
+}
+
+static void files_that_say_who_may_do_what_are_nobody_elses(void **state)
+{
+    (void)state;
+    char *folder = kit_folder();
+    RP_AUTO_FREE char *path = kit_path("%s/conf", folder), *key = kit_path("%s/key", folder);
+    RP_AUTO_FREE char *certificate = kit_path("%s/certificate", folder), *fifo = kit_path("%s/fifo", folder);
+    RP_AUTO_FREE char *text = rp_xasprintf("ntlm-users = %s\nlisten = https://* %s %s\n", key, certificate, key);
+    struct rp_hostd_config config;
+    struct rp_error err = {0};
+    kit_write_file(path, text, strlen(text));
+    for (mode_t mode = 0602; mode <= 0620; mode += 016) { // the world, the group
+        assert_int_equal(chmod(path, mode), 0);
+        kit_fails(rp_hostd_config_read(path, &config, &err), err, RP_ERR_PERMISSION);
+    }
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    kit_fails(rp_hostd_config_read(fifo, &config, &err), err, RP_ERR_INVALID);
+    assert_int_equal(chmod(path, 0644), 0);
+    if (!geteuid()) {
+        assert_int_equal(chown(path, 1, 1), 0);
+        kit_fails(rp_hostd_config_read(path, &config, &err), err, RP_ERR_PERMISSION);
+        assert_int_equal(chown(path, 0, 0), 0);
+    }
+    kit_ok(rp_hostd_config_read(path, &config, &err), err);
+    kit_fails(rp_hostd_config_check(&config, &err), err, RP_ERR_NOT_FOUND);
+    kit_write_file(key, "LAB:a:b\n", 8);
+    assert_int_equal(chmod(key, 0604), 0);
+    kit_fails(rp_hostd_config_check(&config, &err), err, RP_ERR_PERMISSION);
+    assert_int_equal(chmod(key, 0600), 0);
+    kit_fails(rp_hostd_config_check(&config, &err), err, RP_ERR_NOT_FOUND); // of the certificate
+    kit_write_file(certificate, "", 0);
+    kit_ok(rp_hostd_config_check(&config, &err), err);
+    free(config.keytab);
+    config.keytab = rp_xstrdup(key);
+    assert_int_equal(chmod(key, 0604), 0);
+    kit_fails(rp_hostd_config_check(&config, &err), err, RP_ERR_PERMISSION);
+    rp_hostd_config_clear(&config);
+    kit_remove_folder(folder);
+}
+
+static void what_a_new_config_says_beside_rights_is_named(void **state)
+{
+    (void)state;
+    static const char *const lines[][2] = {
+        {"read = a\n", NULL}, {"directory = /a\n", "directory"}, {"name = B\n", "name"}, {"audit = -\n", "audit"},
+        {"keytab = /k\n", "keytab"}, {"ntlm-users = /u\n", "ntlm-users"}, {"folder = /f\n", "folder"},
+        {"listen = unix:/b\n", "listen"},
+    };
+    struct rp_error err = {0};
+    RP_CLEANUP(rp_hostd_config_clear) struct rp_hostd_config one;
+    kit_ok(rp_hostd_config_parse("listen = unix:/a\n", "x", &one, &err), err);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        RP_CLEANUP(rp_hostd_config_clear) struct rp_hostd_config other;
+        RP_AUTO_FREE char *text = rp_xasprintf("listen = unix:/a\n%s", lines[i][0]);
+        kit_ok(rp_hostd_config_parse(text, "x", &other, &err), err);
+        const char *name = rp_hostd_config_difference(&one, &other), *back = rp_hostd_config_difference(&other, &one);
+        assert_int_equal(!name, !lines[i][1]);
+        assert_ptr_equal(name, back);
+        if (name)
+            assert_string_equal(name, lines[i][1]);
+    }
 }
 
 // ---- access ---------------------------------------------------------------------------------------------------------
@@ -192,6 +257,61 @@ static void basic_asks_for_the_password_of_an_ntlm_user(void **state)
     assert_false(rp_hostd_access_password(&rules, "LAB\\eve", "secret of bob"));
     rules.acceptor = NULL;
     assert_false(rp_hostd_access_password(&rules, "LAB\\bob", "secret of bob"));
+    kit_remove_folder(folder);
+}
+
+// One connection, one login; what it asks is Identify.
+static int ask(struct rp_wsman_transport *transport, struct rp_error *err)
+{
+    static const char identify[] = "<s:Envelope xmlns:s='http://www.w3.org/2003/05/soap-envelope' xmlns:i="
+                                   "'http://schemas.dmtf.org/wbem/wsman/identity/1/wsmanidentity.xsd'><s:Header/>"
+                                   "<s:Body><i:Identify/></s:Body></s:Envelope>";
+    RP_CLEANUP(rp_buf_clear) struct rp_buf answer = {0};
+    char charset[32];
+    unsigned status;
+    if (rp_wsman_transport_exchange(transport, identify, sizeof identify - 1, &answer, charset, &status, err))
+        return -1;
+    assert_int_equal(status, 200);
+    return 0;
+}
+
+static void rights_that_change_count_for_who_is_connected_as_well(void **state)
+{
+    (void)state;
+    char *folder = kit_folder();
+    RP_AUTO_FREE char *users = kit_path("%s/users", folder), *host = kit_path("%s/host", folder);
+    static const char text[] = "LAB:bob:secret of bob\nLAB:eve:secret of eve\n";
+    kit_write_file(users, text, sizeof text - 1);
+    assert_int_equal(chmod(users, 0600), 0);
+    const struct rp_login_acceptor acceptor = {.ntlm_users = users};
+    RP_CLEANUP(rp_hostd_access_clear) struct rp_hostd_access rules = {0}, others = {0};
+    struct rp_error err = {0};
+    kit_ok(rp_hostd_access_add(&rules, RP_CIM_OPERATE, "LAB\\bob", &err), err);
+    kit_ok(rp_hostd_access_add(&others, RP_CIM_OPERATE, "LAB\\eve", &err), err);
+    const struct rp_wsman_listener listener = {.address = "127.0.0.1"};
+    const struct rp_hostd_options options = {
+        .directory = host, .machine = "HV1", .listeners = &listener, .listener_count = 1, .acceptor = &acceptor,
+        .access = {.authorize = rp_hostd_access_authorize, .context = &rules}};
+    struct rp_hostd *hostd = rp_hostd_start(&options, &err);
+    if (!hostd)
+        fail_msg("%s", err.text);
+    RP_AUTO_FREE char *url = rp_xasprintf("http://127.0.0.1:%u/wsman", rp_hostd_port(hostd, 0));
+    struct rp_wsman_options as = {.url = url, .auth = RP_AUTH_NTLM, .timeout_ms = 20000,
+                                  .credentials = {.user = "LAB\\bob", .password = "secret of bob"}};
+    {
+        RP_CLEANUP(rp_wsman_transport_free_p) struct rp_wsman_transport *bob = rp_wsman_transport_new(&as, NULL);
+        as.credentials = (struct rp_login_credentials){.user = "LAB\\eve", .password = "secret of eve"};
+        RP_CLEANUP(rp_wsman_transport_free_p) struct rp_wsman_transport *eve = rp_wsman_transport_new(&as, NULL);
+        kit_ok(ask(bob, &err), err);
+        kit_fails(ask(eve, &err), err, RP_ERR_PERMISSION);
+        rp_hostd_access_replace(&rules, &others);
+        rp_wsman_server_recheck(hostd->server);
+        kit_fails(ask(bob, &err), err, RP_ERR_PERMISSION);
+        kit_ok(ask(eve, &err), err);
+        rp_wsman_server_recheck(hostd->server); // nothing has changed: the same connection, the same login
+        kit_ok(ask(eve, &err), err);
+    }
+    rp_hostd_stop(hostd);
     kit_remove_folder(folder);
 }
 
@@ -306,6 +426,55 @@ static void a_symlink_does_not_lead_out(void **state)
     place_close(&place);
 }
 
+// The path is checked, and then somebody who may write there puts a link in its way.
+static void a_link_that_comes_after_the_check_leads_nowhere(void **state)
+{
+    (void)state;
+    struct place place;
+    place_open(&place);
+    struct rp_error err = {0};
+    struct rp_fs *fs = rp_fs_no_links(&place.hostd.files, "/");
+    RP_AUTO_FREE char *sub = kit_path("%s/sub", place.open), *away = kit_path("%s/away", place.open);
+    RP_AUTO_FREE char *file = kit_path("%s/sub/a", place.open), *fresh = kit_path("%s/sub/new", place.open);
+    RP_AUTO_FREE char *theirs = kit_path("%s/a", place.outside), *made = kit_path("%s/new", place.outside);
+    assert_int_equal(mkdir(sub, 0700), 0);
+    kit_write_file(file, "ours", 4);
+    kit_write_file(theirs, "theirs", 6);
+    is_fine(&place, file, file);
+    RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
+    kit_ok(rp_fs_read_file(fs, file, 100, &text, &err), err);
+    kit_ok(rp_fs_replace_file(fs, fresh, "x", 1, &err), err);
+    kit_ok(rp_fs_unlink(fs, fresh, &err), err);
+
+    for (int last = 0; last < 2; last++) { // a folder, then the file itself, is a link now
+        const char *name;
+        bool there;
+        if (last) {
+            assert_int_equal(unlink(sub) | rename(away, sub) | unlink(file) | symlink(theirs, file), 0);
+        } else {
+            assert_int_equal(rename(sub, away) | symlink(place.outside, sub), 0);
+            kit_fails(rp_fs_replace_file(fs, fresh, "x", 1, &err), err, RP_ERR_PERMISSION);
+            kit_fails(rp_fs_unlink(fs, file, &err), err, RP_ERR_PERMISSION);
+            kit_fails(rp_fs_rename(fs, file, fresh, &err), err, RP_ERR_PERMISSION);
+            kit_fails(rp_fs_sync_parent(fs, file, &err), err, RP_ERR_PERMISSION);
+            kit_fails(rp_path_open_parent(file, &name, &err) < 0, err, RP_ERR_PERMISSION);
+        }
+        kit_fails(rp_fs_read_file(fs, file, 100, &text, &err), err, RP_ERR_PERMISSION);
+        kit_fails(!rp_fs_open(fs, file, RP_OPEN_WRITE, &err), err, RP_ERR_PERMISSION);
+        kit_fails(rp_fs_exists(fs, file, &there, &err), err, RP_ERR_PERMISSION);
+        assert_null(rp_fs_open(fs, file, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL));
+    }
+    assert_int_equal(access(theirs, F_OK), 0);
+    assert_int_equal(access(made, F_OK), -1);
+    // Elsewhere it is the machine's file system.
+    struct rp_fs_no_links part;
+    rp_fs_no_links(&part, place.outside);
+    rp_buf_reset(&text);
+    kit_ok(rp_fs_read_file(&part.fs, file, 100, &text, &err), err);
+    assert_string_equal(rp_buf_text(&text), "theirs");
+    place_close(&place);
+}
+
 static void what_is_neither_file_nor_folder_is_refused(void **state)
 {
     (void)state;
@@ -342,6 +511,7 @@ static void hostile_values_do_not_break_a_line_of_the_audit(void **state)
     rp_hostd_audit_field(&line, "name", "a\n2026-01-01T00:00:00.000Z user=root \"x\" \x7f");
     rp_hostd_audit_field(&line, "empty", "");
     rp_hostd_audit_field(&line, "plain", "a-b.c");
+    rp_hostd_audit_field(&line, "turned", "\xc2\x9b" "2J \xe2\x80\xae x\xe2\x80\xa8y \xc3\xa4\xe2\x80\x99");
     rp_hostd_audit_write(audit, &line);
     assert_int_equal(rename(path, moved), 0);
     rp_hostd_audit_reopen(audit);
@@ -354,9 +524,10 @@ static void hostile_values_do_not_break_a_line_of_the_audit(void **state)
     RP_AUTO_FREE char *first = read_file(moved), *second = read_file(path);
     assert_non_null(strstr(first,
                            "Z user=\"LAB\\\\eve\" name=\"a\\x0a2026-01-01T00:00:00.000Z user=root \\\"x\\\" \\x7f\""
-                           " empty=\"\" plain=a-b.c\n"));
+                           " empty=\"\" plain=a-b.c turned=\"\\xc2\\x9b2J \\xe2\\x80\\xae x\\xe2\\x80\\xa8y"
+                           " \xc3\xa4\xe2\x80\x99\"\n"));
     assert_ptr_equal(strchr(first, '\n'), first + strlen(first) - 1); // one line
-    assert_true(strlen(second) < 500);
+    assert_true(strlen(second) < 1100);
     assert_non_null(strstr(second, "xxx...\"\n"));
     kit_remove_folder(folder);
 }
@@ -367,13 +538,17 @@ int main(void)
         cmocka_unit_test(a_config_file_says_all_that_a_host_needs),
         cmocka_unit_test(a_mistake_in_the_config_is_one_line_with_file_and_number),
         cmocka_unit_test(a_config_file_that_is_none_is_refused),
+        cmocka_unit_test(files_that_say_who_may_do_what_are_nobody_elses),
+        cmocka_unit_test(what_a_new_config_says_beside_rights_is_named),
         cmocka_unit_test(the_highest_rule_that_fits_a_user_counts),
         cmocka_unit_test(a_group_of_the_operating_system_gives_rights_to_its_members),
         cmocka_unit_test(by_the_unix_socket_root_and_we_ourselves_may_everything),
         cmocka_unit_test(basic_asks_for_the_password_of_an_ntlm_user),
+        cmocka_unit_test(rights_that_change_count_for_who_is_connected_as_well),
         cmocka_unit_test(paths_inside_a_folder_are_taken_whether_they_are_there_or_not),
         cmocka_unit_test(paths_outside_are_refused_and_nothing_is_said_about_them),
         cmocka_unit_test(a_symlink_does_not_lead_out),
+        cmocka_unit_test(a_link_that_comes_after_the_check_leads_nowhere),
         cmocka_unit_test(what_is_neither_file_nor_folder_is_refused),
         cmocka_unit_test(hostile_values_do_not_break_a_line_of_the_audit),
     };

@@ -3,6 +3,7 @@
 . "$(dirname "$0")/../lib.sh"
 hostd=$(realpath "$1")
 cd "$scratch" || exit 1
+umask 022
 export LC_ALL=C.UTF-8
 printf 'leak:libcrypto.so\nleak:libkrb5.so\n' >lsan # see tests/wsman/kdc.c
 export LSAN_OPTIONS=suppressions=$scratch/lsan:print_suppressions=0
@@ -166,8 +167,149 @@ rights()
     ends $pid
 }
 
+reload()
+{
+    local port url pid
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    url=https://localhost:$port/wsman
+    with() # LINE…
+    {
+        config "listen = unix:$scratch/sock" "listen = https://127.0.0.1:$port $scratch/cert.pem $scratch/key.pem" \
+            "ntlm-users = $scratch/users" "audit = $scratch/audit3" "$@"
+    }
+    is() # STATUS USER:PASSWORD: within some seconds
+    {
+        local got
+        for _ in $(seq 200); do
+            got=$(query "SELECT Name FROM Msvm_ComputerSystem" --cacert cert.pem -u "LAB\\$2" -o no -w '%{http_code}' $url)
+            [ "$got" = "$1" ] && return
+            sleep 0.05
+        done
+        equal "$got" "$1"
+    }
+    with 'read = LAB\reader'
+    : >err
+    start
+    is 200 reader:one
+    is 403 admin:two
+    with 'administer = LAB\admin'
+    kill -HUP $pid
+    is 403 reader:one
+    is 200 admin:two
+    with 'administer = LAB\admin' nonsense # a mistake changes nothing, and is told
+    kill -HUP $pid
+    for _ in $(seq 200); do grep -q nonsense err && break; sleep 0.05; done
+    grep -q 'conf:8: "name = value" is needed, not "nonsense"; rights stay as they were' err
+    is 200 admin:two
+    with 'read = LAB\reader' "folder = $scratch"
+    kill -HUP $pid
+    is 200 reader:one
+    is 403 admin:two
+    grep -q 'conf: "folder" has changed: that takes a restart' err
+    kill -TERM $pid
+    ends $pid
+}
+
+secrets()
+{
+    config "listen = unix:$scratch/sock" "listen = https://127.0.0.1 $scratch/cert.pem $scratch/key.pem" "ntlm-users = $scratch/users"
+    "$hostd" -c conf --check | grep -q "^conf: no mistakes"
+    chmod g+w conf
+    says 2 "conf: others may write to it" -c conf
+    chmod g-w conf
+    chmod o+r key.pem
+    says 2 "conf: $scratch/key.pem: everybody may read the secret in it" -c conf --check
+    chmod o-r key.pem
+    chmod g+r users
+    says 2 "others may read the passwords in it" -c conf --check
+    chmod g-r users
+}
+
+# The lab's line of JSON is in the file; its pid is the lab's.
+lab() # FILE ARGUMENT…
+{
+    local file=$1
+    shift
+    "$hostd" --lab "$@" >"$file" 2>lab.err &
+    echo $! >lab.pid
+    for _ in $(seq 1200); do
+        [ -s "$file" ] && return
+        kill -0 "$(cat lab.pid)" 2>/dev/null || break
+        sleep 0.05
+    done
+    cat lab.err
+    return 1
+}
+of() { python3 -c "import json, sys; print(eval('json.load(open(sys.argv[1]))' + sys.argv[2]))" "$1" "$2"; }
+
+# gone FOLDER SOCKET: within 30 seconds the folder is not there, and nobody answers on the socket
+gone()
+{
+    for _ in $(seq 600); do
+        [ ! -e "$1" ] && return
+        sleep 0.05
+    done
+    find "$1" | head
+    return 1
+}
+
+lab_killed()
+{
+    local folder nbd
+    lab killed.json --vms 2 --disks 1
+    folder=$(dirname "$(of killed.json "['control']")")
+    nbd=$(of killed.json "['vms'][0]['disks'][0]['path']")
+    [ -e "$nbd" ]
+    pgrep -f -- "$folder/host/vms" >services
+    equal "$(wc -l <services)" 2
+    kill -KILL "$(cat lab.pid)"
+    wait "$(cat lab.pid)" || true
+    gone "$folder"
+    for _ in $(seq 200); do pgrep -f -- "$folder/host/vms" >services || break; sleep 0.05; done
+    equal "$(wc -l <services)" 0
+}
+
+lab_ended()
+{
+    local folder before
+    lab ended.json --vms 1
+    folder=$(dirname "$(of ended.json "['control']")")
+    kill -TERM "$(cat lab.pid)"
+    ends "$(cat lab.pid)"
+    [ ! -e "$folder" ]
+    # asked to end while it still makes its VMs
+    "$hostd" --lab "$scratch/many" --vms 5000 --running 0 >many.json 2>many.err &
+    before=$!
+    echo $before >>pids
+    for _ in $(seq 400); do [ -e "$scratch/many/disks/vm3" ] && break; sleep 0.05; done
+    kill -TERM $before
+    local status=0
+    wait $before || status=$?
+    equal "$status" 2
+    equal "$(cat many.err)" "refpoint-hostd: lab: ended before it was ready"
+}
+
+lab_usage()
+{
+    says 3 "--vms: \"x\" is no number from 1 to 10000" --lab --vms x
+    says 3 "unknown option --wrong" --lab --wrong
+    says 3 "--seed needs a value" --lab --seed
+    says 3 "one folder is enough" --lab a b
+    says 3 "--size: at least 1M" --lab --size 1K
+    says 3 "needs --keytab" --lab --administrator a@B
+    says 2 "no-such-file: open: No such file" --lab --script no-such-file --vms 1 --running 0
+    echo 'next CreateSnapshoot: drops' >script
+    says 2 'script: line 1: "CreateSnapshoot" is no method that this host has' --lab --script script --vms 1 --running 0
+    says 2 "Not a directory" --lab script
+}
+
 behaviour "options and mistakes in the config are told in one line" options
 behaviour "by the unix socket the operating system says who it is, and one service has a folder" peer
 behaviour "a change is a line of the audit, whose file is opened anew on SIGHUP" audited
 behaviour "signals end it in order, and a kill is no hindrance to the next start" signals
 behaviour "readers read, administrators administer, others are refused" rights
+behaviour "SIGHUP reads who may do what, and a config with a mistake changes nothing" reload
+behaviour "a lab that ends leaves nothing behind, and can be ended while it starts" lab_ended
+behaviour "a lab that is killed leaves nothing behind either" lab_killed
+behaviour "wrong usage of the lab is one line" lab_usage
+behaviour "files that others could write to or read secrets in are refused" secrets
