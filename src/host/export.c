@@ -33,6 +33,7 @@ struct job {
     struct rp_local *local;
     const struct rp_export *what;
     struct rp_local_export_names names;
+    struct rp_fs_no_links files;            // in the export's folder
     struct rp_vm_settings settings;
     struct disk disks[RP_ENGINE_MAX_DISKS]; // as in settings
 };
@@ -61,8 +62,8 @@ static int place(struct rp_local *local, const struct rp_export *what, const cha
     if (rp_guid_parse(what->vm_id, &guid, NULL))
         return rp_local_not_found(local, what->vm_id, err);
     rp_local_guid_text(&guid, id);
-    RP_AUTO_FREE char *folder = realpath(what->folder, NULL);
-    if (!folder || stat(folder, &st))
+    RP_AUTO_FREE char *folder = what->canonical ? rp_xstrdup(what->folder) : realpath(what->folder, NULL);
+    if (!folder || lstat(folder, &st))
         return rp_fail_sys(err, errno, "%s: export", what->folder);
     if (!S_ISDIR(st.st_mode))
         return rp_fail(err, RP_ERR_INVALID, "%s: not a folder", what->folder);
@@ -278,10 +279,10 @@ static int write_disk(struct job *j, struct disk *disk, struct rp_local_progress
     if (*disk->base_id) {
         create.parent_path = parent;
         create.parent_data_write_guid = rp_local_definition_content(disk->base_id);
-        failed = rp_convert_vhdx_to_child(j->local->fs, disk->facts->path, disk->path, &create, &disk->changed,
+        failed = rp_convert_vhdx_to_child(&j->files.fs, disk->facts->path, disk->path, &create, &disk->changed,
                                           rp_local_progress_call, whole, &why);
     } else {
-        failed = rp_convert_vhdx_to_vhdx(j->local->fs, disk->facts->path, disk->path, &create, rp_local_progress_call,
+        failed = rp_convert_vhdx_to_vhdx(&j->files.fs, disk->facts->path, disk->path, &create, rp_local_progress_call,
                                          whole, &why);
     }
     whole->before += disk->bytes;
@@ -292,7 +293,7 @@ static int write_disk(struct job *j, struct disk *disk, struct rp_local_progress
     return rp_fail(err, why.code, "disk%u: %s", disk->facts->number, why.text);
 }
 
-static json_t *describe_disk(const struct disk *disk, json_t *from)
+static json_t *describe_disk(struct job *j, const struct disk *disk, json_t *from)
 {
     json_t *to = json_deep_copy(from);
     if (!disk->wanted)
@@ -305,7 +306,7 @@ static json_t *describe_disk(const struct disk *disk, json_t *from)
     json_object_set_new(to, "differencing", json_boolean(*disk->base_id));
     if (*disk->base_id)
         json_object_set_new(to, "base_rct_id", json_string(disk->base_id));
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *made = rp_vhdx_open(rp_fs_posix(), disk->path, RP_VHDX_READ, NULL,
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *made = rp_vhdx_open(&j->files.fs, disk->path, RP_VHDX_READ, NULL,
                                                                       NULL);
     if (made) {
         char guid[RP_GUID_TEXT];
@@ -321,7 +322,7 @@ static int write_definition(struct job *j, struct rp_error *err)
     char now[RP_TIME_TEXT];
     json_t *root = json_loads(j->settings.document, 0, NULL), *disks = json_array();
     for (size_t i = 0; i < j->settings.disk_count; i++)
-        json_array_append_new(disks, describe_disk(&j->disks[i], json_array_get(json_object_get(root, "disks"), i)));
+        json_array_append_new(disks, describe_disk(j, &j->disks[i], json_array_get(json_object_get(root, "disks"), i)));
     json_object_set_new(root, "format", json_string("refpoint export 1"));
     json_object_set_new(root, "exported", json_string(rp_time_format(rp_clock_wall_ns(), now)));
     if (j->what->base_point_id)
@@ -332,12 +333,13 @@ static int write_definition(struct job *j, struct rp_error *err)
     if (!text)
         return rp_fail(err, RP_ERR_CORRUPT, "VM %s: its settings are not valid text", j->what->vm_id);
     RP_AUTO_FREE char *lines = rp_xasprintf("%s\n", text);
-    return rp_fs_replace_file(j->local->fs, j->names.definition, lines, strlen(lines), err);
+    return rp_fs_replace_file(&j->files.fs, j->names.definition, lines, strlen(lines), err);
 }
 
 static int make(struct job *j, struct rp_error *err)
 {
     struct rp_local_progress whole = rp_local_progress_of(j->local);
+    rp_fs_no_links(&j->files, j->names.root); // others may write there as well: it is for them
     if (rp_local_export_names_make_folders(&j->names, err))
         return -1;
     for (size_t i = 0; i < j->settings.disk_count; i++)

@@ -1,6 +1,7 @@
 // The names that an export makes. They are announced durably before the first of them is made, and what is written last says
 // whether the export is whole: so a killed export is told from a finished one, and leaves nothing.
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -73,7 +74,11 @@ int rp_local_export_names_make_folders(struct rp_local_export_names *names, stru
         const char *path = names->items[i].path;
         if (!names->items[i].folder)
             continue;
-        if (mkdir(path, 0700) && errno != EEXIST)
+        const char *name;
+        RP_AUTO_FD int parent = rp_path_open_parent(path, &name, err);
+        if (parent < 0)
+            return -1;
+        if (mkdirat(parent, name, 0700) && errno != EEXIST)
             return rp_fail_sys(err, errno, "%s: create", path);
         if (!is_folder(path)) // made meanwhile by somebody else, as a link
             return rp_fail(err, RP_ERR_EXISTS, "%s: is there already, and is no folder", path);
@@ -90,14 +95,16 @@ void rp_local_export_names_disown(struct rp_local_export_names *names, const cha
 
 static int remove_name(struct rp_local *local, const char *path, bool folder, struct rp_error *err)
 {
-    RP_AUTO_FREE char *parent = rp_path_directory(path);
     struct stat st;
+    const char *name;
     if (lstat(path, &st))
         return errno == ENOENT || errno == ENOTDIR ? 0 : rp_fail_sys(err, errno, "%s", path);
-    if (!is_folder(parent)) // what is behind a link that came meanwhile is not what we made
-        return rp_fail(err, RP_ERR_STATE, "%s: its folder was replaced by a link", path);
-    int rc = folder ? rmdir(path) : unlink(path);
-    if (rc && errno != ENOENT && !(folder && (errno == ENOTEMPTY || errno == EEXIST)))
+    // What is behind a link that came meanwhile is not what we made.
+    RP_AUTO_FD int parent = rp_path_open_parent(path, &name, err);
+    if (parent < 0)
+        return -1;
+    if (unlinkat(parent, name, folder ? AT_REMOVEDIR : 0) && errno != ENOENT &&
+        !(folder && (errno == ENOTEMPTY || errno == EEXIST)))
         return rp_fail_sys(err, errno, "%s: delete", path);
     return rp_fs_sync_parent(local->fs, path, err);
 }

@@ -120,6 +120,7 @@ struct rp_export {
     const char *base_point_id;          // DifferentialBackupBase: each disk a differencing one that holds the changes since
                                         // then and names as parent what the base had; NULL: whole disks
     const char *folder;                 // ExportDirectory, as the host calls it
+    bool canonical;                     // it is known that no link is in its path: none is followed on the way to it
     bool subdirectory;                  // CreateVmExportSubdirectory: <folder>/<name of the VM>
     bool storage;                       // CopyVmStorage
     const char *const *excluded;        // ExcludedVirtualHardDisks: rp_vm_disk.instance
