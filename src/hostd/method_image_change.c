@@ -8,6 +8,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+#include "base/log.h"
 #include "disk/chain.h"
 #include "disk/convert.h"
 #include "hostd/method.h"
@@ -123,20 +124,26 @@ static int convert(const struct rp_method_task *task, const char *target, struct
     return rp_convert_raw_to_vhdx(fs, task->name, target, &create, host->progress, host->progress_context, err);
 }
 
-// Under a name of its own until it is whole: after a kill the file's being there tells that the job was done.
+// Under a name of its own until it is whole: after a kill the file's being there tells that the job was done, and what
+// has the other name goes (rp_host_local_making).
 static int run_convert(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                        struct rp_error *err)
 {
     (void)hostd, (void)result;
     const struct rp_method_task *task = context;
     RP_AUTO_FREE char *guid = rp_hostd_jobs_plan(), *part = rp_xasprintf("%s.%s.part", task->path, guid);
-    if (convert(task, part, host, err))
+    struct rp_error left = {0};
+    int64_t making;
+    if (rp_host_local_making(host, part, &making, err))
         return -1;
-    if (!renameat2(AT_FDCWD, part, AT_FDCWD, task->path, RENAME_NOREPLACE))
-        return rp_fs_sync_parent(rp_fs_posix(), task->path, err);
-    rp_fail_sys(err, errno, "%s", task->path);
-    unlink(part);
-    return -1;
+    int rc = convert(task, part, host, err);
+    if (!rc && renameat2(AT_FDCWD, part, AT_FDCWD, task->path, RENAME_NOREPLACE))
+        rc = rp_fail_sys(err, errno, "%s", task->path);
+    if (!rc)
+        rc = rp_fs_sync_parent(rp_fs_posix(), task->path, err);
+    if (rp_host_local_made(host, making, &left))
+        rp_log(RP_LOG_WARNING, "%s", left.text);
+    return rc;
 }
 
 // The source may be a disk of a VM: a frozen file, or that of a VM that is off. One that is written is locked.

@@ -11,15 +11,11 @@
 static int define(struct rp_host_connection *host, const struct rp_method_task *task, char result[RP_HOST_ID],
                   struct rp_error *err)
 {
-    char job[RP_HOST_ID], undone[RP_HOST_ID], unused[RP_HOST_ID];
+    char job[RP_HOST_ID];
+    rp_host_local_next_extras(host, task->extras); // with the VM, or not at all
     int rc = host->ops->define_system(host, task->name, (const char *const *)task->list, task->count, host->progress,
                                       host->progress_context, job, result, err);
-    if (rp_method_wait(host, rc, job, result, err))
-        return -1;
-    if (!*task->extras || !rp_host_local_set_extras(host, result, task->extras, err))
-        return 0;
-    host->ops->destroy_system(host, result, false, undone, unused, NULL);
-    return -1;
+    return rp_method_wait(host, rc, job, result, err);
 }
 
 static int run_define(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],

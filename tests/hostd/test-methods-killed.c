@@ -1,7 +1,8 @@
-// A host that is killed in the middle of an export of a reference point, and started again: neither its own checkpoint
-// nor half an export is left, and the job is told as what it was.
+// A host that is killed in the middle of what it makes for a client, and started again: nothing half done is left, and
+// the job is told as what it was.
 #include "method-kit.h"
 
+#include <dirent.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -34,22 +35,28 @@ static void export_and_die(char *folder)
     raise(SIGKILL);
 }
 
-static void a_killed_export_leaves_neither_checkpoint_nor_files(void **state)
+// Does `work` in a process of its own, which kills itself; the folder.
+static char *killed_in(void (*work)(char *folder))
 {
-    (void)state;
     char *folder = kit_folder();
     pid_t child = fork();
     assert_true(child >= 0);
     if (!child) {
         alarm(60);
-        export_and_die(folder);
+        work(folder);
         _exit(1);
     }
     int ended = 0;
     assert_int_equal(waitpid(child, &ended, 0), child);
     assert_true(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGKILL);
+    return folder;
+}
+
+static void a_killed_export_leaves_neither_checkpoint_nor_files(void **state)
+{
+    (void)state;
     struct mk mk;
-    mk_start_in(&mk, folder);
+    mk_start_in(&mk, killed_in(export_and_die));
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *vm =
         mk_one(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE ElementName = 'killed'");
     const char *id = rp_cim_get_text(vm, "Name");
@@ -76,8 +83,66 @@ static void a_killed_export_leaves_neither_checkpoint_nor_files(void **state)
     mk_stop(&mk);
 }
 
+// ---- conversion -----------------------------------------------------------------------------------------------------
+
+static size_t parts_in(const char *folder)
+{
+    size_t count = 0;
+    DIR *all = opendir(folder);
+    assert_non_null(all);
+    for (struct dirent *entry; (entry = readdir(all));) {
+        size_t length = strlen(entry->d_name);
+        count += length > 5 && !strcmp(entry->d_name + length - 5, ".part");
+    }
+    closedir(all);
+    return count;
+}
+
+static uint32_t convert(struct mk *mk, struct rp_cim_instance **out)
+{
+    RP_AUTO_FREE char *source = mk_file(mk, "image.raw"), *target = mk_file(mk, "disk.vhdx");
+    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualHardDiskSettingData", "Type", mk_number(3), "Format",
+                                           mk_number(3), "Path", mk_text("%s", target), NULL);
+    return mk_call(mk, IMAGES, "ConvertVirtualHardDisk", out, "SourcePath", mk_text("%s", source),
+                   "VirtualDiskSettingData", mk_text("%s", settings), NULL);
+}
+
+static void convert_and_die(char *folder)
+{
+    struct mk mk;
+    mk_start_in(&mk, folder);
+    RP_AUTO_FREE char *source = mk_file(&mk, "image.raw");
+    kit_raw(source, SIZE, 3);
+    assert_int_equal(convert(&mk, NULL), 4096);
+    for (int i = 0; i < 10000 && !parts_in(mk.files); i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    raise(SIGKILL);
+}
+
+static void a_killed_conversion_leaves_no_part_of_a_file(void **state)
+{
+    (void)state;
+    struct mk mk;
+    struct rp_cim_instance *out;
+    mk_start_in(&mk, killed_in(convert_and_die));
+    RP_AUTO_FREE char *target = mk_file(&mk, "disk.vhdx");
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *job = mk_one(&mk, "SELECT * FROM Msvm_StorageJob");
+    assert_int_equal(parts_in(mk.files), 0);
+    assert_int_equal(rp_cim_get_unsigned(job, "JobState", 0), access(target, F_OK) ? 10 : 7);
+    if (access(target, F_OK)) {
+        uint32_t status = convert(&mk, &out);
+        mk_made(&mk, status, &out, NULL);
+    }
+    assert_int_equal(parts_in(mk.files), 0);
+    assert_int_equal(access(target, F_OK), 0);
+    mk_stop(&mk);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_killed_export_leaves_neither_checkpoint_nor_files)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_killed_export_leaves_neither_checkpoint_nor_files),
+        cmocka_unit_test(a_killed_conversion_leaves_no_part_of_a_file),
+    };
     return cmocka_run_group_tests_name("hostd methods: killed", tests, NULL, NULL);
 }
