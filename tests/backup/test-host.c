@@ -20,9 +20,11 @@ struct machine {
     struct rp_vm vm;
     uint64_t random;
     uint8_t *disk[2];           // what each disk must hold now
+    size_t size[2];
     struct moment {
         char id[RP_POINT_ID];
         uint8_t *disk[2];
+        size_t size[2];
     } points[MAX_POINTS];
     size_t count;
     struct rp_backup_options options;
@@ -71,6 +73,7 @@ static int setup(void **state)
     kit_raw(b, SIZE, 12);
     for (size_t i = 0; i < 2; i++) {
         m->disk[i] = malloc(SIZE);
+        m->size[i] = SIZE;
         kit_fill(m->disk[i], SIZE, 11 + i);
     }
     const char *const disks[] = {a, b};
@@ -132,7 +135,8 @@ static const struct rp_point *backup(struct machine *m)
     struct moment *moment = &m->points[m->count++];
     memcpy(moment->id, m->last.point.id, sizeof moment->id);
     for (size_t d = 0; d < 2; d++)
-        moment->disk[d] = memcpy(malloc(SIZE), m->disk[d], SIZE);
+        moment->disk[d] = memcpy(malloc(m->size[d]), m->disk[d], m->size[d]);
+    memcpy(moment->size, m->size, sizeof moment->size);
     return &m->last.point;
 }
 
@@ -152,7 +156,6 @@ static void verify(struct machine *m)
     RP_CLEANUP(rp_points_clear) struct rp_points points = {0};
     kit_ok(rp_repo_points(m->repo, &points, &m->err), m->err);
     assert_int_equal(points.count, m->count);
-    RP_AUTO_FREE uint8_t *data = malloc(SIZE);
     for (size_t i = 0; i < points.count; i++) {
         const struct moment *moment = NULL;
         for (size_t j = 0; j < m->count; j++)
@@ -165,8 +168,10 @@ static void verify(struct machine *m)
         kit_ok(rp_restore_run(m->repo, &points.items[i], &options, &result, &m->err), m->err);
         assert_int_equal(result.count, 2);
         for (size_t d = 0; d < 2; d++) {
-            kit_chain_read(result.files[d].path, data, SIZE);
-            assert_memory_equal(data, moment->disk[d], SIZE);
+            RP_AUTO_FREE uint8_t *data = malloc(moment->size[d]);
+            assert_int_equal(result.files[d].size, moment->size[d]);
+            kit_chain_read(result.files[d].path, data, moment->size[d]);
+            assert_memory_equal(data, moment->disk[d], moment->size[d]);
         }
         rp_restore_result_clear(&result);
         kit_remove_folder(folder);
@@ -244,6 +249,74 @@ static void every_reader_goes_on_where_another_one_ended(void **state)
         expect_host_clean(m, 1);
         expect_empty(m->host->export_folder);
     }
+    verify(m);
+}
+
+static const enum rp_reader_kind all_kinds[] = {RP_READER_VIRTUAL_DISK, RP_READER_SHARE, RP_READER_EXPORT};
+
+static void a_disk_that_grew_between_backups_is_right_by_every_reader(void **state)
+{
+    struct machine *m = *state;
+    for (size_t i = 0; i < 3; i++) {
+        size_t old = m->size[0], grown = old + RP_MIB + 512 * 3; // ends inside a block
+        char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+        m->options.reader = all_kinds[i];
+        set_state(m, RP_VM_RUNNING);
+        write_some(m);
+        backup(m);
+        set_state(m, RP_VM_OFF);
+        kit_ok(m->host->ops->resize_disk(m->host, m->vm.id, 0, grown, job, result, &m->err), m->err);
+        wait_for(m, job, result);
+        m->disk[0] = realloc(m->disk[0], grown);
+        memset(m->disk[0] + old, 0, grown - old);
+        m->size[0] = grown;
+        set_state(m, RP_VM_RUNNING);
+        write_at(m, 0, old - 512, 1024); // over the old end
+        assert_string_equal(backup(m)->kind, "incremental");
+        write_at(m, 0, grown - 512, 512);
+        assert_string_equal(backup(m)->kind, "incremental");
+        expect_host_clean(m, 1);
+    }
+    verify(m);
+}
+
+// What was written since is gone, and the changes since a reference point that is younger than the checkpoint are not what
+// the guest wrote since then.
+static void a_checkpoint_applied_between_backups_is_right_by_every_reader(void **state)
+{
+    struct machine *m = *state;
+    char job[RP_HOST_ID] = "", keep[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
+    uint8_t *then[2];
+    set_state(m, RP_VM_RUNNING);
+    write_some(m);
+    backup(m);
+    write_some(m);
+    kit_ok(m->host->ops->create_snapshot(m->host, m->vm.id, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, "keep", job, keep,
+                                         &m->err), m->err);
+    wait_for(m, job, keep);
+    for (size_t d = 0; d < 2; d++)
+        then[d] = memcpy(malloc(SIZE), m->disk[d], SIZE);
+    for (size_t i = 0; i < 3; i++) {
+        m->options.reader = all_kinds[i];
+        write_some(m);
+        backup(m);
+        write_some(m);
+        backup(m);
+        set_state(m, RP_VM_OFF);
+        kit_ok(m->host->ops->apply_snapshot(m->host, keep, job, result, &m->err), m->err);
+        wait_for(m, job, result);
+        for (size_t d = 0; d < 2; d++)
+            memcpy(m->disk[d], then[d], SIZE);
+        if (i == 1) // also of a VM that has not run since
+            backup(m);
+        set_state(m, RP_VM_RUNNING);
+        write_some(m);
+        backup(m);
+        write_some(m);
+        assert_string_equal(backup(m)->kind, "incremental");
+    }
+    for (size_t d = 0; d < 2; d++)
+        free(then[d]);
     verify(m);
 }
 
@@ -440,6 +513,8 @@ int main(void)
         TEST(an_incremental_without_changes_reads_nothing_and_is_quick),
         TEST(changes_survive_stops_and_starts_and_backups_of_a_stopped_vm),
         TEST(every_reader_goes_on_where_another_one_ended),
+        TEST(a_disk_that_grew_between_backups_is_right_by_every_reader),
+        TEST(a_checkpoint_applied_between_backups_is_right_by_every_reader),
         TEST(a_lost_vm_is_restored_to_its_host_and_goes_on_incrementally),
         TEST(a_vm_of_saved_settings_is_another_one_beside_it_with_the_same_disks),
         TEST(a_disk_rolled_back_with_its_tracking_is_backed_up_right),

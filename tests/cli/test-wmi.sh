@@ -44,9 +44,9 @@ behaviour "the lab is ready" wait_for 30 started
 [ -s lab.json ] || exit
 vms=$(lab .folders.vms)
 exports=$(lab .folders.export)
-rp host add share "$(lab .unix)" --map "$vms = $vms" --map "$(lab .folders.disks) = $(lab .folders.disks)"
-rp host add export "$(lab .unix)" --map "$exports = $exports" --export-folder "$exports"
-rp repo init --no-encryption
+rp host add share "$(lab .unix)" --map "$vms = $vms" --map "$(lab .folders.disks) = $(lab .folders.disks)" >/dev/null
+rp host add export "$(lab .unix)" --map "$exports = $exports" --export-folder "$exports" >/dev/null
+rp repo init --no-encryption >/dev/null
 
 in_order()
 {
