@@ -2,6 +2,7 @@
 // are off; what is neither gets a checkpoint for as long as it takes.
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -57,6 +58,15 @@ static void exclude(struct export_task *task, const char *instance)
 {
     task->excluded = rp_xrealloc(task->excluded, (task->excluded_count + 1) * sizeof *task->excluded);
     task->excluded[task->excluded_count++] = rp_xstrdup(instance);
+}
+
+// When it is empty; nobody's link is followed on the way to it.
+static void remove_folder(const char *path)
+{
+    const char *name;
+    RP_AUTO_FD int above = rp_path_open_parent(path, &name, NULL);
+    if (above >= 0)
+        unlinkat(above, name, AT_REMOVEDIR);
 }
 
 // ---- the work -------------------------------------------------------------------------------------------------------
@@ -148,7 +158,7 @@ static struct rp_export wanted(const struct export_task *task, const char *snaps
     return (struct rp_export){
         .vm_id = task->vm_id, .snapshot_id = snapshot, .base_point_id = *task->base_id ? task->base_id : NULL,
         .folder = task->folder, .subdirectory = task->subdirectory, .storage = task->storage,
-        .excluded = (const char *const *)task->excluded, .excluded_count = task->excluded_count,
+        .excluded = (const char *const *)task->excluded, .excluded_count = task->excluded_count, .canonical = true,
     };
 }
 
@@ -197,7 +207,7 @@ static int run(struct rp_hostd *hostd, struct rp_host_connection *host, void *co
     if (*temporary)
         thaw(host, temporary);
     if (rc && task->made)
-        rmdir(task->folder);
+        remove_folder(task->folder);
     if (!rc && *task->point_id) {
         tell_files(hostd, task->folder, "Virtual Hard Disks", ".vhdx", "ExportedDisks", true);
         tell_files(hostd, task->folder, "Virtual Machines", ".vmcx", "ExportedConfigFilePath", false);
@@ -216,7 +226,7 @@ static int start(const struct rp_hostd_call *call, struct rp_hostd_job job, stru
     rp_hostd_hosts_return(call->hostd, host);
     if (!definition) {
         if (task->made)
-            rmdir(task->folder);
+            remove_folder(task->folder);
         task_free(task);
         return -1;
     }
@@ -241,7 +251,11 @@ static int take_folder(const struct rp_hostd_call *call, struct export_task *tas
     task->folder = rp_hostd_folders_check(call->hostd, text, err);
     if (!task->folder)
         return rp_context(err, "ExportDirectory");
-    task->made = !mkdir(task->folder, 0700);
+    const char *name;
+    RP_AUTO_FD int above = rp_path_open_parent(task->folder, &name, err);
+    if (above < 0)
+        return rp_context(err, "ExportDirectory");
+    task->made = !mkdirat(above, name, 0700);
     if (!task->made && errno != EEXIST)
         return rp_fail_sys(err, errno, "ExportDirectory: %s", task->folder);
     if (stat(task->folder, &st) || !S_ISDIR(st.st_mode))

@@ -66,12 +66,12 @@ int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, c
                            RP_CHAIN_MAX_DEPTH);
         if (stat(next, &st))
             return depth || errno != ENOENT ? rp_fail_sys(err, errno, "%s: %s", what, next) : 0;
-        if (rp_image_detect(rp_fs_posix(), next, &format, err))
+        if (rp_image_detect(&call->hostd->files.fs, next, &format, err))
             return -1;
         if (format != RP_IMAGE_VHDX)
             return 0;
         RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-            rp_vhdx_open(rp_fs_posix(), next, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+            rp_vhdx_open(&call->hostd->files.fs, next, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
         RP_CLEANUP(rp_method_file_clear) struct rp_method_file parent = {0};
         if (!vhdx || (rp_vhdx_info(vhdx)->has_parent &&
                       rp_method_file(call, rp_vhdx_info(vhdx)->parent_path, what, &parent, err)))
@@ -94,9 +94,9 @@ int rp_method_file_free(const struct rp_hostd_call *call, const char *text, cons
 }
 
 // To look at: a file that somebody writes is looked at without waiting for him.
-static struct rp_vhdx *look(const struct rp_method_file *file, struct rp_error *err)
+static struct rp_vhdx *look(const struct rp_hostd_call *call, const struct rp_method_file *file, struct rp_error *err)
 {
-    return rp_vhdx_open(rp_fs_posix(), file->path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+    return rp_vhdx_open(&call->hostd->files.fs, file->path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
 }
 
 // ---- GetVirtualDiskChanges ------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ static int get_settings(const struct rp_hostd_call *call, uint32_t *status, stru
     RP_CLEANUP(rp_method_file_clear) struct rp_method_file file = {0};
     if (rp_method_file(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err))
         return -1;
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = look(&file, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = look(call, &file, err);
     if (!vhdx)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
@@ -225,13 +225,13 @@ static int get_state(const struct rp_hostd_call *call, uint32_t *status, struct 
         return -1;
     struct rp_error locked = {0};
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-        rp_vhdx_open(rp_fs_posix(), file.path, RP_VHDX_READ, NULL, &locked);
+        rp_vhdx_open(&call->hostd->files.fs, file.path, RP_VHDX_READ, NULL, &locked);
     bool in_use = !vhdx && locked.code == RP_ERR_BUSY;
     if (!vhdx && !in_use) {
         *err = locked;
         return -1;
     }
-    if (in_use && !(vhdx = look(&file, err)))
+    if (in_use && !(vhdx = look(call, &file, err)))
         return -1;
     if (stat(file.path, &st))
         return rp_fail_sys(err, errno, "%s", file.path);
@@ -256,7 +256,8 @@ static int validate(const struct rp_hostd_call *call, uint32_t *status, struct r
     if (rp_method_file(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err))
         return -1;
     RP_CLEANUP(rp_chain_close) struct rp_chain chain = {0};
-    if (rp_method_file_parents(call, file.path, "Path", err) || rp_chain_open(rp_fs_posix(), file.path, &chain, err))
+    if (rp_method_file_parents(call, file.path, "Path", err) ||
+        rp_chain_open(&call->hostd->files.fs, file.path, &chain, err))
         return -1;
     *status = 0;
     return 0;

@@ -74,7 +74,7 @@ static int take_parent(const struct rp_hostd_call *call, struct wanted *wanted, 
     if (rp_method_file_parents(call, parent->path, "ParentPath", err))
         return -1;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-        rp_vhdx_open(rp_fs_posix(), parent->path, RP_VHDX_READ, NULL, err);
+        rp_vhdx_open(&call->hostd->files.fs, parent->path, RP_VHDX_READ, NULL, err);
     if (!vhdx)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
@@ -101,7 +101,7 @@ int rp_method_image_create(const struct rp_hostd_call *call, uint32_t *status, s
         return -1;
     if (!wanted.create.size)
         return rp_fail(err, RP_ERR_INVALID, "MaxInternalSize is missing");
-    if (rp_vhdx_create(rp_fs_posix(), wanted.file.path, &wanted.create, err))
+    if (rp_vhdx_create(&call->hostd->files.fs, wanted.file.path, &wanted.create, err))
         return -1;
     *status = 0;
     return 0;
@@ -109,10 +109,9 @@ int rp_method_image_create(const struct rp_hostd_call *call, uint32_t *status, s
 
 // ---- conversion -----------------------------------------------------------------------------------------------------
 
-static int convert(const struct rp_method_task *task, const char *target, struct rp_host_connection *host,
-                   struct rp_error *err)
+static int convert(struct rp_fs *fs, const struct rp_method_task *task, const char *target,
+                   struct rp_host_connection *host, struct rp_error *err)
 {
-    struct rp_fs *fs = rp_fs_posix();
     struct rp_vhdx_create create = {.block_size = task->number};
     enum rp_image_format format;
     if (rp_image_detect(fs, task->name, &format, err))
@@ -124,23 +123,34 @@ static int convert(const struct rp_method_task *task, const char *target, struct
     return rp_convert_raw_to_vhdx(fs, task->name, target, &create, host->progress, host->progress_context, err);
 }
 
+// In the same folder, where nothing of the second name is yet.
+static int put_in_place(const char *part, const char *path, struct rp_error *err)
+{
+    const char *name;
+    RP_AUTO_FD int folder = rp_path_open_parent(part, &name, err);
+    if (folder < 0)
+        return -1;
+    return renameat2(folder, name, folder, rp_path_name(path), RENAME_NOREPLACE) ? rp_fail_sys(err, errno, "%s", path)
+                                                                                 : 0;
+}
+
 // Under a name of its own until it is whole: after a kill the file's being there tells that the job was done, and what
 // has the other name goes (rp_host_local_making).
 static int run_convert(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                        struct rp_error *err)
 {
-    (void)hostd, (void)result;
+    (void)result;
     const struct rp_method_task *task = context;
     RP_AUTO_FREE char *guid = rp_hostd_jobs_plan(), *part = rp_xasprintf("%s.%s.part", task->path, guid);
     struct rp_error left = {0};
     int64_t making;
     if (rp_host_local_making(host, part, &making, err))
         return -1;
-    int rc = convert(task, part, host, err);
-    if (!rc && renameat2(AT_FDCWD, part, AT_FDCWD, task->path, RENAME_NOREPLACE))
-        rc = rp_fail_sys(err, errno, "%s", task->path);
+    int rc = convert(&hostd->files.fs, task, part, host, err);
     if (!rc)
-        rc = rp_fs_sync_parent(rp_fs_posix(), task->path, err);
+        rc = put_in_place(part, task->path, err);
+    if (!rc)
+        rc = rp_fs_sync_parent(&hostd->files.fs, task->path, err);
     if (rp_host_local_made(host, making, &left))
         rp_log(RP_LOG_WARNING, "%s", left.text);
     return rc;
@@ -174,7 +184,6 @@ int rp_method_image_convert(const struct rp_hostd_call *call, uint32_t *status, 
 static int run_resize(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                       struct rp_error *err)
 {
-    (void)hostd;
     const struct rp_method_task *task = context;
     uint64_t size = strtoull(task->name, NULL, 10);
     if (*task->vm_id) {
@@ -186,7 +195,7 @@ static int run_resize(struct rp_hostd *hostd, struct rp_host_connection *host, v
         return 0;
     }
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-        rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
+        rp_vhdx_open(&hostd->files.fs, task->path, RP_VHDX_WRITE, NULL, err);
     if (!vhdx || rp_vhdx_grow(vhdx, size, err))
         return -1;
     int rc = rp_vhdx_close(vhdx, err);
@@ -203,7 +212,7 @@ int rp_method_image_resize(const struct rp_hostd_call *call, uint32_t *status, s
     if (rp_method_file(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err))
         return -1;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-        rp_vhdx_open(rp_fs_posix(), file.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+        rp_vhdx_open(&call->hostd->files.fs, file.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
     if (!vhdx)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
@@ -234,11 +243,11 @@ int rp_method_image_resize(const struct rp_hostd_call *call, uint32_t *status, s
 static int run_compact(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                        struct rp_error *err)
 {
-    (void)hostd, (void)result;
+    (void)result;
     const struct rp_method_task *task = context;
     uint64_t before, after;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-        rp_vhdx_open(rp_fs_posix(), task->path, RP_VHDX_WRITE, NULL, err);
+        rp_vhdx_open(&hostd->files.fs, task->path, RP_VHDX_WRITE, NULL, err);
     if (!vhdx || rp_vhdx_compact(vhdx, true, &before, &after, host->progress, host->progress_context, err))
         return -1;
     int rc = rp_vhdx_close(vhdx, err);
@@ -289,18 +298,19 @@ static bool same_file(const char *a, const char *b)
 
 // The DataWriteGuid that the destination gets goes into the child's locator first, as in the host's own merges, beside
 // the one that it has: after a kill or a power cut the chain is still one, and the merge can be run again.
-static int announce(const char *child_path, const char *parent_path, const struct rp_guid *next, struct rp_error *err)
+static int announce(struct rp_fs *fs, const char *child_path, const char *parent_path, const struct rp_guid *next,
+                    struct rp_error *err)
 {
     struct rp_guid now;
     {
         RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *parent =
-            rp_vhdx_open(rp_fs_posix(), parent_path, RP_VHDX_READ, NULL, err);
+            rp_vhdx_open(fs, parent_path, RP_VHDX_READ, NULL, err);
         if (!parent)
             return -1;
         now = rp_vhdx_info(parent)->data_write_guid;
     }
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *child =
-        rp_vhdx_open(rp_fs_posix(), child_path, RP_VHDX_WRITE, NULL, err);
+        rp_vhdx_open(fs, child_path, RP_VHDX_WRITE, NULL, err);
     if (!child)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(child);
@@ -313,12 +323,13 @@ static int announce(const char *child_path, const char *parent_path, const struc
     return rc;
 }
 
-static int find_above(struct merge *merge, const char *source, const char *destination, struct rp_error *err)
+static int find_above(struct rp_fs *fs, struct merge *merge, const char *source, const char *destination,
+                      struct rp_error *err)
 {
     for (RP_AUTO_FREE char *path = rp_xstrdup(source); !same_file(path, destination);) {
         if (merge->count == RP_CHAIN_MAX_DEPTH)
             return rp_fail(err, RP_ERR_CORRUPT, "%s: a chain of more than %d files", source, RP_CHAIN_MAX_DEPTH);
-        struct rp_vhdx *vhdx = rp_vhdx_open(rp_fs_posix(), path, RP_VHDX_READ, NULL, err);
+        struct rp_vhdx *vhdx = rp_vhdx_open(fs, path, RP_VHDX_READ, NULL, err);
         if (!vhdx)
             return -1;
         merge->above[merge->count++] = vhdx;
@@ -330,25 +341,26 @@ static int find_above(struct merge *merge, const char *source, const char *desti
     return merge->count ? 0 : rp_fail(err, RP_ERR_INVALID, "DestinationPath: %s is the source itself", destination);
 }
 
-static int open_merge(struct merge *merge, const char *source, const char *destination, struct rp_error *err)
+static int open_merge(struct rp_fs *fs, struct merge *merge, const char *source, const char *destination,
+                      struct rp_error *err)
 {
     struct rp_vhdx_session session = {.file_write_guid = rp_guid_new(), .data_write_guid = rp_guid_new()};
-    if (find_above(merge, source, destination, err))
+    if (find_above(fs, merge, source, destination, err))
         return -1;
     struct rp_vhdx **lowest = &merge->above[merge->count - 1];
     RP_AUTO_FREE char *child = rp_xstrdup(rp_vhdx_path(*lowest));
     rp_vhdx_abandon(*lowest);
     *lowest = NULL;
     merge->count--;
-    if (announce(child, destination, &session.data_write_guid, err) ||
-        !(*lowest = rp_vhdx_open(rp_fs_posix(), child, RP_VHDX_READ, NULL, err)))
+    if (announce(fs, child, destination, &session.data_write_guid, err) ||
+        !(*lowest = rp_vhdx_open(fs, child, RP_VHDX_READ, NULL, err)))
         return -1;
     merge->count++;
-    merge->destination = rp_vhdx_open(rp_fs_posix(), destination, RP_VHDX_WRITE, &session, err);
+    merge->destination = rp_vhdx_open(fs, destination, RP_VHDX_WRITE, &session, err);
     if (!merge->destination)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(merge->destination);
-    if (info->has_parent && (rp_chain_open(rp_fs_posix(), info->parent_path, &merge->below, err) ||
+    if (info->has_parent && (rp_chain_open(fs, info->parent_path, &merge->below, err) ||
                              rp_vhdx_set_parent(merge->destination, merge->below.layers[0], err)))
         return -1;
     for (size_t i = merge->count; i-- > 0;)
@@ -360,10 +372,11 @@ static int open_merge(struct merge *merge, const char *source, const char *desti
 static int run_merge(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                      struct rp_error *err)
 {
-    (void)hostd, (void)result;
+    (void)result;
     const struct rp_method_task *task = context;
     RP_CLEANUP(merge_clear) struct merge merge = {0};
-    if (open_merge(&merge, task->name, task->path, err) || rp_vhdx_begin_data_change(merge.destination, err))
+    if (open_merge(&hostd->files.fs, &merge, task->name, task->path, err) ||
+        rp_vhdx_begin_data_change(merge.destination, err))
         return -1;
     // The oldest first: what is younger goes over it.
     for (size_t i = merge.count; i-- > 0;)
@@ -405,7 +418,7 @@ static int check_no_loop(const struct rp_hostd_call *call, const char *parent, c
                            child);
         RP_CLEANUP(rp_method_file_clear) struct rp_method_file next = {0};
         RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-            rp_vhdx_open(rp_fs_posix(), path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, NULL);
+            rp_vhdx_open(&call->hostd->files.fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, NULL);
         if (!vhdx || !rp_vhdx_info(vhdx)->has_parent ||
             rp_method_file(call, rp_vhdx_info(vhdx)->parent_path, "ParentPath", &next, NULL))
             return 0;
@@ -432,11 +445,11 @@ int rp_method_image_set_parent(const struct rp_hostd_call *call, uint32_t *statu
     if (check_no_loop(call, parent.path, child.path, err))
         return -1;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *below =
-        rp_vhdx_open(rp_fs_posix(), parent.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+        rp_vhdx_open(&call->hostd->files.fs, parent.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
     if (!below)
         return -1;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *above =
-        rp_vhdx_open(rp_fs_posix(), child.path, RP_VHDX_WRITE, NULL, err);
+        rp_vhdx_open(&call->hostd->files.fs, child.path, RP_VHDX_WRITE, NULL, err);
     if (!above)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(above), *wanted = rp_vhdx_info(below);

@@ -121,16 +121,16 @@ static bool place_of(const char *id, uint32_t *number, char controller[RP_GUID_T
 }
 
 // What the file says of itself; one that is not there yet, or is no VHDX, gets what the settings say.
-static json_t *disk_of(const struct rp_cim_instance *settings, const char *path, uint32_t number)
+static json_t *disk_of(struct rp_fs *fs, const struct rp_cim_instance *settings, const char *path, uint32_t number)
 {
     enum rp_image_format format;
     struct stat st;
     struct rp_guid id = rp_guid_new();
     uint64_t size = 0;
     uint32_t logical = 512, physical = 4096, block = 0;
-    bool there = !stat(path, &st) && S_ISREG(st.st_mode) && !rp_image_detect(rp_fs_posix(), path, &format, NULL);
+    bool there = !stat(path, &st) && S_ISREG(st.st_mode) && !rp_image_detect(fs, path, &format, NULL);
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = there && format == RP_IMAGE_VHDX
-        ? rp_vhdx_open(rp_fs_posix(), path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, NULL) : NULL;
+        ? rp_vhdx_open(fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, NULL) : NULL;
     if (vhdx) {
         const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
         id = info->disk_id;
@@ -188,7 +188,8 @@ static int plan_disks(const struct rp_hostd_call *call, struct plan *plan, struc
             for (number = 0; plan->used[number];)
                 number++;
         plan->used[number] = true;
-        json_array_append_new(plan->disks, disk_of(settings, plan->task->list[disk++], number));
+        json_array_append_new(plan->disks, disk_of(&call->hostd->files.fs, settings,
+                                                          plan->task->list[disk++], number));
     }
     return 0;
 }

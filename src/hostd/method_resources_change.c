@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "disk/convert.h"
 #include "hostd/method.h"
 
 enum { TYPE_DRIVE = 17 }; // ResourceType
@@ -165,6 +166,12 @@ static int add_all(struct rp_host_connection *host, struct request *request, str
     return kept ? rp_method_extras_change(host, vm_id, keep_added, request, err) : 0;
 }
 
+static bool is_vhdx(const struct rp_hostd_call *call, const char *path)
+{
+    enum rp_image_format format;
+    return !rp_image_detect(&call->hostd->files.fs, path, &format, NULL) && format == RP_IMAGE_VHDX;
+}
+
 static struct rp_cim_path *added_path(const struct rp_hostd_call *call, const struct request *request,
                                       const struct item *item)
 {
@@ -190,8 +197,10 @@ int rp_method_resources_add(const struct rp_hostd_call *call, uint32_t *status, 
     if (request.count == 1 && request.items[0].kind == RP_METHOD_DISK) {
         struct rp_method_task *task = rp_method_task_new(vm, vm->vm.id);
         task->path = rp_xstrdup(request.items[0].file);
+        // After a kill a VHDX is found by its path; another image is a file of the host's own by then.
         return rp_method_start(call, (struct rp_hostd_job){.type = 30, .caption = "Adding Virtual Machine Resources",
-            .result = RP_HOSTD_DISK, .run = run_add}, task, status, err);
+            .result = RP_HOSTD_DISK, .planned = is_vhdx(call, task->path) ? task->path : NULL, .run = run_add}, task,
+            status, err);
     }
     struct rp_host_connection *host = rp_hostd_hosts_borrow(call->hostd, err);
     int rc = host ? add_all(host, &request, err) : -1;

@@ -290,6 +290,20 @@ static uint32_t merge(const char *source, const char *destination, struct rp_cim
                    mk_text("%s", destination), NULL);
 }
 
+// What was a folder when its path was written down, and is a link by now, may be anybody's.
+static void a_link_that_came_into_the_way_to_a_parent_is_not_followed(void **state)
+{
+    (void)state;
+    RP_AUTO_FREE char *folder = mk_file(&mk, "was-a-folder"), *moved = mk_file(&mk, "moved-folder"),
+                      *base = mk_file(&mk, "was-a-folder/base.vhdx"), *child = mk_file(&mk, "above-link.vhdx");
+    assert_int_equal(mkdir(folder, 0700), 0);
+    assert_int_equal(make(base, 3, "", 16 * RP_MIB), 0);
+    assert_int_equal(make(child, 4, base, 0), 0);
+    assert_int_equal(mk_call(&mk, IMAGES, "ValidateVirtualHardDisk", NULL, "Path", mk_text("%s", child), NULL), 0);
+    assert_int_equal(rename(folder, moved) | symlink(moved, folder), 0);
+    assert_int_equal(mk_call(&mk, IMAGES, "ValidateVirtualHardDisk", NULL, "Path", mk_text("%s", child), NULL), 32769);
+}
+
 static void a_chain_is_merged_into_a_parent_some_levels_down(void **state)
 {
     (void)state;
@@ -494,6 +508,7 @@ int main(void)
         cmocka_unit_test(files_are_made_only_where_clients_may_and_only_once),
         cmocka_unit_test(files_elsewhere_and_files_that_are_none_are_refused),
         cmocka_unit_test(a_parent_outside_the_folders_is_not_read_through_a_child_inside),
+        cmocka_unit_test(a_link_that_came_into_the_way_to_a_parent_is_not_followed),
         cmocka_unit_test(a_chain_is_merged_into_a_parent_some_levels_down),
         cmocka_unit_test(a_merge_that_was_stopped_can_be_run_again),
         cmocka_unit_test(the_files_of_vms_are_left_alone),
