@@ -324,7 +324,9 @@ static int list_reference_points(struct rp_host_connection *host, const char *vm
     points->items = rp_xcalloc(FAKE_POINTS, sizeof *points->items);
     for (size_t i = 0; i < FAKE_POINTS && !fake->hide_reference; i++) {
         const struct fake_point *from = &fake->points[i];
-        if (!from->present || from->snapshot)
+        char newest[RP_HOST_ID];
+        snprintf(newest, sizeof newest, "reference-%u", fake->next_id);
+        if (!from->present || from->snapshot || (fake->hide_newest && !strcmp(from->id, newest)))
             continue;
         struct rp_reference_point *point = &points->items[points->count++];
         memcpy(point->id, from->id, sizeof point->id);

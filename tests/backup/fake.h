@@ -66,7 +66,7 @@ struct fake_host {
     void *context;
     // lies
     bool reached_crash, unordered_changes, outside_changes, no_progress_changes, refuse_changes, wrong_size, twice_the_number;
-    bool hide_snapshot, hide_reference, other_rct_ids;
+    bool hide_snapshot, hide_reference, hide_newest, other_rct_ids;
     uint64_t bytes_read;         // by the reader
     unsigned readers;            // open now
     bool gone;                   // the VM is; others that were restored may be there

@@ -365,6 +365,28 @@ static void a_reference_point_that_is_not_listed_makes_the_next_backup_full(void
     world_verify(world);
 }
 
+static void hide_what_it_becomes(struct fake_host *fake, const char *verb)
+{
+    fake->hide_newest |= !strcmp(verb, "convert_to_reference_point");
+}
+
+static void without_a_reference_point_of_its_own_a_backup_leaves_the_older_one_to_the_next(void **state)
+{
+    struct world *world = *state;
+    world_small_disk(world, RP_MIB);
+    world_must_backup(world);
+    world_write(world, 0, 7, 1000);
+    world->fake.before = hide_what_it_becomes;
+    assert_string_equal(world_must_backup(world)->kind, "incremental");
+    assert_null(world->last.point.reference_point);
+    world_write(world, 0, 70000, 1000);
+    world->fake.before = NULL;
+    world->fake.hide_newest = false;
+    assert_string_equal(world_must_backup(world)->kind, "incremental");
+    assert_int_equal(fake_count(&world->fake, false), 1);
+    world_verify(world);
+}
+
 static void an_application_consistent_backup_does_not_silently_become_a_crash_consistent_one(void **state)
 {
     struct world *world = *state;
@@ -740,6 +762,7 @@ int main(void)
         TEST(a_reference_point_that_names_another_moment_is_no_base),
         TEST(settings_that_no_host_gives_are_refused),
         TEST(a_reference_point_that_is_not_listed_makes_the_next_backup_full),
+        TEST(without_a_reference_point_of_its_own_a_backup_leaves_the_older_one_to_the_next),
         TEST(an_application_consistent_backup_does_not_silently_become_a_crash_consistent_one),
         TEST(what_was_read_is_durable_before_the_host_gives_the_checkpoint_up),
         TEST(a_failure_of_any_host_verb_leaves_host_and_repository_clean),
