@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "cim/name.h"
 #include "cim/xml.h"
 
 #define MAX_SIZE (1 << 20)
@@ -22,11 +23,8 @@ static int corrupt(const xmlNode *node, const char *what, struct rp_error *err)
 // A name is an identifier: it becomes the name of an element elsewhere.
 static char *name_of(const xmlNode *node, const char *attribute, struct rp_error *err)
 {
-    char *name = rp_xml_attribute(node, NULL, attribute), *c = name;
-    while (c && ((*c >= '0' && *c <= '9' && c > name) || ((*c | 32) >= 'a' && (*c | 32) <= 'z') || *c == '_' ||
-                 (unsigned char)*c >= 0x80))
-        c++;
-    if (name && *name && !*c)
+    char *name = rp_xml_attribute(node, NULL, attribute);
+    if (name && rp_cim_is_name(name))
         return name;
     free(name);
     corrupt(node, attribute, err);
@@ -47,13 +45,15 @@ static int read_namespace(const xmlNode *node, struct rp_cim_path *path, struct 
     const xmlNode *host = rp_xml_child(node, NULL, "HOST"), *local = rp_xml_child(node, NULL, "LOCALNAMESPACEPATH");
     if (host && !path->host)
         path->host = rp_xml_text(host);
+    if (path->host && (!*path->host || strpbrk(path->host, RP_CIM_HOST_END)))
+        return corrupt(host ? host : node, "the name of a host is needed here", err);
     RP_CLEANUP(rp_buf_clear) struct rp_buf name = {0};
     for (const xmlNode *part = rp_xml_first(local ? local : node); part; part = rp_xml_next(part)) {
         if (!rp_xml_is(part, NULL, "NAMESPACE"))
             continue;
         RP_AUTO_FREE char *text = rp_xml_attribute(part, NULL, "NAME");
         char *rest = NULL;
-        if (!text || strpbrk(text, ":.=,\"' {}\t\r\n"))
+        if (!text || strpbrk(text, RP_CIM_NAMESPACE_END))
             return corrupt(part, "the name of a namespace is needed here", err);
         for (char *word = strtok_r(text, "/\\", &rest); word; word = strtok_r(NULL, "/\\", &rest))
             rp_buf_printf(&name, "%s%s", name.size ? "/" : "", word);

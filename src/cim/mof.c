@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cim/name.h"
 #include "cim/schema_internal.h"
 
 #define MAX_PROPERTIES 4096 // of a class, or parameters of a method
@@ -56,11 +57,6 @@ static bool skip_blanks(struct reader *r)
         }
     }
     return true;
-}
-
-static bool is_word(char c)
-{
-    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_' || (unsigned char)c >= 0x80;
 }
 
 static bool read_escape(struct reader *r)
@@ -134,7 +130,7 @@ static void next(struct reader *r)
         const char *start = r->p;
         bool sign = *r->p == '-' || *r->p == '+', number = sign || (*r->p >= '0' && *r->p <= '9');
         r->p += sign;
-        while (r->p < r->end && (is_word(*r->p) || (number && *r->p == '.')))
+        while (r->p < r->end && (rp_cim_in_name(*r->p) || (number && *r->p == '.')))
             r->p++;
         r->token = number ? NUMBER : r->p > start ? WORD : *start && strchr("#[](){};:,=$", *start) ? SIGN : BROKEN;
         r->p += r->token == SIGN;

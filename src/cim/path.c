@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cim/name.h"
+
 #define MAX_KEYS 64
 #define MAX_NESTED 4 // paths in keys of paths that are compared as such
 
@@ -75,11 +77,6 @@ static bool is_slash(char c)
     return c == '\\' || c == '/';
 }
 
-static bool is_name(char c)
-{
-    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_' || (unsigned char)c >= 0x80;
-}
-
 static void skip_blanks(const char **p)
 {
     *p += strspn(*p, " \t\r\n");
@@ -98,7 +95,7 @@ static char *read_name(const char **p)
     const char *start = *p;
     if (*start >= '0' && *start <= '9')
         return NULL;
-    while (is_name(**p))
+    while (rp_cim_in_name(**p))
         (*p)++;
     return *p == start ? NULL : cut(start, *p);
 }
@@ -110,12 +107,12 @@ static bool read_place(const char **p, struct rp_cim_path *path)
     const char *start = *p + (hosted ? 2 : is_slash(**p));
     if (hosted) {
         size_t length = strcspn(start, "\\/");
-        if (!length || !start[length])
+        if (!length || !start[length] || strcspn(start, RP_CIM_HOST_END) < length)
             return false;
         path->host = cut(start, start + length);
         start += length + 1;
     }
-    const char *colon = start + strcspn(start, ":.=,\"' {}");
+    const char *colon = start + strcspn(start, RP_CIM_NAMESPACE_END);
     if (*colon != ':')
         return !hosted && start == *p;
     const char *end = colon;

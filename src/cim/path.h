@@ -5,6 +5,10 @@
 
 #include "cim/value.h"
 
+// What neither the name of a host nor that of a namespace has in it: a path would not be read as it was written.
+#define RP_CIM_HOST_END "\\/=,\"' {}\t\r\n"
+#define RP_CIM_NAMESPACE_END ":.=,\"' {}\t\r\n"
+
 struct rp_cim_key {
     char *name;
     char *value; // as text, whatever its type; of a reference: the path's text

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cim/name.h"
 #include "cim/wql_internal.h"
 
 #define MAX_DEPTH 64
@@ -25,11 +26,6 @@ static int fail(struct parser *s, const char *expected)
                    (size_t)(s->p - s->start) + 1, expected, left ? "" : "the end", (int)(left < 40 ? left : 40), s->p);
 }
 
-static bool is_name(char c)
-{
-    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_' || (unsigned char)c >= 0x80;
-}
-
 static void skip_blanks(struct parser *s)
 {
     while (s->p < s->end && *s->p && strchr(" \t\r\n", *s->p))
@@ -39,7 +35,7 @@ static void skip_blanks(struct parser *s)
 static size_t name_length(const struct parser *s)
 {
     size_t length = 0;
-    while (s->p + length < s->end && is_name(s->p[length]))
+    while (s->p + length < s->end && rp_cim_in_name(s->p[length]))
         length++;
     return length && s->p[0] >= '0' && s->p[0] <= '9' ? 0 : length;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cim/name.h"
 #include "wsman/item.h"
 
 #define MAX_URI 1024
@@ -13,19 +14,6 @@
 static bool has_prefix(const char *uri, const char *prefix)
 {
     return !strncasecmp(uri, prefix, strlen(prefix));
-}
-
-static bool is_class(const char *name)
-{
-    if (!strcmp(name, "*"))
-        return true;
-    if (!*name || (*name >= '0' && *name <= '9'))
-        return false;
-    for (; *name; name++)
-        if (!(*name >= '0' && *name <= '9') && !((*name | 32) >= 'a' && (*name | 32) <= 'z') && *name != '_' &&
-            (unsigned char)*name < 0x80)
-            return false;
-    return true;
 }
 
 // "root\virtualization\v2" and "/root/virtualization/v2/" alike.
@@ -63,7 +51,7 @@ int rp_wsman_uri_parse(const char *uri, const char *selector_namespace, enum rp_
         class = uri + strlen(RP_URI_DMTF);
         *style = RP_URI_STYLE_DMTF;
     }
-    if (!class || !is_class(class))
+    if (!class || (strcmp(class, "*") && !rp_cim_is_name(class)))
         return rp_fail(err, RP_ERR_INVALID, "\"%.200s\" is no resource URI of a class", uri);
     if (own && *own && said && strcasecmp(own, said))
         return rp_fail(err, RP_ERR_INVALID, "the resource URI is in namespace %.100s, but __cimnamespace is %.100s",

@@ -70,6 +70,8 @@ static void what_is_no_path_is_refused_with_the_place(void **state)
         {"X.5A=1", "the name of a key"},
         {"\\\\H", "expected \\\\HOST\\namespace:"}, {"\\\\H\\:X", "expected \\\\HOST\\namespace:"},
         {"\\\\\\root:X", "HOST"},
+        {"\\\\H\nA\\root:X", "HOST"}, {"\\\\\"H\"\\root:X", "HOST"}, {"root\\v\n2:X", "expected"},
+        {"root\tv2:X", "expected"},
         {"\\X", "HOST"}, {":X", "HOST"}, {"root\\v2:", "the name of a class"}, {"X.A=\"1\\", "the value of a key"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
