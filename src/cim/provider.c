@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/clock.h"
 #include "cim/wql_internal.h"
 
 // An instance leaves a provider with its whole path.
@@ -65,9 +66,21 @@ static void keep_keys(const struct rp_cim_class *class, struct rp_cim_instance *
     *instance = keys;
 }
 
+// Asked for everything that a provider gives: what does not match costs time too.
+static int check_deadline(const struct rp_wql *query, struct rp_error *err)
+{
+    if (!query || !query->deadline_ns || rp_clock_monotonic_ns() <= query->deadline_ns)
+        return 0;
+    return rp_fail(err, RP_ERR_CANCELLED, "the query takes longer than it was given");
+}
+
 static int take_selected(void *context, struct rp_cim_instance *instance, struct rp_error *err)
 {
     const struct pass *pass = context;
+    if (check_deadline(pass->query, err)) {
+        rp_cim_instance_free(instance);
+        return -1;
+    }
     complete(pass->provider, pass->class, instance);
     if (pass->query && !rp_wql_match(pass->query, pass->class, instance, pass->provider->server)) {
         rp_cim_instance_free(instance);
@@ -294,8 +307,10 @@ static int take_association(void *context, struct rp_cim_instance *association, 
 {
     struct pass *pass = context;
     const struct rp_wql *query = pass->query;
-    complete(pass->provider, pass->class, association);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *owned = association;
+    if (check_deadline(query, err))
+        return -1;
+    complete(pass->provider, pass->class, association);
     for (size_t i = 0; i < pass->class->property_count; i++) {
         const struct rp_cim_declaration *near = &pass->class->properties[i];
         const struct rp_cim_path *path = rp_cim_get_path(association, near->name);

@@ -55,7 +55,8 @@ struct rp_cim_provider {
 // Runs a query: superclasses match their subclasses, associations are followed, columns cut. Instances come with their
 // paths (server and namespace in them) in a stable order: that of the classes' declaration, then the provider's; of
 // associators each once. RP_ERR_NOT_FOUND: no such class, or no instance where associations should start;
-// RP_ERR_INVALID: a column that the class does not have; RP_ERR_UNSUPPORTED: ClassDefsOnly, another namespace.
+// RP_ERR_INVALID: a column that the class does not have; RP_ERR_UNSUPPORTED: ClassDefsOnly, another namespace;
+// RP_ERR_CANCELLED: the query's deadline has passed.
 int rp_cim_query(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_wql *query,
                  struct rp_cim_sink sink, struct rp_error *err);
 // All instances of a class and of its subclasses, with their paths.

@@ -2,9 +2,9 @@
 //     SELECT * | a, b FROM Class [WHERE condition]
 //     ASSOCIATORS OF {path} [WHERE [AssocClass=C] [ResultClass=C] [Role=r] [ResultRole=r] [ClassDefsOnly] [KeysOnly]]
 //     REFERENCES OF {path} [WHERE [ResultClass=C] [Role=r] [ClassDefsOnly] [KeysOnly]]
-// Conditions: = != <> < <= > >= LIKE (% _ [] [^]) ISA, IS [NOT] NULL, AND OR NOT, parentheses; the properties __CLASS,
-// __PATH, __RELPATH, __SERVER, __NAMESPACE on either side, __THIS before ISA. Keywords, names and the text that is
-// compared: without regard to case.
+// Conditions: = != <> < <= > >= LIKE (% _ [a-f] [^a-f]; a=f is a range too) ISA, IS [NOT] NULL, AND OR NOT,
+// parentheses; the properties __CLASS, __PATH, __RELPATH, __SERVER, __NAMESPACE on either side, __THIS before ISA.
+// Keywords, names and the text that is compared: without regard to case.
 #ifndef RP_CIM_WQL_H
 #define RP_CIM_WQL_H
 
@@ -22,6 +22,7 @@ struct rp_wql {
     struct rp_cim_path *source;         // of the others
     char *assoc_class, *result_class, *role, *result_role; // NULL: any
     bool class_defs_only, keys_only;
+    uint64_t deadline_ns;  // monotonic; whoever runs the query gives up then. Not of the text; 0: never
 };
 // Bytes of a query. Longer ones are RP_ERR_INVALID, and so are nesting deeper than 64, more than 256 columns or 1,000
 // comparisons, and patterns of more than 1 KiB.
@@ -30,11 +31,11 @@ struct rp_wql *rp_wql_parse(const char *text, size_t size, struct rp_error *err)
 void rp_wql_free(struct rp_wql *query); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_wql, rp_wql_free)
 
-// Whether the condition holds for an instance of a class that matches class_name (the caller has seen to that). NULL
-// compares false with everything but IS NULL (= NULL and != NULL are taken for IS NULL and IS NOT NULL); numbers,
-// booleans and datetimes compare as such when the property is one, __PATH, __RELPATH and references as paths (= and
-// !=). `class`: NULL when it is not known; `server`: what __SERVER is. A comparison with an unknown property is false,
-// and so is one with an array.
+// Whether the condition holds for an instance of a class that matches class_name (the caller has seen to that). A
+// comparison with NULL or with a property that there is not is neither true nor false, as in SQL, and NOT of it
+// neither (= NULL and != NULL are taken for IS NULL and IS NOT NULL); numbers, booleans and datetimes compare as such
+// when the property is one, __PATH, __RELPATH and references as paths (= and !=). `class`: NULL when it is not known;
+// `server`: what __SERVER is. A comparison with an array is false.
 bool rp_wql_match(const struct rp_wql *query, const struct rp_cim_class *class, const struct rp_cim_instance *instance,
                   const char *server);
 // The text that every match must have in `property` (__PATH too) because the condition says so at its top, in a chain

@@ -205,7 +205,8 @@ static bool matches_one(const char *pattern, const char *text, const char **afte
     const char *p = pattern + 1 + inverted;
     while (p < close) {
         size_t length = character(p);
-        if (length == 1 && p[1] == '-' && p + 2 < close) { // a range of ASCII
+        // a range of ASCII: a-f, or a=f as the first manuals of WQL have it
+        if (length == 1 && (p[1] == '-' || p[1] == '=') && p + 2 < close) {
             inside |= fold((unsigned char)*text) >= fold((unsigned char)p[0]) &&
                       fold((unsigned char)*text) <= fold((unsigned char)p[2]);
             p += 3;
@@ -240,52 +241,70 @@ static bool like(const char *pattern, const char *text)
     return !*pattern;
 }
 
-static bool is_a(const struct subject *s, const struct rp_wql_condition *c)
+// What a condition is: SQL's three values, so that NOT does not make a match of what nobody knows.
+enum truth { NO, UNKNOWN, YES };
+
+static enum truth truth_of(bool holds)
+{
+    return holds ? YES : NO;
+}
+
+static enum truth is_a(const struct subject *s, const struct rp_wql_condition *c)
 {
     if (!strcasecmp(c->left.text, "__CLASS") || !strcasecmp(c->left.text, "__THIS"))
-        return s->class ? rp_cim_class_is_named(s->class, c->right.text)
-                        : !strcasecmp(s->instance->class_name, c->right.text);
+        return truth_of(s->class ? rp_cim_class_is_named(s->class, c->right.text)
+                                 : !strcasecmp(s->instance->class_name, c->right.text));
     RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value value = {0};
-    if (!fetch(s, &c->left, &value) || value.null || value.array)
-        return false;
+    if (!fetch(s, &c->left, &value) || rp_cim_value_is_null(&value))
+        return UNKNOWN;
+    if (value.array)
+        return NO;
     const char *name = value.type == RP_CIM_REFERENCE ? value.one.path->class_name
                        : value.type == RP_CIM_OBJECT ? value.one.object->class_name : NULL;
     const struct rp_cim_class *class = name && s->class ? rp_cim_schema_class(s->class->schema, name) : NULL;
-    return class ? rp_cim_class_is_named(class, c->right.text) : name && !strcasecmp(name, c->right.text);
+    return truth_of(class ? rp_cim_class_is_named(class, c->right.text) : name && !strcasecmp(name, c->right.text));
 }
 
-static bool matches(const struct subject *s, const struct rp_wql_condition *c)
+static enum truth comparison(const struct subject *s, const struct rp_wql_condition *c)
 {
-    if (c->op == RP_WQL_NOT)
-        return !matches(s, c->parts[0]);
-    if (c->op == RP_WQL_AND || c->op == RP_WQL_OR) {
-        for (size_t i = 0; i < c->count; i++)
-            if (matches(s, c->parts[i]) == (c->op == RP_WQL_OR))
-                return c->op == RP_WQL_OR;
-        return c->op == RP_WQL_AND;
-    }
-    if (c->op == RP_WQL_ISA)
-        return is_a(s, c);
     RP_CLEANUP(rp_cim_value_clear) struct rp_cim_value left = {0}, right = {0};
     if (!fetch(s, &c->left, &left))
-        return false;
+        return UNKNOWN;
     bool null = rp_cim_value_is_null(&left);
     if (c->op == RP_WQL_IS_NULL)
-        return null;
-    if (null || left.array || !fetch(s, &c->right, &right) || rp_cim_value_is_null(&right) || right.array)
-        return false;
+        return truth_of(null);
+    if (null || !fetch(s, &c->right, &right) || rp_cim_value_is_null(&right))
+        return UNKNOWN;
+    if (left.array || right.array)
+        return NO;
     if (c->op != RP_WQL_LIKE)
-        return compare(s, c, &left, &right);
+        return truth_of(compare(s, c, &left, &right));
     RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
     rp_cim_value_text(&left, &text);
-    return like(c->right.text, rp_buf_text(&text));
+    return truth_of(like(c->right.text, rp_buf_text(&text)));
+}
+
+static enum truth evaluate(const struct subject *s, const struct rp_wql_condition *c)
+{
+    if (c->op == RP_WQL_NOT)
+        return YES - evaluate(s, c->parts[0]);
+    if (c->op != RP_WQL_AND && c->op != RP_WQL_OR)
+        return c->op == RP_WQL_ISA ? is_a(s, c) : comparison(s, c);
+    // the least of what an AND joins, the greatest of an OR
+    enum truth decided = c->op == RP_WQL_AND ? NO : YES, result = YES - decided;
+    for (size_t i = 0; i < c->count && result != decided; i++) {
+        enum truth part = evaluate(s, c->parts[i]);
+        if (c->op == RP_WQL_AND ? part < result : part > result)
+            result = part;
+    }
+    return result;
 }
 
 bool rp_wql_match(const struct rp_wql *query, const struct rp_cim_class *class, const struct rp_cim_instance *instance,
                   const char *server)
 {
     const struct subject s = {class, instance, server};
-    return !query->condition || matches(&s, query->condition);
+    return !query->condition || evaluate(&s, query->condition) == YES;
 }
 
 static const char *required(const struct rp_wql_condition *c, const char *property)
