@@ -7,13 +7,14 @@
 enum {
     MAX_ENVELOPE = 512000,        // facts 2.4: what Windows allows
     MAX_BATCH = 2000,             // the envelope's size ends most batches before
-    MAX_ANSWER = 64 << 20,        // some services do not heed MaxEnvelopeSize
+    MAX_ENUMERATED = 128 << 20,   // bytes of messages: what is in them may take ten times as much here
     MAX_EMPTY_PULLS = 100,        // one after the other
     MAX_INSTANCES = 1 << 20,
 };
 
 struct rp_wsman_client {
     struct rp_wsman_transport *transport;
+    uint64_t received;         // bytes of all answers
 };
 
 struct rp_wsman_client *rp_wsman_client_new(const struct rp_wsman_options *options, struct rp_error *err)
@@ -41,8 +42,11 @@ static int ask(struct rp_wsman_client *client, const struct rp_buf *request, con
     RP_CLEANUP(rp_buf_clear) struct rp_buf bytes = {0};
     char charset[32];
     unsigned status;
-    if (rp_wsman_transport_exchange(client->transport, request->data, request->size, &bytes, charset, &status, err) ||
-        rp_message_read_response(bytes.data, bytes.size, MAX_ANSWER, *charset ? charset : NULL, answer, err))
+    int failed =
+        rp_wsman_transport_exchange(client->transport, request->data, request->size, &bytes, charset, &status, err);
+    client->received += bytes.size;
+    if (failed ||
+        rp_message_read_response(bytes.data, bytes.size, bytes.size, *charset ? charset : NULL, answer, err))
         return rp_context(err, "%s", what);
     const xmlNode *fault_element = rp_xml_child(answer->body, RP_NS_SOAP, "Fault");
     if (fault_element) {
@@ -117,19 +121,13 @@ struct enumeration {
     struct rp_cim_instances found;
     char *context;             // NULL: there is nothing more
     unsigned empty;
+    uint64_t limit;            // of what the client may have received at its end
 };
 
 static void enumeration_clear(struct enumeration *e)
 {
     rp_cim_instances_clear(&e->found);
     free(e->context);
-}
-
-// An element of this name, in the namespace of enumerations or in WS-Management's (optimized answers, facts 2.5).
-static xmlNode *either(const xmlNode *parent, const char *name)
-{
-    xmlNode *node = rp_xml_child(parent, RP_NS_ENUMERATION, name);
-    return node ? node : rp_xml_child(parent, RP_NS_WSMAN, name);
 }
 
 // An object, or w:Item with an object and its reference.
@@ -167,15 +165,18 @@ static int take_batch(struct enumeration *e, const struct rp_message *answer, st
     if (!rp_xml_is(response, RP_NS_ENUMERATION, "EnumerateResponse") &&
         !rp_xml_is(response, RP_NS_ENUMERATION, "PullResponse"))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: the answer is something else", e->what);
-    const xmlNode *items = either(response, "Items"), *context = either(response, "EnumerationContext");
+    const xmlNode *items = rp_message_enumeration(response, "Items");
+    const xmlNode *context = rp_message_enumeration(response, "EnumerationContext");
     size_t before = e->found.count;
+    if (e->client->received > e->limit)
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: more than %d MiB of objects", e->what, MAX_ENUMERATED >> 20);
     for (const xmlNode *item = items ? rp_xml_first(items) : NULL; item; item = rp_xml_next(item))
-        if (take_item(e, item, err))
+        if (e->found.count == MAX_INSTANCES)
+            return rp_fail(err, RP_ERR_CORRUPT, "%s: more than %d objects", e->what, MAX_INSTANCES);
+        else if (take_item(e, item, err))
             return -1;
-    if (e->found.count > MAX_INSTANCES)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: more than %d objects", e->what, MAX_INSTANCES);
     e->empty = e->found.count > before ? 0 : e->empty + 1;
-    if (either(response, "EndOfSequence")) {
+    if (rp_message_enumeration(response, "EndOfSequence")) {
         free(e->context);
         e->context = NULL;
     } else if (context) { // a Pull may go on with the old one
@@ -244,7 +245,7 @@ int rp_wsman_query(struct rp_wsman_client *client, const char *name_space, const
 {
     RP_CLEANUP(enumeration_clear) struct enumeration e = {
         .client = client, .name_space = name_space, .class_name = query ? "*" : class_name,
-        .what = query ? "query" : class_name, .schema = schema};
+        .what = query ? "query" : class_name, .schema = schema, .limit = client->received + MAX_ENUMERATED};
     struct rp_error local = {0};
     int status = enumerate(&e, query, with_paths, &local);
     while (!status && e.context)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/clock.h"
 #include "base/guid.h"
@@ -132,6 +133,31 @@ static void drop_nulls(struct rp_cim_instance *instance)
     instance->properties = rp_xrealloc(instance->properties, kept * sizeof *instance->properties);
 }
 
+// Under the mutex.
+static void drop(struct rp_enumerations *all, size_t i)
+{
+    rp_enumeration_free(all->open[i]);
+    all->open[i] = all->open[--all->count];
+}
+
+static void drop_forgotten(struct rp_enumerations *all, uint64_t now)
+{
+    for (size_t i = all->count; i-- > 0;)
+        if (!all->open[i]->busy && now - all->open[i]->used_ns > all->timeout_ns)
+            drop(all, i);
+}
+
+// Whether all of them hold too much, also without those that nobody pulls any more.
+static bool is_overfull(struct rp_enumerations *all)
+{
+    if (atomic_load(&all->held) <= all->most_bytes)
+        return false;
+    pthread_mutex_lock(&all->mutex);
+    drop_forgotten(all, rp_clock_monotonic_ns());
+    pthread_mutex_unlock(&all->mutex);
+    return atomic_load(&all->held) > all->most_bytes;
+}
+
 int rp_enumeration_add(struct rp_enumeration *enumeration, struct rp_cim_instance *instance, struct rp_fault *fault)
 {
     struct rp_enumerations *all = enumeration->owner;
@@ -148,7 +174,8 @@ int rp_enumeration_add(struct rp_enumeration *enumeration, struct rp_cim_instanc
     uint64_t size = size_of_instance(instance) + sizeof instance;
     enumeration->held += size;
     rp_cim_instances_push(&enumeration->items, instance);
-    if (atomic_fetch_add(&all->held, size) + size > all->most_bytes)
+    atomic_fetch_add(&all->held, size);
+    if (is_overfull(all))
         return rp_fault_set(fault, RP_FAULT_QUOTA_LIMIT, NULL, "the enumerations under way hold more than %llu bytes",
                             (unsigned long long)all->most_bytes);
     return 0;
@@ -167,20 +194,6 @@ void rp_enumeration_advance(struct rp_enumeration *enumeration, size_t count)
     atomic_fetch_sub(&enumeration->owner->held, freed);
 }
 
-// Under the mutex.
-static void drop(struct rp_enumerations *all, size_t i)
-{
-    rp_enumeration_free(all->open[i]);
-    all->open[i] = all->open[--all->count];
-}
-
-static void drop_forgotten(struct rp_enumerations *all, uint64_t now)
-{
-    for (size_t i = all->count; i-- > 0;)
-        if (!all->open[i]->busy && now - all->open[i]->used_ns > all->timeout_ns)
-            drop(all, i);
-}
-
 int rp_enumerations_keep(struct rp_enumerations *all, struct rp_enumeration *enumeration, struct rp_fault *fault)
 {
     struct rp_guid id = rp_guid_new();
@@ -191,7 +204,7 @@ int rp_enumerations_keep(struct rp_enumerations *all, struct rp_enumeration *enu
     drop_forgotten(all, enumeration->used_ns);
     size_t own = 0;
     for (size_t i = 0; i < all->count; i++)
-        own += !strcmp(all->open[i]->user, enumeration->user);
+        own += !strcasecmp(all->open[i]->user, enumeration->user); // NTLM's come in any case
     bool full = all->count >= all->most || own >= all->most_of_user;
     if (!full)
         all->open[all->count++] = enumeration;

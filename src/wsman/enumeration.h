@@ -33,8 +33,8 @@ size_t rp_enumerations_count(struct rp_enumerations *all); // open ones
 struct rp_enumeration *rp_enumeration_new(struct rp_enumerations *owner, const char *user);
 void rp_enumeration_free(struct rp_enumeration *enumeration); // one that is not kept; NULL is fine
 RP_DEFINE_CLEANUP(struct rp_enumeration, rp_enumeration_free)
-// Adds an object (taken, also on failure). Held is what has to be written: for EPRs its path only, and of classes in the
-// schema no NULLs. QuotaLimit when all enumerations hold too much.
+// Adds an object (taken, also on failure). Held is what has to be written: for EPRs its path only, and of classes in
+// the schema no NULLs. QuotaLimit when all enumerations hold too much, but for those that nobody pulls any more.
 int rp_enumeration_add(struct rp_enumeration *enumeration, struct rp_cim_instance *instance, struct rp_fault *fault);
 void rp_enumeration_advance(struct rp_enumeration *enumeration, size_t count); // gives up the next ones
 

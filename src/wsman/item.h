@@ -16,9 +16,9 @@ int rp_wsman_uri_parse(const char *uri, const char *selector_namespace, enum rp_
                        char **class_name, struct rp_error *err);
 void rp_wsman_uri(struct rp_buf *out, enum rp_uri_style style, const char *name_space, const char *class_name);
 
-// The children of an EndpointReference: a:Address, a:ReferenceParameters{w:ResourceURI, w:SelectorSet}, __cimnamespace
-// always among the selectors. A key that is a whole path (\\host\namespace:Class.Key="…", an association's) becomes an
-// EPR in its selector.
+// The children of an EndpointReference: a:Address, a:ReferenceParameters{w:ResourceURI, w:SelectorSet},
+// __cimnamespace always among the selectors. A key that is a whole path (\\host\namespace:Class.Key="…", an
+// association's) becomes an EPR in its selector.
 void rp_wsman_write_epr(struct rp_buf *out, enum rp_uri_style style, const struct rp_cim_path *path);
 // From an element that has these children, or an a:EndpointReference with them, or is an instance inline whose
 // properties are then the keys (OMI). A selector may hold an EPR: the key is then the path's text; EPRs in it again, at

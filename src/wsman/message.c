@@ -8,6 +8,8 @@
 #include "base/guid.h"
 #include "wsman/names.h"
 
+enum { MAX_MESSAGE_ID = 1024 };
+
 void rp_message_clear(struct rp_message *message)
 {
     xmlFreeDoc(message->document);
@@ -105,6 +107,17 @@ static void check_reply_to(const xmlNode *reply, const char *name, struct rp_fau
         rp_fault_set(fault, RP_FAULT_UNSUPPORTED_FEATURE, "AddressingMode", "%s is not the anonymous address", name);
 }
 
+// The request's MessageID goes back in the answer, whatever else happens: one that is far too long is none.
+static char *message_id_of(const xmlNode *header, struct rp_fault *fault)
+{
+    char *text = text_of(header);
+    if (!text || strlen(text) <= MAX_MESSAGE_ID)
+        return text;
+    free(text);
+    rp_fault_set(fault, RP_FAULT_INVALID_HEADER, NULL, "MessageID is longer than %d bytes", MAX_MESSAGE_ID);
+    return NULL;
+}
+
 static void read_limits(const xmlNode *const found[HEADERS], struct rp_message *message, struct rp_fault *fault)
 {
     RP_AUTO_FREE char *size = text_of(found[HEADER_MAX_ENVELOPE_SIZE]);
@@ -175,7 +188,7 @@ int rp_message_read_request(const void *data, size_t size, size_t limit, const c
     }
     sort_headers(envelope, found, fault);
     message->action = text_of(found[HEADER_ACTION]);
-    message->message_id = text_of(found[HEADER_MESSAGE_ID]);
+    message->message_id = message_id_of(found[HEADER_MESSAGE_ID], fault);
     message->relates_to = text_of(found[HEADER_RELATES_TO]);
     message->to = text_of(found[HEADER_TO]);
     static const enum header required[] = {HEADER_ACTION, HEADER_MESSAGE_ID, HEADER_TO, HEADER_REPLY_TO};
@@ -211,6 +224,12 @@ int rp_message_read_response(const void *data, size_t size, size_t limit, const 
     message->relates_to = text_of(found[HEADER_RELATES_TO]);
     message->to = text_of(found[HEADER_TO]);
     return 0;
+}
+
+xmlNode *rp_message_enumeration(const xmlNode *parent, const char *name)
+{
+    xmlNode *node = rp_xml_child(parent, RP_NS_ENUMERATION, name);
+    return node ? node : rp_xml_child(parent, RP_NS_WSMAN, name);
 }
 
 static void begin(struct rp_buf *out, const char *p_namespace, char message_id[48])

@@ -21,13 +21,17 @@ struct rp_message {
 void rp_message_clear(struct rp_message *message); // usable with RP_CLEANUP
 
 // A request (facts 2.4): unknown headers with mustUnderstand, missing MessageID, Action, To or ReplyTo, a ReplyTo that
-// is not anonymous are faults, and so are more than 64 selectors. Whether it needs a resource is left to who knows the
-// action. Fills what it can even then, so that the fault can relate to it.
+// is not anonymous are faults, and so are a MessageID of more than 1 KiB and more than 64 selectors. Whether it needs a
+// resource is left to who knows the action. Fills what it can even then, so that the fault can relate to it.
 int rp_message_read_request(const void *data, size_t size, size_t limit, const char *charset,
                             struct rp_message *message, struct rp_fault *fault);
 // A response, any prefixes. A fault in it is left to the caller (body's first child).
 int rp_message_read_response(const void *data, size_t size, size_t limit, const char *charset,
                              struct rp_message *message, struct rp_error *err);
+
+// What an Enumerate, a Pull or their answers have of this name, in WS-Enumeration's namespace or in WS-Management's
+// (what that adds, and the first batch of optimized answers: facts 2.5). NULL: nothing.
+xmlNode *rp_message_enumeration(const xmlNode *parent, const char *name);
 
 // Writes <s:Envelope> up to and with <s:Body>; end it with rp_message_end. Declares s a w n x cim b xsi, and p as
 // `p_namespace` (NULL: not). `relates_to` NULL: the request's MessageID is not known.

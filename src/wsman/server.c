@@ -153,9 +153,11 @@ static struct rp_wsman_server_limits complete(const struct rp_wsman_server_limit
 {
     static const struct rp_wsman_server_limits defaults;
     limits = limits ? limits : &defaults;
+    unsigned connections = or_else(limits->connections, 300); // facts 2.4: MaxConnections
     return (struct rp_wsman_server_limits){
-        .connections = or_else(limits->connections, 300), // facts 2.4: MaxConnections
+        .connections = connections,
         .strangers = or_else(limits->strangers, 8),
+        .of_user = or_else(limits->of_user, (connections + 2) / 3),
         .stranger_seconds = or_else(limits->stranger_seconds, 60),
         .transfer_seconds = or_else(limits->transfer_seconds, 60),
         .idle_seconds = or_else(limits->idle_seconds, 300),

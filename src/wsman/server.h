@@ -27,10 +27,11 @@ struct rp_wsman_server_ops {
     void *context;
 };
 // 0: the default. Who comes when there are too many ends the oldest connection that is not logged in, of his own
-// address, then of all, and first one that is idle.
+// address, then of all, and first one that is idle. Who logs in too often ends his own that was idle for longest.
 struct rp_wsman_server_limits {
     unsigned connections;      // 300
     unsigned strangers;        // 8 of one address (an IPv6 network of 64 bits, a local user) that are not logged in
+    unsigned of_user;          // a third of all, logged in under one name (in any case)
     unsigned stranger_seconds; // 60, from accept to login
     unsigned transfer_seconds; // 60, for a request, and for an answer, on its way
     unsigned idle_seconds;     // 300, of a connection that is logged in

@@ -2,6 +2,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -65,8 +66,8 @@ static void make_room(struct rp_wsman_server *server, struct rp_server_connectio
     for (struct rp_server_connection *c = server->first; c; c = c->next) {
         bool same = !memcmp(c->key, newest->key, sizeof c->key);
         all += !c->cut;
-        strangers += !c->cut && !c->known && same;
-        if (c->cut || c->known || c == newest)
+        strangers += !c->cut && !c->owner && same;
+        if (c->cut || c->owner || c == newest)
             continue;
         if (before(c, anywhere, newest->born))
             anywhere = c;
@@ -107,6 +108,7 @@ static void end(struct rp_server_connection *c)
     *(c->next ? &c->next->previous : &server->last) = c->previous;
     pthread_mutex_unlock(&server->mutex);
     rp_server_connection_forget(c);
+    free(c->owner);
     free(c);
 }
 
@@ -129,11 +131,31 @@ void rp_server_connection_forget(struct rp_server_connection *c)
     c->user = NULL;
 }
 
-void rp_server_connection_known(struct rp_server_connection *c)
+// Whoever may only read shall not keep others out either: what one user has too many of are his own.
+static void make_room_of(struct rp_wsman_server *server, const struct rp_server_connection *newest)
 {
-    pthread_mutex_lock(&c->listener->server->mutex);
-    c->known = true;
-    pthread_mutex_unlock(&c->listener->server->mutex);
+    struct rp_server_connection *idle = NULL;
+    size_t all = 0;
+    for (struct rp_server_connection *c = server->first; c; c = c->next) {
+        if (c->cut || !c->owner || strcasecmp(c->owner, newest->owner))
+            continue;
+        all++;
+        if (c != newest && !c->working && (!idle || c->active < idle->active))
+            idle = c;
+    }
+    if (all > server->limits.of_user && idle)
+        cut(idle);
+}
+
+void rp_server_connection_known(struct rp_server_connection *c, const char *user)
+{
+    struct rp_wsman_server *server = c->listener->server;
+    char *owner = rp_xstrdup(user);
+    pthread_mutex_lock(&server->mutex);
+    free(c->owner);
+    c->owner = owner;
+    make_room_of(server, c);
+    pthread_mutex_unlock(&server->mutex);
 }
 
 bool rp_server_connection_stale(struct rp_server_connection *c)
@@ -162,8 +184,9 @@ void rp_server_connection_deadline(struct rp_server_connection *c, unsigned seco
     uint64_t now = rp_clock_monotonic_ns(), latest = c->born + server->limits.stranger_seconds * SECOND;
     c->spoke = true;
     c->active = now;
+    c->working = !seconds;
     c->deadline = seconds ? now + seconds * SECOND : UINT64_MAX;
-    if (!c->known && c->deadline > latest && seconds) // a stranger does not win time by asking
+    if (!c->owner && c->deadline > latest && seconds) // a stranger does not win time by asking
         c->deadline = latest;
     pthread_mutex_unlock(&server->mutex);
 }

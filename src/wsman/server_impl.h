@@ -37,7 +37,8 @@ struct rp_server_connection {
     struct rp_server_connection *previous, *next; // in the order in which they came
     uint8_t key[16];                      // whose connections are counted together
     uint64_t born, active, deadline;      // monotonic, ns; active: the last header or answer; UINT64_MAX: no deadline
-    bool known;                           // logged in, once at least
+    char *owner;                          // who logged in last; NULL: a stranger
+    bool working;                         // is being answered
     bool spoke;                           // has sent a whole header, once at least
     bool cut;                             // shut down; libmicrohttpd will notice
     bool stale;                           // rights have changed since `access` was asked for
@@ -89,8 +90,8 @@ struct rp_server_request {
 // server_connection.c
 void rp_server_connection_notify(void *listener, struct MHD_Connection *http, void **context,
                                  enum MHD_ConnectionNotificationCode code);
-void rp_server_connection_known(struct rp_server_connection *connection);
-void rp_server_connection_deadline(struct rp_server_connection *connection, unsigned seconds); // 0: none
+void rp_server_connection_known(struct rp_server_connection *connection, const char *user); // has logged in
+void rp_server_connection_deadline(struct rp_server_connection *connection, unsigned seconds); // 0: none, at work
 void rp_server_connection_idle(struct rp_server_connection *connection); // between requests
 bool rp_server_connection_stale(struct rp_server_connection *connection); // once
 void rp_server_connection_forget(struct rp_server_connection *connection); // nobody is logged in any more

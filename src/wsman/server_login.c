@@ -46,7 +46,7 @@ static int is_peer(struct rp_server_request *request)
         ops->peer(ops->context, peer.uid, peer.gid, user, &c->access, NULL))
         return forbidden(request, user);
     c->user = rp_xstrdup(user);
-    rp_server_connection_known(c);
+    rp_server_connection_known(c, c->user);
     return 0;
 }
 
@@ -59,7 +59,7 @@ static int authorize(struct rp_server_request *request, const char *user)
         return forbidden(request, name);
     free(c->user);
     c->user = rp_xstrdup(name);
-    rp_server_connection_known(c);
+    rp_server_connection_known(c, c->user);
     return 0;
 }
 

@@ -58,7 +58,7 @@ static void serve(struct rp_server_request *request)
     request->status = MHD_HTTP_OK;
     if (!request->body.size || open_body(request, caller.user != NULL, &plain, charset))
         return;
-    bool sealed = plain.size != 0;
+    bool sealed = rp_seal_is(request->content_type);
     const struct rp_buf *message = sealed ? &plain : &request->body;
     request->status = rp_wsman_service_handle(server->service, caller.user ? &caller : NULL, *charset ? charset : NULL,
                                               message->data, message->size, &request->answer);

@@ -24,8 +24,8 @@ void rp_wsman_service_add(struct rp_wsman_service *service, struct rp_cim_provid
 
 // Answers a request. `caller` NULL: not known; only Identify is answered then (without version), everything else is
 // AccessDenied. Appends the response to `out` and returns the HTTP status. Identify, Enumerate, Pull, Release, Get,
-// Put, Delete, Invoke. What a method gives back has to fit into the envelope (the request's, at most max_envelope): it
-// has been carried out by then, so the fault is EncodingLimit with UnreportableSuccess.
+// Put, Delete, Invoke. What a method or Put gives back has to fit into the envelope (the request's, at most
+// max_envelope): it has been carried out by then, so the fault is EncodingLimit with UnreportableSuccess.
 // Access: reading operations RP_CIM_READ; methods are the provider's business; Put and Delete RP_CIM_ADMINISTER.
 unsigned rp_wsman_service_handle(struct rp_wsman_service *service, const struct rp_cim_caller *caller,
                                  const char *charset, const void *request, size_t size, struct rp_buf *out);

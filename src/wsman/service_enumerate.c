@@ -3,7 +3,6 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base/clock.h"
 #include "base/num.h"
 #include "wsman/names.h"
 #include "wsman/service_impl.h"
@@ -24,28 +23,17 @@ struct search {
 static int take_found(void *context, struct rp_cim_instance *instance, struct rp_error *err)
 {
     const struct search *search = context;
-    struct rp_service_request *request = search->request;
-    if (rp_clock_monotonic_ns() > request->deadline_ns) {
-        rp_cim_instance_free(instance);
-        rp_fault_set(&request->fault, RP_FAULT_TIMED_OUT, NULL, "the query took longer than OperationTimeout");
-    } else if (!rp_enumeration_add(search->enumeration, instance, &request->fault)) {
+    struct rp_fault *fault = &search->request->fault;
+    if (!rp_enumeration_add(search->enumeration, instance, fault))
         return 0;
-    }
-    return rp_fail(err, RP_ERR_CANCELLED, "%s", request->fault.message);
-}
-
-// Elements of Enumerate and Pull are in WS-Enumeration's namespace or, as WS-Management adds them, in its own.
-static const xmlNode *child(const xmlNode *parent, const char *name)
-{
-    const xmlNode *node = rp_xml_child(parent, RP_NS_ENUMERATION, name);
-    return node ? node : rp_xml_child(parent, RP_NS_WSMAN, name);
+    return rp_fail(err, RP_ERR_CANCELLED, "%s", fault->message);
 }
 
 // A positive number in an element; `otherwise` when there is none.
 static int read_count(struct rp_service_request *request, const xmlNode *parent, const char *name, uint64_t otherwise,
                       uint64_t *count)
 {
-    const xmlNode *node = child(parent, name);
+    const xmlNode *node = rp_message_enumeration(parent, name);
     RP_AUTO_FREE char *text = node ? rp_xml_text(node) : NULL;
     struct rp_cim_value value;
     *count = otherwise;
@@ -112,7 +100,7 @@ static bool is_exhausted(const struct rp_enumeration *e, size_t count)
 
 static int read_mode(struct rp_service_request *request, const xmlNode *body, struct rp_enumeration *e)
 {
-    const xmlNode *node = child(body, "EnumerationMode");
+    const xmlNode *node = rp_message_enumeration(body, "EnumerationMode");
     RP_AUTO_FREE char *text = node ? rp_xml_text(node) : NULL;
     if (text && !strcmp(text, "EnumerateEPR"))
         e->mode = RP_ENUMERATE_EPRS;
@@ -141,10 +129,12 @@ static int search(struct rp_service_request *request, const xmlNode *body, struc
                             "an enumeration takes a filter, no selectors");
     e->schema = request->provider->schema;
     e->style = request->message.style;
-    RP_CLEANUP(rp_wql_free_p) struct rp_wql *query = rp_service_filter(request, child(body, "Filter"), e);
+    const xmlNode *filter = rp_message_enumeration(body, "Filter");
+    RP_CLEANUP(rp_wql_free_p) struct rp_wql *query = rp_service_filter(request, filter, e);
     if (!query)
         return -1;
     take_columns(query, e);
+    query->deadline_ns = request->deadline_ns;
     struct rp_error err = {0};
     struct search found = {request, e};
     if (!rp_cim_query(request->provider, request->caller, query, (struct rp_cim_sink){take_found, &found}, &err))
@@ -162,7 +152,7 @@ int rp_service_enumerate(struct rp_service_request *request)
     const xmlNode *body = rp_xml_child(request->message.body, RP_NS_ENUMERATION, "Enumerate");
     if (!body)
         return rp_fault_set(&request->fault, RP_FAULT_SCHEMA_VALIDATION, NULL, "the body holds no Enumerate");
-    bool optimize = child(body, "OptimizeEnumeration");
+    bool optimize = rp_message_enumeration(body, "OptimizeEnumeration");
     struct batch batch = {.prefix = "w", .characters = UINT64_MAX};
     RP_CLEANUP(rp_enumeration_free_p) struct rp_enumeration *e =
         rp_enumeration_new(request->service->enumerations, request->caller->user);

@@ -104,6 +104,7 @@ static struct rp_cim_instance *find_only(struct rp_service_request *request)
         rp_fault_set(&request->fault, RP_FAULT_INVALID_SELECTORS, NULL, "%s", err.text);
         return NULL;
     }
+    query->deadline_ns = request->deadline_ns;
     int failed = rp_cim_query(request->provider, request->caller, query, (struct rp_cim_sink){take_only, &only}, &err);
     if (only.several)
         rp_fault_set(&request->fault, RP_FAULT_INVALID_SELECTORS, "InsufficientSelectors",
@@ -197,6 +198,10 @@ int rp_service_put(struct rp_service_request *request)
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *changed =
         rp_cim_find(request->provider, request->caller, old->path, NULL);
     write_object(request, RP_ACTION_PUT "Response", changed ? changed : given);
+    if (request->out->size > request->limit)
+        return rp_fault_set(&request->fault, RP_FAULT_ENCODING_LIMIT, "UnreportableSuccess",
+                            "%s was changed, but is larger than the %zu bytes allowed", old->class_name,
+                            request->limit);
     return 0;
 }
 

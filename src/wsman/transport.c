@@ -18,10 +18,12 @@ static int parse_url(struct rp_wsman_transport *t, const char *text, struct rp_e
         t->name = t->socket;
         return *t->socket == '/' ? 0 : rp_fail(err, RP_ERR_INVALID, "'%s': a unix socket needs a whole path", text);
     }
+    if (strchr(text, '@')) // and is not repeated: there may be a password in it
+        return rp_fail(err, RP_ERR_INVALID, "the URL of a host has no user in it (https://NAME or http://NAME)");
     CURLU *url = curl_url();
-    char *scheme = NULL, *port = NULL, *path = NULL, *host = NULL, *whole = NULL, *user = NULL;
+    char *scheme = NULL, *port = NULL, *path = NULL, *host = NULL, *whole = NULL;
     bool good = !curl_url_set(url, CURLUPART_URL, text, 0) && !curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) &&
-                (!strcmp(scheme, "http") || !strcmp(scheme, "https")) && curl_url_get(url, CURLUPART_USER, &user, 0);
+                (!strcmp(scheme, "http") || !strcmp(scheme, "https"));
     t->tls = good && !strcmp(scheme, "https");
     if (good && curl_url_get(url, CURLUPART_PORT, &port, 0))
         good = !curl_url_set(url, CURLUPART_PORT, t->tls ? "5986" : "5985", 0);
@@ -34,7 +36,7 @@ static int parse_url(struct rp_wsman_transport *t, const char *text, struct rp_e
         t->url = rp_xstrdup(whole);
         t->name = t->host;
     }
-    curl_free(scheme), curl_free(port), curl_free(path), curl_free(host), curl_free(whole), curl_free(user);
+    curl_free(scheme), curl_free(port), curl_free(path), curl_free(host), curl_free(whole);
     curl_url_cleanup(url);
     return good ? 0 : rp_fail(err, RP_ERR_INVALID, "'%s' is not the URL of a host (https://NAME or http://NAME)", text);
 }

@@ -8,7 +8,7 @@
 #include "wsman/transport.h"
 
 enum {
-    RP_TRANSPORT_MAX_ANSWER = 64 << 20,  // no service needs to be asked for more at once
+    RP_TRANSPORT_MAX_ANSWER = 16 << 20,  // for services that do not heed MaxEnvelopeSize
     RP_TRANSPORT_MAX_CHALLENGES = 8,
     RP_TRANSPORT_MAX_CHALLENGE = 128 << 10,
     RP_TRANSPORT_CONNECT_MS = 15000,

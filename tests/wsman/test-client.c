@@ -232,6 +232,45 @@ static void an_answer_to_another_message_is_not_taken(void **state)
     bad(query(&err), &err, RP_ERR_CORRUPT, "another message");
 }
 
+static unsigned flood_answers;
+
+// Batches without end, each with 15 MiB of nothing; or, `flood_once`, one larger than any answer may be.
+static bool flood_once;
+static unsigned flood(const char *request, size_t size, struct rp_buf *out)
+{
+    (void)size;
+    const char *id = strstr(request, "MessageID>") + 10, *kind = strstr(request, "n:Pull") ? "Pull" : "Enumerate";
+    flood_answers++;
+    rp_buf_printf(out, "<s:Envelope xmlns:s=\"http://www.w3.org/2003/05/soap-envelope\"><s:Header>"
+                  "<a:RelatesTo xmlns:a=\"http://schemas.xmlsoap.org/ws/2004/08/addressing\">%.*s</a:RelatesTo>"
+                  "</s:Header><s:Body><n:%sResponse xmlns:n=\"http://schemas.xmlsoap.org/ws/2004/09/enumeration\">"
+                  "<n:EnumerationContext>c</n:EnumerationContext><n:Items>" VM("a") "</n:Items>",
+                  (int)strcspn(id, "<"), id, kind);
+    for (int i = 0; i < (flood_once ? 17 : 15); i++) {
+        rp_buf_printf(out, "<!--");
+        memset(rp_buf_extend(out, 1 << 20), 'x', 1 << 20);
+        rp_buf_printf(out, "-->");
+    }
+    rp_buf_printf(out, "</n:%sResponse></s:Body></s:Envelope>", kind);
+    return 200;
+}
+
+static void answers_that_never_end_are_given_up(void **state)
+{
+    (void)state;
+    struct rp_error err = {0};
+    kit_service = flood;
+    script_length = script_at = 0;
+    script_missed = NULL;
+    for (int once = 1; once >= 0; once--) {
+        flood_once = once;
+        flood_answers = 0;
+        rp_error_clear(&err);
+        bad(query(&err), &err, RP_ERR_CORRUPT, once ? "an answer of more than 16 MiB" : "more than 128 MiB of objects");
+        assert_int_equal(flood_answers, once ? 1 : 9 + 1); // and the Release
+    }
+}
+
 static struct rp_cim_path *vm_path(void)
 {
     struct rp_cim_path *path = rp_cim_path_new(V2, "Msvm_ComputerSystem");
@@ -298,6 +337,7 @@ int main(void)
         cmocka_unit_test(faults_are_errors_with_their_reason),
         cmocka_unit_test(an_enumeration_that_cannot_be_right_is_ended_and_given_back),
         cmocka_unit_test(an_answer_to_another_message_is_not_taken),
+        cmocka_unit_test(answers_that_never_end_are_given_up),
         cmocka_unit_test(get_asks_by_keys_and_gives_the_path_back),
         cmocka_unit_test(a_method_takes_parameters_and_returns_status_and_references),
         cmocka_unit_test(a_method_without_a_return_value_is_none),

@@ -179,6 +179,9 @@ static void quotas_bound_how_many_are_open_and_what_they_hold(void **state)
     assert_int_equal(open_enumerations(), 2);
     enumerate(NULL, ""); // a tenth of 20 for one user
     is_fault("w:QuotaLimit 500");
+    site.caller.user = "lab\\ADMIN"; // who is the same, as NTLM spells it
+    enumerate(NULL, "");
+    is_fault("w:QuotaLimit 500");
     static char users[18][16];
     for (int i = 0; i < 18; i++) {
         snprintf(users[i], sizeof users[i], "user %d", i);
@@ -222,6 +225,20 @@ static void who_does_not_pull_for_too_long_loses_his_place(void **state)
     assert_int_equal(open_enumerations(), 0);
 }
 
+static void what_nobody_pulls_any_more_leaves_its_room_to_others(void **state)
+{
+    (void)state;
+    site_open(&site, &(struct rp_wsman_limits){.enumeration_timeout_ms = 1000, .max_enumerated = 80000});
+    inventory_fill(site.v2, 100);
+    do
+        enumerate(NULL, "<w:EnumerationMode>EnumerateEPR</w:EnumerationMode>");
+    while (reply.status == 200);
+    is_fault("w:QuotaLimit 500");
+    usleep(1200000);
+    enumerate(NULL, "<w:EnumerationMode>EnumerateEPR</w:EnumerationMode>");
+    assert_int_equal(reply.status, 200);
+}
+
 static void a_query_that_takes_too_long_is_given_up(void **state)
 {
     (void)state;
@@ -233,6 +250,16 @@ static void a_query_that_takes_too_long_is_given_up(void **state)
     is_fault("w:TimedOut 500");
     assert_in_range((rp_clock_monotonic_ns() - start) / 1000000, 50, 1500);
     assert_int_equal(open_enumerations(), 0);
+    // also when nothing matches, wherever the query comes from
+    enumerate("<w:OperationTimeout>PT0.050S</w:OperationTimeout>", "<w:Filter Dialect=\"" RP_DIALECT_WQL
+              "\">SELECT * FROM Msvm_ComputerSystem WHERE Name LIKE '%none%'</w:Filter>");
+    is_fault("w:TimedOut 500");
+    reply_to_message(&site, RP_ACTION_GET, VM, "Name=none", "<w:OperationTimeout>PT0.050S</w:OperationTimeout>", NULL,
+                     &reply);
+    is_fault("w:TimedOut 500");
+    enumerate("<w:OperationTimeout>PT0.010S</w:OperationTimeout>", "<w:Filter Dialect=\"" RP_DIALECT_WQL
+              "\">ASSOCIATORS OF {Msvm_VirtualSystemSettingData.InstanceID='Microsoft:" WEB "'}</w:Filter>");
+    is_fault("w:TimedOut 500");
 }
 
 static int by_size(const void *a, const void *b)
@@ -344,6 +371,7 @@ int main(void)
         TEST(an_enumeration_belongs_to_its_user),
         TEST(quotas_bound_how_many_are_open_and_what_they_hold),
         TEST(who_does_not_pull_for_too_long_loses_his_place),
+        TEST(what_nobody_pulls_any_more_leaves_its_room_to_others),
         TEST(a_query_that_takes_too_long_is_given_up),
         TEST(the_cost_of_a_pull_does_not_grow_with_its_position),
         TEST(several_clients_pull_at_once),

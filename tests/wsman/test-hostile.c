@@ -205,6 +205,24 @@ static void headers_that_are_long_or_many_cost_little(void **state)
     fails(rp_buf_text(&headers), VM, NULL, NULL, "a:ActionNotSupported 500");
 }
 
+// What a fault gives back of its request does not make it larger than any answer may be.
+static void a_message_id_is_given_back_only_when_it_is_one(void **state)
+{
+    (void)state;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
+    RP_CLEANUP(reply_clear) struct reply reply = {0};
+    rp_buf_printf(&text, "<s:Envelope xmlns:s=\"" RP_NS_SOAP "\" xmlns:a=\"" RP_NS_ADDRESSING "\"><s:Header>"
+                  "<a:Action>x</a:Action><a:To>x</a:To><a:ReplyTo><a:Address>" RP_ADDRESS_ANONYMOUS
+                  "</a:Address></a:ReplyTo><a:MessageID>");
+    repeat(&text, "\"", 400000);
+    rp_buf_printf(&text, "</a:MessageID></s:Header><s:Body/></s:Envelope>");
+    reply_to(&site, (const char *)text.data, text.size, &reply);
+    RP_AUTO_FREE char *fault = reply_fault(&reply);
+    assert_string_equal(fault, "a:InvalidMessageInformationHeader 400");
+    assert_in_range(reply.bytes.size, 1, 4096);
+    assert_int_equal(reply_count(&reply, "//a:RelatesTo"), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_site, close_site)
@@ -217,6 +235,7 @@ int main(void)
         TEST(parameters_are_counted_and_arrays_may_be_long),
         TEST(contexts_that_were_never_given_are_not_known),
         TEST(headers_that_are_long_or_many_cost_little),
+        TEST(a_message_id_is_given_back_only_when_it_is_one),
     };
     return cmocka_run_group_tests_name("wsman hostile", tests, NULL, NULL);
 }

@@ -20,6 +20,8 @@
 
 #define BASIC "Authorization: Basic YmFzaWM6Y2xlYXI=\r\n" // basic:clear
 
+enum { OF_USER = 6 };
+
 static struct kit kit;
 static int start(void **state)
 {
@@ -28,7 +30,8 @@ static int start(void **state)
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max < 8192 ? limit.rlim_max : 8192;
     setrlimit(RLIMIT_NOFILE, &limit);
-    struct rp_wsman_server_limits limits = {.stranger_seconds = 2, .transfer_seconds = 2, .idle_seconds = 4};
+    struct rp_wsman_server_limits limits = {.of_user = OF_USER, .stranger_seconds = 2, .transfer_seconds = 2,
+                                            .idle_seconds = 4};
     return kit_start(&kit, false, limits);
 }
 static int stop(void **state) { (void)state; kit_stop(&kit); return 0; }
@@ -213,6 +216,34 @@ static void the_oldest_stranger_of_an_address_makes_room_for_the_newest(void **s
         close(fds[i]);
 }
 
+static void who_logs_in_too_often_ends_his_own_connections(void **state)
+{
+    (void)state;
+    int fds[OF_USER + 1];
+    char answer[4096];
+    RP_CLEANUP(rp_wsman_transport_free_p) struct rp_wsman_transport *other = client();
+    assert_int_equal(exchange(other, "<before/>", NULL), 0);
+    struct rp_login *login = other->login;
+    for (size_t i = 0; i <= OF_USER; i++) {
+        fds[i] = dial(KIT_CLEAR);
+        post(fds[i], BASIC, i ? "<x/>" : "<sleep/>"); // the first one is at work until all are there
+        for (unsigned tries = 0; !i && !__atomic_load_n(&kit_sleeping, __ATOMIC_SEQ_CST) && tries < 500; tries++)
+            usleep(10000);
+        if (i)
+            assert_int_equal(hear(fds[i], answer), 200);
+    }
+    assert_true(ended(fds[1], 1000));
+    for (size_t i = 0; i <= OF_USER; i++) {
+        if (i > 1)
+            post(fds[i], BASIC, "<again/>");
+        if (i != 1)
+            assert_int_equal(hear(fds[i], answer), 200);
+        close(fds[i]);
+    }
+    assert_int_equal(exchange(other, "<after/>", NULL), 0);
+    assert_ptr_equal(other->login, login);
+}
+
 static void truncated_bodies_and_headers_that_are_none_hinder_nobody(void **state)
 {
     (void)state;
@@ -329,10 +360,14 @@ static void who_is_being_answered_gets_it_before_the_server_stops(void **state)
     enum { THREADS = 4 };
     pthread_t threads[THREADS];
     struct rp_error errs[THREADS] = {0};
+    unsigned before = __atomic_load_n(&kit_sleeping, __ATOMIC_SEQ_CST);
     for (size_t i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, ask, &errs[i]), 0);
-    for (unsigned tries = 0; __atomic_load_n(&kit_sleeping, __ATOMIC_SEQ_CST) < THREADS && tries < 500; tries++)
+    for (unsigned tries = 0; tries < 500; tries++) {
+        if (__atomic_load_n(&kit_sleeping, __ATOMIC_SEQ_CST) >= before + THREADS)
+            break;
         usleep(10000);
+    }
     uint64_t began = rp_clock_monotonic_ns();
     rp_wsman_server_stop(kit.server);
     kit.server = NULL;
@@ -377,6 +412,7 @@ int main(void)
         cmocka_unit_test(an_idle_connection_ends_and_its_client_logs_in_again),
         cmocka_unit_test(a_thousand_idle_connections_keep_nobody_out_and_end_nobody_who_is_known),
         cmocka_unit_test(the_oldest_stranger_of_an_address_makes_room_for_the_newest),
+        cmocka_unit_test(who_logs_in_too_often_ends_his_own_connections),
         cmocka_unit_test(truncated_bodies_and_headers_that_are_none_hinder_nobody),
         cmocka_unit_test(what_is_not_a_token_is_a_401_and_the_third_ends_the_connection),
         cmocka_unit_test(a_replayed_reordered_or_borrowed_seal_ends_the_login),

@@ -361,6 +361,12 @@ static void an_answer_that_does_not_fit_is_a_fault_and_says_what_was_done(void *
     fails(site, fewer, "200");
     fewer.headers = "<w:MaxEnvelopeSize>8192</w:MaxEnvelopeSize>";
     fails(site, fewer, "w:EncodingLimit UnreportableSuccess 500");
+    char notes[9001] = "";
+    memset(notes, 'x', sizeof notes - 1);
+    RP_AUTO_FREE char *body = rp_xasprintf("<p:Msvm_VirtualSystemSettingData xmlns:p=\"" SETTINGS "\"><p:Notes>%s"
+                                           "</p:Notes></p:Msvm_VirtualSystemSettingData>", notes);
+    fails(site, (struct message){RP_ACTION_PUT, SETTINGS, "InstanceID=Microsoft:" WEB, fewer.headers, body},
+          "w:EncodingLimit UnreportableSuccess 500");
 }
 
 int main(void)

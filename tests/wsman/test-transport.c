@@ -229,6 +229,17 @@ static void what_cannot_be_is_refused_beforehand(void **state)
         o.url = urls[i];
         says(o, "x", RP_ERR_INVALID, "");
     }
+    // what somebody puts into a URL is not shown to everybody who sees the error
+    static const char *const secrets[] = {"http://user:hush@hv1/", "https://:hush@hv1", "ftp://u:hush@hv1/",
+                                          "u:hush@hv1", "http://u:hush@hv1:port/"};
+    for (size_t i = 0; i < sizeof secrets / sizeof *secrets; i++) {
+        struct rp_error err = {0};
+        o = options(KIT_SEALED, RP_AUTH_NTLM, &lab_admin);
+        o.url = secrets[i];
+        assert_null(rp_wsman_transport_new(&o, &err));
+        assert_int_equal(err.code, RP_ERR_INVALID);
+        assert_null(strstr(err.text, "hush"));
+    }
     struct rp_wsman_options bare = options(KIT_SEALED, RP_AUTH_NTLM, &lab_admin);
     static const char *const complete[][2] = {{"https://hv1", "https://hv1:5986/wsman"},
                                               {"http://hv1/", "http://hv1:5985/wsman"},
