@@ -405,6 +405,7 @@ static void a_disk_is_not_removed_while_it_is_needed(void **state)
     struct rp_cim_instance *disk = mk_one(&mk, "SELECT * FROM " STORAGE " WHERE InstanceID LIKE 'Microsoft:%s%%'", id);
     const struct rp_cim_path *both[] = {rp_cim_get_path_at(out, "ResultingResourceSettings", 0), disk->path};
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *snapshot = mk_snapshot(&mk, id, 2, "keeps it");
+    assert_non_null(snapshot);
     assert_int_equal(
         mk_call(&mk, MANAGEMENT, "RemoveResourceSettings", NULL, "ResourceSettings", mk_refs(2, both), NULL), 32775);
     assert_int_equal(
