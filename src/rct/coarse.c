@@ -91,7 +91,10 @@ static int write_header(struct rp_rct_coarse *c, struct rp_error *err)
     uint8_t sector[RP_MRT_SECTOR_SIZE];
     c->header.sequence++;
     rp_mrt_header_encode(&c->header, sector);
-    return rp_store_pwrite(c->store, sector, sizeof sector, c->header.sequence % 2 ? 0 : RP_MRT_SLOT_STEP, err);
+    if (!rp_store_pwrite(c->store, sector, sizeof sector, c->header.sequence % 2 ? 0 : RP_MRT_SLOT_STEP, err))
+        return 0;
+    c->header.sequence--; // the next one goes over what may be there in part
+    return -1;
 }
 
 static int write_sector(struct rp_rct_coarse *c, uint64_t generation, uint32_t index,
@@ -301,16 +304,18 @@ static void take(struct rp_rct_coarse *c)
 // One of those who wait for the next batch shall write it: the others sleep on until it is durable.
 static void wake_writer(struct rp_rct_coarse *c) { pthread_cond_signal(&c->batched[(c->batches + 1) % 2]); }
 
-static int give_back(struct rp_rct_coarse *c, int failed)
+// What finds no room is written again when there is some. After any other failure nobody knows what the file says.
+static bool is_final(const struct rp_error *why) { return why->code != RP_OK && why->code != RP_ERR_NO_SPACE; }
+
+static void give_back(struct rp_rct_coarse *c, bool failed)
 {
     c->busy = false;
-    c->failed |= failed != 0;
+    c->failed |= failed;
     pthread_cond_broadcast(&c->idle);
     if (failed) // who waits for the next batch waits for nothing
         pthread_cond_broadcast(&c->batched[(c->batches + 1) % 2]);
     else
         wake_writer(c);
-    return failed ? -1 : 0;
 }
 
 static bool all_set(const struct rp_rct_generation *g, uint64_t first, uint64_t last)
@@ -325,7 +330,8 @@ static int refused(struct rp_rct_coarse *c, struct rp_error *err)
     return rp_fail(err, RP_ERR_IO, "%s: an earlier write failed", c->path);
 }
 
-// Writes every sector in which something is asked for, for everybody who waits. Called and left with the lock held.
+// Writes every sector in which something is asked for, for everybody who waits. Called and left with the lock held. Without
+// room for all of them none counts: each may be there in part, and is written once more by whoever tries next.
 static int write_asked(struct rp_rct_coarse *c, struct rp_rct_generation *g, struct rp_error *err)
 {
     uint32_t count = 0, sectors = c->header.sectors;
@@ -344,17 +350,21 @@ static int write_asked(struct rp_rct_coarse *c, struct rp_rct_generation *g, str
     c->busy = true;
     pthread_mutex_unlock(&c->lock);
     int failed = 0;
+    struct rp_error why = {0};
     for (uint32_t n = 0; n < count && !failed; n++)
-        failed = write_sector(c, g->number, indexes[n], words + (size_t)n * RP_MRT_SECTOR_WORDS, err);
-    failed = failed || rp_store_flush(c->store, err);
+        failed = write_sector(c, g->number, indexes[n], words + (size_t)n * RP_MRT_SECTOR_WORDS, &why);
+    failed = failed || rp_store_flush(c->store, &why);
     for (uint32_t n = 0; n < count && !failed; n++)
         for (size_t i = 0; i < RP_MRT_SECTOR_WORDS; i++)
             if (words[(size_t)n * RP_MRT_SECTOR_WORDS + i])
                 set_word(g, (size_t)indexes[n] * RP_MRT_SECTOR_WORDS + i, words[(size_t)n * RP_MRT_SECTOR_WORDS + i]);
     pthread_mutex_lock(&c->lock);
+    for (uint32_t n = 0; n < count && failed; n++)
+        c->dirty[indexes[n]] = 1;
     c->ended = batch;
     pthread_cond_broadcast(&c->batched[batch % 2]);
-    return give_back(c, failed);
+    give_back(c, is_final(&why));
+    return failed ? rp_fail_as(err, &why) : 0;
 }
 
 // A stream will need the regions that follow: as many as it has written before this one, so that their number doubles.
@@ -403,7 +413,7 @@ int rp_rct_coarse_turn(struct rp_rct_coarse *c, struct rp_error *err)
     pthread_mutex_lock(&c->lock);
     take(c);
     if (c->failed) {
-        give_back(c, 0);
+        give_back(c, false);
         pthread_mutex_unlock(&c->lock);
         return refused(c, err);
     }
@@ -411,28 +421,31 @@ int rp_rct_coarse_turn(struct rp_rct_coarse *c, struct rp_error *err)
     struct rp_rct_generation *g = atomic_load(&c->current), *next = g == c->generations ? c->generations + 1 : c->generations;
     wipe_generation(c, next, g->number + 1);
     int failed = 0;
+    struct rp_error why = {0};
     for (uint32_t s = 0; s < c->header.sectors && !failed; s++) {
         uint64_t words[RP_MRT_SECTOR_WORDS];
         snapshot_sector(g->fresh, s, words);
         if (any(words))
-            failed = write_sector(c, next->number, s, words, err);
+            failed = write_sector(c, next->number, s, words, &why);
         for (size_t i = 0; i < RP_MRT_SECTOR_WORDS; i++)
             if (words[i])
                 set_word(next, (size_t)s * RP_MRT_SECTOR_WORDS + i, words[i]);
     }
     c->header.newest = next->number;
-    failed = failed || write_header(c, err) || rp_store_flush(c->store, err);
+    failed = failed || write_header(c, &why) || rp_store_flush(c->store, &why);
     pthread_mutex_lock(&c->lock);
-    if (!failed) {
+    if (failed) {
+        c->header.newest = g->number; // in the file both may count: that is more, never less
+    } else {
         for (size_t w = 0; w < words_of(c); w++)
             c->asked[w] = atomic_load_explicit(&next->set[w], memory_order_relaxed);
         memset(c->dirty, 0, c->header.sectors);
         atomic_store(&c->previous, g);
         atomic_store(&c->current, next);
     }
-    failed = give_back(c, failed);
+    give_back(c, is_final(&why));
     pthread_mutex_unlock(&c->lock);
-    return failed;
+    return failed ? rp_fail_as(err, &why) : 0;
 }
 
 int rp_rct_coarse_retire(struct rp_rct_coarse *c, uint64_t rct_sequence, struct rp_error *err)
@@ -441,16 +454,18 @@ int rp_rct_coarse_retire(struct rp_rct_coarse *c, uint64_t rct_sequence, struct 
     take(c);
     atomic_store(&c->previous, NULL);
     pthread_mutex_unlock(&c->lock);
-    int failed = c->failed ? refused(c, err) : 0;
+    struct rp_error why = {0};
+    int failed = c->failed ? refused(c, &why) : 0;
     if (!failed) {
+        // Without room for it the next header will say so: until then the file has one generation more than is relied on.
         c->header.oldest = c->header.newest;
         c->header.rct_sequence = rct_sequence;
-        failed = write_header(c, err) || rp_store_flush(c->store, err);
+        failed = write_header(c, &why) || rp_store_flush(c->store, &why);
     }
     pthread_mutex_lock(&c->lock);
-    failed = give_back(c, failed);
+    give_back(c, is_final(&why));
     pthread_mutex_unlock(&c->lock);
-    return failed;
+    return failed ? rp_fail_as(err, &why) : 0;
 }
 
 int rp_rct_coarse_grow(struct rp_rct_coarse *c, uint64_t virtual_size, struct rp_error *err)

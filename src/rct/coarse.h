@@ -29,7 +29,7 @@ struct rp_rct_coarse {
     unsigned takers; // wait for that, and go before the next batch
     uint64_t batches, ended;   // of regions: how many were begun, and how many of them are durable or failed
     pthread_cond_t batched[2]; // the one of this parity ended; or whoever is woken shall write it
-    bool failed; // for good
+    bool failed; // for good: not for want of space
     struct rp_fs *fs;
     char *path;
     struct rp_store *store; // NULL: no session
@@ -54,7 +54,8 @@ void rp_rct_coarse_stop(struct rp_rct_coarse *c); // the file stays as it is
 
 // Lock-free. Whether a region is set, durably, in a generation that still counts.
 bool rp_rct_coarse_holds(struct rp_rct_coarse *c, uint64_t region);
-// Sets [first, last], and what comes next if somebody writes a stream. Nothing to do without a session.
+// Sets [first, last], and what comes next if somebody writes a stream. Nothing to do without a session. Here and below, NO_SPACE
+// can be tried again when there is room; any other failure is final.
 int rp_rct_coarse_set(struct rp_rct_coarse *c, uint64_t first, uint64_t last, struct rp_error *err);
 int rp_rct_coarse_turn(struct rp_rct_coarse *c, struct rp_error *err);
 // Everybody who relied on the generation before has left, and the array is durable; so is a tracking header of this sequence.

@@ -98,8 +98,9 @@ void rp_rct_mark(struct rp_rct *rct, uint64_t offset, uint64_t length);
 // else (docs/formats/mrt.md). Inside the gate, before the mark, with no system call:
 bool rp_rct_covered(struct rp_rct *rct, uint64_t offset, uint64_t length);
 // When it says no, leave the gate and call this, then enter and ask again: sets the regions, durably at return. Calls from
-// several threads share their syncs. A failure is final for the session: what is not covered cannot be changed any more.
-// Who marks without asking pays the sync inside rp_rct_mark, and the process aborts if it fails.
+// several threads share their syncs. NO_SPACE (a file system that copies on write): it can be called again when there is room.
+// Any other failure is final for the session: what is not covered cannot be changed any more. Who marks without asking pays the
+// sync inside rp_rct_mark, and the process aborts if it fails.
 // Beside a .mrt that is not ours everything is covered: an unclean end counts all of the disk as changed.
 int rp_rct_cover(struct rp_rct *rct, uint64_t offset, uint64_t length, struct rp_error *err);
 // In the background: writes the array, durably, and lets go of the regions that were not used lately. A new generation of

@@ -1,4 +1,5 @@
-// A checkpoint and a merge that find no space after they have switched the guest to another leaf: there is no way back.
+// A checkpoint and a merge that find no space after they have switched the guest to another leaf, when there is no way back;
+// and a region of the coarse bitmap that finds none.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -208,6 +209,52 @@ static void a_sync_that_finds_no_room_is_final(void **state)
     }
 }
 
+// On a file system that copies on write, the region of a first write may find no room though its file has all of its size.
+static void a_write_whose_region_finds_no_room_succeeds_when_there_is_some(void **state)
+{
+    (void)state;
+    enum { BIG = 64 << 20 };
+    const uint64_t cell = (40 << 20) / VM_CELL;
+    struct rp_fs *fs = crashfs_new();
+    struct model then, now;
+    struct rp_rct_id id;
+    struct rp_error err = {0};
+    uint8_t sector[512] = {1};
+    uint64_t seed = test_seed();
+    told_full = told_lost = 0;
+    vm_create(fs, VM_DIRECTORY, 1, BIG);
+    struct rp_engine *engine = vm_open(fs, VM_DIRECTORY);
+    model_new(&now, BIG);
+    assert_int_equal(model_write(&now, engine, 0, 0, 10, 1), 0);
+    assert_int_equal(vm_checkpoint(engine, &id, NULL), 0);
+    model_copy(&then, &now);
+    assert_int_equal(model_write(&now, engine, 0, 5, 10, 2), 0);
+    crashfs_refuse(fs, ".mrt", false);
+    assert_int_equal(rp_engine_write(engine, 0, sector, sizeof sector, cell * VM_CELL, false, &err), -1);
+    assert_int_equal(err.code, RP_ERR_NO_SPACE);
+    assert_int_equal(rp_engine_zero(engine, 0, cell * VM_CELL, BIG - cell * VM_CELL, false, NULL), 0); // is zero, changes nothing
+    assert_int_equal(model_write(&now, engine, 0, 7, 10, 3), 0);
+    assert_int_equal(rp_engine_flush(engine, 0, NULL), 0);
+    assert_int_equal(told_full, 1);
+    model_check(&now, engine, 0);
+    crashfs_refuse(fs, NULL, false);
+    assert_int_equal(model_write(&now, engine, 0, cell, 10, 4), 0);
+    assert_int_equal(rp_engine_flush(engine, 0, NULL), 0);
+    assert_int_equal(told_lost, 0);
+    rp_engine_abandon(engine);
+    crashfs_restart(fs, true, &seed);
+    engine = vm_open(fs, VM_DIRECTORY);
+    model_check(&now, engine, 0);
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
+    RP_AUTO_FREE char *leaf = vm_leaf(engine, 0);
+    assert_int_equal(rp_engine_changes(engine, leaf, &id, 0, BIG, &changed, NULL), 0);
+    model_check_changes(&then, &now, &changed, false);
+    assert_int_equal(rp_engine_close(engine, NULL), 0);
+    model_free(&then);
+    model_free(&now);
+    crashfs_free(fs);
+}
+
 static void listen(enum rp_log_level level, const char *text)
 {
     told_full += strstr(text, "is full") != NULL;
@@ -223,6 +270,7 @@ int main(void)
         cmocka_unit_test(a_switch_waits_for_room_and_then_goes_on),
         cmocka_unit_test(a_switch_that_finds_no_room_for_good_is_finished_by_the_next_open),
         cmocka_unit_test(a_sync_that_finds_no_room_is_final),
+        cmocka_unit_test(a_write_whose_region_finds_no_room_succeeds_when_there_is_some),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,8 @@ struct crashfs {
     struct rp_fs fs;
     struct rp_fs *memory;
     pthread_mutex_t lock;
-    unsigned long calls, stop_at, trip_at, flushes;
+    unsigned long calls, stop_at, trip_at, full_at, flushes;
+    bool was_full; // a write has found no space since full_at was set
     atomic_bool full;
     const char *refused; // part of a path
     bool refuse_syncs;
@@ -104,12 +105,19 @@ static int crash_pwrite(struct rp_store *store, const void *data, size_t size, u
     enum step now = step(s->fs);
     if (now == STOP_NOW)
         size = size / 2 & ~(size_t)511; // torn: a sector is written or not
+    bool no_room = now == GO && s->fs->full_at && s->fs->calls >= s->fs->full_at;
+    if (no_room) {
+        size = s->fs->was_full ? 0 : size / 2;
+        s->fs->was_full = true;
+    }
     int failed = 0;
     if (now != STOPPED && size) {
         failed = rp_store_pwrite(s->below, data, size, offset, err);
         remember(s->fs, s->path, data, size, offset);
     }
     pthread_mutex_unlock(&s->fs->lock);
+    if (no_room)
+        return rp_fail(err, RP_ERR_NO_SPACE, "%s: no space", s->path);
     return now == GO ? failed : dead(err);
 }
 
@@ -294,6 +302,14 @@ void crashfs_arm(struct rp_fs *fs, unsigned long n)
 
 void crashfs_full(struct rp_fs *fs, bool full) { atomic_store(&fs_of(fs)->full, full); }
 
+void crashfs_fill(struct rp_fs *fs, unsigned long n)
+{
+    if (n)
+        crashfs_arm(fs, 0);
+    fs_of(fs)->full_at = n;
+    fs_of(fs)->was_full = false;
+}
+
 void crashfs_refuse(struct rp_fs *base, const char *part, bool syncs)
 {
     struct crashfs *fs = fs_of(base);
@@ -320,6 +336,7 @@ void crashfs_trip(struct rp_fs *fs, unsigned long n)
 
 void crashfs_slow(struct rp_fs *fs, unsigned microseconds) { fs_of(fs)->flush_us = microseconds; }
 unsigned long crashfs_flushes(struct rp_fs *fs) { return fs_of(fs)->flushes; }
+bool crashfs_was_full(struct rp_fs *fs) { return fs_of(fs)->was_full; }
 unsigned long crashfs_calls(struct rp_fs *fs) { return fs_of(fs)->calls; }
 bool crashfs_stopped(struct rp_fs *fs) { return fs_of(fs)->stopped; }
 

@@ -13,6 +13,10 @@ void crashfs_arm(struct rp_fs *fs, unsigned long n);
 void crashfs_trip(struct rp_fs *fs, unsigned long n);
 // No file gets longer, or is there no limit again.
 void crashfs_full(struct rp_fs *fs, bool full);
+// From the n-th changing call on no write finds space, not even one in place: the first of them is done in part. 0: there is
+// room again.
+void crashfs_fill(struct rp_fs *fs, unsigned long n);
+bool crashfs_was_full(struct rp_fs *fs); // a write has found that, since the last call of crashfs_fill
 // Writes, or syncs, of the files whose path contains `part` find no space; NULL: none.
 void crashfs_refuse(struct rp_fs *fs, const char *part, bool syncs);
 // Syncs of exactly this file fail, but for `pass` of them that come first; NULL: none.
