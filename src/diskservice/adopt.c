@@ -28,10 +28,19 @@ char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory)
 void rp_engine_make_shm(struct rp_engine *engine, const char *directory)
 {
     struct rp_error err = {0};
-    if (directory && rp_shm_make(directory, &err))
+    if (directory && rp_shm_make(directory, engine->directory, &err))
         no_shared_memory(&err);
     else if (directory)
         engine->shm_directory = rp_xstrdup(directory);
+    if (engine->shm_directory)
+        rp_shm_sweep(directory);
+}
+
+void rp_engine_forget(struct rp_fs *fs, const char *vm_directory)
+{
+    RP_AUTO_FREE char *directory = rp_engine_shm_directory(fs, vm_directory);
+    if (directory)
+        rp_shm_clean(directory);
 }
 
 static bool has_files(const char *directory)

@@ -101,7 +101,8 @@ struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer);
 int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err);
 
 // adopt.c
-// Makes the folder for shared memory, and uses it from now on; without one it says so in the log. Under the lock of the VM.
+// Makes the folder for shared memory, and uses it from now on; without one it says so in the log. Under the lock of the VM. What
+// killed engines of VMs that were deleted since have left beside it goes.
 void rp_engine_make_shm(struct rp_engine *engine, const char *directory);
 // Keeps what a layer that is open for writing has not written yet in shared memory: its disk from rp_vhdx_open on, its
 // tracker from rp_rct_open_write, rp_rct_prepare_child or rp_rct_prepare_merge on, before the first change. Whichever is there

@@ -132,11 +132,11 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
     pthread_cond_init(&engine->changed, NULL);
     engine->merge_throttle = rp_throttle_new();
     struct rp_error why = {0};
-    int failed = take_vm_lock(engine, &why) || rp_record_read(fs, vm_directory, &engine->record, &why) ||
-                 confirm_record(engine, &why);
-    if (!failed)
+    int failed = take_vm_lock(engine, &why);
+    if (!failed) // before the first sync: one that fails is noted there
         rp_engine_make_shm(engine, shm_directory);
-    failed = failed || rp_engine_adopt(engine, &why);
+    failed = failed || rp_record_read(fs, vm_directory, &engine->record, &why) || confirm_record(engine, &why) ||
+             rp_engine_adopt(engine, &why);
     for (size_t i = 0; !failed && i < engine->record.count; i++) {
         engine->count++;
         failed = open_disk(engine, &engine->record.disks[i], &engine->disks[i], &why);
@@ -220,7 +220,7 @@ int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
     if (clean && engine->shm_directory)
         rp_shm_clean(engine->shm_directory);
     else if (engine->shm_directory)
-        rmdir(engine->shm_directory); // if there is nothing in it
+        rp_shm_drop(engine->shm_directory);
     if (clean)
         rp_store_truncate(engine->lock, 0, NULL); // see rp_engine_left_behind
     free_engine(engine);

@@ -28,6 +28,8 @@ char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory);
 // Whether an engine was killed and left something there, which the next open brings into the files. Also true for one that
 // lives and works on them; opening them will tell.
 bool rp_engine_left_behind(struct rp_fs *fs, const char *vm_directory);
+// Deletes what a killed engine left there: for who deletes the VM, before its folder.
+void rp_engine_forget(struct rp_fs *fs, const char *vm_directory);
 // For who is about to close it while others still use it: what takes long, a merge or waiting for room, ends soon, in failure.
 void rp_engine_cancel(struct rp_engine *engine);
 // Clean end: flush, close logs, tracking files clean. Frees in every case; -1 tells what could not be made durable.

@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,38 +18,6 @@ struct rp_shm {
     void *data;
     size_t size;
 };
-
-static int make_private_directory(const char *path, struct rp_error *err)
-{
-    struct stat st;
-    if (mkdir(path, 0700) && errno != EEXIST)
-        return rp_fail_sys(err, errno, "%s: make the folder", path);
-    if (lstat(path, &st))
-        return rp_fail_sys(err, errno, "%s", path);
-    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 022)
-        return rp_fail(err, RP_ERR_PERMISSION, "%s: is not a folder of ours alone; remove it", path);
-    return 0;
-}
-
-char *rp_shm_directory(const char *directory, struct rp_error *err)
-{
-    struct stat st;
-    if (stat(directory, &st)) {
-        rp_fail_sys(err, errno, "%s", directory);
-        return NULL;
-    }
-    return rp_xasprintf("/dev/shm/refpoint-%lu/%" PRIxMAX "-%" PRIxMAX, (unsigned long)geteuid(), (uintmax_t)st.st_dev,
-                        (uintmax_t)st.st_ino);
-}
-
-int rp_shm_make(const char *directory, struct rp_error *err)
-{
-    RP_AUTO_FREE char *above = rp_xasprintf("%.*s", (int)(strrchr(directory, '/') - directory), directory);
-    struct stat st;
-    // What everybody may write to, as /dev/shm, is fine above it, as long as nobody may rename what is ours.
-    bool common = !lstat(above, &st) && S_ISDIR(st.st_mode) && !st.st_uid && st.st_mode & S_ISVTX;
-    return (!common && make_private_directory(above, err)) || make_private_directory(directory, err) ? -1 : 0;
-}
 
 // Opens and locks the file that has the name now. -1: err, or (without O_CREAT) NOT_FOUND.
 static int open_locked(const char *path, int flags, struct rp_error *err)
@@ -173,5 +140,5 @@ void rp_shm_clean(const char *directory)
     }
     if (folder)
         closedir(folder);
-    rmdir(directory);
+    rp_shm_drop(directory);
 }

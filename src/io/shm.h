@@ -19,9 +19,9 @@ struct rp_shm;
 // The folder for the shared memory of what is kept in `directory` (a VM's folder):
 // /dev/shm/refpoint-<uid>/<device>-<inode>. Only its name: asking makes nothing. malloc'ed; NULL on failure.
 char *rp_shm_directory(const char *directory, struct rp_error *err);
-// Makes that folder, and the one it is in, if they are not there, for us alone (mode 0700); PERMISSION when one belongs
-// to somebody else. By who has the lock of what is kept in it, because rp_shm_clean takes it away.
-int rp_shm_make(const char *directory, struct rp_error *err);
+// Makes that folder, for what is kept in `folder`, and the one it is in, if they are not there, for us alone (mode 0700);
+// PERMISSION when one belongs to somebody else. By who has the lock of what is kept in it, because rp_shm_clean takes it away.
+int rp_shm_make(const char *directory, const char *folder, struct rp_error *err);
 
 // An empty file of `size` bytes, all zeros, that replaces an older one of that name. Memory is taken when it is
 // reserved, so `size` may be generous. BUSY when a living process has the older one.
@@ -44,5 +44,11 @@ RP_DEFINE_CLEANUP(struct rp_shm, rp_shm_close)
 
 // Deletes every file in the folder that no living process has, and the folder when it is empty then. Never fails.
 void rp_shm_clean(const char *directory);
+// Deletes the folder if there is no file in it.
+void rp_shm_drop(const char *directory);
+// rp_shm_clean of those folders beside this one that rp_shm_make has made for a folder that has been deleted since: nothing that
+// a killed process left there is needed any more. Only what is known for sure counts: as an ordinary user (without
+// CAP_DAC_READ_SEARCH), or on a file system that does not tell, it stays until the machine starts anew.
+void rp_shm_sweep(const char *directory);
 
 #endif

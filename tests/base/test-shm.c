@@ -1,9 +1,11 @@
 // Shared memory that outlives its process.
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -106,7 +108,7 @@ static void a_folder_has_one_place_and_a_file_on_a_disk_is_refused(void **state)
     assert_string_not_equal(one, other);
     struct stat made;
     assert_int_equal(stat(other, &made), -1); // asking makes nothing
-    assert_int_equal(rp_shm_make(other, &err) || rp_shm_make(other, &err) || stat(other, &made), 0);
+    assert_int_equal(rp_shm_make(other, *state, &err) || rp_shm_make(other, *state, &err) || stat(other, &made), 0);
     assert_int_equal(made.st_mode & 07777, 0700);
     rp_shm_clean(other);
     assert_int_equal(stat(other, &made), -1);
@@ -127,6 +129,81 @@ static void a_folder_has_one_place_and_a_file_on_a_disk_is_refused(void **state)
         assert_int_equal(err.code, RP_ERR_UNSUPPORTED);
 }
 
+// ---- what is left for folders that have been deleted
+
+enum kept { GONE, GONE_AND_MADE_AGAIN, GONE_WHILE_IN_USE, RENAMED, THERE, WITHOUT_A_NOTE, KEPT };
+static const char *const kept_names[KEPT] = {"gone", "again", "in-use", "renamed", "there", "unknown"};
+
+static char *in(const char *folder, const char *name) { return rp_xasprintf("%s/%s", folder, name); }
+
+static bool is_there(const char *folder, const char *name)
+{
+    RP_AUTO_FREE char *path = in(folder, name);
+    struct stat st;
+    return !lstat(path, &st);
+}
+
+// Where a file system can be asked for what a handle names, and we may.
+static bool can_ask(const char *folder)
+{
+    RP_AUTO_FREE struct file_handle *handle = rp_xcalloc(1, sizeof *handle + MAX_HANDLE_SZ);
+    handle->handle_bytes = MAX_HANDLE_SZ;
+    int mount;
+    RP_AUTO_FD int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || name_to_handle_at(AT_FDCWD, folder, handle, &mount, 0))
+        return false;
+    RP_AUTO_FD int found = open_by_handle_at(fd, handle, O_PATH | O_CLOEXEC);
+    return found >= 0;
+}
+
+static void only_what_is_left_for_a_deleted_folder_is_swept(void **state)
+{
+    char folder[] = "/tmp/refpoint-test-XXXXXX";
+    struct rp_shm *used = NULL;
+    assert_non_null(mkdtemp(folder));
+    bool can = can_ask(folder);
+    if (!can)
+        printf("# nobody tells here whether a folder was deleted: nothing may be swept\n");
+    for (int i = 0; i < KEPT; i++) {
+        RP_AUTO_FREE char *one = in(folder, kept_names[i]), *shm = in(*state, kept_names[i]);
+        struct rp_error err = {0};
+        assert_int_equal(mkdir(one, 0700), 0);
+        if (i == WITHOUT_A_NOTE ? mkdir(shm, 0700) : rp_shm_make(shm, one, &err))
+            fail_msg("%s", err.text);
+        struct rp_shm *left = rp_shm_create(shm, "left", 4096, &err);
+        assert_non_null(left);
+        if (i == GONE_WHILE_IN_USE)
+            used = left;
+        else
+            rp_shm_close(left);
+        RP_AUTO_FREE char *elsewhere = in(folder, "elsewhere");
+        if (i == RENAMED)
+            assert_int_equal(rename(one, elsewhere), 0);
+        else if (i != THERE)
+            assert_int_equal(rmdir(one), 0);
+        if (i == GONE_AND_MADE_AGAIN) // some file systems give it the number of the one before
+            assert_int_equal(mkdir(one, 0700), 0);
+    }
+    RP_AUTO_FREE char *beside = in(*state, "beside");
+    for (int twice = 0; twice < 2; twice++)
+        rp_shm_sweep(beside); // which need not be there
+    for (int i = 0; i < KEPT; i++)
+        if (is_there(*state, kept_names[i]) == (can && i <= GONE_AND_MADE_AGAIN))
+            fail_msg("%s is %s", kept_names[i], can && i <= GONE_AND_MADE_AGAIN ? "still there" : "gone");
+    RP_AUTO_FREE char *in_use = in(*state, kept_names[GONE_WHILE_IN_USE]);
+    assert_true(is_there(in_use, "left"));
+    rp_shm_close(used);
+    rp_shm_sweep(beside);
+    assert_int_equal(is_there(*state, kept_names[GONE_WHILE_IN_USE]), !can);
+    for (int i = 0; i < KEPT; i++) {
+        RP_AUTO_FREE char *one = in(folder, i == RENAMED ? "elsewhere" : kept_names[i]), *shm = in(*state, kept_names[i]);
+        rmdir(one);
+        rp_shm_clean(shm);
+        assert_false(is_there(*state, kept_names[i]));
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +211,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(created_again_it_is_empty, setup, teardown),
         cmocka_unit_test_setup_teardown(more_than_tmpfs_has_is_no_space_and_not_a_signal, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_has_one_place_and_a_file_on_a_disk_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(only_what_is_left_for_a_deleted_folder_is_swept, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

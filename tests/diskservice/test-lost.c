@@ -166,7 +166,8 @@ static void a_failed_sync_inside_a_write_is_not_forgotten_by_a_kill(void **state
     crashfs_free(fs);
 }
 
-// Sync number `pass` of a file fails when the next engine takes over from one that was killed. False: there were not so many.
+// Sync number `pass` of a file of the leaf, or (`kind` NULL) of the record, fails when the next engine takes over from one that
+// was killed. False: there were not so many.
 static bool lose_a_sync_of_a_takeover(const char *kind, unsigned pass, uint64_t *seed)
 {
     struct scene s;
@@ -176,7 +177,7 @@ static bool lose_a_sync_of_a_takeover(const char *kind, unsigned pass, uint64_t 
     model_copy(&flushed, &s.now);
     assert_int_equal(model_write(&s.now, s.engine, 0, 900, 400, 10), 0);
     rp_engine_abandon(s.engine);
-    RP_AUTO_FREE char *path = rp_xasprintf("%s%s", s.files[LAYERS - 1], kind);
+    RP_AUTO_FREE char *path = kind ? rp_xasprintf("%s%s", s.files[LAYERS - 1], kind) : rp_path_join(VM_DIRECTORY, RP_RECORD_NAME);
     crashfs_lose(s.fs, path, pass);
     s.engine = rp_engine_open(s.fs, VM_DIRECTORY, s.shm, &err);
     crashfs_lose(s.fs, NULL, 0);
@@ -197,9 +198,9 @@ static bool lose_a_sync_of_a_takeover(const char *kind, unsigned pass, uint64_t 
 static void a_failed_sync_of_a_takeover_is_not_forgotten(void **state)
 {
     (void)state;
-    static const char *const kinds[] = {"", ".rct", ".mrt"};
+    static const char *const kinds[] = {"", ".rct", ".mrt", NULL};
     uint64_t seed = test_seed();
-    for (int kind = 0; kind < 3; kind++) {
+    for (int kind = 0; kind < 4; kind++) {
         unsigned lost = 0;
         while (lose_a_sync_of_a_takeover(kinds[kind], lost, &seed))
             lost++;

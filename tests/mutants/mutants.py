@@ -16,9 +16,13 @@ MUTANTS = [
            ';',
            ['diskservice model']),
     Mutant('a region is called set before the sync', 'src/rct/coarse.c',
-           'failed = failed || rp_store_flush(c->store, err);\n    for',
+           'failed = failed || rp_store_flush(c->store, &why);\n    for',
            'for',
            ['rct model', 'rct powercut']),
+    Mutant('a region that found no room is called set', 'src/rct/coarse.c',
+           'n < count && !failed; n++)\n        for',
+           'n < count && (!failed || why.code == RP_ERR_NO_SPACE); n++)\n        for',
+           ['rct flush']),
     Mutant('a generation is retired before the array is written', 'src/rct/live.c',
            'failed = write_array(rct, err) || rp_rct_coarse_retire(&rct->coarse, rct->header.sequence, err);',
            'failed = rp_rct_coarse_retire(&rct->coarse, rct->header.sequence, err) || write_array(rct, err);',
@@ -104,6 +108,13 @@ MUTANTS = [
     Mutant('a failed sync of a takeover is forgotten', 'src/diskservice/engine.c',
            'if (why.sync) // or',
            'if (0) // or',
+           ['diskservice lost']),
+    Mutant('a record that could not be confirmed is forgotten', 'src/diskservice/engine.c',
+           '    if (!failed) // before the first sync: one that fails is noted there\n        rp_engine_make_shm(engine, shm_directory);\n'
+           '    failed = failed || rp_record_read(fs, vm_directory, &engine->record, &why) || confirm_record(engine, &why) ||\n'
+           '             rp_engine_adopt(engine, &why);',
+           '    failed = failed || rp_record_read(fs, vm_directory, &engine->record, &why) || confirm_record(engine, &why);\n'
+           '    if (!failed)\n        rp_engine_make_shm(engine, shm_directory);\n    failed = failed || rp_engine_adopt(engine, &why);',
            ['diskservice lost']),
     Mutant('a slot that a killed process left is overwritten in the page cache', 'src/rct/save.c',
            'return sync_file(rct, err) || rp_fs_unlink_if_there',
