@@ -1,12 +1,17 @@
 // The nbdkit plugin: every disk of a VM as an NBD export. A thin skin over the engine.
 //   nbdkit refpoint vm=DIR
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/gate.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "diskservice/server.h"
+#include "diskservice/service.h"
+#include "diskservice/socket.h"
 #include "io/fs.h"
 
 #define NBDKIT_API_VERSION 2
@@ -18,10 +23,32 @@ static struct rp_engine *engine;
 static struct rp_server *server;
 static struct rp_server_clients clients = {PTHREAD_MUTEX_INITIALIZER, 0};
 
+static struct rp_gate *requests; // inside: whoever uses the engine. Afterwards there is none.
+
+// nbdkit that is told to end takes no new request, and waits until its clients go: an idle one stays for ever. So this thread
+// ends the engine, once nobody uses it any more, and then hangs up on the clients. Not on those at work before they had time to
+// hear that the server ends, and to take their answers; but nor does one that takes none keep the process alive.
+enum { GRACE_MS = 200, AGAIN_MS = 20, PATIENCE_MS = 5000 };
+static pthread_t usher;
+static bool has_usher;
+static atomic_bool all_gone;
+
 struct handle {
     size_t disk;
     struct rp_engine_disk facts; // as at connection: NBD has no way to tell later
 };
+
+// False: it has ended.
+static bool enter(unsigned *token)
+{
+    *token = rp_gate_enter(requests);
+    if (engine)
+        return true;
+    rp_gate_leave(requests, *token);
+    nbdkit_error("the disk service is ending");
+    nbdkit_set_error(ESHUTDOWN);
+    return false;
+}
 
 static int failed(const struct rp_error *err)
 {
@@ -64,32 +91,67 @@ static int plugin_config_complete(void)
     return -1;
 }
 
+// Everything that was acknowledged is durable afterwards.
+static void end_engine(const char *nbd_path)
+{
+    struct rp_error err = {0};
+    rp_engine_cancel(engine);
+    rp_server_stop(server); // waits for what it is answering
+    rp_gate_close(requests);
+    unlink(nbd_path); // nbdkit leaves it
+    if (rp_engine_close(engine, &err))
+        nbdkit_error("not everything could be made durable: %s", err.text);
+    engine = NULL;
+    rp_gate_open(requests);
+}
+
+static void *show_out(void *nothing)
+{
+    RP_AUTO_FREE char *path = rp_path_join(vm_directory, RP_NBD_SOCKET);
+    while (!nbdkit_nanosleep(3600, 0) || errno != ESHUTDOWN) // as soon as nbdkit is told to end
+        usleep(AGAIN_MS * 1000);
+    end_engine(path);
+    for (unsigned waited = 0; !atomic_load(&all_gone); waited += AGAIN_MS) {
+        if (waited >= GRACE_MS)
+            rp_socket_hang_up(path);
+        if (waited >= PATIENCE_MS)
+            _exit(0);
+        usleep(AGAIN_MS * 1000);
+    }
+    return nothing;
+}
+
 // Not earlier: nbdkit may fork, and threads and locks belong to the process that stays.
 static int plugin_after_fork(void)
 {
     struct rp_error err = {0};
     RP_AUTO_FREE char *shm = rp_engine_shm_directory(rp_fs_posix(), vm_directory);
+    requests = rp_gate_new();
     engine = rp_engine_open(rp_fs_posix(), vm_directory, shm, &err);
     if (!engine || !(server = rp_server_start(engine, vm_directory, &clients, &err))) {
         nbdkit_error("%s", err.text);
         return -1;
     }
-    return 0;
+    int sys = pthread_create(&usher, NULL, show_out, NULL);
+    has_usher = !sys;
+    if (sys)
+        nbdkit_error("no thread to end the service by: %s", strerror(sys));
+    return sys ? -1 : 0;
 }
 
 static void plugin_cleanup(void)
 {
-    struct rp_error err = {0};
-    if (engine)
-        rp_engine_cancel(engine);
-    rp_server_stop(server); // waits for what it is answering
-    server = NULL;
-    if (engine && rp_engine_close(engine, &err))
-        nbdkit_error("not everything could be made durable: %s", err.text);
-    engine = NULL;
+    atomic_store(&all_gone, true);
+    nbdkit_shutdown(); // it ends without being told when its only client (-s) has gone
+    if (has_usher)
+        pthread_join(usher, NULL);
 }
 
-static void plugin_unload(void) { free(vm_directory); }
+static void plugin_unload(void)
+{
+    rp_gate_free(requests);
+    free(vm_directory);
+}
 
 static const char *describe(const struct rp_engine_disk *disk)
 {
@@ -101,32 +163,40 @@ static int plugin_list_exports(int readonly, int is_tls, struct nbdkit_exports *
 {
     (void)readonly;
     (void)is_tls;
-    for (size_t i = 0; i < rp_engine_disk_count(engine); i++) {
+    unsigned token;
+    int rc = 0;
+    if (!enter(&token))
+        return -1;
+    for (size_t i = 0; !rc && i < rp_engine_disk_count(engine); i++) {
         struct rp_engine_disk disk;
         rp_engine_disk(engine, i, &disk);
-        int added = nbdkit_add_export(exports, disk.name, describe(&disk));
+        rc = nbdkit_add_export(exports, disk.name, describe(&disk));
         free(disk.leaf_path);
-        if (added)
-            return -1;
     }
-    return 0;
+    rp_gate_leave(requests, token);
+    return rc;
 }
 
 static const char *plugin_default_export(int readonly, int is_tls)
 {
     (void)readonly;
     (void)is_tls;
-    if (!rp_engine_disk_count(engine))
+    unsigned token;
+    const char *name = NULL;
+    if (!enter(&token))
         return NULL;
-    struct rp_engine_disk disk;
-    rp_engine_disk(engine, 0, &disk);
-    free(disk.leaf_path);
-    return nbdkit_strdup_intern(disk.name);
+    if (rp_engine_disk_count(engine)) {
+        struct rp_engine_disk disk;
+        rp_engine_disk(engine, 0, &disk);
+        free(disk.leaf_path);
+        name = nbdkit_strdup_intern(disk.name);
+    }
+    rp_gate_leave(requests, token);
+    return name;
 }
 
-static void *plugin_open(int readonly)
+static struct handle *open_export(void)
 {
-    (void)readonly;
     const char *name = nbdkit_export_name();
     int disk = name ? rp_engine_find_disk(engine, name) : -1;
     if (disk < 0) {
@@ -143,6 +213,17 @@ static void *plugin_open(int readonly)
     rp_engine_disk(engine, handle->disk, &handle->facts);
     clients.count++;
     pthread_mutex_unlock(&clients.lock);
+    return handle;
+}
+
+static void *plugin_open(int readonly)
+{
+    (void)readonly;
+    unsigned token;
+    if (!enter(&token))
+        return NULL;
+    struct handle *handle = open_export();
+    rp_gate_leave(requests, token);
     return handle;
 }
 
@@ -181,18 +262,29 @@ static int plugin_can_fua(void *opaque)
     return NBDKIT_FUA_NATIVE;
 }
 
+// The end of a request.
+static int leave(unsigned token, int rc, const struct rp_error *err)
+{
+    rp_gate_leave(requests, token);
+    return rc ? failed(err) : 0;
+}
+
+static size_t disk_of(const void *opaque) { return ((const struct handle *)opaque)->disk; }
+
 static int plugin_pread(void *opaque, void *data, uint32_t size, uint64_t offset, uint32_t flags)
 {
     (void)flags;
     struct rp_error err = {0};
-    return rp_engine_read(engine, ((struct handle *)opaque)->disk, data, size, offset, &err) ? failed(&err) : 0;
+    unsigned token;
+    return enter(&token) ? leave(token, rp_engine_read(engine, disk_of(opaque), data, size, offset, &err), &err) : -1;
 }
 
 static int plugin_pwrite(void *opaque, const void *data, uint32_t size, uint64_t offset, uint32_t flags)
 {
     struct rp_error err = {0};
     bool fua = flags & NBDKIT_FLAG_FUA;
-    return rp_engine_write(engine, ((struct handle *)opaque)->disk, data, size, offset, fua, &err) ? failed(&err) : 0;
+    unsigned token;
+    return enter(&token) ? leave(token, rp_engine_write(engine, disk_of(opaque), data, size, offset, fua, &err), &err) : -1;
 }
 
 // With MAY_TRIM or without: whole blocks are freed in either case, and read as zeros.
@@ -200,21 +292,24 @@ static int plugin_zero(void *opaque, uint32_t size, uint64_t offset, uint32_t fl
 {
     struct rp_error err = {0};
     bool fua = flags & NBDKIT_FLAG_FUA;
-    return rp_engine_zero(engine, ((struct handle *)opaque)->disk, offset, size, fua, &err) ? failed(&err) : 0;
+    unsigned token;
+    return enter(&token) ? leave(token, rp_engine_zero(engine, disk_of(opaque), offset, size, fua, &err), &err) : -1;
 }
 
 static int plugin_trim(void *opaque, uint32_t size, uint64_t offset, uint32_t flags)
 {
     struct rp_error err = {0};
     bool fua = flags & NBDKIT_FLAG_FUA;
-    return rp_engine_trim(engine, ((struct handle *)opaque)->disk, offset, size, fua, &err) ? failed(&err) : 0;
+    unsigned token;
+    return enter(&token) ? leave(token, rp_engine_trim(engine, disk_of(opaque), offset, size, fua, &err), &err) : -1;
 }
 
 static int plugin_flush(void *opaque, uint32_t flags)
 {
     (void)flags;
     struct rp_error err = {0};
-    return rp_engine_flush(engine, ((struct handle *)opaque)->disk, &err) ? failed(&err) : 0;
+    unsigned token;
+    return enter(&token) ? leave(token, rp_engine_flush(engine, disk_of(opaque), &err), &err) : -1;
 }
 
 static int add_extent(void *context, uint64_t offset, uint64_t length, enum rp_vhdx_state state)
@@ -231,9 +326,12 @@ static int plugin_extents(void *opaque, uint32_t count, uint64_t offset, uint32_
     // A client may ask for any bytes; ours are sectors, and nbdkit wants to hear of the first byte asked for.
     uint64_t sector = handle->facts.logical_sector, start = rp_align_down(offset, sector);
     uint64_t end = rp_min64(rp_align_up(offset + count, sector), handle->facts.size);
-    if (!rp_engine_extents(engine, handle->disk, start, end - start, add_extent, extents, &err))
-        return 0;
-    return err.code ? failed(&err) : -1;
+    unsigned token;
+    if (!enter(&token))
+        return -1;
+    int rc = rp_engine_extents(engine, handle->disk, start, end - start, add_extent, extents, &err);
+    rp_gate_leave(requests, token);
+    return rc && err.code ? failed(&err) : rc;
 }
 
 static struct nbdkit_plugin plugin = {

@@ -1,6 +1,8 @@
 #include "diskservice/socket.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -50,6 +52,30 @@ int rp_socket_connect(const char *path, struct rp_error *err)
     if (sys == ECONNREFUSED || sys == ENOENT || sys == ENOTDIR)
         return rp_fail(err, RP_ERR_NOT_FOUND, "%s: nobody listens there", path);
     return rp_fail_sys(err, sys, "%s: connect", path);
+}
+
+// Came in through that socket, and is not the one that listens there. Every open file of the process can be asked.
+static bool came_in_by(int fd, const char *path)
+{
+    struct sockaddr_un name = {0};
+    socklen_t size = sizeof name, length = sizeof(int);
+    int listens = 1;
+    return !getsockname(fd, (struct sockaddr *)&name, &size) && name.sun_family == AF_UNIX &&
+           !strncmp(name.sun_path, path, sizeof name.sun_path) &&
+           !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) && !listens;
+}
+
+// A number that is given to another file meanwhile does no harm: only sockets hear of it, and ours end as well.
+void rp_socket_hang_up(const char *path)
+{
+    DIR *files = opendir("/proc/self/fd");
+    for (struct dirent *entry; files && (entry = readdir(files));) {
+        int fd = atoi(entry->d_name);
+        if (entry->d_name[0] != '.' && came_in_by(fd, path))
+            shutdown(fd, SHUT_RD);
+    }
+    if (files)
+        closedir(files);
 }
 
 int rp_socket_write(int fd, const void *data, size_t size, struct rp_error *err)
