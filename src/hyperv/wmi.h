@@ -10,7 +10,7 @@
 //    (refpoint-hostd does). Who is killed in between leaves one without.
 //  - The consistency that a snapshot has, and the name of the snapshot that a reference point was made from, are known
 //    to the connection that made them only.
-//  - Paths are those of the host. destroy_system leaves all disk files where they are.
+//  - Paths are those of the host. destroy_system deletes no disk files: RP_ERR_UNSUPPORTED, and nothing is done.
 #ifndef RP_HYPERV_WMI_H
 #define RP_HYPERV_WMI_H
 

@@ -74,7 +74,7 @@ int rp_wmi_destroy_system(struct rp_host_connection *host, const char *vm_id, bo
     if (!path)
         return rp_fail(err, local.code, "%s", local.text);
     if (delete_disks)
-        rp_log(RP_LOG_WARNING, "%s: the disk files of VM %s stay: WMI deletes none", host->address, vm_id);
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: VM %s: WMI deletes no disk files", host->address, vm_id);
     return destroy_system(wmi, path, vm_id, false, job, result, err);
 }
 

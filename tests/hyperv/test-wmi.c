@@ -360,6 +360,15 @@ static void planned_machines_are_listed_by_themselves(void **state)
     assert_int_equal(real.count, 1);
 }
 
+static void a_machine_whose_disks_should_go_is_not_destroyed_without_them(void **state)
+{
+    (void)state;
+    char job[RP_HOST_ID], result[RP_HOST_ID];
+    answers(NULL);
+    bad(host->ops->destroy_system(host, FAKE_A, true, job, result, &err), RP_ERR_UNSUPPORTED, "deletes no disk files");
+    assert_string_equal(fake->log, "");
+}
+
 static void a_disk_of_a_snapshot_that_cannot_be_looked_at_is_an_error(void **state)
 {
     (void)state;
@@ -437,6 +446,7 @@ int main(void)
         SCENE(what_a_newer_host_says_is_saved_and_not_given_to_one_that_may_not_know_it),
         SCENE(settings_of_a_checkpoint_are_called_as_the_machine),
         SCENE(planned_machines_are_listed_by_themselves),
+        SCENE(a_machine_whose_disks_should_go_is_not_destroyed_without_them),
         SCENE(a_disk_of_a_snapshot_that_cannot_be_looked_at_is_an_error),
         SCENE(a_disk_gets_a_controller_and_a_drive_first),
     };

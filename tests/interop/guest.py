@@ -3,7 +3,7 @@
 image of a disk: how many writes it holds, if it shows exactly one moment of that disk; else what is wrong, and exit
 status 1."""
 
-import re, sys
+import functools, re, sys
 
 BLOCK = 4096
 WORD = (1 << 64) - 1
@@ -31,6 +31,7 @@ def block_of(key, number, blocks):
     return 1 + value(key, number) % (blocks - 1)
 
 
+@functools.lru_cache(4096) # the same writes are in one image after the other
 def content(key, number, block):
     seed = value(~key & WORD, number)
     return (f'write {number}, block {block}\n'.encode().ljust(64, b'\0') +

@@ -39,9 +39,11 @@ def run_all():
     behaviours[:] = [function for function in behaviours if any(word in function.__name__ for word in only)]
     print(f'1..{len(behaviours)}', flush=True)
     for number, function in enumerate(behaviours, 1):
+        start = time.monotonic()
         try:
             function()
             print(f'ok {number} - {function.__name__}', flush=True)
+            print(f'# {time.monotonic() - start:.1f} s', flush=True)
         except Exception:
             failed += 1
             print(f'not ok {number} - {function.__name__}', flush=True)
