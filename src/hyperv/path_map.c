@@ -189,6 +189,8 @@ int rp_path_map_add(struct rp_path_map *map, const char *host, const char *local
     size_t length = strlen(local), rest = 0;
     if (parse(host, &folder, err))
         return -1;
+    if (folder.count == MAX_PARTS || strlen(host) + 2 >= MAX_PATH_BYTES) // no file in it could ever be named
+        return rp_fail(err, RP_ERR_INVALID, "\"%.256s\": more than %d folders deep, or too long", host, MAX_PARTS - 1);
     if (*local != '/' || length >= PATH_MAX)
         return rp_fail(err, RP_ERR_INVALID, "\"%.256s\" is not an absolute path of this machine", local);
     const struct rp_path_mapping *same = find(map, &folder, &rest);

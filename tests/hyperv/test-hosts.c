@@ -245,6 +245,21 @@ static void expect_refused(const char *why)
     assert_int_equal(err.code, RP_ERR_PERMISSION);
 }
 
+static void a_folder_so_deep_that_no_file_in_it_has_a_name_is_refused(void **state)
+{
+    (void)state;
+    for (unsigned depth = 255; depth < 258; depth++) {
+        RP_CLEANUP(rp_buf_clear) struct rp_buf path = {0};
+        RP_CLEANUP(rp_path_map_clear) struct rp_path_map map = {0};
+        for (unsigned i = 0; i < depth; i++)
+            rp_buf_printf(&path, "/a");
+        int result = rp_path_map_add(&map, rp_buf_text(&path), "/mnt", NULL);
+        assert_int_equal(result, depth == 255 ? 0 : -1);
+        rp_buf_printf(&path, "/file");
+        assert_int_equal(rp_path_map_knows(&map, rp_buf_text(&path)), depth == 255);
+    }
+}
+
 static void a_hosts_file_that_others_may_write_is_refused(void **state)
 {
     (void)state;
@@ -305,6 +320,7 @@ int main(void)
         TEST(many_at_once_add_each_their_own),
         TEST(a_password_is_kept_replaced_and_removed),
         TEST(passwords_that_cannot_be_are_refused),
+        TEST(a_folder_so_deep_that_no_file_in_it_has_a_name_is_refused),
         TEST(a_hosts_file_that_others_may_write_is_refused),
         TEST(a_keyring_that_others_may_read_is_refused),
         TEST(a_keyring_that_is_something_else_is_refused),

@@ -127,8 +127,7 @@ static void what_tells_developers_something_stays(void **state)
         "<w:OperationTimeout>PT60.000S</w:OperationTimeout>", "<p:ReturnValue>32775</p:ReturnValue>",
         "<p:CreationTime>20260102030405.000000+000</p:CreationTime>", "<p:AddressOnParent>63</p:AddressOnParent>",
         "<wsmid:ProductVersion>OS: 10.0.20348 SP: 0.0 Stack: 3.0</wsmid:ProductVersion>",
-        "<p:SettingData>&lt;PROPERTY NAME=\"MaxInternalSize\" TYPE=\"uint64\"&gt;&lt;VALUE&gt;1073741824&lt;/VALUE&gt;"
-        "&lt;/PROPERTY&gt;</p:SettingData>",
+        "<p:SettingData>&lt;PROPERTY TYPE=\"uint64\"&gt;&lt;VALUE&gt;1073741824&lt;/VALUE&gt;</p:SettingData>",
         "<w:Selector Name=\"__cimnamespace\">root/virtualization/v2</w:Selector>",
         "<p:Job xsi:type=\"p:X_Type\" xmlns:p=\"http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/X\"/>",
     };
