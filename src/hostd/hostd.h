@@ -67,6 +67,9 @@ uint16_t rp_hostd_port(const struct rp_hostd *hostd, size_t listener); // of TCP
 // No new requests, jobs are asked to end and waited for; virtual machines run on. NULL is fine.
 void rp_hostd_stop(struct rp_hostd *hostd);
 RP_DEFINE_CLEANUP(struct rp_hostd, rp_hostd_stop)
+// flock(2), with patience: of a process that was killed, a child that was about to become another program may still
+// have the file. -1: somebody has it.
+int rp_hostd_lock(int fd, unsigned seconds);
 
 // ---- hosts.c: host connections are for one thread each; these are lent ----------------------------------------------
 

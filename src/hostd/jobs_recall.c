@@ -4,10 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "cim/cimxml.h"
 #include "hostd/jobs_impl.h"
+
+#define SETTLE_NS 3000000000ull
 
 static bool has_disk(const struct rp_inventory *inventory, const char *instance)
 {
@@ -88,14 +91,30 @@ static bool is_pending(const struct rp_inventory *inventory, const struct rp_hos
            vm->vm.activity == RP_VM_CREATING_SNAPSHOT;
 }
 
-static int tell_outcome(struct rp_hostd_jobs *jobs, struct rp_job *job, struct rp_error *err)
+// A disk service that was being started or stopped is a process of its own and carries on: it gets until then.
+static int look(struct rp_hostd_jobs *jobs, const struct rp_hostd_row *row, uint64_t until, char result[RP_HOST_ID],
+                bool *done, bool *pending, struct rp_error *err)
 {
-    const struct rp_inventory *inventory = rp_hostd_hosts_inventory(jobs->hostd, err);
-    if (!inventory)
-        return -1;
+    for (;;) {
+        const struct rp_inventory *inventory = rp_hostd_hosts_inventory(jobs->hostd, err);
+        if (!inventory)
+            return -1;
+        *done = is_done(inventory, row, result);
+        *pending = !*done && (row->kind == RP_HOSTD_STATE || is_pending(inventory, row));
+        rp_hostd_hosts_release(jobs->hostd, inventory);
+        if (!*pending || row->kind != RP_HOSTD_STATE || rp_clock_monotonic_ns() > until)
+            return 0;
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        rp_hostd_hosts_changed(jobs->hostd);
+    }
+}
+
+static int tell_outcome(struct rp_hostd_jobs *jobs, struct rp_job *job, uint64_t until, struct rp_error *err)
+{
     char result[RP_HOST_ID];
-    bool done = is_done(inventory, &job->row, result), pending = !done && is_pending(inventory, &job->row);
-    rp_hostd_hosts_release(jobs->hostd, inventory);
+    bool done, pending;
+    if (look(jobs, &job->row, until, result, &done, &pending, err))
+        return -1;
     bool known = job->row.kind != RP_HOSTD_NOTHING && (job->row.makes_gone || job->row.planned[0]) && !pending;
     const char *why = known ? "refpoint-hostd was stopped in the middle of it; it was not done"
                             : "refpoint-hostd was stopped in the middle of it; whether it was done has to be looked at";
@@ -113,6 +132,7 @@ int rp_jobs_recall(struct rp_hostd_jobs *jobs, struct rp_error *err)
     struct rp_hostd_row *rows;
     size_t count;
     int64_t now = rp_clock_wall_ns();
+    uint64_t until = rp_clock_monotonic_ns() + SETTLE_NS;
     if (rp_hostd_store_load(jobs->store, now - jobs->keep_ns, &rows, &count, err))
         return -1;
     int rc = 0;
@@ -127,7 +147,7 @@ int rp_jobs_recall(struct rp_hostd_jobs *jobs, struct rp_error *err)
         if (job->row.ended)
             rp_jobs_append_ended(jobs, job);
         else if (jobs->unended++, !rc)
-            rc = tell_outcome(jobs, job, err);
+            rc = tell_outcome(jobs, job, until, err);
     }
     free(rows);
     return rc;

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -20,7 +19,7 @@
 #include "hostd/lab_options.h"
 #include "io/fs.h"
 
-enum { HTTP, HTTPS, UNIX, CLEAR, LISTENERS, STARTERS = 4 };
+enum { HTTP, HTTPS, UNIX, CLEAR, LISTENERS, STARTERS = 4, KEEPER_SECONDS = 10 };
 
 struct lab {
     struct rp_lab_options options;
@@ -110,7 +109,7 @@ static int open_folder(struct lab *lab, struct rp_error *err)
     lab->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lab->lock < 0)
         return rp_fail_sys(err, errno, "%s", lock);
-    if (flock(lab->lock, LOCK_EX | LOCK_NB))
+    if (rp_hostd_lock(lab->lock, KEEPER_SECONDS)) // or the keeper of one that was killed still cleans up
         return rp_fail(err, RP_ERR_BUSY, "%s: another lab runs there", lab->directory);
     lab->ours = true;
     return rp_lab_files_folder(lab->disks, err) || rp_lab_files_folder(lab->exports, err) ? -1 : 0;

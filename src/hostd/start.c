@@ -7,11 +7,14 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "hostd/core.h"
 #include "hostd/schema/schema.h"
 
 #define JOB_SECONDS 300 // Jobs live for at least five minutes after their end (facts 1.3)
+#define DYING_SECONDS 3
 #define PRODUCT "OS: 10.0.20348 SP: 0.0 Stack: 3.0"
 
 // What others see is the first member.
@@ -55,6 +58,17 @@ static int add_folder(struct rp_hostd *hostd, const char *folder, struct rp_erro
     return 0;
 }
 
+int rp_hostd_lock(int fd, unsigned seconds)
+{
+    uint64_t until = rp_clock_monotonic_ns() + seconds * 1000000000ull;
+    while (flock(fd, LOCK_EX | LOCK_NB)) {
+        if (errno != EWOULDBLOCK || rp_clock_monotonic_ns() > until)
+            return -1;
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    return 0;
+}
+
 // One service per directory: the jobs of another one that runs are no leftovers.
 static int lock_directory(struct whole *whole, struct rp_error *err)
 {
@@ -62,7 +76,7 @@ static int lock_directory(struct whole *whole, struct rp_error *err)
     whole->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (whole->lock < 0)
         return rp_fail_sys(err, errno, "%s", path);
-    if (flock(whole->lock, LOCK_EX | LOCK_NB))
+    if (rp_hostd_lock(whole->lock, DYING_SECONDS))
         return rp_fail(err, RP_ERR_BUSY, "%s: another refpoint-hostd serves this folder", whole->hostd.directory);
     return 0;
 }

@@ -320,8 +320,8 @@ static const struct kind {
     {"ConvertVirtualHardDisk", have_spare, convert_disk, is_copied, .untold = false},
     {"ResizeVirtualHardDisk", have_vm, resize_disk, anything, .untold = true},
 #ifndef __SANITIZE_THREAD__ // whose plugin nbdkit cannot load
-    {"RequestStateChange to on", have_vm, start_vm, runs, .running = true},
-    {"RequestStateChange to off", have_vm, stop_vm, is_off, .running = true},
+    {"RequestStateChange to on", have_vm, start_vm, runs, .untold = true, .running = true},
+    {"RequestStateChange to off", have_vm, stop_vm, is_off, .untold = true, .running = true},
 #endif
 };
 
