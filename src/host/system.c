@@ -38,6 +38,7 @@ static int remove_files(const struct rp_local_vm *vm, bool (*gone)(const struct 
     closedir(folder);
     if (rc)
         return -1;
+    rp_engine_forget(vm->local->fs, vm->directory);
     if (rmdir(vm->directory) && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
         return rp_fail_sys(err, errno, "%s: delete", vm->directory);
     return rp_fs_sync_parent(vm->local->fs, vm->directory, err);
@@ -277,6 +278,12 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
         return -1;
     if (kept) {
         struct rp_error why = {0};
+        // What a killed service acknowledged belongs to the disks that stay. Of files that are lost nothing can be kept.
+        if (rp_engine_left_behind(local->fs, vm.directory) && rp_local_vm_adopt(&vm, &why) && why.code != RP_ERR_NOT_FOUND) {
+            rp_context(&why, "VM %s cannot be deleted without its disks", vm.id);
+            return rp_fail_as(err, &why);
+        }
+        rp_error_clear(&why);
         rp_local_disk_sweep(&vm);
         // The record goes with the VM, and nobody would know any more which file is the newest. A lost one tells nothing.
         if (rp_local_disk_check_leaves(&vm, -1, !delete_disks, "the VM cannot be deleted without its disks", &why) &&

@@ -402,12 +402,8 @@ static void a_vm_with_a_checkpoint_that_the_host_does_not_know_keeps_its_record(
     kit_ok(w->c->ops->destroy_system(w->c, id, true, job, result, &w->err), w->err);
 }
 
-static void a_vm_whose_service_died_is_off_and_starts_again(void **state)
+static void kill_service(struct world *w, const char *id)
 {
-    struct world *w = *state;
-    char id[RP_HOST_ID];
-    define_raw(w, "web1", id);
-    set_state(w, id, RP_VM_RUNNING);
     RP_AUTO_FREE char *directory = kit_path("%s/vms/%s", w->host, id);
     {
         RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_service_open(rp_fs_posix(), directory, &w->err);
@@ -424,6 +420,44 @@ static void a_vm_whose_service_died_is_off_and_starts_again(void **state)
         usleep(10000);
     }
     assert_int_equal(now, RP_VM_OFF);
+}
+
+// What a killed service had acknowledged is in shared memory until somebody opens the disks: the VM may go before, its disk
+// stays.
+static void a_disk_that_stays_has_what_a_killed_service_acknowledged(void **state)
+{
+    struct world *w = *state;
+    char id[RP_HOST_ID];
+    RP_AUTO_FREE char *disk = kit_path("%s/empty.vhdx", w->files);
+    RP_AUTO_FREE uint8_t *data = malloc(DISK), *wanted = malloc(KIT_UNIT);
+    kit_vhdx(disk, DISK);
+    kit_fill(wanted, KIT_UNIT, 7);
+    kit_ok(define_one(w, "web1", disk, id), w->err);
+    set_state(w, id, RP_VM_RUNNING);
+    RP_AUTO_FREE char *directory = kit_path("%s/vms/%s", w->host, id);
+    RP_AUTO_FREE char *shm = rp_engine_shm_directory(rp_fs_posix(), directory);
+    {
+        RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
+        kit_ok(w->c->ops->vm_settings(w->c, id, &s, &w->err), w->err);
+        struct nbd_handle *nbd = nbd_create();
+        if (nbd_connect_uri(nbd, s.disks[0].nbd_uri) || nbd_pwrite(nbd, wanted, KIT_UNIT, KIT_UNIT, 0)) // no flush
+            fail_msg("%s", nbd_get_error());
+        kill_service(w, id);
+        nbd_close(nbd);
+    }
+    kit_ok(w->c->ops->destroy_system(w->c, id, false, job, result, &w->err), w->err);
+    kit_chain_read(disk, data, DISK);
+    assert_memory_equal(data + KIT_UNIT, wanted, KIT_UNIT);
+    assert_false(shm && exists(shm)); // the folder's number will be another's one day
+}
+
+static void a_vm_whose_service_died_is_off_and_starts_again(void **state)
+{
+    struct world *w = *state;
+    char id[RP_HOST_ID];
+    define_raw(w, "web1", id);
+    set_state(w, id, RP_VM_RUNNING);
+    kill_service(w, id);
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
     kit_ok(w->c->ops->vm_settings(w->c, id, &s, &w->err), w->err);
     assert_null(s.disks[0].nbd_uri);
@@ -581,6 +615,7 @@ int main(void)
         TEST(a_vm_whose_files_are_lost_can_be_seen_and_deleted),
         TEST(a_lost_chain_record_is_not_made_up),
         TEST(a_vm_with_a_checkpoint_that_the_host_does_not_know_keeps_its_record),
+        TEST(a_disk_that_stays_has_what_a_killed_service_acknowledged),
         TEST(a_vm_whose_service_died_is_off_and_starts_again),
         TEST(a_merge_that_the_service_finished_is_noted_by_the_next_to_look),
         TEST(a_merge_under_way_shows_how_far_it_is_and_outlives_its_service),
