@@ -12,6 +12,8 @@
 #include "disk/convert.h"
 #include "hostd/method.h"
 
+#define MAX_DEFINITION (4 << 20)
+
 // ---- import ---------------------------------------------------------------------------------------------------------
 
 static int run_import(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
@@ -64,6 +66,25 @@ static int check_snapshot_folder(const struct rp_hostd_call *call, struct rp_err
                  : 0;
 }
 
+// The identity that a definition has; NULL when it has none that is free here. It is only a hint, for after a kill: the
+// import reads the file itself.
+static char *identity_in(const struct rp_hostd_call *call, const char *path)
+{
+    RP_CLEANUP(rp_method_release) struct rp_method_found taken = {0};
+    RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
+    const char *rest;
+    struct rp_guid guid;
+    if (rp_fs_read_file(&call->hostd->files.fs, path, MAX_DEFINITION, &text, NULL))
+        return NULL;
+    json_t *root = json_loadb(rp_buf_text(&text), text.size, 0, NULL);
+    const char *id = json_string_value(json_object_get(root, "id"));
+    bool is_free = id && strlen(id) == RP_GUID_TEXT - 1 && !rp_guid_parse(id, &guid, NULL) &&
+                   rp_method_instance(call->hostd, id, RP_METHOD_ANY, &taken, &rest, NULL);
+    char *result = is_free ? rp_xstrdup(id) : NULL;
+    json_decref(root);
+    return result;
+}
+
 static int import(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
 {
     const char *file = rp_cim_get_text(call->in, "SystemDefinitionFile");
@@ -84,9 +105,11 @@ static int import(const struct rp_hostd_call *call, uint32_t *status, struct rp_
     task->path = path;
     path = NULL;
     task->flag = rp_cim_get_boolean(call->in, "GenerateNewSystemIdentifier", false);
-    // With its old identity the file decides what the result is called; nothing is planned then.
+    // With its old identity the file decides what the result is called.
+    RP_AUTO_FREE char *old = task->flag ? NULL : identity_in(call, task->path);
     return rp_method_start(call, (struct rp_hostd_job){.type = 61, .caption = "Importing Virtual Machine",
-        .result = RP_HOSTD_PLANNED, .target = task->flag ? NULL : "", .run = run_import}, task, status, err);
+        .result = RP_HOSTD_PLANNED, .target = task->flag ? NULL : "", .planned = old, .run = run_import}, task, status,
+        err);
 }
 
 static int import_snapshots(const struct rp_hostd_call *call, uint32_t *status, struct rp_error *err)
