@@ -240,7 +240,7 @@ static void a_region_that_finds_no_room_is_set_when_there_is_some(void **state)
     close_disk(&d);
 }
 
-enum { REGIONS = 3 * 3840, STEPS = 14, LIVES = 24 }; // three sectors of the map
+enum { REGIONS = 3 * 3840, STEPS = 14, LIVES = 12 }; // three sectors of the map
 
 static const uint64_t units = REGIONS * (uint64_t)REGION;
 
