@@ -238,8 +238,8 @@ static unsigned flood_answers;
 static bool flood_once;
 static unsigned flood(const char *request, size_t size, struct rp_buf *out)
 {
-    (void)size;
-    const char *id = strstr(request, "MessageID>") + 10, *kind = strstr(request, "n:Pull") ? "Pull" : "Enumerate";
+    RP_AUTO_FREE char *text = strndup(request, size);
+    const char *id = strstr(text, "MessageID>") + 10, *kind = strstr(text, "n:Pull") ? "Pull" : "Enumerate";
     flood_answers++;
     rp_buf_printf(out, "<s:Envelope xmlns:s=\"http://www.w3.org/2003/05/soap-envelope\"><s:Header>"
                   "<a:RelatesTo xmlns:a=\"http://schemas.xmlsoap.org/ws/2004/08/addressing\">%.*s</a:RelatesTo>"
