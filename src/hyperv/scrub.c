@@ -6,6 +6,7 @@
 
 #include "base/guid.h"
 #include "hostd/schema/schema.h"
+#include "wsman/fault.h"
 #include "wsman/names.h"
 
 #define MAX_WORDS 1000000
@@ -267,6 +268,23 @@ static bool begins_with(const char *text, size_t size, const char *prefix)
     return size >= strlen(prefix) && !memcmp(text, prefix, strlen(prefix));
 }
 
+// "w:InvalidSelectors", with one of the prefixes that services use.
+static bool is_fault_code(const char *text, size_t size)
+{
+    static const char *const codes[] = {"Sender", "Receiver"};
+    static const char *const prefixes[] = {"s", "env", "SOAP-ENV", "soap", "a", "wsa", "w", "wsman", "n", "wsen", "p"};
+    const char *colon = memchr(text, ':', size), *name = colon ? colon + 1 : text;
+    if (colon && !IS_ONE_OF(prefixes, text, (size_t)(colon - text)))
+        return false;
+    size -= (size_t)(name - text);
+    for (int i = RP_FAULT_NONE + 1; i < RP_FAULT_COUNT; i++) {
+        const char *known = strchr(rp_fault_subcode((enum rp_fault_code)i), ':') + 1;
+        if (strlen(known) == size && !memcmp(known, name, size))
+            return true;
+    }
+    return IS_ONE_OF(codes, name, size);
+}
+
 // Text that tells nothing of whose host it is, by the element that it is in and by itself.
 static bool stays_whole(const struct rp_scrub *scrub, const char *name, size_t name_size, const char *text,
                         size_t size)
@@ -276,15 +294,14 @@ static bool stays_whole(const struct rp_scrub *scrub, const char *name, size_t n
         "VirtualQuantityUnits", "ProductVendor", "ProductVersion", "ProtocolVersion", "Version",
     };
     static const char *const ids[] = {"MessageID", "RelatesTo"};
-    static const char letters[] = ":abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     if (IS_ONE_OF(kept, name, name_size))
         return true;
     if (IS_ONE_OF(ids, name, name_size)) // of a message; where properties are called like this, of ours
         return begins_with(text, size, "uuid:") && consists_of(text + 5, size - 5, "0123456789abcdefABCDEF-");
     if (name_size == 7 && !memcmp(name, "Address", 7))
         return size == strlen(RP_ADDRESS_ANONYMOUS) && begins_with(text, size, RP_ADDRESS_ANONYMOUS);
-    if (name_size == 5 && !memcmp(name, "Value", 5)) // w:InvalidSelectors
-        return size > 2 && text[1] == ':' && consists_of(text, size, letters);
+    if (name_size == 5 && !memcmp(name, "Value", 5))
+        return is_fault_code(text, size);
     if (name_size == 11 && !memcmp(name, "FaultDetail", 11))
         return begins_with(text, size, RP_FAULT_DETAIL);
     bool is_text;

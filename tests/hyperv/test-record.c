@@ -90,6 +90,7 @@ static void what_looks_like_a_number_or_hides_in_the_xml_is_replaced_as_well(voi
         {"<p:JobStatus>Copying payroll.vhdx</p:JobStatus>", "payroll"},
         {"<p:StatusDescriptions>Merging disks: no room on E:\\payroll</p:StatusDescriptions>", "payroll"},
         {"<p:Value>payroll</p:Value>", "payroll"},
+        {"<p:Value>w:Payroll</p:Value>", "payroll"},
         {"<p:MessageID>uuid:of payroll</p:MessageID>", "payroll"},
         {"<p:Notes>RCT: payroll</p:Notes>", "payroll"},
         {"<p:Notes>rctX:5bfde23b:ce75:4303:b54f:6c18394f105c:00000001</p:Notes>", "5bfde23b"},
@@ -177,6 +178,42 @@ static void anything_at_all_can_be_scrubbed(void **state)
     }
 }
 
+static unsigned draw(uint64_t *random, unsigned below)
+{
+    *random = *random * 6364136223846793005u + 1442695040888963407u;
+    return (unsigned)(*random >> 33) % below;
+}
+
+static void a_name_stays_nowhere_whatever_is_around_it(void **state)
+{
+    (void)state;
+    static const char *const elements[] = {"p:ElementName", "a:Address", "a:MessageID", "s:Value", "p:JobStatus", "x",
+                                           "p:SettingData", "w:FaultDetail", "p:InstallDate", "p:Unknown", "a:To"};
+    static const char *const around[] = {"", " ", ".", ":", "4", "&lt;", "&quot;", "\\", "(", "-", "rct", "rctX:", "::",
+                                         "10.", "1.2.3.4", "TYPE=&quot;uint64&quot;", "PROPERTY", "uuid:", "w:", "=",
+                                         "P1D", "\xc3\xbc", ":Sender"};
+    static const char *const shapes[] = {"<%s>%s%s%s</y>", "<%s a=\"%s%s%s\"/>", "<%s Machine='%s%s%s'>",
+                                         "<%s><![CDATA[%s%s%s]]>", "<%s><!-- %s%s%s -->", "<%s a = \"%s%s%s\">"};
+    const char *given = getenv("RP_TEST_SEED");
+    uint64_t random = given ? strtoull(given, NULL, 10) : 1;
+    printf("# RP_TEST_SEED=%llu\n", (unsigned long long)random);
+    RP_CLEANUP(rp_scrub_free_p) struct rp_scrub *scrub = rp_scrub_new(&err);
+#define ANY(list) list[draw(&random, sizeof list / sizeof *list)]
+    for (unsigned round = 0; round < 20000; round++) {
+        RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
+        for (unsigned parts = 1 + draw(&random, 3); parts--;) {
+            RP_AUTO_FREE char *name = rp_xasprintf("%s%s", draw(&random, 2) ? ANY(around) : "", ANY(around));
+            rp_buf_printf(&text, ANY(shapes), ANY(elements), name, "Payroll", ANY(around));
+        }
+        size_t size = draw(&random, 2) ? text.size : draw(&random, (unsigned)text.size + 1);
+        RP_AUTO_FREE char *exact = strndup(rp_buf_text(&text), size); // its end is watched by the sanitizer
+        RP_CLEANUP(rp_buf_clear) struct rp_buf out = {0};
+        rp_scrub_message(scrub, exact, size, &out);
+        if (strcasestr(rp_buf_text(&out), "payroll"))
+            fail_msg("%s became %s", exact, rp_buf_text(&out));
+    }
+}
+
 // Reads what `host test --record` reads, and counts.
 static void read_all(struct rp_host_connection *host, size_t counts[5])
 {
@@ -255,6 +292,7 @@ int main(void)
         TEST(what_looks_like_a_number_or_hides_in_the_xml_is_replaced_as_well),
         TEST(what_tells_developers_something_stays),
         TEST(anything_at_all_can_be_scrubbed),
+        TEST(a_name_stays_nowhere_whatever_is_around_it),
         TEST(a_recording_answers_as_the_host_did_and_tells_no_names),
         TEST(a_folder_with_something_in_it_is_left_alone),
     };
