@@ -402,16 +402,21 @@ static void a_vm_with_a_checkpoint_that_the_host_does_not_know_keeps_its_record(
     kit_ok(w->c->ops->destroy_system(w->c, id, true, job, result, &w->err), w->err);
 }
 
+// Nobody looks at the VM meanwhile: whoever does may open its disks.
 static void kill_service(struct world *w, const char *id)
 {
     RP_AUTO_FREE char *directory = kit_path("%s/vms/%s", w->host, id);
-    {
-        RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_service_open(rp_fs_posix(), directory, &w->err);
-        RP_CLEANUP(rp_service_info_clear) struct rp_service_info info = {0};
-        kit_ok(rp_service_info(service, &info, &w->err), w->err);
-        assert_true(info.pid > 1);
-        assert_int_equal(kill(info.pid, SIGKILL), 0);
-    }
+    RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_service_open(rp_fs_posix(), directory, &w->err);
+    RP_CLEANUP(rp_service_info_clear) struct rp_service_info info = {0};
+    kit_ok(rp_service_info(service, &info, &w->err), w->err);
+    assert_true(info.pid > 1);
+    assert_int_equal(kill(info.pid, SIGKILL), 0);
+    for (int i = 0; i < 500 && !kill(info.pid, 0); i++)
+        usleep(10000);
+}
+
+static void wait_until_off(struct world *w, const char *id)
+{
     enum rp_vm_state now = RP_VM_RUNNING;
     for (int i = 0; i < 500 && now == RP_VM_RUNNING; i++) {
         RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
@@ -445,9 +450,27 @@ static void a_disk_that_stays_has_what_a_killed_service_acknowledged(void **stat
         kill_service(w, id);
         nbd_close(nbd);
     }
+    struct rp_vhdx *reader = rp_vhdx_open(rp_fs_posix(), disk, RP_VHDX_READ, NULL, &w->err);
+    kit_ok(!reader, w->err); // while somebody reads the file, nothing can be brought into it
+    kit_fails(w->c->ops->destroy_system(w->c, id, false, job, result, &w->err), w->err, RP_ERR_BUSY);
+    rp_vhdx_abandon(reader);
     kit_ok(w->c->ops->destroy_system(w->c, id, false, job, result, &w->err), w->err);
     kit_chain_read(disk, data, DISK);
     assert_memory_equal(data + KIT_UNIT, wanted, KIT_UNIT);
+    assert_false(shm && exists(shm));
+}
+
+static void the_shared_memory_of_a_vm_goes_with_it_and_its_disks(void **state)
+{
+    struct world *w = *state;
+    char id[RP_HOST_ID];
+    define_raw(w, "web1", id);
+    set_state(w, id, RP_VM_RUNNING);
+    RP_AUTO_FREE char *directory = kit_path("%s/vms/%s", w->host, id);
+    RP_AUTO_FREE char *shm = rp_engine_shm_directory(rp_fs_posix(), directory);
+    kill_service(w, id);
+    assert_true(!shm || exists(shm));
+    kit_ok(w->c->ops->destroy_system(w->c, id, true, job, result, &w->err), w->err);
     assert_false(shm && exists(shm)); // the folder's number will be another's one day
 }
 
@@ -458,6 +481,7 @@ static void a_vm_whose_service_died_is_off_and_starts_again(void **state)
     define_raw(w, "web1", id);
     set_state(w, id, RP_VM_RUNNING);
     kill_service(w, id);
+    wait_until_off(w, id);
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings s = {0};
     kit_ok(w->c->ops->vm_settings(w->c, id, &s, &w->err), w->err);
     assert_null(s.disks[0].nbd_uri);
@@ -616,6 +640,7 @@ int main(void)
         TEST(a_lost_chain_record_is_not_made_up),
         TEST(a_vm_with_a_checkpoint_that_the_host_does_not_know_keeps_its_record),
         TEST(a_disk_that_stays_has_what_a_killed_service_acknowledged),
+        TEST(the_shared_memory_of_a_vm_goes_with_it_and_its_disks),
         TEST(a_vm_whose_service_died_is_off_and_starts_again),
         TEST(a_merge_that_the_service_finished_is_noted_by_the_next_to_look),
         TEST(a_merge_under_way_shows_how_far_it_is_and_outlives_its_service),
