@@ -16,6 +16,7 @@
 #include "repo/extract.h"
 
 #define NAME_LIMIT 100
+#define ROOM RP_MIB // that is more than most writes
 
 struct target {
     struct rp_repo *repo;
@@ -26,6 +27,7 @@ struct target {
     struct rp_vhdx *vhdx;   // one of the two
     struct rp_store *store;
     struct rp_extract *extract;
+    bool no_room;           // the file system takes no space beforehand
 };
 struct restore {
     const struct rp_restore_options *options;
@@ -149,12 +151,27 @@ static int create_raw(struct target *target, struct rp_error *err)
     return rp_store_truncate(target->store, target->disk->root.size, err);
 }
 
+// Past the page cache: there it would be copied once more, and pile up until the sync at the end, which all would wait for.
 static int put(void *context, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
 {
     struct target *target = context;
     if (target->vhdx)
-        return rp_vhdx_write(target->vhdx, data, size, offset, err);
-    return rp_store_pwrite(target->store, data, size, offset, err);
+        return rp_vhdx_write_direct(target->vhdx, data, size, offset, err);
+    return rp_store_pwrite_direct(target->store, data, size, offset, err);
+}
+
+// Space for what several writes will fill: a write into a hole keeps all others of the file out until it is on the disk.
+static int make_room(void *context, uint64_t offset, uint64_t length, struct rp_error *err)
+{
+    struct target *target = context;
+    struct rp_error why = {0};
+    if (!target->store || target->no_room || length < ROOM || !rp_store_direct(target->store) ||
+        !rp_store_allocate(target->store, offset, length, &why))
+        return 0;
+    if (why.code == RP_ERR_NO_SPACE)
+        return rp_fail_as(err, &why);
+    target->no_room = true;
+    return 0;
 }
 
 // Disk after disk; each in the order of the packs.
@@ -170,7 +187,7 @@ static int next_job(void *context, void **out, uint64_t *bytes, struct rp_error 
         struct target *target = &restore->targets[restore->at];
         struct rp_extract_job *part;
         if (!target->extract)
-            target->extract = rp_extract_new(target->repo, &target->disk->root);
+            target->extract = rp_extract_new(target->repo, &target->disk->root, make_room, target);
         int result = rp_extract_next(target->extract, &part, bytes, err);
         if (result < 0)
             return rp_context(err, "disk %u", target->disk->number);

@@ -13,7 +13,7 @@
 
 #define TICK_NS 100000000u
 #define MAX_THREADS 16
-#define READ_AHEAD 4u // threads that read while others store: small pieces, each a wait for the disk, come in time then
+#define READ_AHEAD 4u // threads that wait for a disk while others work: small pieces, each a wait, come in time then
 #define LEAST_PIECE (64 * RP_KIB) // a block of the repository: pieces start where blocks do
 
 struct run {
@@ -191,6 +191,7 @@ static unsigned workers(const struct rp_transfer *transfer)
         cpu_set_t set;
         int cpus = sched_getaffinity(0, sizeof set, &set) ? 2 : CPU_COUNT(&set);
         count = cpus < 2 ? 2 : cpus > 4 ? 4 : (unsigned)cpus;
+        count += transfer->next ? READ_AHEAD : 0; // who runs a job reads and writes in it
     }
     return (unsigned)rp_min64(count, MAX_THREADS);
 }

@@ -24,7 +24,7 @@ struct rp_transfer {
     int (*run)(void *context, void *job, struct rp_error *err);
     void *jobs;        // their context
     uint64_t total;    // bytes of all jobs, for progress
-    unsigned threads;  // that store, or run jobs, at a time; 0: one per CPU, 2 to 4
+    unsigned threads;  // that store, or run jobs, at a time; 0: one per CPU, 2 to 4, and a few more to run jobs
     uint64_t rate;     // bytes per second in all; 0: no limit
     // Moves one piece, at most RP_TRANSFER_PIECE long; `buffer` has that size. Called from several threads: a few more read
     // than `threads`, so that those have something to store while the disk is waited for.

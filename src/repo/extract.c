@@ -36,6 +36,8 @@ struct buffers { // of one running job
 struct rp_extract {
     struct rp_repo *repo;
     struct rp_repo_root root;
+    rp_extract_room_fn *room;
+    void *context;
     uint64_t next_block;   // the next window begins here
     uint64_t first_block;  // of this window
     struct wanted *window; // sorted
@@ -45,11 +47,14 @@ struct rp_extract {
     bool ended;            // no more jobs are given out
 };
 
-struct rp_extract *rp_extract_new(struct rp_repo *repo, const struct rp_repo_root *root)
+struct rp_extract *rp_extract_new(struct rp_repo *repo, const struct rp_repo_root *root, rp_extract_room_fn *room,
+                                  void *context)
 {
     struct rp_extract *extract = rp_xcalloc(1, sizeof *extract);
     extract->repo = repo;
     extract->root = *root;
+    extract->room = room;
+    extract->context = context;
     pthread_mutex_init(&extract->lock, NULL);
     return extract;
 }
@@ -121,6 +126,25 @@ static int add_node(void *context, uint64_t block, const uint8_t *ids, uint32_t 
     return 0;
 }
 
+static uint64_t length_of(const struct rp_extract *extract, uint64_t block)
+{
+    return rp_min64(RP_REPO_BLOCK, extract->root.size - block * RP_REPO_BLOCK);
+}
+
+// While the window is still in the order of the disk.
+static int tell_room(const struct rp_extract *extract, struct rp_error *err)
+{
+    for (size_t i = 0, next; extract->room && i < extract->count; i = next) {
+        for (next = i + 1; next < extract->count && extract->window[next].block == extract->window[next - 1].block + 1;)
+            next++;
+        uint64_t first = extract->first_block + extract->window[i].block, last = first + (next - i) - 1;
+        uint64_t end = last * RP_REPO_BLOCK + length_of(extract, last);
+        if (extract->room(extract->context, first * RP_REPO_BLOCK, end - first * RP_REPO_BLOCK, err))
+            return -1;
+    }
+    return 0;
+}
+
 static int by_place(const void *a, const void *b)
 {
     const struct wanted *x = a, *y = b;
@@ -147,6 +171,8 @@ static int fill_window(struct rp_extract *extract, struct rp_error *err)
         return -1;
     if (result == 0)
         extract->next_block = rp_tree_blocks(extract->root.size);
+    if (tell_room(extract, err))
+        return -1;
     if (extract->count)
         qsort(extract->window, extract->count, sizeof *extract->window, by_place);
     return 0;
@@ -156,11 +182,6 @@ static bool same_frame(const struct rp_location *a, const struct rp_location *b)
 {
     return a->pack == b->pack && a->frame == b->frame && a->offset == b->offset && a->stored == b->stored &&
            a->level == b->level && a->compression == b->compression && a->last == b->last;
-}
-
-static uint64_t length_of(const struct rp_extract *extract, uint64_t block)
-{
-    return rp_min64(RP_REPO_BLOCK, extract->root.size - block * RP_REPO_BLOCK);
 }
 
 // A restore of many disks must not keep the memory of each.

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "repo/extract.h"
 #include "repo/tree.h"
 
 static void a_disk_of_mixed_content_is_restored_bit_for_bit(void **state)
@@ -51,6 +52,69 @@ static void a_read_may_begin_and_end_anywhere(void **state)
     rp_repo_close(repo);
     free(data);
     free(read);
+}
+
+struct extracted {
+    uint8_t *data;
+    bool *told;   // by block: whether room was spoken of
+    uint64_t end; // of what was spoken of
+    unsigned stretches;
+};
+
+static int note_room(void *context, uint64_t offset, uint64_t length, struct rp_error *err)
+{
+    struct extracted *extracted = context;
+    (void)err;
+    assert_true(!extracted->stretches++ || offset > extracted->end); // else it would be one with the one before
+    for (uint64_t at = offset; at < offset + length; at += RP_REPO_BLOCK)
+        extracted->told[at / RP_REPO_BLOCK] = true;
+    extracted->end = offset + length;
+    return 0;
+}
+
+static int take_data(void *context, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
+{
+    struct extracted *extracted = context;
+    (void)err;
+    for (uint64_t at = offset; at < offset + size; at += RP_REPO_BLOCK)
+        assert_true(extracted->told[at / RP_REPO_BLOCK]);
+    memcpy(extracted->data + offset, data, size);
+    return 0;
+}
+
+static void an_extraction_gives_all_data_and_says_before_where_it_will_come(void **state)
+{
+    enum { BLOCKS = 400 };
+    uint64_t size = BLOCKS * RP_REPO_BLOCK + 777;
+    uint8_t *data = calloc(1, size + RP_REPO_BLOCK);
+    bool there[BLOCKS + 1], told[BLOCKS + 1] = {false};
+    uint32_t random = test_seed();
+    unsigned stretches = 0;
+    for (uint64_t block = 0; block <= BLOCKS; block++) {
+        there[block] = next_random(&random) % 4 || block == BLOCKS; // the last one is no whole block
+        if (there[block])
+            fill_block(data + block * RP_REPO_BLOCK, next_random(&random));
+        stretches += there[block] && !(block && there[block - 1]);
+    }
+    struct rp_repo *repo = place_open(*state);
+    struct rp_repo_root root = store_disk(repo, NULL, data, size, "vm", NULL);
+    struct extracted extracted = {.data = calloc(1, size), .told = told};
+    struct rp_extract *extract = rp_extract_new(repo, &root, note_room, &extracted);
+    struct rp_error err = {0};
+    struct rp_extract_job *job;
+    uint64_t bytes;
+    int more;
+    while ((more = rp_extract_next(extract, &job, &bytes, &err)) == 1)
+        assert_ok(rp_extract_run(extract, job, take_data, &extracted, &err), err);
+    assert_ok(more, err);
+    rp_extract_free(extract);
+    assert_memory_equal(extracted.data, data, size);
+    assert_memory_equal(told, there, sizeof told);
+    assert_int_equal(extracted.stretches, stretches);
+    assert_int_equal(extracted.end, size);
+    rp_repo_close(repo);
+    free(extracted.data);
+    free(data);
 }
 
 // Random rounds of changes, growth and zeroing against a model; every point stays exact.
@@ -403,6 +467,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH(a_disk_of_mixed_content_is_restored_bit_for_bit),
         WITH(a_read_may_begin_and_end_anywhere),
+        WITH(an_extraction_gives_all_data_and_says_before_where_it_will_come),
         WITH(every_point_of_many_incrementals_stays_exact),
         {"every point stays exact in an unencrypted repository", every_point_of_many_incrementals_stays_exact,
          place_setup_unencrypted, place_teardown, NULL},
