@@ -19,7 +19,7 @@
 #include "hostd/lab_options.h"
 #include "io/fs.h"
 
-enum { HTTP, HTTPS, UNIX, CLEAR, LISTENERS, STARTERS = 4, KEEPER_SECONDS = 10 };
+enum { HTTP, HTTPS, UNIX, CLEAR, LISTENERS, STARTERS = 4, DYING_SECONDS = 3 };
 
 struct lab {
     struct rp_lab_options options;
@@ -109,7 +109,7 @@ static int open_folder(struct lab *lab, struct rp_error *err)
     lab->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lab->lock < 0)
         return rp_fail_sys(err, errno, "%s", lock);
-    if (rp_hostd_lock(lab->lock, KEEPER_SECONDS)) // or the keeper of one that was killed still cleans up
+    if (rp_hostd_lock(lab->lock, DYING_SECONDS))
         return rp_fail(err, RP_ERR_BUSY, "%s: another lab runs there", lab->directory);
     lab->ours = true;
     return rp_lab_files_folder(lab->disks, err) || rp_lab_files_folder(lab->exports, err) ? -1 : 0;
@@ -253,7 +253,7 @@ static int start(struct lab *lab, struct rp_error *err)
     static const struct rp_lab_user users[] = {{"admin", "administer", ""}, {"operator", "operate", ""},
                                                {"reader", "read", ""}};
     memcpy(lab->users, users, sizeof users);
-    if (open_folder(lab, err) || rp_lab_keeper_start(&lab->keeper, clean, lab, err) ||
+    if (open_folder(lab, err) || (lab->temporary && rp_lab_keeper_start(&lab->keeper, clean, lab, err)) ||
         rp_lab_files_certificate(lab->directory, "localhost", lab->fingerprint, err) ||
         rp_lab_files_users(lab->directory, lab->users, sizeof users / sizeof *users, err) || make_vms(lab, err))
         return -1;

@@ -82,19 +82,28 @@ static void have_export(struct mk *mk)
     mk_made(mk, export_vm(mk, &out), &out, NULL);
 }
 
-static uint32_t import_vm(struct mk *mk, struct rp_cim_instance **out)
+static uint32_t import_as(struct mk *mk, bool another, struct rp_cim_instance **out)
 {
     RP_AUTO_FREE char *file = exported(mk);
     return mk_call(mk, MANAGEMENT, "ImportSystemDefinition", out, "SystemDefinitionFile", mk_text("%s", file),
-                   "GenerateNewSystemIdentifier", mk_flag(true), NULL);
+                   "GenerateNewSystemIdentifier", mk_flag(another), NULL);
 }
 
-static void have_plan(struct mk *mk)
+static uint32_t import_vm(struct mk *mk, struct rp_cim_instance **out) { return import_as(mk, true, out); }
+static uint32_t import_itself(struct mk *mk, struct rp_cim_instance **out) { return import_as(mk, false, out); }
+
+static void have_only_export(struct mk *mk)
 {
     struct rp_cim_instance *out;
     have_export(mk);
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = mk_vm(mk, vm);
     mk_made(mk, mk_call(mk, MANAGEMENT, "DestroySystem", &out, "AffectedSystem", mk_ref(path), NULL), &out, NULL);
+}
+
+static void have_plan(struct mk *mk)
+{
+    struct rp_cim_instance *out;
+    have_only_export(mk);
     first = mk_made(mk, import_vm(mk, &out), &out, "Msvm_PlannedComputerSystem");
 }
 
@@ -160,7 +169,8 @@ static uint32_t define_vm(struct mk *mk, struct rp_cim_instance **out)
     RP_AUTO_FREE char *file = mk_file(mk, "spare.vhdx");
     RP_AUTO_FREE char *disk = mk_embed("Msvm_StorageAllocationSettingData", "ResourceType", mk_number(31),
                                        "HostResource", mk_texts(file, NULL), NULL);
-    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualSystemSettingData", "ElementName", mk_text("new"), NULL);
+    RP_AUTO_FREE char *settings = mk_embed("Msvm_VirtualSystemSettingData", "ElementName", mk_text("new"), "Notes",
+                                           mk_texts("kept", NULL), NULL);
     return mk_call(mk, MANAGEMENT, "DefineSystem", out, "SystemSettings", mk_text("%s", settings), "ResourceSettings",
                    mk_texts(disk, NULL), NULL);
 }
@@ -267,8 +277,12 @@ static int anything(struct mk *mk) { return vms(mk, "web") == 1 ? UNSEEN : HALF;
 
 static int has_new_vm(struct mk *mk)
 {
-    size_t count = vms(mk, "new");
-    return count > 1 ? HALF : count ? DONE : NOT_DONE;
+    size_t count = vms(mk, "new"), noted = 0;
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances all = mk_query(mk,
+        "SELECT * FROM Msvm_VirtualSystemSettingData WHERE ElementName = 'new'");
+    for (size_t i = 0; i < all.count; i++)
+        noted += rp_cim_get_count(all.items[i], "Notes") == 1;
+    return count > 1 || noted != count ? HALF : count ? DONE : NOT_DONE; // with its settings, or not at all
 }
 
 static int is_exported(struct mk *mk)
@@ -280,7 +294,10 @@ static int is_exported(struct mk *mk)
 
 static int is_copied(struct mk *mk)
 {
-    return is_there(mk, "copy.vhdx") ? DONE : NOT_DONE;
+    char command[4096];
+    snprintf(command, sizeof command, "ls '%s' | grep -q part", mk->files);
+    bool left = system(command) == 0; // of a copy that is not whole
+    return left ? HALF : is_there(mk, "copy.vhdx") ? DONE : NOT_DONE;
 }
 
 static int runs(struct mk *mk)
@@ -314,8 +331,9 @@ static const struct kind {
     {"DestroySystem", have_vm, destroy_vm, has_no_vm, .untold = false},
     {"DestroySystem of a plan", have_plan, destroy_plan, has_no_plan, .untold = false},
     {"ImportSystemDefinition", have_export, import_vm, has_plan, .untold = false},
+    {"ImportSystemDefinition of itself", have_only_export, import_itself, has_plan, .untold = false},
     {"RealizePlannedSystem", have_plan, realize_plan, realized, .untold = false},
-    {"AddResourceSettings", have_spare, add_disk, has_two_disks, .untold = true},
+    {"AddResourceSettings", have_spare, add_disk, has_two_disks, .untold = false},
     {"RemoveResourceSettings", have_vm, remove_disk, has_no_disk, .untold = false},
     {"ConvertVirtualHardDisk", have_spare, convert_disk, is_copied, .untold = false},
     {"ResizeVirtualHardDisk", have_vm, resize_disk, anything, .untold = true},
