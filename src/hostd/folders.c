@@ -2,8 +2,8 @@
 //
 // The path is made canonical first (all links followed), and the result is then walked again from the folder that it
 // must lie in, one name after the other without following any link (openat2, RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS):
-// a link that appears between the two, or that leads out, is refused. What is returned has no links in it; who replaces
-// one of its folders by a link afterwards needs write access to our folders on this machine.
+// a link that appears between the two, or that leads out, is refused. What is returned has no links in it, and is
+// used through hostd->files, which follows none: who puts one there afterwards leads nobody anywhere.
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
