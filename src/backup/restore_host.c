@@ -494,8 +494,8 @@ int rp_restore_host_run(struct rp_host_connection *host, struct rp_repo *repo, c
     job.work = (struct rp_work){.host = host, .stop = options->stop, .context = options->context};
     *result = (struct rp_restore_host_result){0};
     bool failed = choose_folder(&job, err) || check_identity(&job, err) || write_disks(&job, err) ||
-                  write_configurations(&job, err) || stopped(&job, err) || plan(&job, err) || place_disks(&job, err) || stopped(&job, err) ||
-                  realize(&job, err);
+                  write_configurations(&job, err) || stopped(&job, err) || plan(&job, err) ||
+                  place_disks(&job, err) || stopped(&job, err) || realize(&job, err);
     if (failed)
         undo(&job);
     else

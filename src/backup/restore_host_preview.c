@@ -99,8 +99,8 @@ static void check_room(const char *folder, struct rp_restore_host_preview *previ
                 rp_format_size(there, b));
 }
 
-// Names and sizes. Whether the files are there already is one problem among others, so that a folder is asked for in which
-// there is nothing.
+// Names and sizes. Whether the files are there already is one problem among others, so that a folder is asked for in
+// which there is nothing.
 static int list_files(struct rp_repo *repo, const struct rp_point *point, const char *local,
                       struct rp_restore_host_preview *preview, struct rp_error *err)
 {

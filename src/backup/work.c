@@ -77,8 +77,8 @@ void rp_work_explain(const struct rp_work *work, bool made, unsigned removed, co
         rp_buf_printf(&text, "the host had done %s by then, ", work->what);
         break;
     case RP_WORK_GOES_ON:
-        rp_buf_printf(&text, "the host was asked to end %s, and may still finish it: the next backup of this VM removes "
-                      "what comes of it; besides that, ", work->what);
+        rp_buf_printf(&text, "the host was asked to end %s, and may still finish it: the next backup of this VM "
+                      "removes what comes of it; besides that, ", work->what);
         break;
     }
     if (left->code)

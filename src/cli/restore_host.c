@@ -85,8 +85,8 @@ static json_t *disks_json(const struct rp_restore_host_preview *preview)
     for (size_t i = 0; i < preview->files.count; i++) {
         const struct rp_restore_file *file = &preview->files.files[i];
         RP_AUTO_FREE char *on_host = rp_restore_host_preview_disk(preview, i);
-        json_array_append_new(disks, json_pack("{s:I, s:o, s:o, s:I, s:I}", "disk", (json_int_t)file->number, "path_on_host",
-                                               rp_cli_json_text(on_host), "path", rp_cli_json_text(file->path), "size",
+        json_array_append_new(disks, json_pack("{s:I, s:o, s:o, s:I, s:I}", "disk", (json_int_t)file->number,
+                                               "path_on_host", rp_cli_json_text(on_host), "path", rp_cli_json_text(file->path), "size",
                                                (json_int_t)file->size, "data", (json_int_t)file->data));
     }
     return disks;
@@ -114,8 +114,8 @@ static void print_preview(const struct rp_cli *cli, const struct rp_restore_host
                           const struct rp_point *point, const struct rp_host_connection *host,
                           const struct rp_restore_host_preview *preview)
 {
-    rp_cli_say(cli, "would make VM %s on %s, %s%s, from %s\n", rp_cli_safe(preview->vm_name), rp_cli_safe(host->address),
-               options->identity == RP_IDENTITY_NEW ? "with a new id" : "id ",
+    rp_cli_say(cli, "would make VM %s on %s, %s%s, from %s\n", rp_cli_safe(preview->vm_name),
+               rp_cli_safe(host->address), options->identity == RP_IDENTITY_NEW ? "with a new id" : "id ",
                options->identity == RP_IDENTITY_NEW ? "" : rp_cli_safe(point->vm_id),
                preview->imported ? "its exported configuration" : "its saved settings");
     for (size_t i = 0; i < preview->files.count; i++) {
@@ -167,8 +167,8 @@ int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const st
     options.progress_context = remarks.progress;
     options.remark = on_remark;
     options.context = &remarks;
-    rp_cli_signals_last_words("refpoint: ended at once: files of this restore, and a VM that is not finished, may be left on "
-                              "the host\n");
+    rp_cli_signals_last_words("refpoint: ended at once: files of this restore, and a VM that is not finished, may be left "
+                              "on the host\n");
     int failed = rp_restore_host_run(host, repo, &point, &options, &result, err);
     rp_cli_signals_last_words(NULL);
     rp_cli_progress_end(remarks.progress);

@@ -17,6 +17,7 @@ int rp_host_local_making(struct rp_host_connection *host, const char *path, int6
 
 int rp_host_local_made(struct rp_host_connection *host, int64_t making, struct rp_error *err)
 {
-    RP_CLEANUP(rp_local_export_names_clear) struct rp_local_export_names names = {.local = rp_local_of(host), .row = making};
+    RP_CLEANUP(rp_local_export_names_clear) struct rp_local_export_names names = {.local = rp_local_of(host),
+                                                                                  .row = making};
     return rp_local_export_names_end(&names, false, err);
 }

@@ -244,7 +244,7 @@ static void fail_at_every_call(struct restore *restore, bool after, unsigned lea
             assert_int_equal(fake_count_planned(fake, false) + fake_count_planned(fake, true), 0);
             continue;
         }
-        // What fails once the VM is there is a remark; that the planned ones cannot be listed matters to nobody by then.
+        // What fails once the VM is there is a remark; that the planned ones cannot be listed matters to nobody then.
         assert_true(restore->remarks > 0 || !strcmp(fake->failed_verb, "list_planned"));
         check_disks(restore);
         fake_clear_files(fake);

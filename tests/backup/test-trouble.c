@@ -40,8 +40,8 @@ static void by_export(struct world *world)
 
 static bool told(const struct world *world, const char *text) { return strstr(world->error.text, text) != NULL; }
 
-// Stopped at each call in turn, while each job of the host takes a while: nothing stays on the host but what the message
-// names, and the next backup removes that.
+// Stopped at each call in turn, while each job of the host takes a while: nothing stays on the host but what the
+// message names, and the next backup removes that.
 static void interrupt_at_every_call(struct world *world, enum fake_cancel cancel, bool exported)
 {
     struct fake_host *fake = &world->fake;
@@ -238,7 +238,7 @@ static void another_machine(struct fake_host *fake, const char *verb)
     fake->before = NULL;
     struct fake_disk *disk = &fake->disks[0];
     struct rp_vm vm = fake->vm;
-    world_write(other->world, 0, world_random(other->world, RP_MIB), 5000); // not in the first one's checkpoint, but in this one's
+    world_write(other->world, 0, world_random(other->world, RP_MIB), 5000); // in this one's checkpoint only
     free(other->then);
     other->then = memcpy(rp_xmalloc(disk->size), disk->data, disk->size);
     unsigned calls = fake->calls;
