@@ -116,18 +116,59 @@ int rp_local_image_inspect(struct rp_local *local, const char *path, struct rp_l
     return image->format == RP_IMAGE_RAW ? inspect_raw(local, image, err) : inspect_vhdx(local, &st, image, err);
 }
 
-static bool same_file(const char *a, const char *b)
+// A file of the image's chain: the image, then its parents.
+struct file {
+    const char *path; // canonical
+    struct stat st;
+    bool there;
+};
+
+static struct file file_of(const char *path)
 {
-    struct stat sa, sb;
-    return !strcmp(a, b) || (!stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino);
+    struct file file = {.path = path};
+    file.there = !stat(path, &file.st);
+    return file;
 }
 
-static bool is_parent(const struct rp_local_image *image, const char *path)
+static bool same_file(const struct file *a, const struct file *b)
 {
-    for (size_t i = 0; i < image->parent_count; i++)
-        if (same_file(image->parents[i], path))
-            return true;
-    return false;
+    return !strcmp(a->path, b->path) ||
+           (a->there && b->there && a->st.st_dev == b->st.st_dev && a->st.st_ino == b->st.st_ino);
+}
+
+// What some VM writes or reads: roots, files that checkpoints made above them, parents below them. With this path; or
+// with this identity, which a file keeps under any other name (a hard link, another mount, a folder that was moved and
+// linked to), and which all files of a chain share: so only they are looked at, however many VMs there are.
+static const char uses[] =
+    "SELECT u.path, v.id, v.name, u.written FROM ("
+    "SELECT path, vm, 1 AS written FROM disk WHERE disk_id = ?1 OR path = ?2"
+    " UNION ALL SELECT d.path, s.vm, 1 FROM snapshot_disk d JOIN snapshot s ON s.row = d.snapshot"
+    " WHERE d.disk_id = ?1 OR d.path = ?2"
+    " UNION ALL SELECT d.child, s.vm, 1 FROM snapshot_disk d JOIN snapshot s ON s.row = d.snapshot"
+    " WHERE d.disk_id = ?1 OR d.child = ?2"
+    " UNION ALL SELECT p.path, p.vm, 0 FROM disk d JOIN disk_parent p ON p.vm = d.vm AND p.number = d.number"
+    " WHERE d.disk_id = ?1"
+    " UNION ALL SELECT path, vm, 0 FROM disk_parent WHERE path = ?2"
+    ") u JOIN vm v ON v.row = u.vm";
+
+static int check_uses(struct rp_db *db, const struct file *files, size_t count, const char *disk_id, const char *path,
+                      struct rp_error *err)
+{
+    RP_AUTO_QUERY *query = rp_db_query(db, err, uses, "tt", disk_id, path);
+    int rc = query ? 1 : -1;
+    while (rc > 0 && (rc = rp_db_step(db, query, err)) == 1) {
+        const struct file used = file_of(rp_db_text(query, 0));
+        const char *id = rp_db_text(query, 1), *name = rp_db_text(query, 2);
+        bool written = sqlite3_column_int64(query, 3) != 0;
+        if (same_file(&files[0], &used))
+            return rp_fail(err, RP_ERR_EXISTS, "%s: %s VM %s (%s)", files[0].path,
+                           written ? "is a disk already, of" : "is the parent of a disk of", id, name);
+        for (size_t i = 1; i < count && written; i++)
+            if (same_file(&files[i], &used))
+                return rp_fail(err, RP_ERR_BUSY, "%s: its parent %s is a disk of VM %s (%s), which writes to it",
+                               files[0].path, used.path, id, name);
+    }
+    return rc;
 }
 
 int rp_local_image_check_free(const struct rp_local_vm *vm, const struct rp_local_image *image, struct rp_error *err)
@@ -143,22 +184,13 @@ int rp_local_image_check_free(const struct rp_local_vm *vm, const struct rp_loca
     if (twin >= 0)
         return rp_fail(err, RP_ERR_EXISTS, "%s: has the identity of disk%lld of the same VM; is it a copy of it?", image->path,
                        (long long)twin);
-    // Everything that some VM writes or reads: roots, files that checkpoints made above them, parents below them.
-    RP_AUTO_QUERY *query = rp_db_query(db, err,
-        "SELECT d.path, v.id, v.name, 1 FROM disk d JOIN vm v ON v.row = d.vm"
-        " UNION ALL SELECT sd.path, v.id, v.name, 1 FROM snapshot_disk sd JOIN snapshot s ON s.row = sd.snapshot JOIN vm v ON v.row = s.vm"
-        " UNION ALL SELECT sd.child, v.id, v.name, 1 FROM snapshot_disk sd JOIN snapshot s ON s.row = sd.snapshot JOIN vm v ON v.row = s.vm"
-        " UNION ALL SELECT p.path, v.id, v.name, 0 FROM disk_parent p JOIN vm v ON v.row = p.vm", "");
-    int rc = query ? 1 : -1;
-    while (rc > 0 && (rc = rp_db_step(db, query, err)) == 1) {
-        const char *path = rp_db_text(query, 0), *id = rp_db_text(query, 1), *name = rp_db_text(query, 2);
-        bool written = sqlite3_column_int64(query, 3) != 0;
-        if (same_file(path, image->path))
-            return rp_fail(err, RP_ERR_EXISTS, "%s: %s VM %s (%s)", image->path,
-                           written ? "is a disk already, of" : "is the parent of a disk of", id, name);
-        if (written && is_parent(image, path))
-            return rp_fail(err, RP_ERR_BUSY, "%s: its parent %s is a disk of VM %s (%s), which writes to it", image->path, path,
-                           id, name);
-    }
-    return rc;
+    struct file files[1 + RP_ENGINE_MAX_DISKS];
+    size_t count = 0;
+    files[count++] = file_of(image->path);
+    for (size_t i = 0; i < image->parent_count; i++)
+        files[count++] = file_of(image->parents[i]);
+    for (size_t i = 0; i < count; i++)
+        if (check_uses(db, files, count, i ? "" : guid, files[i].path, err))
+            return -1;
+    return 0;
 }
