@@ -60,7 +60,7 @@ int main(int argc, char **argv)
     struct rp_vhdx_session session = {.file_write_guid = rp_guid_new(), .data_write_guid = rp_guid_new()};
     struct rp_rct_disk state;
     char *folder = rp_shm_directory(argv[1], &err);
-    if (!folder || rp_shm_make(folder, &err) || rp_vhdx_create(fs, "disk.vhdx", &create, &err))
+    if (!folder || rp_shm_make(folder, argv[1], &err) || rp_vhdx_create(fs, "disk.vhdx", &create, &err))
         die(&err);
     struct rp_vhdx *disk = rp_vhdx_open(fs, "disk.vhdx", RP_VHDX_READ, NULL, &err);
     struct rp_shm *shm = disk ? rp_shm_create(folder, "mark", rp_rct_shm_size(), &err) : NULL;
