@@ -20,12 +20,13 @@ void rp_log(enum rp_log_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    void (*sink)(enum rp_log_level, const char *) = log_sink;
+    if (sink) { // which writes it as its place needs it
+        sink(level, text);
+        return;
+    }
     for (char *p = text; *p; p++) // a name with an end of a line in it must not begin another message
         if ((unsigned char)*p < ' ' || *p == 0x7f)
             *p = ' ';
-    void (*sink)(enum rp_log_level, const char *) = log_sink;
-    if (sink)
-        sink(level, text);
-    else
-        fprintf(stderr, "refpoint: %s: %s\n", names[level], text);
+    fprintf(stderr, "refpoint: %s: %s\n", names[level], text);
 }

@@ -6,7 +6,7 @@ enum rp_log_level { RP_LOG_ERROR, RP_LOG_WARNING, RP_LOG_INFO, RP_LOG_DEBUG };
 
 // Messages above this level are dropped; RP_LOG_WARNING at start.
 void rp_log_set_level(enum rp_log_level level);
-// Sends messages elsewhere (the nbdkit plugin); NULL restores standard error.
+// Sends messages elsewhere, as they are: names in them may hold anything. NULL restores standard error, where each is one line.
 void rp_log_set_sink(void (*sink)(enum rp_log_level level, const char *text));
 void rp_log(enum rp_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -79,21 +79,21 @@ void rp_jobs_expire(struct rp_hostd_jobs *jobs)
 
 // ---- their end ------------------------------------------------------------------------------------------------------
 
-static void audit_end(const struct rp_hostd *hostd, const struct rp_job *job)
+static void audit_end(const struct rp_hostd *hostd, const char *address, const struct rp_hostd_row *row)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf line = {0};
     char number[16];
-    snprintf(number, sizeof number, "%u", job->row.state);
-    rp_hostd_audit_field(&line, "user", job->row.owner);
-    if (job->address)
-        rp_hostd_audit_field(&line, "address", job->address);
-    rp_hostd_audit_field(&line, "job", job->row.id);
-    rp_hostd_audit_field(&line, "caption", job->row.caption);
+    snprintf(number, sizeof number, "%u", row->state);
+    rp_hostd_audit_field(&line, "user", row->owner);
+    if (address)
+        rp_hostd_audit_field(&line, "address", address);
+    rp_hostd_audit_field(&line, "job", row->id);
+    rp_hostd_audit_field(&line, "caption", row->caption);
     rp_hostd_audit_field(&line, "state", number);
-    if (job->row.result[0])
-        rp_hostd_audit_field(&line, "result", job->row.result);
-    if (job->row.error[0])
-        rp_hostd_audit_field(&line, "error", job->row.error);
+    if (row->result[0])
+        rp_hostd_audit_field(&line, "result", row->result);
+    if (row->error[0])
+        rp_hostd_audit_field(&line, "error", row->error);
     rp_hostd_audit_write(hostd->audit, &line);
 }
 
@@ -105,7 +105,7 @@ char *rp_jobs_details_text(const struct rp_cim_instance *details)
     return rp_xstrdup(rp_buf_text(&text));
 }
 
-// Its end, first in the database, then for all to see.
+// Its end: in the database, in the audit, then for all to see.
 void rp_jobs_end(struct rp_hostd_jobs *jobs, struct rp_job *job, uint16_t state, const char *result, uint32_t code,
                 const char *error)
 {
@@ -123,6 +123,7 @@ void rp_jobs_end(struct rp_hostd_jobs *jobs, struct rp_job *job, uint16_t state,
     snprintf(row.result, sizeof row.result, "%s", result);
     if (rp_hostd_store_end(jobs->store, &row, row.ended - jobs->keep_ns, &err))
         rp_log(RP_LOG_ERROR, "job %s: its end is not remembered after a restart: %s", row.id, err.text);
+    audit_end(jobs->hostd, job->address, &row);
     pthread_mutex_lock(&jobs->mutex);
     free(job->row.error);
     free(job->row.details);
@@ -139,7 +140,6 @@ void rp_jobs_end(struct rp_hostd_jobs *jobs, struct rp_job *job, uint16_t state,
     jobs->unended--;
     pthread_mutex_unlock(&jobs->mutex);
     pthread_mutex_unlock(&jobs->store_mutex);
-    audit_end(jobs->hostd, job);
 }
 
 // ---- telling --------------------------------------------------------------------------------------------------------
