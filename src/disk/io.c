@@ -189,21 +189,8 @@ static int put_memory(void *context, struct rp_store *store, uint64_t file_offse
     return rp_store_pwrite(store, m->data + (offset - m->offset), length, file_offset, err);
 }
 
-static int put_memory_direct(void *context, struct rp_store *store, uint64_t file_offset, uint64_t offset, uint64_t length,
-                             struct rp_error *err)
-{
-    const struct memory *m = context;
-    return rp_store_pwrite_direct(store, m->data + (offset - m->offset), length, file_offset, err);
-}
-
 int rp_vhdx_write(struct rp_vhdx *v, const void *data, uint32_t size, uint64_t offset, struct rp_error *err)
 {
     struct memory m = {data, offset};
     return rp_payload_write(v, size, offset, &(struct rp_payload){put_memory, &m}, err);
-}
-
-int rp_vhdx_write_direct(struct rp_vhdx *v, const void *data, uint32_t size, uint64_t offset, struct rp_error *err)
-{
-    struct memory m = {data, offset};
-    return rp_payload_write(v, size, offset, &(struct rp_payload){put_memory_direct, &m}, err);
 }

@@ -107,8 +107,6 @@ int rp_vhdx_set_parent(struct rp_vhdx *child, struct rp_vhdx *parent, struct rp_
 // Reads through the chain.
 int rp_vhdx_read(struct rp_vhdx *vhdx, void *data, uint32_t size, uint64_t offset, struct rp_error *err);
 int rp_vhdx_write(struct rp_vhdx *vhdx, const void *data, uint32_t size, uint64_t offset, struct rp_error *err);
-// As write, past the page cache where rp_store_pwrite_direct goes past it: for much new data that nobody reads soon.
-int rp_vhdx_write_direct(struct rp_vhdx *vhdx, const void *data, uint32_t size, uint64_t offset, struct rp_error *err);
 // Zero and trim look into the parent to change no more than they must; while none is linked, whatever it could hold
 // counts as data.
 // The range reads as zeros afterwards, whatever the parent holds. Whole blocks become ZERO (no data is written);
