@@ -1,20 +1,6 @@
 #!/usr/bin/env bash
 # refpoint disk convert, judged by qemu-img.
-. "$(dirname "$0")/../lib.sh"
-refpoint=$(realpath "$1")
-export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOST=local:$scratch/host LC_ALL=C.UTF-8
-cd "$scratch" || exit 1
-rp() { "$refpoint" "$@"; }
-# says PATTERN N COMMAND…: one line on standard error, matching, with exit status N.
-says()
-{
-    local pattern=$1 want=$2 got=0
-    shift 2
-    "$@" 2>message || got=$?
-    cat message
-    equal "$got" "$want"
-    grep -q -- "$pattern" message
-}
+. "$(dirname "$0")/../person.sh" "$1"
 
 truncate -s 70000000 a.raw # not a whole MiB
 head -c 9000000 /dev/urandom | dd of=a.raw bs=1M seek=3 conv=notrunc status=none

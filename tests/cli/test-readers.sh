@@ -1,27 +1,11 @@
 #!/usr/bin/env bash
 # Readers and restores to a host, as a person uses them.
-. "$(dirname "$0")/../lib.sh"
-refpoint=$(realpath "$1")
-export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOST=local:$scratch/host REFPOINT_REPOSITORY=$scratch/repo LC_ALL=C.UTF-8
+. "$(dirname "$0")/../person.sh" "$1"
 export REFPOINT_PASSWORD_FILE=$scratch/passphrase
-unset REFPOINT_PASSWORD
-cd "$scratch" || exit 1
-mkdir cache exports
+mkdir exports
 echo secret >passphrase
-rp() { "$refpoint" "$@"; }
 last() { rp list --json | jq -r ".[-1].$1"; }
 reader_of_last() { rp show "web1@$(last id)" --json | jq -r .reader; }
-# says PATTERN N COMMAND…: one line on standard error, matching, with exit status N.
-says()
-{
-    local pattern=$1 want=$2 got=0
-    shift 2
-    "$@" 2>message || got=$?
-    cat message
-    equal "$got" "$want"
-    equal "$(wc -l <message)" 1
-    grep -q -- "$pattern" message
-}
 
 head -c 3M /dev/urandom >web1.raw
 truncate -s 32M web1.raw

@@ -1,25 +1,6 @@
 #!/usr/bin/env bash
 # The program as a person uses it: help, misuse, passphrases, JSON, names that are meant to hurt.
-. "$(dirname "$0")/../lib.sh"
-refpoint=$(realpath "$1")
-export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOST=local:$scratch/host REFPOINT_REPOSITORY=$scratch/repo LC_ALL=C.UTF-8
-unset REFPOINT_PASSWORD REFPOINT_PASSWORD_FILE
-mkdir "$XDG_CACHE_HOME"
-cd "$scratch" || exit 1
-rp() { "$refpoint" "$@"; }
-# status N COMMAND…: it must end with exactly this exit status.
-status() { local want=$1 got=0; shift; "$@" || got=$?; equal "$got" "$want"; }
-# says PATTERN N COMMAND…: one line on standard error, matching, with exit status N.
-says()
-{
-    local pattern=$1 want=$2 got=0
-    shift 2
-    "$@" 2>message || got=$?
-    cat message
-    equal "$got" "$want"
-    equal "$(wc -l <message)" 1
-    grep -q -- "$pattern" message
-}
+. "$(dirname "$0")/../person.sh" "$1"
 verbs() { rp --help | sed -n '/^Global/q; s/^  \([a-z]\+\( [a-z]\+\)\?\)   *[^ ].*/\1/p'; }
 
 every_verb_has_help()

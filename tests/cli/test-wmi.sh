@@ -1,47 +1,9 @@
 #!/usr/bin/env bash
 # The program with a host behind WMI that takes its time, is interrupted, and is asked for what it cannot do: against the
 # lab of refpoint-hostd (docs/lab.md).
-. "$(dirname "$0")/../lib.sh"
-refpoint=$(realpath "$1")
 hostd=$(realpath "$2")
-export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOSTS=$scratch/conf/hosts REFPOINT_REPOSITORY=$scratch/repo LC_ALL=C.UTF-8
-unset REFPOINT_PASSWORD REFPOINT_PASSWORD_FILE REFPOINT_HOST REFPOINT_KEYRING
-cd "$scratch" || exit 1
-rp() { "$refpoint" "$@"; }
-status() { local want=$1 got=0; shift; "$@" || got=$?; equal "$got" "$want"; }
-says()
-{
-    local pattern=$1 want=$2 got=0
-    shift 2
-    "$@" 2>message || got=$?
-    cat message
-    equal "$got" "$want"
-    equal "$(wc -l <message)" 1
-    grep -q -- "$pattern" message
-}
-lab() { jq -r "$1" lab.json; }
-# A line of the lab's script.
-order()
-{
-    python3 - "$(lab .control)" "$1" <<'PYTHON'
-import socket, sys
-with socket.socket(socket.AF_UNIX) as end:
-    end.settimeout(30)
-    end.connect(sys.argv[1])
-    end.sendall(sys.argv[2].encode() + b'\n')
-    answer = end.makefile().readline()
-print(answer)
-sys.exit(not answer.startswith('ok'))
-PYTHON
-}
-
-mkfifo alive # it ends with us, however we do; sockets want a short path
-TMPDIR=/tmp "$hostd" --lab --vms 11 --disks 1 --size 16M --rate 0 --until-eof >lab.json 2>lab.err <alive &
-stop_at_end $!
-exec 9>alive
-started() { [ -s lab.json ]; }
-behaviour "the lab is ready" wait_for 30 started
-[ -s lab.json ] || exit
+. "$(dirname "$0")/../person.sh" "$1"
+. "$top/tests/lab.sh" "$hostd" --vms 11 --disks 1 --size 16M
 vms=$(lab .folders.vms)
 exports=$(lab .folders.export)
 rp host add share "$(lab .unix)" --map "$vms = $vms" --map "$(lab .folders.disks) = $(lab .folders.disks)" >/dev/null

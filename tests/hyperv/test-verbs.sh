@@ -1,32 +1,8 @@
 #!/usr/bin/env bash
 # host add, list, test, remove, and HOST/VM, as a person uses them, against the lab of refpoint-hostd.
-. "$(dirname "$0")/../lib.sh"
-refpoint=$(realpath "$1")
 hostd=$(realpath "$2")
-export XDG_CACHE_HOME=$scratch/cache REFPOINT_HOSTS=$scratch/conf/hosts REFPOINT_REPOSITORY=$scratch/repo LC_ALL=C.UTF-8
-unset REFPOINT_PASSWORD REFPOINT_PASSWORD_FILE REFPOINT_HOST REFPOINT_KEYRING
-cd "$scratch" || exit 1
-rp() { "$refpoint" "$@"; }
-status() { local want=$1 got=0; shift; "$@" || got=$?; equal "$got" "$want"; }
-says()
-{
-    local pattern=$1 want=$2 got=0
-    shift 2
-    "$@" 2>message || got=$?
-    cat message
-    equal "$got" "$want"
-    equal "$(wc -l <message)" 1
-    grep -q -- "$pattern" message
-}
-lab() { jq -r "$1" lab.json; }
-
-mkfifo alive # it ends with us, however we do; sockets want a short path
-TMPDIR=/tmp "$hostd" --lab --vms 2 --size 16M --rate 0 --machine SECRETHOST --until-eof >lab.json 2>lab.err <alive &
-stop_at_end $!
-exec 9>alive
-started() { [ -s lab.json ]; }
-behaviour "the lab is ready" wait_for 20 started
-[ -s lab.json ] || exit
+. "$(dirname "$0")/../person.sh" "$1"
+. "$top/tests/lab.sh" "$hostd" --vms 2 --size 16M --machine SECRETHOST
 lab .password >password
 folder=$(dirname "$(lab .ca)")
 
