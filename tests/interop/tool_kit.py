@@ -28,8 +28,9 @@ class Stage:
     # ---- the tool ----------------------------------------------------------------------------------------------------
 
     def start(self, *words):
-        return subprocess.Popen([self.tool, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True, env=self.environment)
+        # with Ctrl-C as in a terminal: whoever runs the tests in the background may ignore it, and we would inherit that
+        return subprocess.Popen(['env', '--default-signal=INT', self.tool, *words], stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment)
 
     def finish(self, process, good=(0,)):
         """(stdout, stderr)"""
