@@ -2,6 +2,7 @@
 # (docs/lab.md), which ends with the test, however that does.
 unset REFPOINT_HOST
 export REFPOINT_HOSTS=$scratch/conf/hosts
+ignore_leaks_of_gssapi
 mkfifo alive
 TMPDIR=/tmp "$@" --lab --rate 0 --until-eof >lab.json 2>lab.err <alive & # sockets want a short path
 stop_at_end $!

@@ -35,6 +35,13 @@ skip()
 
 stop_at_end() { tap_pids="$tap_pids $1"; }
 
+# For programs that log in by GSSAPI, under the address sanitizer: what gss-ntlmssp and MIT krb5 lose (see tests/wsman/kdc.c).
+ignore_leaks_of_gssapi()
+{
+    printf 'leak:libcrypto.so\nleak:libkrb5.so\n' >"$scratch/leaks"
+    export LSAN_OPTIONS=suppressions=$scratch/leaks:print_suppressions=0
+}
+
 # fails COMMAND…: true when the command fails in an orderly way (an exit status below 128: no signal).
 fails()
 {

@@ -5,8 +5,7 @@ hostd=$(realpath "$1")
 cd "$scratch" || exit 1
 umask 022
 export LC_ALL=C.UTF-8
-printf 'leak:libcrypto.so\nleak:libkrb5.so\n' >lsan # see tests/wsman/kdc.c
-export LSAN_OPTIONS=suppressions=$scratch/lsan:print_suppressions=0
+ignore_leaks_of_gssapi
 : >pids
 trap 'xargs -r kill <pids 2>/dev/null; tap_end' EXIT
 

@@ -6,6 +6,7 @@ server=$(realpath "$1") client=$(realpath "$2")
 folder=$(realpath "$(dirname "$0")")
 export LC_ALL=C.UTF-8
 cd "$scratch" || exit 1
+ignore_leaks_of_gssapi
 
 mkfifo input
 "$server" <input >variables 2>log &
