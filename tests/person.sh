@@ -29,3 +29,13 @@ says()
     equal "$(wc -l <message)" 1
     grep -q -- "$pattern" message
 }
+
+# types TEXT COMMAND…: the command at a terminal, and TEXT typed as soon as it asks for a password; what the terminal shows is in
+# `typed`.
+types()
+{
+    local text=$1
+    shift
+    : >typed
+    { wait_for 30 grep -qi 'pass' typed && printf '%s\n' "$text"; sleep 1; } | script -qefc "$*" /dev/null >>typed
+}

@@ -43,7 +43,7 @@ behaviour "what cannot be is refused in one line, and nothing of it is kept" mis
 
 prompt()
 {
-    (sleep 0.5; cat password; sleep 1) | script -qec "$refpoint host add typed $(lab .http) --user LAB\\\\admin" /dev/null >typed
+    types "$(cat password)" "$refpoint host add typed $(lab .http) --user LAB\\\\admin"
     grep -q 'Password of LAB' typed
     absent "$(cat password)" typed
     rp vm list -H typed | grep -q vm1
