@@ -97,6 +97,9 @@ int rp_layer_state(struct rp_layer *layer, struct rp_rct_disk *disk, struct rp_e
 int rp_layer_state_at_rest(struct rp_fs *fs, const char *path, struct rp_rct_disk *disk, struct rp_error *err);
 // The tracker of a frozen layer, opened (after a crash: repaired) when needed; NULL when there is none. Under `chains`.
 struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer);
+// When the disks are opened: what a crash left of it half done, in the middle of a merge, is brought to its end, also for who asks
+// later, when nobody has them open (rp_changes_at_rest). What fails now is tried again when it is needed.
+void rp_layer_finish_tracking(struct rp_fs *fs, struct rp_layer *layer);
 // Freezes the VHDX, then binds its tracker (if any) to the frozen file.
 int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err);
 

@@ -48,11 +48,8 @@ static int open_parents(struct rp_engine *engine, struct rp_engine_chain *disk, 
         disk->layers[disk->depth++] = found[--count];
     for (size_t i = 1; !failed && i < disk->depth; i++)
         failed = rp_vhdx_set_parent(disk->layers[i]->vhdx, disk->layers[i - 1]->vhdx, err);
-    // Where a crash cut a merge short, the tracking of a frozen file is brought to its end here: who asks when nobody has the
-    // disks open (rp_changes_at_rest) changes nothing. What fails now is tried again when it is needed.
     for (size_t i = 0; !failed && i < disk->depth; i++)
-        if (!rp_layer_tracker(engine->fs, disk->layers[i]))
-            disk->layers[i]->rct_unusable = false;
+        rp_layer_finish_tracking(engine->fs, disk->layers[i]);
     return failed;
 }
 
