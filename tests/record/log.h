@@ -58,7 +58,7 @@ enum log_fault {
     FAULT_KILL_AFTER,  // SIGKILL when the call has been made
     FAULT_KILL_WITHIN, // a write is cut short at a sector, then SIGKILL; any other call: as BEFORE
     FAULT_ERROR,       // the call fails with `fault_errno` (ENOSPC: a sync does not)
-    FAULT_SHORT,       // a write writes its first half only; any other call: nothing
+    FAULT_SHORT,       // a write writes its first half only (of sectors: whole ones); any other call: nothing
 };
 
 static inline void log_set_times(struct log_entry *entry, const struct stat *st)

@@ -43,10 +43,11 @@ static ssize_t record_write(int fd, const struct iovec *parts, int count, off_t 
     for (int i = 0; i < count; i++)
         size += parts[i].iov_len;
     size_t kept = size;
-    if (fault == FAULT_SHORT && size > 1)
-        kept = size / 2;
+    size_t at_sector = size / 1024 * 512; // about the middle
     if (fault == FAULT_KILL_WITHIN)
-        kept = size / 1024 * 512; // at a sector, about the middle
+        kept = at_sector;
+    if (fault == FAULT_SHORT && size > 1) // whole sectors stay whole: no kernel and no disk parts one
+        kept = size % 512 ? size / 2 : at_sector ? at_sector : size;
     bool append = fcntl(fd, F_GETFL) & O_APPEND;
     off_t at = append ? st->st_size : offset >= 0 ? offset : (off_t)syscall(SYS_lseek, fd, 0, SEEK_CUR);
     struct log_entry entry = {.inode = st->st_ino, .offset = (uint64_t)at, .length = kept};

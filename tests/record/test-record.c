@@ -61,6 +61,14 @@ static void play_sectors(void)
     NEED(pwrite(fd, data, sizeof data, 0) == sizeof data);
 }
 
+static void play_odd_sectors(void)
+{
+    char data[1536];
+    int fd = open("three", O_RDWR | O_CREAT, 0600);
+    memset(data, 'x', sizeof data);
+    NEED(pwrite(fd, data, sizeof data, 0) == 512);
+}
+
 // Everything that the recorder covers.
 static void *write_much(void *name)
 {
@@ -127,6 +135,8 @@ static int play(const char *script, const char *folder)
         play_file();
     else if (!strcmp(script, "names"))
         play_names();
+    else if (!strcmp(script, "odd sectors"))
+        play_odd_sectors();
     else if (!strcmp(script, "sectors"))
         play_sectors();
     else if (!strcmp(script, "all"))
@@ -375,6 +385,12 @@ static void a_call_fails_or_is_cut_short_on_demand(void **state)
     run(&s, "file");
     build(&s, (struct cut){log_count(&s.log), CUT_ALL, 0});
     assert_string_equal(built(&s, "a"), "dur");
+    strike(&s);
+    set(&s);
+    atomic_store(&s.log.header->fault_countdown, 2);
+    atomic_store(&s.log.header->fault, FAULT_SHORT);
+    run(&s, "odd sectors"); // of whole sectors: no half of one
+    assert_int_equal(s.status, 0);
     strike(&s);
 }
 
