@@ -195,7 +195,7 @@ static int freeze(struct job *job, enum rp_consistency asked, enum rp_consistenc
     bool may = asked == RP_CONSISTENCY_APPLICATION && job->options->allow_crash && why->code != RP_ERR_BUSY &&
                why->code != RP_ERR_CANCELLED && why->code != RP_ERR_NOT_FOUND && !rp_work_stopped(&job->work);
     if (!may)
-        return rp_fail(err, why->code, "%s", why->text);
+        return rp_fail_as(err, why);
     // What the host may have made of the first try must not be there beside the second.
     if (rp_tag_remove_job(&job->work, job->vm->id, job->tag, "", NULL, err) ||
         create_snapshot(job, RP_CONSISTENCY_CRASH, reached, err))

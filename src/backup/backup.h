@@ -45,9 +45,9 @@ struct rp_backup_result {
 };
 
 // `vm`: as rp_host_ops.find_vm gave it. RP_ERR_CANCELLED: asked to stop; the message says what was done about it, and
-// what is left on the host, if anything. Asked to stop too late, the backup is made. RP_ERR_BUSY: another backup of this VM into this repository is running.
-// RP_ERR_NO_SPACE: the repository is full, or so nearly that this was not begun;
-// the message says where and how much is missing.
+// what is left on the host, if anything. Asked to stop too late, the backup is made. RP_ERR_BUSY: another backup of this
+// VM into this repository is running. RP_ERR_NO_SPACE: the repository is full, or so nearly that this was not begun; the
+// message says where and how much is missing.
 int rp_backup_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_vm *vm,
                   const struct rp_backup_options *options, struct rp_backup_result *result, struct rp_error *err);
 void rp_backup_result_clear(struct rp_backup_result *result);

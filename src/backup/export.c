@@ -247,7 +247,7 @@ static int keep_file(void *context, const char *path, struct rp_error *err)
     struct rp_error why = {0};
     if (rp_fs_read_file(keeping->fs, path, MAX_CONFIGURATION, &content, &why)) {
         keeping->too_large |= why.code == RP_ERR_CORRUPT;
-        return why.code == RP_ERR_CORRUPT ? 0 : rp_fail(err, why.code, "%s", why.text);
+        return why.code == RP_ERR_CORRUPT ? 0 : rp_fail_as(err, &why);
     }
     keeping->total += content.size;
     rp_base64_encode(content.data, content.size, &text);

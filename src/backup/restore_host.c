@@ -241,7 +241,7 @@ static int plan(struct job *job, struct rp_error *err)
         return 0;
     bool unknown = why.code == RP_ERR_UNSUPPORTED || why.code == RP_ERR_CORRUPT || why.code == RP_ERR_INVALID;
     if (!unknown || !job->point->settings)
-        return rp_fail(err, why.code, "%s", why.text);
+        return rp_fail_as(err, &why);
     destroy_planned(job);
     free(job->definition);
     job->definition = NULL;
@@ -483,7 +483,7 @@ static int check_identity(struct job *job, struct rp_error *err)
     if (!job->host->ops->find_vm(job->host, job->point->vm_id, &vm, &why))
         return rp_fail(err, RP_ERR_EXISTS, "%s: VM %s has the id %s already (--new-id makes another VM beside it)",
                        job->host->address, vm.name ? vm.name : "", vm.id);
-    return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail(err, why.code, "%s", why.text);
+    return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail_as(err, &why);
 }
 
 int rp_restore_host_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_point *point,

@@ -13,8 +13,7 @@ enum rp_identity {
 };
 struct rp_restore_host_options {
     const char *folder;    // as the host calls it, mapped to this machine; NULL: <first mapped folder>/<VM's name>.
-                           // Made when
-                           // missing; a file that is there is never overwritten
+                           // Made when missing; a file that is there is never overwritten
     const char *vm_name;   // NULL: as it was
     enum rp_identity identity;
     bool start;

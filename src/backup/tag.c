@@ -22,21 +22,19 @@ bool rp_tag_is_of(const char *name, const struct rp_guid *repository)
     return name && !strncmp(name, prefix, length) && !rp_guid_parse(name + length, &job, NULL);
 }
 
-static int destroy_snapshot(struct rp_work *work, const char *id, unsigned *removed, struct rp_error *err)
+static int destroy_snapshot(struct rp_work *work, const char *id, struct rp_error *err)
 {
     char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
     if (work->host->ops->destroy_snapshot(work->host, id, job, result, err) || rp_work_finish(work, job, result, err))
         return rp_context(err, "remove our checkpoint %s", id);
-    ++*removed;
     return 0;
 }
 
-static int destroy_reference_point(struct rp_work *work, const char *id, unsigned *removed, struct rp_error *err)
+static int destroy_reference_point(struct rp_work *work, const char *id, struct rp_error *err)
 {
     char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
     if (work->host->ops->destroy_reference_point(work->host, id, job, result, err) || rp_work_finish(work, job, result, err))
         return rp_context(err, "remove our reference point %s", id);
-    ++*removed;
     return 0;
 }
 
@@ -62,16 +60,18 @@ int rp_tag_remove_orphans(struct rp_work *work, const char *vm_id, const struct 
         if (snapshot->type != RP_SNAPSHOT_RECOVERY || snapshot->merging || !rp_tag_is_of(snapshot->name, repository))
             continue;
         rp_log(RP_LOG_INFO, "removing checkpoint %s, left by an interrupted backup", snapshot->id);
-        if (destroy_snapshot(work, snapshot->id, &count, err))
+        if (destroy_snapshot(work, snapshot->id, err))
             return -1;
+        count++;
     }
     for (size_t i = 0; i < references.count; i++) {
         const struct rp_reference_point *reference = &references.items[i];
         if (!rp_tag_is_of(reference->name, repository) || is_named(points, reference))
             continue;
         rp_log(RP_LOG_INFO, "removing reference point %s, left by an interrupted backup", reference->id);
-        if (destroy_reference_point(work, reference->id, &count, err))
+        if (destroy_reference_point(work, reference->id, err))
             return -1;
+        count++;
     }
     if (removed)
         *removed = count;
@@ -88,14 +88,20 @@ int rp_tag_remove_job(struct rp_work *work, const char *vm_id, const char *tag, 
     result |= work->host->ops->list_snapshots(work->host, vm_id, &snapshots, err);
     for (size_t i = 0; i < snapshots.count; i++) {
         const struct rp_snapshot *snapshot = &snapshots.items[i];
-        if (snapshot->name && !strcmp(snapshot->name, tag) && !snapshot->merging)
-            result |= destroy_snapshot(work, snapshot->id, &count, err);
+        if (!snapshot->name || strcmp(snapshot->name, tag) || snapshot->merging)
+            continue;
+        int failed = destroy_snapshot(work, snapshot->id, err);
+        result |= failed;
+        count += !failed;
     }
     result |= work->host->ops->list_reference_points(work->host, vm_id, &references, err);
     for (size_t i = 0; i < references.count; i++) {
         const struct rp_reference_point *reference = &references.items[i];
-        if ((reference->name && !strcmp(reference->name, tag)) || !strcmp(reference->id, made))
-            result |= destroy_reference_point(work, reference->id, &count, err);
+        if ((!reference->name || strcmp(reference->name, tag)) && strcmp(reference->id, made))
+            continue;
+        int failed = destroy_reference_point(work, reference->id, err);
+        result |= failed;
+        count += !failed;
     }
     if (removed)
         *removed = count;
@@ -107,10 +113,9 @@ int rp_tag_remove_older(struct rp_work *work, const struct rp_reference_points *
                         struct rp_error *err)
 {
     int result = 0;
-    unsigned count = 0;
     for (size_t i = 0; i < points->count; i++)
         if ((rp_tag_is_of(points->items[i].name, repository) || is_named(earlier, &points->items[i])) &&
             strcmp(points->items[i].id, keep))
-            result |= destroy_reference_point(work, points->items[i].id, &count, err);
+            result |= destroy_reference_point(work, points->items[i].id, err);
     return result;
 }

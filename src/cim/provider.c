@@ -144,7 +144,7 @@ struct rp_cim_instance *rp_cim_find(struct rp_cim_provider *p, const struct rp_c
             return instance;
         }
         if (why.code != RP_ERR_NOT_FOUND) {
-            rp_fail(err, why.code, "%s", why.text);
+            rp_fail_as(err, &why);
             return NULL;
         }
     }
@@ -161,7 +161,7 @@ static int select_one(struct pass *pass, const struct rp_cim_class *class, const
     struct rp_error why = {0};
     struct rp_cim_instance *instance = rp_cim_find(pass->provider, pass->caller, path, &why);
     if (!instance)
-        return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail(err, why.code, "%s", why.text);
+        return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail_as(err, &why);
     pass->class = rp_cim_schema_class(pass->provider->schema, instance->class_name);
     if (rp_cim_class_is(pass->class, class))
         return take_selected(pass, instance, err);
@@ -291,7 +291,7 @@ static int give_associated(struct pass *pass, const struct rp_cim_path *path, st
     struct rp_error why = {0};
     struct rp_cim_instance *instance = rp_cim_find(pass->provider, pass->caller, path, &why);
     if (!instance) // an end that has gone meanwhile is no associator
-        return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail(err, why.code, "%s", why.text);
+        return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail_as(err, &why);
     class = rp_cim_schema_class(pass->provider->schema, instance->class_name);
     if ((pass->result_class && !rp_cim_class_is(class, pass->result_class)) ||
         (instance->path && !add_seen(pass->seen, instance->path))) {

@@ -92,11 +92,9 @@ static json_t *disks_json(const struct rp_restore_host_preview *preview)
     return disks;
 }
 
-static void print_preview_json(const struct rp_cli *cli, const struct rp_restore_host_options *options,
-                               const struct rp_point *point, const struct rp_host_connection *host,
-                               const struct rp_restore_host_preview *preview)
+static void print_preview_json(const struct rp_restore_host_options *options, const struct rp_point *point,
+                               const struct rp_host_connection *host, const struct rp_restore_host_preview *preview)
 {
-    (void)cli;
     json_t *problems = json_array();
     for (size_t i = 0; i < preview->problem_count; i++)
         json_array_append_new(problems, rp_cli_json_text(preview->problems[i].text));
@@ -138,7 +136,10 @@ static int dry_run(const struct rp_cli *cli, struct rp_host_connection *host, st
     RP_CLEANUP(rp_restore_host_preview_clear) struct rp_restore_host_preview preview = {0};
     if (rp_restore_host_preview(host, repo, point, options, &preview, err))
         return -1;
-    (cli->json ? print_preview_json : print_preview)(cli, options, point, host, &preview);
+    if (cli->json)
+        print_preview_json(options, point, host, &preview);
+    else
+        print_preview(cli, options, point, host, &preview);
     return preview.problem_count ? rp_fail_as(err, &preview.problems[0]) : 0;
 }
 

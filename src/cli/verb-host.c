@@ -71,8 +71,8 @@ static int run_add(struct rp_cli *cli, struct rp_error *err)
         return -1;
     struct rp_wsman_options options;
     rp_cli_host_options(&entry, password, &options);
-    RP_CLEANUP(rp_wsman_client_free_p) struct rp_wsman_client *client =
-        rp_wsman_client_new(&options, err); // what cannot be
+    // What cannot be is refused before anything is kept.
+    RP_CLEANUP(rp_wsman_client_free_p) struct rp_wsman_client *client = rp_wsman_client_new(&options, err);
     if (!client || (password && rp_keyring_set(keyring, entry.name, password, err)))
         return -1;
     if (rp_hosts_file_add(path, &entry, err)) {
@@ -210,9 +210,9 @@ static int run_test(struct rp_cli *cli, struct rp_error *err)
         rp_cli_say(cli, "%d exchanges recorded in %s, without names: look at them before you give them away\n",
                    exchanges, folder);
     if (failure.code)
-        return rp_fail(err, failure.code, "%s", failure.text);
+        return rp_fail_as(err, &failure);
     if (exchanges < 0)
-        return rp_fail(err, recording.code, "%s", recording.text);
+        return rp_fail_as(err, &recording);
     int result = 0;
     for (size_t i = 0; i < checks.count; i++) {
         if (checks.items[i].finding == RP_HOST_BAD)

@@ -70,8 +70,6 @@ static int ask(struct rp_service *service, const struct rp_control_request *requ
     if (!reply->error.code)
         return 0;
     rp_fail_as(err, &reply->error);
-    if (err)
-        err->sys = reply->error.sys;
     rp_control_reply_clear(reply);
     return -1;
 }

@@ -129,7 +129,7 @@ static int begin_tracking(const struct applying *a, const struct leaf *leaf, str
     if (!parent && why.code == RP_ERR_TRACKING_OFF)
         parent = rp_rct_recover(fs, leaf->frozen, &below, NULL);
     if (!parent)
-        return why.code == RP_ERR_TRACKING_OFF ? 0 : rp_fail(err, why.code, "%s", why.text);
+        return why.code == RP_ERR_TRACKING_OFF ? 0 : rp_fail_as(err, &why);
     const struct rp_vhdx_session unchanged = {state.file_write_guid, state.data_write_guid};
     struct rp_rct *child = rp_rct_prepare_child(parent, leaf->fresh, &state, &unchanged, err);
     return child ? rp_rct_close(child, &state, err) : -1;
@@ -282,6 +282,6 @@ int rp_local_apply_snapshot(struct rp_host_connection *host, const char *snapsho
     struct rp_error why = {0};
     // A write of the record that failed may have been one all the same: what is there counts.
     if (rp_local_apply_recover(&vm, &why))
-        return rp_fail(err, why.code, "%s", why.text);
+        return rp_fail_as(err, &why);
     return rc ? rp_context(err, "VM %s: apply checkpoint %s", vm.id, snapshot_id) : 0;
 }

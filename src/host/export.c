@@ -114,9 +114,9 @@ static int name_disk(struct job *j, const struct rp_local_vm *vm, size_t index, 
 
 static int add_names(struct job *j, struct rp_error *err)
 {
-    RP_AUTO_FREE char *machines = rp_path_join(j->names.root, RP_LOCAL_MACHINES),
-        *disks = rp_path_join(j->names.root, RP_LOCAL_DISKS),
-                      *unfinished = rp_xasprintf("%s.new", j->names.definition);
+    RP_AUTO_FREE char *machines = rp_path_join(j->names.root, RP_LOCAL_MACHINES);
+    RP_AUTO_FREE char *disks = rp_path_join(j->names.root, RP_LOCAL_DISKS);
+    RP_AUTO_FREE char *unfinished = rp_xasprintf("%s.new", j->names.definition);
     bool any = false;
     for (size_t i = 0; i < j->settings.disk_count; i++)
         any |= j->disks[i].wanted;

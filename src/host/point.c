@@ -70,7 +70,7 @@ static int is_known(const struct rp_local_vm *vm, const struct rp_vm_disk *disk,
     if (!rp_service_changes(service, disk->path, id, 0, disk->size, &changed, why))
         return 1;
     return why->code == RP_ERR_TRACKING_ID || why->code == RP_ERR_TRACKING_OFF ? 0
-        : rp_fail(err, why->code, "%s", why->text);
+        : rp_fail_as(err, why);
 }
 
 static int not_exact(const struct rp_vm_disk *disk, const char *reason, struct rp_error *err)

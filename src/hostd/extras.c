@@ -37,27 +37,43 @@ int rp_hostd_extras_load(struct rp_host_connection *host, const char *id, struct
     return rp_hostd_extras_parse(text, extras, err) ? rp_context(err, "%s", id) : 0;
 }
 
-int rp_hostd_extras_store(struct rp_host_connection *host, const char *vm_id, const struct rp_cim_instances *extras,
-                          struct rp_error *err)
+char *rp_hostd_extras_text(const struct rp_cim_instances *extras, struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances again = {0};
+    struct rp_error why = {0};
     for (size_t i = 0; i < extras->count; i++) {
         rp_cimxml_write(extras->items[i], &text);
         rp_buf_printf(&text, "\n");
     }
-    if (text.size > MAX_TEXT || extras->count > MAX_INSTANCES)
-        return rp_fail(err, RP_ERR_NO_SPACE, "VM %s: more settings than this host keeps", vm_id);
-    return rp_host_local_set_extras(host, vm_id, rp_buf_text(&text), err);
+    // What cannot be read again hides the VM's settings for ever.
+    if (!rp_hostd_extras_parse(rp_buf_text(&text), &again, &why))
+        return rp_xstrdup(rp_buf_text(&text));
+    rp_fail(err, RP_ERR_INVALID, "more, or other settings than this host keeps: %s", why.text);
+    return NULL;
+}
+
+int rp_hostd_extras_store(struct rp_host_connection *host, const char *vm_id, const struct rp_cim_instances *extras,
+                          struct rp_error *err)
+{
+    RP_AUTO_FREE char *text = rp_hostd_extras_text(extras, err);
+    return text ? rp_host_local_set_extras(host, vm_id, text, err) : -1;
+}
+
+struct rp_cim_instance *rp_hostd_extras_find(const struct rp_cim_instances *extras, const char *class_name,
+                                              const char *suffix)
+{
+    for (size_t i = 0; i < extras->count; i++) {
+        const char *id = rp_cim_get_text(extras->items[i], "InstanceID");
+        if (!strcasecmp(id ? id : "", suffix) && (!class_name || !strcasecmp(extras->items[i]->class_name, class_name)))
+            return extras->items[i];
+    }
+    return NULL;
 }
 
 void rp_hostd_extras_merge(struct rp_cim_instances *extras, const char *suffix, const struct rp_cim_instance *change)
 {
-    struct rp_cim_instance *kept = NULL;
-    for (size_t i = 0; i < extras->count && !kept; i++) {
-        const char *id = rp_cim_get_text(extras->items[i], "InstanceID");
-        if (!strcasecmp(extras->items[i]->class_name, change->class_name) && !strcasecmp(id ? id : "", suffix))
-            kept = extras->items[i];
-    }
+    struct rp_cim_instance *kept = rp_hostd_extras_find(extras, change->class_name, suffix);
     if (!kept) {
         kept = rp_cim_instance_new(NULL, change->class_name);
         rp_cim_instances_push(extras, kept);

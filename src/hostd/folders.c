@@ -131,7 +131,7 @@ char *rp_hostd_folders_check(const struct rp_hostd *hostd, const char *path, str
     for (size_t i = 0; i < hostd->folder_count; i++)
         hidden &= !inside(hostd->folders[i], path) || strstr(path, "/..");
     if (!real && !hidden)
-        rp_fail(err, why.code, "%s", why.text);
+        rp_fail_as(err, &why);
     else
         refuse(path, err);
     return NULL;

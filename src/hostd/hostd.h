@@ -196,6 +196,11 @@ int rp_hostd_extras_load(struct rp_host_connection *host, const char *id, struct
                          struct rp_error *err);
 int rp_hostd_extras_store(struct rp_host_connection *host, const char *vm_id, const struct rp_cim_instances *extras,
                           struct rp_error *err);
+// The text that is stored, "" for none, to be freed; RP_ERR_INVALID when it could not be read again.
+char *rp_hostd_extras_text(const struct rp_cim_instances *extras, struct rp_error *err);
+// Borrowed; NULL: none of that suffix and class (NULL: of any).
+struct rp_cim_instance *rp_hostd_extras_find(const struct rp_cim_instances *extras, const char *class_name,
+                                             const char *suffix);
 // Merges what is set (not NULL) in `change`, an instance of a settings class whose InstanceID is whole, over what is
 // there: Parent, HostResource and what else this host decides itself must be taken out before. Makes one that is not
 // there.

@@ -209,8 +209,7 @@ static void write_all(struct rp_lab_guests *guests, uint64_t count, bool flush)
     }
 }
 
-// A disk service does not end while somebody is connected who asks for nothing: a guest that has nothing to write lets
-// go of its disks, and can be stopped.
+// A guest that has nothing to write lets go of its disks: a VM that is stopped need not hang up on it.
 static void let_go(struct rp_lab_guests *guests)
 {
     while ((guests->paused || !guests->rate) && guests->disks)

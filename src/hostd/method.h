@@ -147,15 +147,10 @@ void rp_method_resources_keep(struct rp_cim_instances *extras, const char *suffi
 
 // ---- settings that are only kept (method_common.c; extras.c) --------------------------------------------------------
 
-// The text that the host keeps, "" for none, to be freed; RP_ERR_INVALID when it would be too much to read again.
-char *rp_method_extras_text(const struct rp_cim_instances *extras, struct rp_error *err);
 // Loads, changes and stores the settings of a VM or planned VM; whoever else wants to waits. Nothing is stored when
 // `change` fails.
 typedef int rp_method_change_fn(struct rp_cim_instances *extras, void *context, struct rp_error *err);
 int rp_method_extras_change(struct rp_host_connection *host, const char *vm_id, rp_method_change_fn *change,
                             void *context, struct rp_error *err);
-// Borrowed; NULL: none of that suffix and class (NULL: of any).
-struct rp_cim_instance *rp_method_extras_find(const struct rp_cim_instances *extras, const char *class_name,
-                                              const char *suffix);
 
 #endif

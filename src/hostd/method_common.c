@@ -284,22 +284,6 @@ char *rp_method_default_name(const char *vm_name, const char *kind)
 
 // ---- settings that are only kept ------------------------------------------------------------------------------------
 
-char *rp_method_extras_text(const struct rp_cim_instances *extras, struct rp_error *err)
-{
-    RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
-    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances again = {0};
-    struct rp_error why = {0};
-    for (size_t i = 0; i < extras->count; i++) {
-        rp_cimxml_write(extras->items[i], &text);
-        rp_buf_printf(&text, "\n");
-    }
-    // What cannot be read again hides the VM's settings for ever.
-    if (!rp_hostd_extras_parse(rp_buf_text(&text), &again, &why))
-        return rp_xstrdup(rp_buf_text(&text));
-    rp_fail(err, RP_ERR_INVALID, "more, or other settings than this host keeps: %s", why.text);
-    return NULL;
-}
-
 // Two methods that change the settings of one VM at once must not lose what the other has done.
 static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
 
@@ -307,10 +291,8 @@ static int change_extras(struct rp_host_connection *host, const char *vm_id, rp_
                          struct rp_error *err)
 {
     RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances extras = {0};
-    if (rp_hostd_extras_load(host, vm_id, &extras, err) || change(&extras, context, err))
-        return -1;
-    RP_AUTO_FREE char *text = rp_method_extras_text(&extras, err);
-    return text ? rp_hostd_extras_store(host, vm_id, &extras, err) : -1;
+    return rp_hostd_extras_load(host, vm_id, &extras, err) || change(&extras, context, err) ||
+                   rp_hostd_extras_store(host, vm_id, &extras, err) ? -1 : 0;
 }
 
 int rp_method_extras_change(struct rp_host_connection *host, const char *vm_id, rp_method_change_fn *change,
@@ -320,17 +302,6 @@ int rp_method_extras_change(struct rp_host_connection *host, const char *vm_id, 
     int rc = change_extras(host, vm_id, change, context, err);
     pthread_mutex_unlock(&changing);
     return rc;
-}
-
-struct rp_cim_instance *rp_method_extras_find(const struct rp_cim_instances *extras, const char *class_name,
-                                              const char *suffix)
-{
-    for (size_t i = 0; i < extras->count; i++) {
-        const char *id = rp_cim_get_text(extras->items[i], "InstanceID");
-        if (!strcasecmp(id ? id : "", suffix) && (!class_name || !strcasecmp(extras->items[i]->class_name, class_name)))
-            return extras->items[i];
-    }
-    return NULL;
 }
 
 // ---- results and jobs -----------------------------------------------------------------------------------------------

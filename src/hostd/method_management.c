@@ -54,7 +54,7 @@ static int read_definition(const struct rp_hostd_call *call, struct rp_method_ta
     rp_method_resources_keep(&extras, "", settings);
     if (rp_method_resources_sort(call, false, task, &extras, err))
         return -1;
-    task->extras = rp_method_extras_text(&extras, err);
+    task->extras = rp_hostd_extras_text(&extras, err);
     return task->extras ? 0 : -1;
 }
 

@@ -251,7 +251,7 @@ static int read_plan(const struct rp_hostd_call *call, struct plan *plan, struct
     rp_method_resources_keep(&plan->extras, "", settings);
     if (plan_disks(call, plan, err))
         return -1;
-    RP_AUTO_FREE char *extras = rp_method_extras_text(&plan->extras, err);
+    RP_AUTO_FREE char *extras = rp_hostd_extras_text(&plan->extras, err);
     if (!extras)
         return -1;
     RP_AUTO_FREE char *planned = fresh ? rp_hostd_jobs_plan() : NULL;

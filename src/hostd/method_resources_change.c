@@ -270,7 +270,7 @@ static int keep_modified(struct rp_cim_instances *extras, void *context, struct 
         if (item->kind == RP_METHOD_DISK)
             continue;
         if (item->kind == RP_METHOD_KEPT &&
-            !rp_method_extras_find(extras, item->settings->class_name, item->suffix))
+            !rp_hostd_extras_find(extras, item->settings->class_name, item->suffix))
             return rp_fail(err, RP_ERR_INVALID, "InstanceID \"…%.120s\": no such %s", item->suffix,
                            item->settings->class_name);
         rp_method_resources_keep(extras, item->suffix, item->settings);
@@ -434,7 +434,7 @@ static int add_removed(const struct rp_hostd_call *call, struct removal *removal
     const struct rp_vm_disk *disk = rp_method_disk(removal->found.vm, id);
     if (disk && check_removed_disk(&removal->found, disk, err))
         return -1;
-    if (!disk && !rp_method_extras_find(&removal->extras, NULL, rest) && !is_implied(rest))
+    if (!disk && !rp_hostd_extras_find(&removal->extras, NULL, rest) && !is_implied(rest))
         return rp_fail(err, RP_ERR_INVALID, "\"%.120s\": no such %s", id, path->class_name);
     const char *suffix = disk ? strchr(disk->instance, '\\') : rest;
     if (is_listed(removal->task, suffix))

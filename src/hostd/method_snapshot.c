@@ -87,7 +87,7 @@ static int run_destroy_tree(struct rp_hostd *hostd, struct rp_host_connection *h
         struct rp_error why = {0};
         int rc = host->ops->destroy_snapshot(host, task->list[i], job, result, &why);
         if (rp_method_wait(host, rc, job, result, &why) && why.code != RP_ERR_NOT_FOUND)
-            return rp_fail(err, why.code, "%s", why.text);
+            return rp_fail_as(err, &why);
     }
     return 0;
 }

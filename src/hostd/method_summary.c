@@ -238,7 +238,7 @@ static int add_named(struct summary *s, size_t i, struct rp_error *err)
     if (path && !rp_method_settings_at(s->call->hostd, path, RP_METHOD_REAL, "SettingData", &found, &why))
         return add_summary(s, found.vm, found.snapshot, err);
     if (path && why.code != RP_ERR_INVALID)
-        return rp_fail(err, why.code, "%s", why.text);
+        return rp_fail_as(err, &why);
     add_unknown(s);
     return 0;
 }

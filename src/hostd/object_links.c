@@ -131,7 +131,7 @@ static int has_last_applied(struct links *links, const struct rp_hostd_owner *vm
     rp_hostd_hosts_return(links->hostd, host);
     // gone since the inventory was taken, or not to be read: then it is not remembered
     if (rc && why.code != RP_ERR_NOT_FOUND && why.code != RP_ERR_CORRUPT)
-        return rp_fail(err, why.code, "%s", why.text);
+        return rp_fail_as(err, &why);
     const char *applied = NULL;
     for (size_t i = 0; !rc && i < extras.count; i++)
         if (!strcmp(extras.items[i]->class_name, "Msvm_LastAppliedSnapshot"))

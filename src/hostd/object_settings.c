@@ -55,7 +55,7 @@ static int settings_load(struct rp_settings *s, struct rp_error *err)
         rp_cim_instances_clear(&s->extras);
         rc = 0;
     } else if (rc) {
-        rp_fail(err, why.code, "%s", why.text);
+        rp_fail_as(err, &why);
     }
     if (!rc && storage && s->owner.snapshot)
         rc = host->ops->snapshot_settings(host, s->owner.snapshot->id, &s->frozen, err);
@@ -81,16 +81,6 @@ static bool is_storage(const char *class_name)
            !strcasecmp(class_name, "Msvm_StorageAllocationSettingData");
 }
 
-static bool is_kept(const struct rp_settings *s, const char *class_name, const char *suffix)
-{
-    for (size_t i = 0; i < s->extras.count; i++) {
-        const char *id = rp_cim_get_text(s->extras.items[i], "InstanceID");
-        if (id && !strcasecmp(id, suffix) && !strcasecmp(s->extras.items[i]->class_name, class_name))
-            return true;
-    }
-    return false;
-}
-
 // What hung on a controller that is not kept hangs on the one that this host has.
 static void place_parent(const struct rp_settings *s, struct rp_cim_instance *object)
 {
@@ -101,7 +91,7 @@ static void place_parent(const struct rp_settings *s, struct rp_cim_instance *ob
     if (!suffix || *suffix != '\\')
         return;
     rp_cim_set(object, "Parent", rp_cim_null(RP_CIM_STRING, false));
-    if (!is_kept(s, path->class_name, suffix)) {
+    if (!rp_hostd_extras_find(&s->extras, path->class_name, suffix)) {
         if (strcasecmp(path->class_name, "Msvm_ResourceAllocationSettingData"))
             return;
         rp_settings_controller(s, controller);

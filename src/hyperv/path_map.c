@@ -327,7 +327,7 @@ static int step(const char *root, char **at, const char *name, bool windows, str
     free(*at);
     *at = next;
     if (why.code)
-        return rp_fail(err, why.code, "%s", why.text);
+        return rp_fail_as(err, &why);
     return there;
 }
 

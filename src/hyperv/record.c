@@ -64,7 +64,7 @@ void rp_record_trace(void *context, bool sent, const void *data, size_t size)
 
 int rp_record_end(struct rp_record *record, struct rp_error *err)
 {
-    int count = record->err.code ? rp_fail(err, record->err.code, "%s", record->err.text) : record->sent;
+    int count = record->err.code ? rp_fail_as(err, &record->err) : record->sent;
     rp_scrub_free(record->scrub);
     free(record->folder);
     free(record);

@@ -79,7 +79,7 @@ static char *add_drive(struct rp_wmi *wmi, const struct rp_cim_path *settings, c
         slot = 0;
         if (add_resource(wmi, settings, controller, what, true, ignored, id, &local)) {
             *direct = local.code == RP_ERR_UNSUPPORTED;
-            rp_fail(err, local.code, "%s", local.text);
+            rp_fail_as(err, &local);
             return NULL;
         }
     }
@@ -94,7 +94,7 @@ static char *add_drive(struct rp_wmi *wmi, const struct rp_cim_path *settings, c
     rp_cim_set(drive, "AddressOnParent", rp_cim_string(address));
     if (add_resource(wmi, settings, drive, what, true, ignored, id, &local)) {
         *direct = local.code == RP_ERR_UNSUPPORTED;
-        rp_fail(err, local.code, "%s", local.text);
+        rp_fail_as(err, &local);
         return NULL;
     }
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = rp_wmi_path_instance(RESOURCE, id);
@@ -116,7 +116,7 @@ int rp_wmi_add_disk(struct rp_host_connection *host, const char *vm_id, const ch
     struct rp_error local = {0};
     RP_AUTO_FREE char *drive = add_drive(wmi, path, &parts, what, &direct, &local);
     if (!drive && !direct)
-        return rp_fail(err, local.code, "%s", local.text);
+        return rp_fail_as(err, &local);
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *image =
         resource(STORAGE, LOGICAL_DISK, "Microsoft:Hyper-V:Virtual Hard Disk", drive);
     struct rp_cim_value files = rp_cim_null(RP_CIM_STRING, true), file = rp_cim_string(disk);
@@ -135,7 +135,7 @@ int rp_wmi_add_disk(struct rp_host_connection *host, const char *vm_id, const ch
         rp_cim_set(in, "ResourceSettings", list);
         rp_wmi_run(wmi, &call, in, ignored, NULL);
     }
-    return rp_fail(err, local.code, "%s", local.text);
+    return rp_fail_as(err, &local);
 }
 
 // ---- remove, resize, modify -----------------------------------------------------------------------------------------

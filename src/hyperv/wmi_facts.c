@@ -33,7 +33,7 @@ static int ask_version(struct rp_wmi *wmi, struct rp_wmi_facts *facts, struct rp
     struct rp_error local = {0};
     if (rp_wmi_query(wmi, RP_WMI_CIMV2, "SELECT * FROM Win32_OperatingSystem", &found, &local) &&
         local.code != RP_ERR_PERMISSION)
-        return rp_fail(err, local.code, "%s", local.text);
+        return rp_fail_as(err, &local);
     const char *version = found.count ? rp_cim_get_text(found.items[0], "Version") : NULL;
     facts->os_version = version ? rp_xstrdup(version) : version_of(facts->product);
     return 0;
@@ -52,7 +52,7 @@ static int ask_services(struct rp_wmi *wmi, struct rp_wmi_facts *facts, struct r
             rp_error_clear(&local);
             continue;
         }
-        return rp_fail(err, local.code, "%s", local.text);
+        return rp_fail_as(err, &local);
     }
     facts->services = true;
     facts->machine = rp_xstrdup(wmi->machine);

@@ -198,9 +198,9 @@ static int vanished(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_st
         if (!rp_wmi_snapshot_of_job(wmi, job, state->result, &other))
             return finish(wmi, job, true, state, err);
         if (other.code != RP_ERR_NOT_FOUND)
-            return rp_fail(err, other.code, "%s", other.text);
+            return rp_fail_as(err, &other);
     }
-    return rp_fail(err, local.code, "%s", local.text);
+    return rp_fail_as(err, &local);
 }
 
 static int look(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state *state, struct rp_error *err)
@@ -214,7 +214,7 @@ static int look(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state 
     if (!object && local.code == RP_ERR_NOT_FOUND)
         return vanished(wmi, job, state, err);
     if (!object)
-        return rp_fail(err, local.code, "%s", local.text);
+        return rp_fail_as(err, &local);
     uint64_t phase = rp_cim_get_unsigned(object, "JobState", 0);
     state->phase = RP_JOB_RUNNING;
     state->percent = (unsigned)rp_min64(rp_cim_get_unsigned(object, "PercentComplete", 0), 100);
@@ -222,7 +222,7 @@ static int look(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state 
         if (!completed(wmi, path, job, object, phase == JOB_WARNINGS, state, &local))
             return 0;
         if (local.code == RP_ERR_IO)
-            return rp_fail(err, local.code, "%s", local.text);
+            return rp_fail_as(err, &local);
         state->phase = RP_JOB_FAILED;
         state->error = local;
     } else if (phase >= JOB_TERMINATED && phase <= JOB_EXCEPTION) {
@@ -257,7 +257,7 @@ int rp_wmi_job_state(struct rp_host_connection *host, const char *id, struct rp_
     *state = (struct rp_job_state){.phase = RP_JOB_RUNNING};
     if (look(wmi, job ? job : &stranger, state, &local)) {
         if (!job || !is_away(job, &local))
-            return rp_fail(err, local.code, "%s", local.text);
+            return rp_fail_as(err, &local);
         rp_log(RP_LOG_INFO, "%s: the connection was lost while a job runs: %s", host->address, local.text);
         *state = job->last;
         return 0;

@@ -134,5 +134,5 @@ int rp_wmi_run(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct 
         return 0;
     if (local.code == RP_ERR_CANCELLED && *job)
         rp_wmi_job_cancel(&wmi->host, job, NULL);
-    return rp_fail(err, local.code, "%s", local.text);
+    return rp_fail_as(err, &local);
 }

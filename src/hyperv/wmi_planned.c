@@ -103,7 +103,7 @@ static int check_free(struct rp_wmi *wmi, const struct rp_cim_instance *settings
                             "%s: VM %s is there already: restore it as a new one, or delete that one",
                             wmi->host.address, id)
                   : rp_fail(err, RP_ERR_INVALID, "saved settings: they do not say whose they are");
-    return local.code == RP_ERR_NOT_FOUND ? 0 : rp_fail(err, local.code, "%s", local.text);
+    return local.code == RP_ERR_NOT_FOUND ? 0 : rp_fail_as(err, &local);
 }
 
 int rp_wmi_plan_system(struct rp_host_connection *host, const char *document, const char *const *disks,

@@ -19,7 +19,7 @@ struct rp_cim_instance *rp_wmi_point_object(struct rp_wmi *wmi, const char *poin
     if (!object && local.code != RP_ERR_NOT_FOUND) // a host that gives no references beside the objects of a query
         object = rp_wmi_one(wmi, POINT, "InstanceID", point_id, "reference point", err);
     else if (!object)
-        rp_fail(err, local.code, "%s", local.text);
+        rp_fail_as(err, &local);
     if (object && !object->path) {
         object->path = rp_wmi_path_of(object);
         const char *vm_id = rp_cim_get_text(object, "VirtualSystemIdentifier");
@@ -75,7 +75,7 @@ static int add_disk_ids(struct rp_wmi *wmi, const char *vm_id, struct rp_referen
         struct rp_error local = {0};
         if (rp_guid_is_zero(&facts.disk_id) && rp_wmi_disk_facts(wmi, settings.disks[k].path, &facts, &local)) {
             if (local.code != RP_ERR_NOT_FOUND)
-                return rp_fail(err, local.code, "%s", local.text);
+                return rp_fail_as(err, &local);
             continue;
         }
         for (size_t i = 0; i < points->count; i++)
@@ -161,7 +161,7 @@ static int is_there(struct rp_wmi *wmi, const char *snapshot_id, struct rp_error
     struct rp_error local = {0};
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *object =
         rp_wmi_settings_object(wmi, snapshot_id, &local);
-    return object || local.code == RP_ERR_NOT_FOUND ? object != NULL : rp_fail(err, local.code, "%s", local.text);
+    return object || local.code == RP_ERR_NOT_FOUND ? object != NULL : rp_fail_as(err, &local);
 }
 
 // The answer to a call that makes a reference point was lost: it was made, if there is one that was not there before.
@@ -213,7 +213,7 @@ static int make(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct
         return -1;
     if (rp_wmi_call(wmi, call, in, job, result, &local) &&
         ((!wmi->lost && local.code != RP_ERR_CORRUPT) || find_made(wmi, &wanted, result, &local)))
-        return rp_fail(err, local.code, "%s", local.text);
+        return rp_fail_as(err, &local);
     if (!*job && !*result && find_made(wmi, &wanted, result, &local)) // a method without such an out parameter
         return rp_fail(err, RP_ERR_CORRUPT, "%s: done, but there is no new reference point", call->what);
     return 0;

@@ -194,7 +194,7 @@ static int add_facts(struct rp_wmi *wmi, struct rp_vm_settings *settings, bool s
         if (!*disk->path && !strict)
             continue;
         if (rp_wmi_disk_facts(wmi, disk->path, &facts, &local) && (strict || local.code != RP_ERR_NOT_FOUND))
-            return rp_fail(err, local.code, "%s", local.text);
+            return rp_fail_as(err, &local);
         disk->disk_id = facts.disk_id;
         disk->size = facts.size;
         disk->logical_sector = facts.logical_sector;

@@ -51,9 +51,9 @@ int rp_wmi_wait_back(struct rp_wmi *wmi, const char *vm_id, struct rp_error *err
         if (!failed && vm.activity != RP_VM_CREATING_SNAPSHOT && vm.activity != RP_VM_DELETING_SNAPSHOT)
             return 0;
         if (failed && local.code != RP_ERR_IO)
-            return rp_fail(err, local.code, "%s", local.text);
+            return rp_fail_as(err, &local);
         if (rp_clock_monotonic_ns() - start > BACK_NS)
-            return failed ? rp_fail(err, local.code, "%s", local.text)
+            return failed ? rp_fail_as(err, &local)
                           : rp_fail(err, RP_ERR_BUSY, "%s: VM %s is still busy", wmi->host.address, vm_id);
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     }
@@ -161,7 +161,7 @@ int rp_wmi_snapshot_made(struct rp_wmi *wmi, const char *snapshot_id, const char
         rp_context(&local, "checkpoint %s got no name, and stays: %s", snapshot_id, why.text);
     else
         rp_context(&local, "checkpoint %s got no name, and was removed", snapshot_id);
-    return rp_fail(err, local.code, "%s", local.text);
+    return rp_fail_as(err, &local);
 }
 
 static struct rp_cim_instance *parameters(struct rp_wmi *wmi, const char *vm_id, enum rp_snapshot_type type,
@@ -273,7 +273,7 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
     // lost, or said in a way that tells nothing: there may be a snapshot all the same
     if (rp_wmi_call(wmi, &call, in, job, result, &local) &&
         ((!wmi->lost && local.code != RP_ERR_CORRUPT) || find_made(wmi, &expected, result, &local)))
-        return rp_fail(err, local.code, "%s", local.text);
+        return rp_fail_as(err, &local);
     if (!*job)
         return rp_wmi_snapshot_made(wmi, result, name, consistency, err);
     expect_snapshot(rp_wmi_job_find(wmi, job), &expected);

@@ -53,7 +53,7 @@ int rp_wmi_define_system(struct rp_host_connection *host, const char *name, cons
     struct rp_error undone = {0};
     if (destroy_system(wmi, path, id, true, ignored, instance, &undone))
         rp_log(RP_LOG_WARNING, "%s: a VM %s that could not be made whole is left: %s", host->address, id, undone.text);
-    return rp_fail(err, local.code, "%s", local.text);
+    return rp_fail_as(err, &local);
 }
 
 int rp_wmi_destroy_system(struct rp_host_connection *host, const char *vm_id, bool delete_disks, RP_METHOD_RESULT,
@@ -72,7 +72,7 @@ int rp_wmi_destroy_system(struct rp_host_connection *host, const char *vm_id, bo
         path = planned ? rp_wmi_path_planned(rp_cim_get_text(planned, "Name")) : NULL;
     }
     if (!path)
-        return rp_fail(err, local.code, "%s", local.text);
+        return rp_fail_as(err, &local);
     if (delete_disks)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: VM %s: WMI deletes no disk files", host->address, vm_id);
     return destroy_system(wmi, path, vm_id, false, job, result, err);
