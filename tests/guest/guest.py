@@ -1,0 +1,325 @@
+"""The test guest: its boot files, its disks, a runner that needs nothing but QEMU, and the same guest as a domain of
+libvirt. Everything that waits has a deadline. The guest's own switches (rp.writer= and so on) are told in init.
+
+    boot = guest.boot_files('/tmp/boot')                  # built once, then found
+    disks = [guest.make_disk('/tmp/1.raw', 1, 'ext4'), guest.make_disk('/tmp/2.raw', 2, 'xfs')]
+    with guest.Guest('/tmp/run', boot, disks, writer='each') as vm:
+        vm.wait_ready()
+        vm.agent('guest-fsfreeze-freeze')"""
+
+import json, os, re, signal, socket, subprocess, tempfile, time
+from collections import namedtuple
+from xml.sax.saxutils import escape, quoteattr
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+AGENT_PORT = 'org.qemu.guest_agent.0'
+ACKS_PORT = 'org.refpoint.test.0'
+READY = 'refpoint guest ready'
+KERNEL_COMPLAINTS = re.compile(r'I/O error|EXT4-fs (error|warning)|Remounting filesystem|XFS.*(orruption|[Ee]rror|shut ?down)'
+                               r'|Kernel panic|Oops|BUG:|hung_task|blocked for more than|refpoint guest (error|cannot)')
+
+# What a disk is made of: a path, or a URI of NBD (nbd+unix:///disk0?socket=PATH); raw, qcow2 or vhdx; its serial number.
+Disk = namedtuple('Disk', 'source format serial', defaults=('raw', None))
+
+
+class GuestError(Exception):
+    pass
+
+
+def boot_files(folder):
+    """The folder, with vmlinuz and initramfs in it."""
+    subprocess.run([os.path.join(HERE, 'build'), folder], check=True, timeout=300)
+    return folder
+
+
+def make_disk(path, number, kind='ext4', size='128M'):
+    """A raw disk with the file system of data disk `number`. XFS is not made smaller than 320 MiB."""
+    if kind == 'xfs' and size == '128M':
+        size = '320M'
+    subprocess.run(['truncate', '--size=0', path], check=True)
+    subprocess.run(['truncate', '--size=' + size, path], check=True)
+    options = {'ext4': ['-q', '-E', 'lazy_itable_init=0,lazy_journal_init=0'], 'xfs': ['-q']}[kind]
+    subprocess.run(['mkfs.' + kind, *options, '-L', f'data{number}', path], check=True, stdin=subprocess.DEVNULL, timeout=60)
+    return Disk(path, 'raw', f'data{number}')
+
+
+def command_line(writer='off', pause=20, disks=0, agent='run', hook='none', extra=''):
+    """The kernel's. `quiet`: each line on the serial port costs an emulated machine time."""
+    words = ['console=ttyS0', 'quiet', 'loglevel=4', 'panic=1', f'rp.writer={writer}', f'rp.pause={pause}']
+    words += [f'rp.disks={disks}'] * bool(disks) + [f'rp.agent={agent}', f'rp.hook={hook}', extra]
+    return ' '.join(words).strip()
+
+
+# ---- what a guest has said, wherever it runs -------------------------------------------------------------------------
+
+
+def text_of(path):
+    try:
+        with open(path, errors='replace') as file:
+            return file.read()
+    except FileNotFoundError:
+        return ''
+
+
+def acknowledged(path):
+    """{disk: the highest sequence number that must be found on it}, of a file of acknowledgements. A writer that began
+    again says from where."""
+    highest = {}
+    for line in text_of(path).splitlines(keepends=True):
+        words = line.split()
+        if line.endswith('\n') and len(words) >= 3 and words[0] in ('begin', 'ack', 'end'):
+            highest[int(words[1])] = int(words[2])
+    return highest
+
+
+def longest_step(path):
+    """Milliseconds that the slowest step of a writer took, by the guest's clock."""
+    return max((int(milliseconds) for milliseconds in re.findall(r'^ack \d+ \d+ (\d+)$', text_of(path), re.M)), default=0)
+
+
+def complaints(console, acks=None):
+    """What the guest's kernel and writers did not like: lines about failed I/O, broken file systems, hung tasks."""
+    found = [line.strip() for line in text_of(console).splitlines() if KERNEL_COMPLAINTS.search(line)]
+    return found + [line for line in text_of(acks).splitlines() if line.startswith('error ')] if acks else found
+
+
+def wait_for(condition, seconds, what):
+    """What `condition` returns, once that is something."""
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise GuestError(f'{what}: not within {seconds:g} s')
+        time.sleep(0.05)
+
+
+# ---- QEMU by itself --------------------------------------------------------------------------------------------------
+
+
+class Lines:
+    """JSON objects, one per line, over a unix socket: QMP and the agent speak so."""
+
+    def __init__(self, path, seconds):
+        self.socket, self.rest = socket.socket(socket.AF_UNIX), b''
+        self.socket.settimeout(seconds)
+        self.socket.connect(path)
+
+    def send(self, message, before=b''):
+        self.socket.sendall(before + json.dumps(message).encode() + b'\n')
+
+    def receive(self, seconds):
+        end = time.monotonic() + seconds
+        while b'\n' not in self.rest:
+            self.socket.settimeout(max(0.001, end - time.monotonic()))
+            try:
+                piece = self.socket.recv(65536)
+            except TimeoutError:
+                raise GuestError(f'no answer within {seconds:g} s') from None
+            if not piece:
+                raise GuestError('the other end is gone')
+            self.rest += piece
+        line, _, self.rest = self.rest.partition(b'\n')
+        return json.loads(line.lstrip(b'\xff'))
+
+    def close(self):
+        self.socket.close()
+
+
+class Guest:
+    """A guest in a QEMU of its own. In `folder` are its console (console), acknowledgements (acks), what QEMU said (qemu.log)
+    and the sockets; files go on where an earlier guest in the same folder ended."""
+
+    def __init__(self, folder, boot, disks, memory=256, machine='pc', arguments=(), **switches):
+        """switches: those of command_line(). arguments: more of QEMU's."""
+        self.folder, self.disks, self.process, self.control, self.channel = folder, list(disks), None, None, None
+        os.makedirs(folder, exist_ok=True)
+        # sockets have short names only
+        self.sockets = tempfile.TemporaryDirectory(prefix='rp-guest-')
+        path = self.path
+        self.arguments = [
+            'qemu-system-x86_64', '-machine', machine, '-accel', 'tcg', '-cpu', 'max', '-m', str(memory), '-nodefaults',
+            '-display', 'none', '-no-reboot', '-kernel', os.path.join(boot, 'vmlinuz'),
+            '-initrd', os.path.join(boot, 'initramfs'), '-append', command_line(**switches),
+            '-chardev', f'file,id=console,path={path("console")},append=on', '-serial', 'chardev:console',
+            '-device', 'virtio-serial-pci', '-chardev', f'file,id=acks,path={path("acks")},append=on',
+            '-device', f'virtserialport,chardev=acks,name={ACKS_PORT}',
+            '-chardev', f'socket,id=agent,path={self.sockets.name}/agent,server=on,wait=off',
+            '-device', f'virtserialport,chardev=agent,name={AGENT_PORT}',
+            '-qmp', f'unix:{self.sockets.name}/qmp,server=on,wait=off']
+        for number, disk in enumerate(self.disks):
+            serial = f',serial={disk.serial}' if disk.serial else ''
+            self.arguments += ['-drive', f'file={disk.source.replace(",", ",,")},format={disk.format},if=none,id=disk{number},'
+                               'cache=none,discard=unmap', '-device', f'virtio-blk-pci,id=vd{number},drive=disk{number}{serial}']
+        self.arguments += arguments
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        self.sockets.cleanup()
+
+    def start(self):
+        self.began = {name: len(text_of(self.path(name))) for name in ('console', 'acks')}
+        with open(self.path('qemu.log'), 'ab') as log:
+            self.process = subprocess.Popen(self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return self
+
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def console(self):
+        """Since the last start."""
+        return text_of(self.path('console'))[self.began['console']:]
+
+    def wait_console(self, text, seconds=60):
+        def seen():
+            if not self.running() and text not in self.console():
+                raise GuestError(f'QEMU ended with {self.process.returncode} before "{text}": '
+                                 + text_of(self.path('qemu.log'))[-500:])
+            return text in self.console()
+        return wait_for(seen, seconds, f'"{text}" on the console')
+
+    def wait_ready(self, seconds=90):
+        self.wait_console(READY, seconds)
+
+    def acknowledged(self):
+        return acknowledged(self.path('acks'))
+
+    def wait_acknowledged(self, more, seconds=60):
+        """Until `more` steps beyond now are acknowledged on every disk that has a writer; they, as acknowledged()."""
+        before = self.acknowledged()
+
+        def grown():
+            now = self.acknowledged()
+            return now if now and all(now[disk] >= before.get(disk, 0) + more for disk in now) else None
+        return wait_for(grown, seconds, f'{more} more steps of the writers')
+
+    def complaints(self):
+        return complaints(self.path('console'), self.path('acks'))
+
+    def qmp(self, command, seconds=30, **arguments):
+        """What the command returns. Events are not kept."""
+        if self.control is None:
+            self.control = wait_for(self.connect_control, seconds, 'QMP')
+            self.control.receive(seconds)
+            self.qmp('qmp_capabilities', seconds)
+        self.control.send({'execute': command, 'arguments': arguments})
+        while True:
+            answer = self.control.receive(seconds)
+            if 'return' in answer:
+                return answer['return']
+            if 'error' in answer:
+                raise GuestError(f'{command}: {answer["error"]["desc"]}')
+
+    def connect_control(self):
+        try:
+            return Lines(self.sockets.name + '/qmp', 5)
+        except OSError:
+            return None
+
+    def agent(self, command, seconds=30, **arguments):
+        """What the agent returns; GuestError for its errors and when it does not answer in time. The connection is made
+        anew each time, because what an earlier request left behind must not be taken for an answer."""
+        with_agent = Lines(self.sockets.name + '/agent', seconds)
+        try:
+            number = time.monotonic_ns() % (1 << 31)
+            with_agent.send({'execute': 'guest-sync-delimited', 'arguments': {'id': number}}, before=b'\xff')
+            end = time.monotonic() + seconds
+            while True:
+                try:
+                    if with_agent.receive(end - time.monotonic()).get('return') == number:
+                        break
+                except ValueError:
+                    pass # the tail of an earlier answer
+            with_agent.send({'execute': command, 'arguments': arguments})
+            answer = with_agent.receive(end - time.monotonic())
+        except GuestError as error:
+            raise GuestError(f'{command}: {error}') from None
+        finally:
+            with_agent.close()
+        if 'error' in answer:
+            raise GuestError(f'{command}: {answer["error"]["desc"]}')
+        return answer['return']
+
+    def run(self, *command, seconds=30):
+        """(exit status, output) of a command inside, by the agent. Not while frozen."""
+        import base64
+        pid = self.agent('guest-exec', path=command[0], arg=list(command[1:]), **{'capture-output': True})['pid']
+
+        def ended():
+            state = self.agent('guest-exec-status', pid=pid)
+            return state if state['exited'] else None
+        state = wait_for(ended, seconds, ' '.join(command))
+        output = base64.b64decode(state.get('out-data', '')) + base64.b64decode(state.get('err-data', ''))
+        return state.get('exitcode', -state.get('signal', 0)), output.decode(errors='replace')
+
+    def power_button(self):
+        self.qmp('system_powerdown')
+
+    def wait_end(self, seconds=60):
+        """Until QEMU has ended by itself."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise GuestError(f'QEMU did not end within {seconds:g} s') from None
+
+    def kill(self):
+        """SIGKILL: what the guest has not flushed is lost."""
+        if self.control:
+            self.control.close()
+            self.control = None
+        if self.running():
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait(30)
+
+
+# ---- libvirt ---------------------------------------------------------------------------------------------------------
+
+
+def disk_xml(disk, number):
+    driver = f'<driver name="qemu" type={quoteattr(disk.format)} cache="none" discard="unmap"/>'
+    if disk.source.startswith('nbd+unix:'):
+        name, _, path = disk.source[len('nbd+unix:///'):].partition('?socket=')
+        source = (f'<source protocol="nbd" name={quoteattr(name)}><host transport="unix" socket={quoteattr(path)}/></source>')
+        kind = 'network'
+    else:
+        source, kind = f'<source file={quoteattr(os.path.abspath(disk.source))}/>', 'file'
+    serial = f'<serial>{escape(disk.serial)}</serial>' if disk.serial else ''
+    return (f'    <disk type="{kind}" device="disk">{driver}{source}'
+            f'<target dev="vd{"abcdefgh"[number]}" bus="virtio"/>{serial}</disk>')
+
+
+def domain_xml(name, folder, boot, disks, memory=256, uuid=None, machine='pc', **switches):
+    """The same guest for libvirt, with console and acks in `folder`. switches: those of command_line()."""
+    folder, boot = os.path.abspath(folder), os.path.abspath(boot)
+    os.makedirs(folder, exist_ok=True)
+    return f'''<domain type="qemu">
+  <name>{escape(name)}</name>{f"<uuid>{uuid}</uuid>" if uuid else ""}
+  <memory unit="MiB">{memory}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch="x86_64" machine={quoteattr(machine)}>hvm</type>
+    <kernel>{escape(boot)}/vmlinuz</kernel>
+    <initrd>{escape(boot)}/initramfs</initrd>
+    <cmdline>{escape(command_line(**switches))}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <cpu mode="maximum"/>
+  <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
+  <devices>
+{chr(10).join(disk_xml(disk, number) for number, disk in enumerate(disks))}
+    <controller type="usb" model="none"/>
+    <serial type="file"><source path={quoteattr(folder + "/console")} append="on"/><target port="0"/></serial>
+    <channel type="unix"><target type="virtio" name="{AGENT_PORT}"/></channel>
+    <channel type="file"><source path={quoteattr(folder + "/acks")} append="on"/><target type="virtio" name="{ACKS_PORT}"/></channel>
+    <memballoon model="none"/>
+  </devices>
+</domain>
+'''
