@@ -45,7 +45,7 @@ def make_disk(path, number, kind='ext4', size='128M'):
 
 def command_line(writer='off', pause=20, disks=0, agent='run', hook='none', extra=''):
     """The kernel's. `quiet`: each line on the serial port costs an emulated machine time."""
-    words = ['console=ttyS0', 'quiet', 'loglevel=4', 'panic=1', f'rp.writer={writer}', f'rp.pause={pause}']
+    words = ['console=ttyS0', 'quiet', 'loglevel=4', 'nokaslr', 'panic=1', f'rp.writer={writer}', f'rp.pause={pause}']
     words += [f'rp.disks={disks}'] * bool(disks) + [f'rp.agent={agent}', f'rp.hook={hook}', extra]
     return ' '.join(words).strip()
 
