@@ -108,6 +108,11 @@ struct rp_cim_instance *rp_wmi_parameters(void);
 // Calls it. 0: done (`job` empty, `result` filled) or started (`job`). Without an answer: RP_ERR_IO, and `lost` is set.
 int rp_wmi_call(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct rp_cim_instance *in, RP_METHOD_RESULT,
                 struct rp_error *err);
+// After the answer to a call was lost: what it may have made is looked for, for two seconds in which the host may still be about
+// to begin. `look`: 1 found, 0 not there, -1 error. -1 without touching `err`: it was never carried out.
+typedef int rp_wmi_look_fn(struct rp_wmi *wmi, const void *context, char result[RP_HOST_ID], struct rp_error *err);
+int rp_wmi_find_made(struct rp_wmi *wmi, rp_wmi_look_fn *look, const void *context, char result[RP_HOST_ID],
+                     struct rp_error *err);
 // The same, and waits for the job; host.progress is asked meanwhile and can end it (the job is cancelled then).
 int rp_wmi_run(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct rp_cim_instance *in,
                char result[RP_HOST_ID], struct rp_error *err);

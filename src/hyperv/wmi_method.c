@@ -1,8 +1,11 @@
 // Calls of methods: 0 is done, 4096 a job, anything else a failure (facts/wmi.md 1.1).
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "hyperv/wmi_internal.h"
 
+#define LATE_NS UINT64_C(2000000000) // how much later than our loss a host may begin with what it was asked for
 enum { DONE = 0, STARTED = 4096 };
 
 struct rp_cim_instance *rp_wmi_parameters(void) { return rp_cim_instance_new(NULL, "parameters"); }
@@ -115,6 +118,23 @@ int rp_wmi_call(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct
         return rp_fail(err, RP_ERR_CORRUPT, "%s: %s: done, but the host does not say what it made", call->what,
                        call->method);
     return rp_wmi_id_of_path(path, result, err);
+}
+
+int rp_wmi_find_made(struct rp_wmi *wmi, rp_wmi_look_fn *look, const void *context, char result[RP_HOST_ID],
+                     struct rp_error *err)
+{
+    uint64_t start = rp_clock_monotonic_ns();
+    for (;;) {
+        struct rp_error local = {0};
+        int found = look(wmi, context, result, &local);
+        if (found > 0)
+            return 0;
+        if (found < 0)
+            return rp_context(err, "%s; and then", local.text);
+        if (rp_clock_monotonic_ns() - start > LATE_NS)
+            return -1;
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    }
 }
 
 static int asked_to_stop(void *context)

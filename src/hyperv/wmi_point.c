@@ -2,13 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
-#include "base/clock.h"
 #include "hyperv/wmi_internal.h"
 
 #define POINT "Msvm_VirtualSystemReferencePoint"
-#define LATE_NS UINT64_C(2000000000) // how much later than our loss a host may begin with what it was asked for
 enum { RCT_BASED = 2 }; // ReferencePointType (facts 1.3: what the documentation says of the parameter is wrong)
 
 struct rp_cim_instance *rp_wmi_point_object(struct rp_wmi *wmi, const char *point_id, struct rp_error *err)
@@ -166,8 +163,9 @@ static int is_there(struct rp_wmi *wmi, const char *snapshot_id, struct rp_error
 
 // The answer to a call that makes a reference point was lost: it was made, if there is one that was not there before.
 // One from a snapshot that is still there is another program's. 1: it is there, 0: not (yet).
-static int look_for_it(struct rp_wmi *wmi, const struct wanted *wanted, char result[RP_HOST_ID], struct rp_error *err)
+static int look_for_it(struct rp_wmi *wmi, const void *context, char result[RP_HOST_ID], struct rp_error *err)
 {
+    const struct wanted *wanted = context;
     RP_CLEANUP(rp_wmi_ids_clear) struct rp_wmi_ids after = {0};
     const char *one = NULL;
     if (rp_wmi_wait_back(wmi, wanted->vm_id, err))
@@ -187,23 +185,6 @@ static int look_for_it(struct rp_wmi *wmi, const struct wanted *wanted, char res
     return count != 0;
 }
 
-// The host may still be about to begin.
-static int find_made(struct rp_wmi *wmi, const struct wanted *wanted, char result[RP_HOST_ID], struct rp_error *err)
-{
-    uint64_t start = rp_clock_monotonic_ns();
-    for (;;) {
-        struct rp_error local = {0};
-        int found = look_for_it(wmi, wanted, result, &local);
-        if (found > 0)
-            return 0;
-        if (found < 0)
-            return rp_context(err, "%s; and then", local.text);
-        if (rp_clock_monotonic_ns() - start > LATE_NS)
-            return -1; // it was never carried out
-        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
-    }
-}
-
 static int make(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct rp_cim_instance *in, const char *vm_id,
                 const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err)
 {
@@ -212,9 +193,10 @@ static int make(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct
     if (ids_of(wmi, vm_id, &wanted.before, err))
         return -1;
     if (rp_wmi_call(wmi, call, in, job, result, &local) &&
-        ((!wmi->lost && local.code != RP_ERR_CORRUPT) || find_made(wmi, &wanted, result, &local)))
+        ((!wmi->lost && local.code != RP_ERR_CORRUPT) || rp_wmi_find_made(wmi, look_for_it, &wanted, result, &local)))
         return rp_fail_as(err, &local);
-    if (!*job && !*result && find_made(wmi, &wanted, result, &local)) // a method without such an out parameter
+    // A method without such an out parameter.
+    if (!*job && !*result && rp_wmi_find_made(wmi, look_for_it, &wanted, result, &local))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: done, but there is no new reference point", call->what);
     return 0;
 }

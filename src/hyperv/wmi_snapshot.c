@@ -9,7 +9,6 @@
 #include "hyperv/wmi_internal.h"
 
 #define BACK_NS UINT64_C(60000000000) // how long a host may be away when an answer was lost
-#define LATE_NS UINT64_C(2000000000)  // how much later than our loss a host may begin with what it was asked for
 #define TAG "refpoint:"               // what the names of our snapshots begin with (backup/tag.h)
 
 // ---- lost answers ---------------------------------------------------------------------------------------------------
@@ -201,20 +200,13 @@ int rp_wmi_snapshot_of_job(struct rp_wmi *wmi, const struct rp_wmi_job *job, cha
     return 0;
 }
 
-// The answer to CreateSnapshot was lost. The host may still be about to begin.
-static int find_made(struct rp_wmi *wmi, const struct rp_wmi_job *job, char result[RP_HOST_ID], struct rp_error *err)
+// The answer to CreateSnapshot was lost.
+static int look_for_it(struct rp_wmi *wmi, const void *expected, char result[RP_HOST_ID], struct rp_error *err)
 {
-    uint64_t start = rp_clock_monotonic_ns();
-    for (;;) {
-        struct rp_error local = {0};
-        if (!rp_wmi_snapshot_of_job(wmi, job, result, &local))
-            return 0;
-        if (local.code != RP_ERR_NOT_FOUND)
-            return rp_context(err, "%s; and then", local.text);
-        if (rp_clock_monotonic_ns() - start > LATE_NS)
-            return -1; // it was never carried out
-        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
-    }
+    struct rp_error local = {0};
+    if (!rp_wmi_snapshot_of_job(wmi, expected, result, &local))
+        return 1;
+    return local.code == RP_ERR_NOT_FOUND ? 0 : rp_fail_as(err, &local);
 }
 
 static const char *activity_words(enum rp_vm_activity activity)
@@ -272,7 +264,7 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
     struct rp_error local = {0};
     // lost, or said in a way that tells nothing: there may be a snapshot all the same
     if (rp_wmi_call(wmi, &call, in, job, result, &local) &&
-        ((!wmi->lost && local.code != RP_ERR_CORRUPT) || find_made(wmi, &expected, result, &local)))
+        ((!wmi->lost && local.code != RP_ERR_CORRUPT) || rp_wmi_find_made(wmi, look_for_it, &expected, result, &local)))
         return rp_fail_as(err, &local);
     if (!*job)
         return rp_wmi_snapshot_made(wmi, result, name, consistency, err);
