@@ -2,6 +2,7 @@
 #
 #   make            build                          make check    all tests, one line per behaviour
 #   make check-interop  its longer part: programs of others against our host
+#   make check-guest    what needs a guest in QEMU (emulated: no KVM is used)
 #   make demo       the main job, on a live disk   make bench    measured against restic and qemu-img
 #   make demo-hyperv   the same over WMI, as a Hyper-V host is backed up
 #   make soak       30 minutes of kills and power cuts (SOAK_SECONDS=, SOAK_SEED=; SOAK_DIR= to go on where one was stopped)
@@ -43,6 +44,12 @@ check-interop: need-check
 	@$(MAKE) --no-print-directory build
 	@tests/run $(BUILD) interop
 
+# With a real guest, which tests/guest/build makes of Debian's packages. Root, because its disks are mounted.
+check-guest:
+	@.ci/deps build check guest
+	@$(MAKE) --no-print-directory build
+	@tests/run $(BUILD) guest
+
 # The slower sets: more seeds, larger images, every independent program.
 check-slow: need-check
 	@$(MAKE) --no-print-directory build
@@ -83,4 +90,4 @@ install: need-build
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps tell-deps need-build need-check build check check-interop check-slow soak mutants fuzz demo demo-hyperv bench install clean
+.PHONY: all deps tell-deps need-build need-check build check check-interop check-guest check-slow soak mutants fuzz demo demo-hyperv bench install clean

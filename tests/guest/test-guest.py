@@ -1,0 +1,252 @@
+#!/usr/bin/python3
+"""test-guest.py FOLDER: the test guest and its judge, without anything of refpoint: what all other tests with a guest rely
+on. The boot files are kept in FOLDER."""
+
+import json, os, shutil, struct, subprocess, sys, tempfile, time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.join(HERE, '..', 'interop')) # which has a guest.py as well
+
+import guest, records
+from kit import behaviour, equal, run_all
+
+scratch = tempfile.TemporaryDirectory(prefix='guest-test-', dir=os.environ.get('TMPDIR', '/tmp'))
+path = lambda *names: os.path.join(scratch.name, *names)
+boot = sys.argv[1]
+state = {}
+
+
+def judge(*disks, application=False, acks=None):
+    """(good, problems in one text, what was found of each disk)"""
+    command = [os.path.join(HERE, 'check'), *(['--application'] if application else []),
+               *(['--acks', json.dumps(acks)] if acks else []), *disks]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=300)
+    verdict = json.loads(done.stdout)
+    equal(done.returncode, 0 if verdict['good'] else 1)
+    return verdict['good'], '\n'.join(verdict['problems']), verdict['disks']
+
+
+def good(*disks, **how):
+    verdict, problems, found = judge(*disks, **how)
+    assert verdict, problems
+    return found
+
+
+def bad(why, *disks, **how):
+    verdict, problems, _ = judge(*disks, **how)
+    assert not verdict and why in problems, f'"{why}" expected, not: {problems or "nothing wrong"}'
+
+
+def copy(source, target):
+    subprocess.run(['cp', '--sparse=always', '--reflink=auto', path(source), path(target)], check=True, timeout=60)
+    return path(target)
+
+
+def frozen_copies(vm, suffix, *names):
+    """Copies of disks while they are frozen, and what had been acknowledged."""
+    equal(vm.agent('guest-fsfreeze-freeze'), len(names))
+    try:
+        equal(vm.agent('guest-fsfreeze-status'), 'frozen')
+        acks = vm.acknowledged()
+        copies = [copy(name, name + suffix) for name in names]
+        time.sleep(0.5)
+        equal(vm.acknowledged(), acks)
+    finally:
+        equal(vm.agent('guest-fsfreeze-thaw'), len(names))
+    return copies, acks
+
+
+def blocks_of(image, kind):
+    """{(sequence, position): offset} of blocks that the writer has left in an image."""
+    with open(image, 'rb') as file:
+        data = file.read()
+    found, offset = {}, data.find(struct.pack('<Q', records.MAGIC))
+    while offset >= 0:
+        block = records.Block(*records.HEAD.unpack_from(data, offset))
+        if offset % records.BLOCK == 0 and block.kind == kind:
+            found[block.sequence, block.position] = offset
+        offset = data.find(struct.pack('<Q', records.MAGIC), offset + 8)
+    return found
+
+
+def patch(image, offset, data):
+    with open(image, 'r+b') as file:
+        file.seek(offset)
+        before = file.read(len(data))
+        file.seek(offset)
+        file.write(data)
+    return before
+
+
+@behaviour
+def the_guest_is_built_once_and_found_afterwards():
+    guest.boot_files(boot)
+    names = [os.path.join(boot, name) for name in ('vmlinuz', 'initramfs')]
+    before = [os.stat(name).st_mtime_ns for name in names]
+    guest.boot_files(boot)
+    equal([os.stat(name).st_mtime_ns for name in names], before)
+    os.unlink(names[1])
+    guest.boot_files(boot)
+    assert os.path.getsize(names[1]) > 1 << 20
+
+
+@behaviour
+def it_boots_and_writes_on_ext4_and_xfs_and_its_agent_answers():
+    state['disks'] = [guest.make_disk(path('ext4'), 1, 'ext4'), guest.make_disk(path('xfs'), 2, 'xfs')]
+    begin = time.monotonic()
+    vm = state['vm'] = guest.Guest(path('each'), boot, state['disks'], writer='each', hook='ok')
+    vm.start().wait_ready()
+    print(f'# ready after {time.monotonic() - begin:.1f} s')
+    equal(vm.agent('guest-ping'), {})
+    equal({(one['mountpoint'], one['type']) for one in vm.agent('guest-get-fsinfo')},
+          {('/data/1', 'ext4'), ('/data/2', 'xfs')})
+    equal(set(vm.wait_acknowledged(70)), {1, 2})
+
+
+@behaviour
+def what_is_copied_while_frozen_needs_no_replay_and_has_every_record():
+    vm = state['vm']
+    begin = time.monotonic()
+    vm.agent('guest-fsfreeze-freeze')
+    frozen = time.monotonic() - begin
+    vm.agent('guest-fsfreeze-thaw')
+    print(f'# freeze {frozen:.2f} s, with thaw {time.monotonic() - begin:.2f} s')
+    state['frozen'], acks = frozen_copies(vm, '.frozen', 'ext4', 'xfs')
+    found = good(*state['frozen'], application=True, acks=acks)
+    for disk in found:
+        # the step that the freeze stopped may be there, its acknowledgement not yet
+        assert disk['last'] - acks[disk['disk']] in (0, 1), (disk, acks)
+    equal([disk['journal'] for disk in found], ['none', 'superblock'])
+    assert 'hook ok: freeze' in vm.console() and 'hook ok: thaw' in vm.console(), vm.console()
+    state['frozen acks'] = acks
+
+
+@behaviour
+def a_killed_machine_has_every_acknowledged_record_after_a_replay():
+    vm = state['vm']
+    vm.wait_acknowledged(70)
+    equal(vm.complaints(), [])
+    vm.kill()
+    state['acks'] = vm.acknowledged()
+    found = good(path('ext4'), path('xfs'), acks=state['acks'])
+    equal([disk['journal'] for disk in found], ['dirty', 'dirty'])
+    bad('the journal must be replayed', path('ext4'), application=True)
+    bad('the journal must be replayed', path('xfs'), application=True)
+
+
+@behaviour
+def an_older_disk_than_was_acknowledged_is_noticed():
+    bad('was acknowledged', *state['frozen'], acks=state['acks'])
+    bad('was acknowledged', path('ext4'), acks=state['acks'])
+
+
+@behaviour
+def a_damaged_a_missing_and_a_stale_block_are_noticed():
+    for name in 'ext4', 'xfs':
+        image = copy(name + '.frozen', 'damaged')
+        last = state['frozen acks'][1 if name == 'ext4' else 2]
+        log, blocks, bulk = (blocks_of(image, kind) for kind in (records.RECORD, records.OVERWRITTEN, records.BULK_BLOCK))
+        # of the step that the freeze stopped, nothing need be there
+        block = blocks[max(key for key in blocks if key[0] <= last)]
+        newest = last // 32 * 32
+        for offset, data, why in (
+                (log[last // 2, last // 2] + 300, None, f'record {last // 2}: wrong checksum'),
+                (log[last // 2, last // 2], bytes(512), f'record {last // 2}: empty'),
+                (log[last - 1, last - 1], bytes(512), f'record {last - 1}: empty'),
+                (bulk[newest, 200] + 511, None, f'bulk.{newest}, block 200: wrong checksum'),
+                (block + 40, None, 'wrong checksum'),
+                (block, bytes(512), 'empty')):
+            if data is None:
+                with open(image, 'rb') as file:
+                    file.seek(offset)
+                    data = bytes([file.read(1)[0] ^ 1])
+            before = patch(image, offset, data)
+            bad(why, image)
+            patch(image, offset, before)
+        good(image, application=True)
+    # where ext4 has overwritten in place, what was there before is as well made as what is there now
+    older = {position: (sequence, offset) for (sequence, position), offset in blocks_of(path('ext4.frozen'), 2).items()}
+    newer = {position: (sequence, offset) for (sequence, position), offset in blocks_of(path('ext4'), 2).items()}
+    position = next(position for position in older if older[position][0] < newer[position][0]
+                    and older[position][1] == newer[position][1] and newer[position][0] <= state['acks'][1])
+    sequence, offset = older[position]
+    with open(path('ext4.frozen'), 'rb') as file:
+        file.seek(offset)
+        stale = file.read(512)
+    patch(copy('ext4', 'damaged'), offset, stale)
+    bad(f'block {position}: as step {sequence} left it, not step {newer[position][0]}', path('damaged'))
+
+
+@behaviour
+def a_writer_over_three_disks_keeps_its_order_through_a_freeze_and_a_kill():
+    state['three'] = [guest.make_disk(path('1'), 1), guest.make_disk(path('2'), 2, 'xfs'), guest.make_disk(path('3'), 3)]
+    with guest.Guest(path('ordered'), boot, state['three'], writer='ordered', pause=0, hook='ok') as vm:
+        vm.wait_ready()
+        vm.wait_acknowledged(30)
+        copies, acks = frozen_copies(vm, '.frozen', '1', '2', '3')
+        good(*copies, application=True, acks=acks)
+        vm.wait_acknowledged(30)
+        equal(vm.complaints(), [])
+        vm.kill()
+        good(path('1'), path('2'), path('3'), acks=vm.acknowledged())
+    bad('later without earlier', path('1.frozen'), path('2'), path('3'))
+    bad('later without earlier', path('1'), path('2.frozen'), path('3'))
+    bad('disk 3 ends with', path('1'), path('2'), path('3.frozen'))
+    bad('3 disks are written in order, 2 are here', path('1'), path('3'))
+
+
+@behaviour
+def after_a_kill_the_writer_goes_on_and_the_power_button_ends_it_cleanly():
+    with guest.Guest(path('ordered'), boot, state['three'], writer='ordered', agent='none') as vm:
+        before = vm.acknowledged()
+        vm.wait_ready()
+        now = vm.wait_acknowledged(30)
+        assert all(now[disk] >= before[disk] + 30 for disk in before), (before, now)
+        try:
+            vm.agent('guest-ping', seconds=2)
+            raise AssertionError('a missing agent answered')
+        except guest.GuestError as error:
+            assert 'no answer' in str(error), error
+        # a fourth disk while it runs is found and mounted
+        guest.make_disk(path('hot'), 4)
+        vm.qmp('blockdev-add', **{'driver': 'raw', 'node-name': 'hot', 'file': {'driver': 'file', 'filename': path('hot')}})
+        vm.qmp('device_add', driver='virtio-blk-pci', drive='hot', id='hot')
+        vm.wait_console('disk 4 is')
+        vm.power_button()
+        equal(vm.wait_end(), 0)
+        equal(vm.complaints(), [])
+        found = good(path('1'), path('2'), path('3'), application=True, acks=vm.acknowledged())
+    equal([disk['journal'] for disk in found], ['none'] * 3)
+    equal(len({disk['last'] for disk in found}), 1)
+
+
+@behaviour
+def a_hook_that_fails_or_hangs_leaves_the_guest_writing():
+    with guest.Guest(path('fail'), boot, state['disks'], writer='each', hook='fail') as vm:
+        vm.wait_ready()
+        try:
+            vm.agent('guest-fsfreeze-freeze')
+            raise AssertionError('the freeze was not refused')
+        except guest.GuestError as error:
+            assert 'fsfreeze hook has failed' in str(error), error
+        equal(vm.agent('guest-fsfreeze-status'), 'thawed')
+        vm.wait_acknowledged(5)
+        status, out = vm.run('/bin/sh', '-c', 'echo hang >/run/hook; cat /run/hook')
+        equal((status, out), (0, 'hang\n'))
+        try:
+            vm.agent('guest-fsfreeze-freeze', seconds=3)
+            raise AssertionError('the freeze did not hang')
+        except guest.GuestError as error:
+            assert 'no answer' in str(error), error
+        vm.wait_acknowledged(5)
+
+
+if os.geteuid() != 0:
+    print('1..1\nok 1 - the test guest # SKIP only root may mount its disks')
+    sys.exit(0)
+try:
+    sys.exit(run_all())
+finally:
+    if 'vm' in state:
+        state['vm'].__exit__()
+    scratch.cleanup()
