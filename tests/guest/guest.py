@@ -26,9 +26,10 @@ class GuestError(Exception):
     pass
 
 
-def boot_files(folder):
-    """The folder, with vmlinuz and initramfs in it."""
-    subprocess.run([os.path.join(HERE, 'build'), folder], check=True, timeout=300)
+def boot_files(folder, *added):
+    """The folder, with vmlinuz and initramfs in it; added: FILE[:PATH] that the guest needs besides, with their libraries."""
+    subprocess.run([os.path.join(HERE, 'build'), folder, *(word for file in added for word in ('--add', file))], check=True,
+                   timeout=300)
     return folder
 
 
@@ -36,7 +37,7 @@ def make_disk(path, number, kind='ext4', size='128M'):
     """A raw disk with the file system of data disk `number`. XFS is not made smaller than 320 MiB."""
     if kind == 'xfs' and size == '128M':
         size = '320M'
-    subprocess.run(['truncate', '--size=0', path], check=True)
+    open(path, 'wb').close() # nothing of an earlier one
     subprocess.run(['truncate', '--size=' + size, path], check=True)
     options = {'ext4': ['-q', '-E', 'lazy_itable_init=0,lazy_journal_init=0'], 'xfs': ['-q']}[kind]
     subprocess.run(['mkfs.' + kind, *options, '-L', f'data{number}', path], check=True, stdin=subprocess.DEVNULL, timeout=60)

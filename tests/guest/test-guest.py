@@ -197,16 +197,17 @@ def a_writer_over_three_disks_keeps_its_order_through_a_freeze_and_a_kill():
 
 @behaviour
 def after_a_kill_the_writer_goes_on_and_the_power_button_ends_it_cleanly():
-    with guest.Guest(path('ordered'), boot, state['three'], writer='ordered', agent='none') as vm:
+    with guest.Guest(path('ordered'), boot, state['three'], writer='ordered', agent='hang') as vm:
         before = vm.acknowledged()
         vm.wait_ready()
         now = vm.wait_acknowledged(30)
         assert all(now[disk] >= before[disk] + 30 for disk in before), (before, now)
         try:
             vm.agent('guest-ping', seconds=2)
-            raise AssertionError('a missing agent answered')
+            raise AssertionError('a hanging agent answered')
         except guest.GuestError as error:
             assert 'no answer' in str(error), error
+        equal([port['frontend-open'] for port in vm.qmp('query-chardev') if port['label'] == 'agent'], [True])
         # a fourth disk while it runs is found and mounted
         guest.make_disk(path('hot'), 4)
         vm.qmp('blockdev-add', **{'driver': 'raw', 'node-name': 'hot', 'file': {'driver': 'file', 'filename': path('hot')}})
@@ -239,6 +240,28 @@ def a_hook_that_fails_or_hangs_leaves_the_guest_writing():
         except guest.GuestError as error:
             assert 'no answer' in str(error), error
         vm.wait_acknowledged(5)
+
+
+@behaviour
+def a_blank_disk_is_formatted_when_asked_and_stays_frozen_when_the_agent_dies():
+    own = guest.boot_files(path('boot'), os.path.join(HERE, 'freeze-hook') + ':/etc/added', '/usr/bin/cmp:/bin/started')
+    with open(path('blank'), 'wb') as file:
+        file.truncate(64 << 20)
+    with guest.Guest(path('kill'), own, [guest.Disk(path('blank'))], writer='each', hook='kill',
+                     extra='rp.format=1 rp.start=/bin/started') as vm:
+        vm.wait_ready()
+        # a program that was added, with its libraries, ran (and complains that it got no files)
+        vm.wait_console('missing operand')
+        equal(vm.run('/bin/cmp', '/etc/added', '/etc/freeze-hook'), (0, ''))
+        vm.wait_acknowledged(10)
+        equal(vm.agent('guest-fsfreeze-freeze'), 1)
+        guest.wait_for(lambda: not any(port['frontend-open'] for port in vm.qmp('query-chardev') if port['label'] == 'agent'),
+                       30, 'the death of the agent')
+        acks = vm.acknowledged()
+        time.sleep(1)
+        equal(vm.acknowledged(), acks)
+        vm.kill()
+    good(path('blank'), application=True, acks=acks)
 
 
 if os.geteuid() != 0:
