@@ -7,18 +7,21 @@ libvirt. Everything that waits has a deadline. The guest's own switches (rp.writ
         vm.wait_ready()
         vm.agent('guest-fsfreeze-freeze')"""
 
-import json, os, re, signal, socket, subprocess, tempfile, time
+import base64, json, os, re, shutil, signal, socket, subprocess, tempfile, time
 from collections import namedtuple
 from xml.sax.saxutils import escape, quoteattr
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 AGENT_PORT = 'org.qemu.guest_agent.0'
 ACKS_PORT = 'org.refpoint.test.0'
+FIRMWARE, FIRMWARE_VARIABLES = '/usr/share/OVMF/OVMF_CODE_4M.fd', '/usr/share/OVMF/OVMF_VARS_4M.fd'
 READY = 'refpoint guest ready'
-KERNEL_COMPLAINTS = re.compile(r'I/O error|EXT4-fs (error|warning)|Remounting filesystem|XFS.*(orruption|[Ee]rror|shut ?down)'
-                               r'|Kernel panic|Oops|BUG:|hung_task|blocked for more than|refpoint guest (error|cannot)')
+KERNEL_COMPLAINTS = re.compile(r'I/O error|EXT4-fs (error|warning)|Remounting filesystem'
+                               r'|XFS.*(orruption|[Ee]rror|shut ?down)|Kernel panic|Oops|BUG:|blocked for more than'
+                               r'|refpoint guest (error|cannot)')
 
-# What a disk is made of: a path, or a URI of NBD (nbd+unix:///disk0?socket=PATH); raw, qcow2 or vhdx; its serial number.
+# What a disk is made of: a path, or a URI of NBD (nbd+unix:///disk0?socket=PATH); its format;
+# its serial number.
 Disk = namedtuple('Disk', 'source format serial', defaults=('raw', None))
 
 
@@ -27,9 +30,9 @@ class GuestError(Exception):
 
 
 def boot_files(folder, *added):
-    """The folder, with vmlinuz and initramfs in it; added: FILE[:PATH] that the guest needs besides, with their libraries."""
-    subprocess.run([os.path.join(HERE, 'build'), folder, *(word for file in added for word in ('--add', file))], check=True,
-                   timeout=300)
+    """The folder, with vmlinuz and initramfs in it; added: FILE[:PATH] that the guest needs besides."""
+    options = [word for file in added for word in ('--add', file)]
+    subprocess.run([os.path.join(HERE, 'build'), folder, *options], check=True, timeout=300)
     return folder
 
 
@@ -40,8 +43,28 @@ def make_disk(path, number, kind='ext4', size='128M'):
     open(path, 'wb').close() # nothing of an earlier one
     subprocess.run(['truncate', '--size=' + size, path], check=True)
     options = {'ext4': ['-q', '-E', 'lazy_itable_init=0,lazy_journal_init=0'], 'xfs': ['-q']}[kind]
-    subprocess.run(['mkfs.' + kind, *options, '-L', f'data{number}', path], check=True, stdin=subprocess.DEVNULL, timeout=60)
+    subprocess.run(['mkfs.' + kind, *options, '-L', f'data{number}', path], stdin=subprocess.DEVNULL, check=True,
+                   timeout=60)
     return Disk(path, 'raw', f'data{number}')
+
+
+def make_boot_disk(path, boot, **switches):
+    """A raw disk from which UEFI starts the guest by itself, as one program of kernel, initramfs and command line."""
+    with tempfile.TemporaryDirectory(prefix='guest-boot-disk-') as scratch:
+        program, words = os.path.join(scratch, 'guest.efi'), os.path.join(scratch, 'words')
+        with open(words, 'w') as file:
+            file.write(command_line(**switches))
+        sections = []
+        for name, source, address in (('.cmdline', words, 0x30000), ('.linux', f'{boot}/vmlinuz', 0x2000000),
+                                      ('.initrd', f'{boot}/initramfs', 0x4000000)):
+            sections += ['--add-section', f'{name}={source}', '--change-section-vma', f'{name}={address:#x}']
+        open(path, 'wb').close()
+        os.truncate(path, 64 << 20)
+        for command in (['objcopy', *sections, '/usr/lib/systemd/boot/efi/linuxx64.efi.stub', program],
+                        ['mformat', '-i', path, '-F', '-v', 'BOOT', '::'], ['mmd', '-i', path, '::/EFI', '::/EFI/BOOT'],
+                        ['mcopy', '-i', path, program, '::/EFI/BOOT/BOOTX64.EFI']):
+            subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=60)
+    return Disk(path, 'raw', 'boot')
 
 
 def command_line(writer='off', pause=20, disks=0, agent='run', hook='none', extra=''):
@@ -75,7 +98,7 @@ def acknowledged(path):
 
 def longest_step(path):
     """Milliseconds that the slowest step of a writer took, by the guest's clock."""
-    return max((int(milliseconds) for milliseconds in re.findall(r'^ack \d+ \d+ (\d+)$', text_of(path), re.M)), default=0)
+    return max(map(int, re.findall(r'^ack \d+ \d+ (\d+)$', text_of(path), re.M)), default=0)
 
 
 def complaints(console, acks=None):
@@ -129,11 +152,12 @@ class Lines:
 
 
 class Guest:
-    """A guest in a QEMU of its own. In `folder` are its console (console), acknowledgements (acks), what QEMU said (qemu.log)
-    and the sockets; files go on where an earlier guest in the same folder ended."""
+    """A guest in a QEMU of its own. In `folder` are its console (console), acknowledgements (acks) and what QEMU said
+    (qemu.log), which go on where an earlier guest in the same folder ended."""
 
     def __init__(self, folder, boot, disks, memory=256, machine='pc', arguments=(), **switches):
-        """switches: those of command_line(). arguments: more of QEMU's."""
+        """boot: the folder of its boot files, or None: UEFI starts the disk of make_boot_disk(), which has its own
+        switches, on machine q35 with 512 MiB or more. switches: those of command_line(). arguments: more of QEMU's."""
         self.folder, self.disks, self.process, self.control, self.channel = folder, list(disks), None, None, None
         os.makedirs(folder, exist_ok=True)
         # sockets have short names only
@@ -141,18 +165,26 @@ class Guest:
         path = self.path
         self.arguments = [
             'qemu-system-x86_64', '-machine', machine, '-accel', 'tcg', '-cpu', 'max', '-m', str(memory), '-nodefaults',
-            '-display', 'none', '-no-reboot', '-kernel', os.path.join(boot, 'vmlinuz'),
-            '-initrd', os.path.join(boot, 'initramfs'), '-append', command_line(**switches),
+            '-display', 'none', '-no-reboot',
             '-chardev', f'file,id=console,path={path("console")},append=on', '-serial', 'chardev:console',
             '-device', 'virtio-serial-pci', '-chardev', f'file,id=acks,path={path("acks")},append=on',
             '-device', f'virtserialport,chardev=acks,name={ACKS_PORT}',
             '-chardev', f'socket,id=agent,path={self.sockets.name}/agent,server=on,wait=off',
             '-device', f'virtserialport,chardev=agent,name={AGENT_PORT}',
             '-qmp', f'unix:{self.sockets.name}/qmp,server=on,wait=off']
+        if boot:
+            self.arguments += ['-kernel', os.path.join(boot, 'vmlinuz'), '-initrd', os.path.join(boot, 'initramfs'),
+                               '-append', command_line(**switches)]
+        else:
+            if not os.path.exists(path('nvram')):
+                shutil.copyfile(FIRMWARE_VARIABLES, path('nvram'))
+            self.arguments += ['-drive', f'if=pflash,format=raw,readonly=on,file={FIRMWARE}',
+                               '-drive', f'if=pflash,format=raw,file={path("nvram")}']
         for number, disk in enumerate(self.disks):
             serial = f',serial={disk.serial}' if disk.serial else ''
-            self.arguments += ['-drive', f'file={disk.source.replace(",", ",,")},format={disk.format},if=none,id=disk{number},'
-                               'cache=none,discard=unmap', '-device', f'virtio-blk-pci,id=vd{number},drive=disk{number}{serial}']
+            source = disk.source.replace(',', ',,')
+            self.arguments += ['-device', f'virtio-blk-pci,id=vd{number},drive=disk{number}{serial}', '-drive',
+                               f'file={source},format={disk.format},if=none,id=disk{number},cache=none,discard=unmap']
         self.arguments += arguments
 
     def path(self, name):
@@ -228,7 +260,10 @@ class Guest:
     def agent(self, command, seconds=30, **arguments):
         """What the agent returns; GuestError for its errors and when it does not answer in time. The connection is made
         anew each time, because what an earlier request left behind must not be taken for an answer."""
-        with_agent = Lines(self.sockets.name + '/agent', seconds)
+        try:
+            with_agent = Lines(self.sockets.name + '/agent', seconds)
+        except OSError as error:
+            raise GuestError(f'{command}: no connection: {error}') from None
         try:
             number = time.monotonic_ns() % (1 << 31)
             with_agent.send({'execute': 'guest-sync-delimited', 'arguments': {'id': number}}, before=b'\xff')
@@ -251,7 +286,6 @@ class Guest:
 
     def run(self, *command, seconds=30):
         """(exit status, output) of a command inside, by the agent. Not while frozen."""
-        import base64
         pid = self.agent('guest-exec', path=command[0], arg=list(command[1:]), **{'capture-output': True})['pid']
 
         def ended():
@@ -288,8 +322,8 @@ def disk_xml(disk, number):
     driver = f'<driver name="qemu" type={quoteattr(disk.format)} cache="none" discard="unmap"/>'
     if disk.source.startswith('nbd+unix:'):
         name, _, path = disk.source[len('nbd+unix:///'):].partition('?socket=')
-        source = (f'<source protocol="nbd" name={quoteattr(name)}><host transport="unix" socket={quoteattr(path)}/></source>')
-        kind = 'network'
+        host = f'<host transport="unix" socket={quoteattr(path)}/>'
+        source, kind = f'<source protocol="nbd" name={quoteattr(name)}>{host}</source>', 'network'
     else:
         source, kind = f'<source file={quoteattr(os.path.abspath(disk.source))}/>', 'file'
     serial = f'<serial>{escape(disk.serial)}</serial>' if disk.serial else ''
@@ -298,18 +332,23 @@ def disk_xml(disk, number):
 
 
 def domain_xml(name, folder, boot, disks, memory=256, uuid=None, machine='pc', **switches):
-    """The same guest for libvirt, with console and acks in `folder`. switches: those of command_line()."""
-    folder, boot = os.path.abspath(folder), os.path.abspath(boot)
+    """The same guest for libvirt, with console and acks in `folder`. boot and switches: as for Guest."""
+    folder = os.path.abspath(folder)
     os.makedirs(folder, exist_ok=True)
+    if boot:
+        boot = os.path.abspath(boot)
+        start = (f'<kernel>{escape(boot)}/vmlinuz</kernel><initrd>{escape(boot)}/initramfs</initrd>\n'
+                 f'    <cmdline>{escape(command_line(**switches))}</cmdline>')
+    else:
+        start = (f'<loader readonly="yes" type="pflash">{FIRMWARE}</loader>\n    <nvram '
+                 f'template="{FIRMWARE_VARIABLES}">{escape(folder)}/nvram</nvram><boot dev="hd"/>')
     return f'''<domain type="qemu">
   <name>{escape(name)}</name>{f"<uuid>{uuid}</uuid>" if uuid else ""}
   <memory unit="MiB">{memory}</memory>
   <vcpu>1</vcpu>
   <os>
     <type arch="x86_64" machine={quoteattr(machine)}>hvm</type>
-    <kernel>{escape(boot)}/vmlinuz</kernel>
-    <initrd>{escape(boot)}/initramfs</initrd>
-    <cmdline>{escape(command_line(**switches))}</cmdline>
+    {start}
   </os>
   <features><acpi/></features>
   <cpu mode="maximum"/>
@@ -319,7 +358,9 @@ def domain_xml(name, folder, boot, disks, memory=256, uuid=None, machine='pc', *
     <controller type="usb" model="none"/>
     <serial type="file"><source path={quoteattr(folder + "/console")} append="on"/><target port="0"/></serial>
     <channel type="unix"><target type="virtio" name="{AGENT_PORT}"/></channel>
-    <channel type="file"><source path={quoteattr(folder + "/acks")} append="on"/><target type="virtio" name="{ACKS_PORT}"/></channel>
+    <channel type="file">
+      <source path={quoteattr(folder + "/acks")} append="on"/><target type="virtio" name="{ACKS_PORT}"/>
+    </channel>
     <memballoon model="none"/>
   </devices>
 </domain>

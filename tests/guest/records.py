@@ -1,5 +1,5 @@
-"""What writer.c leaves on one file system, judged: judge(folder, number). The constants and the layout are the writer's;
-the computation is our own."""
+"""What writer.c leaves on one file system, judged: judge(folder, number). The constants and the layout are the
+writer's; the computation is done anew."""
 
 import os, re, struct, zlib
 from collections import namedtuple
@@ -61,8 +61,8 @@ class Judge:
             return file.read()
 
     def numbers(self, stem):
-        return sorted(int(match[1]) for match in (re.fullmatch(stem + r'\.(\d+)', name) for name in os.listdir(self.folder))
-                      if match)
+        matches = (re.fullmatch(stem + r'\.(\d+)', name) for name in os.listdir(self.folder))
+        return sorted(int(match[1]) for match in matches if match)
 
     def log(self, tail_may_be_lost):
         """Every record from the first to the last one, each chained to the one before it."""

@@ -1,5 +1,5 @@
-/* writer [-p MILLISECONDS] [-n STEPS] /data/N…: leaves records that can be checked later, on one file system or, in order, on
- * several, and goes on from where an earlier one ended. Runs inside the test guest; tests/guest/check.py is its judge.
+/* writer [-p MILLISECONDS] [-n STEPS] /data/N…: leaves records that can be checked later, on one file system or, in
+ * order, on several, and goes on from where an earlier one ended. Runs in the test guest; records.py is its judge.
  *
  * Step S on disk N, whose folder is given:
  *   1. blocks     a run of blocks that follows from N and S is overwritten in a file of fixed size; fdatasync
@@ -128,8 +128,8 @@ static uint64_t microseconds(clockid_t clock)
 
 static void fill(struct block *block, const struct disk *disk, enum kind kind, uint64_t sequence, uint32_t position)
 {
-    *block = (struct block){.magic = MAGIC, .kind = kind, .sequence = sequence, .disk = disk->number, .position = position,
-                            .life = life, .time = microseconds(CLOCK_REALTIME), .disks = disk_count};
+    *block = (struct block){.magic = MAGIC, .kind = kind, .sequence = sequence, .disk = disk->number, .life = life,
+                            .position = position, .disks = disk_count, .time = microseconds(CLOCK_REALTIME)};
     if (kind == RECORD)
         block->previous = disk->previous;
     uint64_t noise = mix(life ^ sequence << 20 ^ (uint64_t)kind << 60 ^ position);
@@ -261,7 +261,7 @@ static void write_bulk(struct disk *disk, uint64_t sequence)
         delete(disk, "bulk", sequence - BULK_KEPT * BULK_EVERY);
 }
 
-/* Records are numbered from 1; record S stands at S % SEGMENT of its segment, so segment 0 begins with a hole of one. */
+/* Records are numbered from 1; record S stands at S % SEGMENT of its segment: segment 0 begins with a hole of one. */
 static void append_record(struct disk *disk, uint64_t sequence)
 {
     bool first = disk->log < 0 || sequence % SEGMENT == 0;
