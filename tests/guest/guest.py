@@ -21,8 +21,8 @@ KERNEL_COMPLAINTS = re.compile(r'I/O error|EXT4-fs (error|warning)|Remounting fi
                                r'|refpoint guest (error|cannot)')
 
 # What a disk is made of: a path, or a URI of NBD (nbd+unix:///disk0?socket=PATH); its format;
-# its serial number.
-Disk = namedtuple('Disk', 'source format serial', defaults=('raw', None))
+# its serial number; virtio, scsi (virtio's) or ide (machine pc).
+Disk = namedtuple('Disk', 'source format serial bus', defaults=('raw', None, 'virtio'))
 
 
 class GuestError(Exception):
@@ -180,10 +180,13 @@ class Guest:
                 shutil.copyfile(FIRMWARE_VARIABLES, path('nvram'))
             self.arguments += ['-drive', f'if=pflash,format=raw,readonly=on,file={FIRMWARE}',
                                '-drive', f'if=pflash,format=raw,file={path("nvram")}']
+        if any(disk.bus == 'scsi' for disk in self.disks):
+            self.arguments += ['-device', 'virtio-scsi-pci']
         for number, disk in enumerate(self.disks):
+            device = {'virtio': 'virtio-blk-pci', 'scsi': 'scsi-hd', 'ide': 'ide-hd'}[disk.bus]
             serial = f',serial={disk.serial}' if disk.serial else ''
             source = disk.source.replace(',', ',,')
-            self.arguments += ['-device', f'virtio-blk-pci,id=vd{number},drive=disk{number}{serial}', '-drive',
+            self.arguments += ['-device', f'{device},id=vd{number},drive=disk{number}{serial}', '-drive',
                                f'file={source},format={disk.format},if=none,id=disk{number},cache=none,discard=unmap']
         self.arguments += arguments
 
@@ -219,13 +222,13 @@ class Guest:
             return text in self.console()
         return wait_for(seen, seconds, f'"{text}" on the console')
 
-    def wait_ready(self, seconds=90):
+    def wait_ready(self, seconds=180):
         self.wait_console(READY, seconds)
 
     def acknowledged(self):
         return acknowledged(self.path('acks'))
 
-    def wait_acknowledged(self, more, seconds=60):
+    def wait_acknowledged(self, more, seconds=120):
         """Until `more` steps beyond now are acknowledged on every disk that has a writer; they, as acknowledged()."""
         before = self.acknowledged()
 
@@ -327,8 +330,9 @@ def disk_xml(disk, number):
     else:
         source, kind = f'<source file={quoteattr(os.path.abspath(disk.source))}/>', 'file'
     serial = f'<serial>{escape(disk.serial)}</serial>' if disk.serial else ''
+    letters = {'virtio': 'vd', 'scsi': 'sd', 'ide': 'hd'}[disk.bus]
     return (f'    <disk type="{kind}" device="disk">{driver}{source}'
-            f'<target dev="vd{"abcdefgh"[number]}" bus="virtio"/>{serial}</disk>')
+            f'<target dev="{letters}{"abcdefgh"[number]}" bus="{disk.bus}"/>{serial}</disk>')
 
 
 def domain_xml(name, folder, boot, disks, memory=256, uuid=None, machine='pc', **switches):
@@ -355,7 +359,7 @@ def domain_xml(name, folder, boot, disks, memory=256, uuid=None, machine='pc', *
   <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
   <devices>
 {chr(10).join(disk_xml(disk, number) for number, disk in enumerate(disks))}
-    <controller type="usb" model="none"/>
+    <controller type="usb" model="none"/><controller type="scsi" model="virtio-scsi"/>
     <serial type="file"><source path={quoteattr(folder + "/console")} append="on"/><target port="0"/></serial>
     <channel type="unix"><target type="virtio" name="{AGENT_PORT}"/></channel>
     <channel type="file">

@@ -2,7 +2,7 @@
 """test-guest.py FOLDER: the test guest and its judge, without anything of refpoint: what all other tests with a guest
 rely on. The boot files are kept in FOLDER."""
 
-import json, os, shutil, struct, subprocess, sys, tempfile, time
+import json, os, struct, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.join(HERE, '..', 'interop')) # which has a guest.py as well
@@ -95,6 +95,20 @@ def the_guest_is_built_once_and_found_afterwards():
 
 
 @behaviour
+def the_writer_rotates_its_log_and_each_life_goes_on_where_another_ended():
+    # here, in memory, where a sync costs nothing and there is no file system to trim
+    with tempfile.TemporaryDirectory(prefix='guest-test-', dir='/dev/shm') as memory:
+        folder = os.path.join(memory, '1')
+        os.mkdir(folder)
+        for steps, first, last in ((4090, 1, 4090), (5, 1, 4095), (1, 1, 4096), (9000, 1, 13096), (7000, 4096, 20096)):
+            subprocess.run([os.path.join(boot, 'writer'), '-p', '0', '-n', str(steps), folder], check=True, timeout=120)
+            found = records.judge(folder, 1, tail_may_be_lost=False)
+            equal((found.first, found.last, found.begun, found.problems), (first, last, last, []))
+        os.unlink(os.path.join(folder, 'log.2'))
+        assert 'segments of the log are missing' in str(records.judge(folder, 1).problems)
+
+
+@behaviour
 def it_boots_and_writes_on_ext4_and_xfs_and_its_agent_answers():
     state['disks'] = [guest.make_disk(path('ext4'), 1, 'ext4'), guest.make_disk(path('xfs'), 2, 'xfs')]
     begin = time.monotonic()
@@ -105,6 +119,9 @@ def it_boots_and_writes_on_ext4_and_xfs_and_its_agent_answers():
     equal({(one['mountpoint'], one['type']) for one in vm.agent('guest-get-fsinfo')},
           {('/data/1', 'ext4'), ('/data/2', 'xfs')})
     equal(set(vm.wait_acknowledged(70)), {1, 2})
+    for name in 'vda', 'vdb':
+        status, counters = vm.run('/bin/cat', f'/sys/block/{name}/stat')
+        assert int(counters.split()[11]) > 0, f'{name} was never discarded: {counters}'
 
 
 @behaviour
@@ -228,9 +245,12 @@ def after_a_kill_the_writer_goes_on_and_the_power_button_ends_it_cleanly():
 
 
 @behaviour
-def a_hook_that_fails_or_hangs_leaves_the_guest_writing():
-    with guest.Guest(path('fail'), boot, state['disks'], writer='each', hook='fail') as vm:
+def on_other_controllers_too_a_hook_that_fails_or_hangs_leaves_the_guest_writing():
+    disks = [disk._replace(bus=bus) for disk, bus in zip(state['disks'], ('ide', 'scsi'))]
+    with guest.Guest(path('fail'), boot, disks, writer='each', hook='fail') as vm:
         vm.wait_ready()
+        equal({(one['mountpoint'], one['disk'][0]['bus-type']) for one in vm.agent('guest-get-fsinfo')},
+              {('/data/1', 'ide'), ('/data/2', 'scsi')})
         try:
             vm.agent('guest-fsfreeze-freeze')
             raise AssertionError('the freeze was not refused')
