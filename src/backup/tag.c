@@ -90,18 +90,20 @@ int rp_tag_remove_job(struct rp_work *work, const char *vm_id, const char *tag, 
         const struct rp_snapshot *snapshot = &snapshots.items[i];
         if (!snapshot->name || strcmp(snapshot->name, tag) || snapshot->merging)
             continue;
-        int failed = destroy_snapshot(work, snapshot->id, err);
-        result |= failed;
-        count += !failed;
+        if (destroy_snapshot(work, snapshot->id, err))
+            result = -1;
+        else
+            count++;
     }
     result |= work->host->ops->list_reference_points(work->host, vm_id, &references, err);
     for (size_t i = 0; i < references.count; i++) {
         const struct rp_reference_point *reference = &references.items[i];
         if ((!reference->name || strcmp(reference->name, tag)) && strcmp(reference->id, made))
             continue;
-        int failed = destroy_reference_point(work, reference->id, err);
-        result |= failed;
-        count += !failed;
+        if (destroy_reference_point(work, reference->id, err))
+            result = -1;
+        else
+            count++;
     }
     if (removed)
         *removed = count;

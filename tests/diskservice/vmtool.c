@@ -70,7 +70,7 @@ static int merge(struct rp_service *service, char **paths, size_t count, struct 
         struct rp_engine_merge state = info.merge;
         rp_service_info_clear(&info);
         if (state.phase == RP_MERGE_FAILED)
-            return rp_fail(err, state.error.code, "%s", state.error.text);
+            return rp_fail_as(err, &state.error);
         if (state.phase != RP_MERGE_RUNNING)
             return 0;
         usleep(10000);
