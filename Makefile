@@ -5,6 +5,7 @@
 #   make check-guest    what needs a guest in QEMU (emulated: no KVM is used)
 #   make demo       the main job, on a live disk   make bench    measured against restic and qemu-img
 #   make demo-hyperv   the same over WMI, as a Hyper-V host is backed up
+#   make demo-vm    a real guest under libvirt: taken in, backed up, its disk service killed, restored, booted (root)
 #   make soak       30 minutes of kills and power cuts (SOAK_SECONDS=, SOAK_SEED=; SOAK_DIR= to go on where one was stopped)
 #   make mutants    deliberate bugs, each of which must be noticed
 #   make fuzz       a CPU hour for every parser (FUZZ_CPU_SECONDS=; goes on where it was stopped)
@@ -69,6 +70,12 @@ demo-hyperv: need-check
 	@$(MAKE) --no-print-directory build
 	@demo/demo-hyperv $(BUILD)
 
+# A guest of Debian's packages under libvirt's embedded driver and QEMU, without KVM.
+demo-vm:
+	@.ci/deps build check guest
+	@$(MAKE) --no-print-directory build
+	@demo/demo-vm $(BUILD)
+
 # Each deliberate bug of tests/mutants/mutants.py must be noticed by the tests named beside it.
 mutants: need-check
 	@tests/mutants/run $(BUILD)
@@ -79,6 +86,7 @@ fuzz:
 	@fuzz/campaign $(BUILD)/fuzzing
 
 bench: deps
+	@.ci/deps guest
 	@$(MAKE) --no-print-directory build
 	@bench/run $(BUILD) $(PARTS)
 
@@ -90,4 +98,4 @@ install: need-build
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps tell-deps need-build need-check build check check-interop check-guest check-slow soak mutants fuzz demo demo-hyperv bench install clean
+.PHONY: all deps tell-deps need-build need-check build check check-interop check-guest check-slow soak mutants fuzz demo demo-hyperv demo-vm bench install clean

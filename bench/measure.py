@@ -185,6 +185,8 @@ def cells(row):
     elif most is not None:
         goal = f'≤ {most:g} of {row["peer"]}'
     measured = f'{number(row["value"])} of it' if most is not None else f'{number(row["value"])} ×'
+    if not goal: # which has not named the peer
+        measured += ' ' + row['peer']
     detail = f'{spread(row["ours"], unit)} against {spread(row["theirs"], unit)}'
     noise = f'{row["noise"] * 100:.0f} %' if row['noise'] is not None else ''
     return row['what'], goal, measured, verdict, detail, noise

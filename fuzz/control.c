@@ -19,7 +19,8 @@ static void try_request(const char *line, size_t size)
     RP_CLEANUP(rp_buf_clear) struct rp_buf copy = {0};
     check(!rp_control_format_request(&request, &copy, NULL));
     check(!rp_control_parse_request((const char *)copy.data, copy.size - 1, &again, NULL));
-    check(again.verb == request.verb && again.path_count == request.path_count && again.size == request.size);
+    check(again.verb == request.verb && again.path_count == request.path_count && again.size == request.size &&
+          again.tell_switched == request.tell_switched);
     rp_control_request_clear(&again);
     rp_control_request_clear(&request);
 }
@@ -30,8 +31,11 @@ static void try_reply(const char *line, size_t size, enum rp_control_verb verb)
     RP_AUTO_FREE struct rp_control_reply *reply = rp_xcalloc(1, sizeof *reply), *again = rp_xcalloc(1, sizeof *again);
     for (uint8_t i = 0; i < 16; i++)
         request.operation.bytes[i] = i;
+    request.tell_switched = true;
+    bool switched = rp_control_is_switched(line, size, &request);
     if (rp_control_parse_reply(line, size, &request, reply, NULL))
         return;
+    check(!switched); // no line is both
     RP_CLEANUP(rp_buf_clear) struct rp_buf copy = {0};
     rp_control_format_reply(&request, reply, &copy);
     check(!rp_control_parse_reply((const char *)copy.data, copy.size - 1, &request, again, NULL));

@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 'l':
         if (rp_lease_decode(text, size, "lease", &lease, NULL) == 0) {
-            rp_lease_is_stale(&lease);
+            rp_lease_life(&lease);
             rp_lease_state_clear(&lease);
         }
         break;

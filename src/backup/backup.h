@@ -15,6 +15,8 @@ struct rp_backup_options {
     enum rp_consistency consistency; // asked for; UNKNOWN counts as CRASH
     bool allow_crash;                // take what the host reached when it could not do better, and when it could do
                                      // nothing ask for a crash-consistent one; the point records why
+    bool by_default;                 // nobody asked for application consistency in so many words: that a guest has no agent, or
+                                     // does not run, is recorded, but no remark
     bool ignore_room;                // begin also when the repository seems to have too little
     uint64_t rate;                   // bytes per second read; 0: no limit
     unsigned threads;                // 0: as many as fit the machine

@@ -30,6 +30,8 @@ void rp_document_consistency(struct rp_point *point, enum rp_consistency asked, 
     point->consistency_reached = rp_xstrdup(reached == RP_CONSISTENCY_APPLICATION ? "application" : "crash");
     if (application && reached != RP_CONSISTENCY_APPLICATION)
         point->consistency_reason = as_text(why ? why : "the host could not make an application-consistent checkpoint");
+    else if (why)
+        point->consistency_reason = as_text(why);
 }
 
 static const char *rct_id(const struct rp_reference_point *reference, const struct rp_vm_disk *disk)

@@ -4,7 +4,7 @@
 
 #include "backup/disk.h"
 
-// What was asked of the checkpoint and what the host reached; why not what was asked, where it said so (else NULL).
+// What was asked of the checkpoint and what the host reached; why that, where it said so (else NULL).
 void rp_document_consistency(struct rp_point *point, enum rp_consistency asked, enum rp_consistency reached,
                              const char *why);
 // `reference` NULL: the host has no reference point of this moment. Takes the settings document over.

@@ -77,16 +77,21 @@ static int choose(struct restore *restore, struct rp_repo *repo, const struct rp
     return 0;
 }
 
+int rp_restore_check_free(const char *path, struct rp_error *err)
+{
+    bool exists;
+    if (rp_fs_exists(rp_fs_posix(), path, &exists, err))
+        return -1;
+    if (!exists)
+        return 0;
+    return rp_fail(err, RP_ERR_EXISTS, "%s exists already, and is never overwritten: choose another folder", path);
+}
+
 static int check_free_names(const struct restore *restore, struct rp_error *err)
 {
-    for (size_t i = 0; i < restore->count; i++) {
-        bool exists;
-        if (rp_fs_exists(rp_fs_posix(), restore->targets[i].path, &exists, err))
+    for (size_t i = 0; i < restore->count; i++)
+        if (rp_restore_check_free(restore->targets[i].path, err))
             return -1;
-        if (exists)
-            return rp_fail(err, RP_ERR_EXISTS, "%s exists already, and is never overwritten: choose another folder",
-                           restore->targets[i].path);
-    }
     return 0;
 }
 
@@ -103,21 +108,32 @@ static int make_directory(struct restore *restore, struct rp_error *err)
     return 0;
 }
 
-static int check_space(const struct restore *restore, struct rp_error *err)
+uint64_t rp_restore_room(uint64_t size, uint64_t data, enum rp_image_format format)
+{
+    return data + (format == RP_IMAGE_VHDX ? 4 * RP_MIB + size / 4096 / 32 : 0); // header, log, tables
+}
+
+int rp_restore_check_room(const char *folder, uint64_t needed, struct rp_error *err)
 {
     struct statvfs vfs;
-    if (statvfs(restore->options->directory, &vfs))
-        return rp_fail_sys(err, errno, "%s: free space", restore->options->directory);
-    uint64_t needed = 0, there = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    for (size_t i = 0; i < restore->count; i++) {
-        uint64_t metadata = 4 * RP_MIB + restore->targets[i].disk->root.size / 4096 / 32; // VHDX: header, log, tables
-        needed += restore->targets[i].data + (restore->options->format == RP_IMAGE_VHDX ? metadata : 0);
-    }
+    if (statvfs(folder, &vfs))
+        return rp_fail_sys(err, errno, "%s: free space", folder);
+    uint64_t there = (uint64_t)vfs.f_bavail * vfs.f_frsize;
     if (needed <= there)
         return 0;
     char a[RP_SIZE_TEXT], b[RP_SIZE_TEXT];
-    return rp_fail(err, RP_ERR_NO_SPACE, "%s: needs %s, %s are free", restore->options->directory,
-                   rp_format_size(needed, a), rp_format_size(there, b));
+    return rp_fail(err, RP_ERR_NO_SPACE, "%s: needs %s, %s are free", folder, rp_format_size(needed, a),
+                   rp_format_size(there, b));
+}
+
+static int check_space(const struct restore *restore, struct rp_error *err)
+{
+    uint64_t needed = 0;
+    for (size_t i = 0; i < restore->count; i++) {
+        const struct target *target = &restore->targets[i];
+        needed += rp_restore_room(target->disk->root.size, target->data, restore->options->format);
+    }
+    return rp_restore_check_room(restore->options->directory, needed, err);
 }
 
 // ---- writing --------------------------------------------------------------------------------------------------------

@@ -36,6 +36,13 @@ int rp_restore_preview(struct rp_repo *repo, const struct rp_point *point, const
                        struct rp_restore_result *result, struct rp_error *err);
 void rp_restore_result_clear(struct rp_restore_result *result);
 
+// RP_ERR_EXISTS: a file is there that would be overwritten.
+int rp_restore_check_free(const char *path, struct rp_error *err);
+// Bytes that the file of a disk takes, with `data` bytes that are not zero.
+uint64_t rp_restore_room(uint64_t size, uint64_t data, enum rp_image_format format);
+// RP_ERR_NO_SPACE: the folder's file system has less than that.
+int rp_restore_check_room(const char *folder, uint64_t needed, struct rp_error *err);
+
 // A VM's name as part of a file name: letters, digits, '.', '_' and '-' stay, every other character becomes '_', none
 // is hidden, looks like an option or leads elsewhere. Never empty, at most 100 bytes. Malloc'ed.
 char *rp_restore_safe_name(const char *vm_name);

@@ -6,14 +6,16 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "backup/restore_host.h"
+#include "backup/restore_host_impl.h"
 #include "base/buf.h"
-#include "base/num.h"
 
-#define DISKS "Virtual Hard Disks"
+static void add_problem(struct rp_restore_host_preview *preview, const struct rp_error *what)
+{
+    preview->problems = rp_xrealloc(preview->problems, (preview->problem_count + 1) * sizeof *preview->problems);
+    preview->problems[preview->problem_count++] = *what;
+}
 
 static void problem(struct rp_restore_host_preview *preview, enum rp_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -24,19 +26,16 @@ static void problem(struct rp_restore_host_preview *preview, enum rp_code code, 
     va_start(args, format);
     vsnprintf(text.text, sizeof text.text, format, args);
     va_end(args);
-    preview->problems = rp_xrealloc(preview->problems, (preview->problem_count + 1) * sizeof *preview->problems);
-    preview->problems[preview->problem_count++] = text;
+    add_problem(preview, &text);
 }
 
 // ---- the VM ---------------------------------------------------------------------------------------------------------
 
 static bool has_definition(const struct rp_point *point)
 {
-    for (size_t i = 0; i < point->file_count; i++) {
-        const char *dot = strrchr(point->files[i].name, '.');
-        if (dot && !strcasecmp(dot, ".vmcx"))
+    for (size_t i = 0; i < point->file_count; i++)
+        if (rp_restore_host_is_definition(point->files[i].name))
             return true;
-    }
     return false;
 }
 
@@ -52,9 +51,9 @@ static int check_vms(struct rp_host_connection *host, const struct rp_point *poi
         return -1;
     for (size_t i = 0; i < vms.count; i++) {
         const struct rp_vm *vm = &vms.items[i];
-        if (keep && !strcasecmp(vm->id, point->vm_id))
-            problem(preview, RP_ERR_EXISTS, "%s: VM %s has the id %s already (--new-id makes another VM beside it)",
-                    host->address, vm->name, vm->id);
+        struct rp_error taken = {0};
+        if (keep && !strcasecmp(vm->id, point->vm_id) && rp_restore_host_fail_taken(host, vm, &taken))
+            add_problem(preview, &taken);
         else if (!strcmp(vm->name, preview->vm_name))
             preview->same_name = true;
     }
@@ -84,19 +83,12 @@ static char *existing(const char *local, struct rp_restore_host_preview *preview
 
 static void check_room(const char *folder, struct rp_restore_host_preview *preview)
 {
-    struct statvfs vfs;
+    struct rp_error why = {0};
     uint64_t needed = 0;
-    char a[RP_SIZE_TEXT], b[RP_SIZE_TEXT];
-    for (size_t i = 0; i < preview->files.count; i++) // headers, log and tables besides the data
-        needed += preview->files.files[i].data + 4 * RP_MIB + preview->files.files[i].size / 4096 / 32;
-    if (statvfs(folder, &vfs)) {
-        problem(preview, RP_ERR_IO, "%s: free space: %s", folder, strerror(errno));
-        return;
-    }
-    uint64_t there = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    if (needed > there)
-        problem(preview, RP_ERR_NO_SPACE, "%s: needs %s, %s are free", folder, rp_format_size(needed, a),
-                rp_format_size(there, b));
+    for (size_t i = 0; i < preview->files.count; i++)
+        needed += rp_restore_room(preview->files.files[i].size, preview->files.files[i].data, RP_IMAGE_VHDX);
+    if (rp_restore_check_room(folder, needed, &why))
+        add_problem(preview, &why);
 }
 
 // Names and sizes. Whether the files are there already is one problem among others, so that a folder is asked for in
@@ -104,7 +96,7 @@ static void check_room(const char *folder, struct rp_restore_host_preview *previ
 static int list_files(struct rp_repo *repo, const struct rp_point *point, const char *local,
                       struct rp_restore_host_preview *preview, struct rp_error *err)
 {
-    RP_AUTO_FREE char *disks = local ? rp_path_join(local, DISKS) : rp_xstrdup(DISKS);
+    RP_AUTO_FREE char *disks = local ? rp_path_join(local, RP_RESTORE_HOST_DISKS) : rp_xstrdup(RP_RESTORE_HOST_DISKS);
     RP_AUTO_FREE char *nowhere = rp_path_join(disks, "is made by the restore");
     struct rp_restore_options options = {.directory = nowhere, .format = RP_IMAGE_VHDX, .disk = -1};
     if (rp_restore_preview(repo, point, &options, &preview->files, err))
@@ -120,16 +112,16 @@ static int list_files(struct rp_repo *repo, const struct rp_point *point, const 
 
 static void check_files(const char *local, struct rp_restore_host_preview *preview)
 {
-    struct stat st;
     RP_AUTO_FREE char *folder = existing(local, preview);
     if (!folder)
         return;
     if (access(folder, W_OK | X_OK))
         problem(preview, rp_code_from_errno(errno), "%s: %s", folder, strerror(errno));
-    for (size_t i = 0; i < preview->files.count; i++)
-        if (!lstat(preview->files.files[i].path, &st))
-            problem(preview, RP_ERR_EXISTS, "%s exists already, and is never overwritten: choose another folder",
-                    preview->files.files[i].path);
+    for (size_t i = 0; i < preview->files.count; i++) {
+        struct rp_error why = {0};
+        if (rp_restore_check_free(preview->files.files[i].path, &why))
+            add_problem(preview, &why);
+    }
     check_room(folder, preview);
 }
 
@@ -145,14 +137,13 @@ int rp_restore_host_preview(struct rp_host_connection *host, struct rp_repo *rep
     preview->folder = rp_restore_host_folder(host, point, options, &why);
     RP_AUTO_FREE char *local = preview->folder ? rp_host_local_path(host, preview->folder, &why) : NULL;
     if (!local)
-        problem(preview, why.code, "%s", why.text);
+        add_problem(preview, &why);
     if (list_files(repo, point, local, preview, err) || check_vms(host, point, options, preview, err)) {
         rp_restore_host_preview_clear(preview);
         return -1;
     }
     if (!preview->imported && !point->settings)
-        problem(preview, RP_ERR_UNSUPPORTED,
-                "the restore point has no settings of the VM: restore its disks with --to");
+        problem(preview, RP_ERR_UNSUPPORTED, RP_RESTORE_HOST_NO_SETTINGS);
     if (local)
         check_files(local, preview);
     return 0;
@@ -161,7 +152,7 @@ int rp_restore_host_preview(struct rp_host_connection *host, struct rp_repo *rep
 char *rp_restore_host_preview_disk(const struct rp_restore_host_preview *preview, size_t index)
 {
     const char *name = rp_path_name(preview->files.files[index].path);
-    RP_AUTO_FREE char *folder = preview->folder ? rp_path_map_join(preview->folder, DISKS) : NULL;
+    RP_AUTO_FREE char *folder = preview->folder ? rp_path_map_join(preview->folder, RP_RESTORE_HOST_DISKS) : NULL;
     return folder ? rp_path_map_join(folder, name) : rp_xstrdup(name);
 }
 

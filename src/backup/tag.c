@@ -9,7 +9,7 @@
 const char *rp_tag_format(const struct rp_guid *repository, const struct rp_guid *job, char out[RP_TAG_TEXT])
 {
     char r[RP_GUID_TEXT], j[RP_GUID_TEXT];
-    snprintf(out, RP_TAG_TEXT, "refpoint:%s:%s", rp_guid_format(repository, r), rp_guid_format(job, j));
+    snprintf(out, RP_TAG_TEXT, RP_HOST_TAG "%s:%s", rp_guid_format(repository, r), rp_guid_format(job, j));
     return out;
 }
 
@@ -17,7 +17,7 @@ bool rp_tag_is_of(const char *name, const struct rp_guid *repository)
 {
     struct rp_guid job;
     char prefix[RP_TAG_TEXT], text[RP_GUID_TEXT];
-    size_t length = (size_t)snprintf(prefix, sizeof prefix, "refpoint:%s:", rp_guid_format(repository, text));
+    size_t length = (size_t)snprintf(prefix, sizeof prefix, RP_HOST_TAG "%s:", rp_guid_format(repository, text));
     // The whole form, so that an administrator's own checkpoint "refpoint:<id>: before the upgrade" is not ours.
     return name && !strncmp(name, prefix, length) && !rp_guid_parse(name + length, &job, NULL);
 }

@@ -38,7 +38,7 @@ struct rp_cli;
 struct rp_cli_option {
     char letter;          // 0: none
     const char *name;     // without the dashes
-    const char *argument; // "DIR"; NULL: a flag. A flag and an option with an argument may both be repeated
+    const char *argument; // "DIR"; "[=DIR]": may be left out, then the value is ""; NULL: a flag. A flag and an option with an argument may both be repeated
     const char *help;     // one line
 };
 
@@ -194,6 +194,8 @@ extern const struct rp_cli_verb rp_cli_check_verbs[];      // verb-check.c
 extern const struct rp_cli_verb rp_cli_repo_verbs[];       // verb-repo.c
 extern const struct rp_cli_verb rp_cli_host_verbs[];       // verb-host.c
 extern const struct rp_cli_verb rp_cli_vm_verbs[];         // verb-vm.c
+extern const struct rp_cli_verb rp_cli_vm_run_verbs[];     // verb-vm-run.c
+extern const struct rp_cli_verb rp_cli_vm_adopt_verbs[];   // verb-vm-adopt.c
 extern const struct rp_cli_verb rp_cli_disk_verbs[];       // verb-disk.c
 extern const struct rp_cli_verb rp_cli_checkpoint_verbs[]; // verb-checkpoint.c
 extern const struct rp_cli_verb rp_cli_refpoint_verbs[];   // verb-refpoint.c

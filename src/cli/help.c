@@ -13,7 +13,7 @@ static void print_option(const struct rp_cli_option *option)
         rp_buf_printf(&left, "-%c, ", option->letter);
     else
         rp_buf_printf(&left, "    ");
-    rp_buf_printf(&left, "--%s%s%s", option->name, option->argument ? " " : "", option->argument ? option->argument : "");
+    rp_buf_printf(&left, "--%s%s%s", option->name, option->argument && *option->argument != '[' ? " " : "", option->argument ? option->argument : "");
     rp_cli_print("  %-*s  %s\n", INDENT, rp_buf_text(&left), option->help);
 }
 

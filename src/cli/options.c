@@ -11,7 +11,7 @@ const struct rp_cli_option rp_cli_global_options[] = {
     {'r', "repo", "DIR", "the repository (REFPOINT_REPOSITORY)"},
     {'H', "host", "HOST", "the host: local:DIR, or a name of host list (REFPOINT_HOST; default local:/var/lib/refpoint)"},
     {0, "password-file", "FILE", "first line is the passphrase (REFPOINT_PASSWORD_FILE, or REFPOINT_PASSWORD)"},
-    {'n', "dry-run", NULL, "say what would be done, and do nothing (backup, restore, disk compact)"},
+    {'n', "dry-run", NULL, "only say what would be done (backup, restore, repo unlock, vm adopt, vm release, disk compact)"},
     {'q', "quiet", NULL, "print errors and remarks only"},
     {'v', "verbose", NULL, "say more; twice: what developers want to know"},
     {0, "json", NULL, "results, progress and errors as JSON"},
@@ -57,14 +57,16 @@ static int parse_long(struct rp_cli *cli, char **argv, int left, struct rp_error
     const struct rp_cli_option *option = find_option(cli, name, length, 0);
     if (!option)
         return unknown(cli, argv[0], err);
-    if (!option->argument) {
-        if (equals)
-            return rp_fail(err, RP_ERR_USAGE, "--%s takes no value", option->name);
-        give(cli, option, "");
-        return 1;
-    }
+    if (!option->argument && equals)
+        return rp_fail(err, RP_ERR_USAGE, "--%s takes no value", option->name);
+    if (equals && *option->argument == '[' && !equals[1])
+        return rp_fail(err, RP_ERR_USAGE, "--%s=: nothing stands behind the =", option->name);
     if (equals) {
         give(cli, option, equals + 1);
+        return 1;
+    }
+    if (!option->argument || *option->argument == '[') {
+        give(cli, option, "");
         return 1;
     }
     if (left < 2)
@@ -141,8 +143,16 @@ static int check_count(const struct rp_cli *cli, struct rp_error *err)
     const struct rp_cli_verb *verb = cli->verb;
     if (cli->arg_count >= verb->min_args && cli->arg_count <= verb->max_args)
         return 0;
-    const char *what = cli->arg_count < verb->min_args ? "too few arguments" : "too many arguments";
-    return rp_fail(err, RP_ERR_USAGE, "%s: %s; usage: refpoint %s %s", verb->name, what, verb->name, verb->arguments);
+    bool few = cli->arg_count < verb->min_args;
+    rp_fail(err, RP_ERR_USAGE, "%s: too %s arguments; usage: refpoint %s %s", verb->name, few ? "few" : "many",
+            verb->name, verb->arguments);
+    for (size_t i = 0; !few && i < cli->given_count; i++) {
+        const struct rp_cli_option *option = cli->given[i].option;
+        if (option->argument && *option->argument == '[' && !*cli->given[i].value)
+            return rp_context(err, "a value of --%s stands behind a =: --%s%.*s", option->name, option->name,
+                              (int)strcspn(option->argument + 1, "]"), option->argument + 1);
+    }
+    return -1;
 }
 
 static const char *environment(const char *name)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "backup/boot_check.h"
 #include "backup/restore_host.h"
 #include "base/buf.h"
 #include "base/clock.h"
@@ -143,6 +144,72 @@ static int dry_run(const struct rp_cli *cli, struct rp_host_connection *host, st
     return preview.problem_count ? rp_fail_as(err, &preview.problems[0]) : 0;
 }
 
+static void print_boot_check(const struct rp_cli *cli, const struct rp_point *point, const struct rp_host_connection *host,
+                             const struct rp_boot_outcome *result, const char *serial, json_t *remarks)
+{
+    if (cli->json)
+        rp_cli_print_json_line(json_pack("{s:s, s:s, s:o, s:o, s:b, s:f, s:o, s:O}", "type", "summary", "point", point->id, "vm",
+                                         rp_cli_json_text(point->vm_name), "host", rp_cli_json_text(host->address), "booted",
+                                         (int)result->booted, "seconds", result->seconds, "why", rp_cli_json_text(result->why), "remarks",
+                                         remarks));
+    else if (result->booted)
+        rp_cli_say(cli, "%s@%.*s boots: %s after %.0f s\n", rp_cli_safe(point->vm_name), RP_SHORT_ID, point->id,
+                   serial ? "the text was on its serial port" : "its guest answered", result->seconds);
+}
+
+static int parse_boot_check(const struct rp_cli *cli, const struct rp_restore_host_options *options,
+                            struct rp_boot_check_how *how, struct rp_error *err)
+{
+    uint64_t limit = 300;
+    const char *marker = rp_cli_value(cli, "boot-check");
+    how->serial = strncmp(marker, "serial:", 7) ? NULL : marker + 7;
+    if (*marker && strcmp(marker, "agent") && !how->serial)
+        return rp_fail(err, RP_ERR_USAGE, "--boot-check: \"%.64s\" is neither agent nor serial:TEXT", marker);
+    if (options->start || rp_cli_flag(cli, "new-id") || rp_cli_flag(cli, "keep-id") || rp_cli_flag(cli, "name"))
+        return rp_fail(err, RP_ERR_USAGE, "--boot-check: nothing stays of the VM, so that --start, --name, --new-id "
+                       "and --keep-id are not for it");
+    if (rp_cli_number(cli, "boot-limit", 1, 86400, &limit, err))
+        return -1;
+    how->limit_s = (unsigned)limit;
+    return 0;
+}
+
+static int preview_boot_check(const struct rp_cli *cli, struct rp_host_connection *host, struct rp_repo *repo,
+                              const struct rp_point *point, const struct rp_restore_host_options *options,
+                              const struct rp_boot_check_how *how, struct rp_error *err)
+{
+    RP_CLEANUP(rp_boot_check_plan_clear) struct rp_boot_check_plan plan = {0};
+    if (rp_boot_check_plan(host, point, options, how, &plan, err) ||
+        dry_run(cli, host, repo, point, &plan.options, err))
+        return -1;
+    rp_cli_say(cli, "  would start it, without a network, and remove it again\n");
+    return 0;
+}
+
+static int boot_check(const struct rp_cli *cli, struct rp_host_connection *host, struct rp_repo *repo,
+                      const struct rp_point *point, struct rp_restore_host_options *options,
+                      const struct rp_boot_check_how *how, struct rp_error *err)
+{
+    struct rp_boot_outcome result;
+    RP_AUTO_FREE char *title = rp_xasprintf("boot check %s", point->vm_name ? point->vm_name : "");
+    struct remarks remarks = {cli, rp_cli_progress_new(cli, title), json_array()};
+    options->progress = rp_cli_progress_update;
+    options->progress_context = remarks.progress;
+    options->remark = on_remark;
+    options->context = &remarks;
+    rp_cli_signals_last_words("refpoint: ended at once: a VM \"boot check of …\" and its files may be left on the host\n");
+    int failed = rp_boot_check_run(host, repo, point, options, how, &result, err);
+    rp_cli_signals_last_words(NULL);
+    rp_cli_progress_end(remarks.progress);
+    if (!failed)
+        print_boot_check(cli, point, host, &result, how->serial, remarks.texts);
+    int with_remark = json_array_size(remarks.texts) > 0;
+    json_decref(remarks.texts);
+    if (!failed && !result.booted)
+        return rp_fail(err, RP_ERR_STATE, "it does not boot: %s (waited %.0f s; the note is in the repository)", result.why, result.seconds);
+    return failed ? -1 : with_remark;
+}
+
 int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const struct rp_point *chosen,
                         const struct rp_restore_options *files, struct rp_error *err)
 {
@@ -150,7 +217,9 @@ int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const st
     RP_AUTO_FREE char *address = NULL;
     RP_CLEANUP(rp_point_clear) struct rp_point point = {0};
     RP_CLEANUP(rp_restore_host_result_clear) struct rp_restore_host_result result = {0};
-    if (parse(cli, &options, &address, err))
+    struct rp_boot_check_how how = {0};
+    bool boots = rp_cli_flag(cli, "boot-check");
+    if (parse(cli, &options, &address, err) || (boots && parse_boot_check(cli, &options, &how, err)))
         return -1;
     if (files->disk >= 0)
         return rp_fail(err, RP_ERR_USAGE, "a VM gets all its disks: --to writes a single one");
@@ -159,6 +228,9 @@ int rp_cli_restore_host(const struct rp_cli *cli, struct rp_repo *repo, const st
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_host(cli, address, err);
     if (!host || rp_cli_host_paths(cli, host, err))
         return -1;
+    if (boots)
+        return cli->dry_run ? preview_boot_check(cli, host, repo, &point, &options, &how, err)
+                            : boot_check(cli, host, repo, &point, &options, &how, err);
     if (cli->dry_run)
         return dry_run(cli, host, repo, &point, &options, err);
     uint64_t start = rp_clock_monotonic_ns();

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/num.h"
 #include "cli/address.h"
+#include "cli/consistency.h"
 #include "cli/host_paths.h"
 #include "cli/point_json.h"
 
@@ -41,12 +42,7 @@ static int parse(const struct rp_cli *cli, struct rp_backup_options *options, st
 {
     uint64_t threads = 0, timeout = 600;
     options->full = rp_cli_flag(cli, "full");
-    options->allow_crash = rp_cli_flag(cli, "allow-crash");
     options->ignore_room = rp_cli_flag(cli, "no-space-check");
-    const char *consistency = rp_cli_value(cli, "consistency");
-    if (consistency && strcmp(consistency, "crash") && strcmp(consistency, "application"))
-        return rp_fail(err, RP_ERR_USAGE, "--consistency: \"%.32s\" is neither crash nor application", consistency);
-    options->consistency = consistency && *consistency == 'a' ? RP_CONSISTENCY_APPLICATION : RP_CONSISTENCY_CRASH;
     if (rp_cli_number(cli, "threads", 1, 16, &threads, err) || rp_cli_number(cli, "merge-timeout", 0, 86400, &timeout, err) ||
         rp_cli_size(cli, "limit-rate", &options->rate, err))
         return -1;
@@ -85,6 +81,9 @@ static void print_result(const struct rp_cli *cli, const struct rp_backup_result
     for (size_t i = 0; i < point->disk_count; i++)
         if (point->disks[i].reason)
             rp_cli_say(cli, "  disk %u in full: %s\n", point->disks[i].number, rp_cli_safe(point->disks[i].reason));
+    if (!strcmp(point->consistency_asked, "application"))
+        rp_cli_say(cli, "  %s-consistent%s%s\n", rp_cli_safe(point->consistency_reached), point->consistency_reason ? ": " : "",
+                   rp_cli_safe(point->consistency_reason));
     if (result->orphans)
         rp_cli_say(cli, "  removed %u leftover%s of interrupted backups from the host\n", result->orphans, result->orphans == 1 ? "" : "s");
 }
@@ -117,7 +116,7 @@ static int preview(const struct rp_cli *cli, struct rp_host_connection *host, st
 
 // Returns 0, 1 with a remark, -1.
 static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char *address, bool is_name,
-                      struct rp_backup_options *options, struct rp_error *err)
+                      struct rp_backup_options *options, const struct rp_cli_consistency *asked, struct rp_error *err)
 {
     RP_AUTO_FREE char *host_address = NULL;
     const char *name = address;
@@ -129,6 +128,11 @@ static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char
         return -1;
     if (rp_cli_size(cli, "merge-rate", &host->merge_rate, err) || rp_cli_host_paths(cli, host, err))
         return -1;
+    struct rp_cli_consistency consistency = rp_cli_consistency_of(asked, &vm);
+    options->consistency = consistency.asked;
+    options->allow_crash = consistency.allow_crash;
+    options->by_default = !asked->asked;
+    host->frozen_ms = consistency.frozen_ms;
     if (cli->dry_run)
         return preview(cli, host, repo, &vm, options, err);
     uint64_t start = rp_clock_monotonic_ns();
@@ -158,8 +162,9 @@ static int backup_one(const struct rp_cli *cli, struct rp_repo *repo, const char
 static int run(struct rp_cli *cli, struct rp_error *err)
 {
     struct rp_backup_options options = {0};
+    struct rp_cli_consistency consistency;
     const char *by_name = rp_cli_value(cli, "vm");
-    if (parse(cli, &options, err))
+    if (parse(cli, &options, err) || rp_cli_consistency_parse(cli, &consistency, err))
         return -1;
     if (!cli->arg_count && !by_name)
         return rp_fail(err, RP_ERR_USAGE, "which VM? Give its name or GUID");
@@ -171,7 +176,7 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     for (size_t i = 0; i < count; i++) {
         const char *address = i < cli->arg_count ? cli->args[i] : by_name;
         struct rp_error one = {0};
-        int status = backup_one(cli, repo, address, i == cli->arg_count, &options, &one);
+        int status = backup_one(cli, repo, address, i == cli->arg_count, &options, &consistency, &one);
         if (status >= 0) {
             result |= status;
             continue;
@@ -192,8 +197,7 @@ static int run(struct rp_cli *cli, struct rp_error *err)
 static const struct rp_cli_option options[] = {
     {0, "full", NULL, "read everything allocated, also what did not change"},
     {0, "limit-rate", "SIZE", "read at most so many bytes per second, as 50M"},
-    {0, "consistency", "KIND", "crash (default) or application: what to ask of the host"},
-    {0, "allow-crash", NULL, "accept a crash-consistent checkpoint when the host cannot do better"},
+    RP_CLI_CONSISTENCY_OPTIONS,
     {0, "no-space-check", NULL, "begin also when the repository seems to have too little room"},
     {0, "merge-rate", "SIZE", "the host's merges may move so many bytes per second, as 50M"},
     {0, "merge-timeout", "SECONDS", "how long to wait for the host's merges (default 600)"},
@@ -219,9 +223,11 @@ const struct rp_cli_verb rp_cli_backup_verbs[] = {
                    "Readers: the files of this machine (virtual-disk, for local:DIR); the host's\n"
                    "files in a mount of its folders (share, where --map or the hosts file says\n"
                    "where each of them is); copies that the host makes (export) in a folder that\n"
-                   "both sides see, which are removed again.\n",
+                   "both sides see, which are removed again.\n"
+                   "\n" RP_CLI_CONSISTENCY_DETAILS,
         .examples = "refpoint backup web1 -r /backup/repo\n"
                     "refpoint backup web1 db1 --limit-rate 50M\n"
+                    "refpoint backup web1 --consistency application-only --freeze-limit 5\n"
                     "refpoint backup local:/srv/vms/web1 --json\n"
                     "refpoint backup hv1/web1 --map 'D:\\VMs = /mnt/hv1-d'\n"
                     "refpoint backup hv1/web1 --export-folder 'E:\\Export = /mnt/hv1-export'\n"

@@ -3,35 +3,97 @@
 
 #include "backup/work.h"
 #include "base/clock.h"
+#include "cli/consistency.h"
 #include "cli/order.h"
 #include "cli/select.h"
 
 static const char *type_name(enum rp_snapshot_type type) { return type == RP_SNAPSHOT_RECOVERY ? "recovery" : "production"; }
 
-static const char *consistency_name(enum rp_consistency consistency)
+// What the host says of a checkpoint that it has just made. `reason` is malloc'ed, NULL: it gives none.
+static int look_up(struct rp_host_connection *host, const char *vm_id, const char *id, enum rp_consistency *reached, char **reason,
+                   struct rp_error *err)
 {
-    return consistency == RP_CONSISTENCY_APPLICATION ? "application" : consistency == RP_CONSISTENCY_CRASH ? "crash" : "unknown";
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
+    if (host->ops->list_snapshots(host, vm_id, &list, err))
+        return -1;
+    for (size_t i = 0; i < list.count; i++) {
+        if (strcmp(list.items[i].id, id))
+            continue;
+        *reached = list.items[i].consistency;
+        *reason = list.items[i].consistency_reason;
+        list.items[i].consistency_reason = NULL;
+        return 0;
+    }
+    return rp_fail(err, RP_ERR_NOT_FOUND, "the host made checkpoint %s, but does not list it", id);
+}
+
+static int make(struct rp_work *work, const struct rp_vm *vm, enum rp_consistency asked, const char *name, char id[RP_HOST_ID],
+                struct rp_error *err)
+{
+    char job[RP_HOST_ID] = "";
+    id[0] = '\0';
+    return work->host->ops->create_snapshot(work->host, vm->id, RP_SNAPSHOT_PRODUCTION, asked, name, job, id, err) ||
+                   rp_work_make(work, "the checkpoint", job, id, err)
+               ? -1 : 0;
+}
+
+// Crash-consistent where it can be no better one and may be that: then *why (malloc'ed) says why. What is there is told, or gone.
+static int make_as_asked(struct rp_work *work, const struct rp_vm *vm, const struct rp_cli_consistency *wanted, const char *name,
+                         char id[RP_HOST_ID], enum rp_consistency *reached, char **why, struct rp_error *err)
+{
+    struct rp_error failure = {0};
+    char job[RP_HOST_ID], result[RP_HOST_ID];
+    if (!make(work, vm, wanted->asked, name, id, &failure)) {
+        if (look_up(work->host, vm->id, id, reached, why, err))
+            return -1;
+        if (wanted->asked != RP_CONSISTENCY_APPLICATION || *reached == RP_CONSISTENCY_APPLICATION || wanted->allow_crash)
+            return 0;
+        rp_fail(err, RP_ERR_STATE, "the checkpoint is not application-consistent: %s", *why ? *why : "the host does not say why");
+        if (work->host->ops->destroy_snapshot(work->host, id, job, result, &failure) ||
+            rp_host_wait(work->host, job, result, NULL, NULL, &failure))
+            rp_context(err, "checkpoint %s could not be removed again (%s)", id, failure.text);
+        return -1;
+    }
+    bool may = wanted->asked == RP_CONSISTENCY_APPLICATION && wanted->allow_crash && failure.code != RP_ERR_BUSY &&
+               failure.code != RP_ERR_CANCELLED && failure.code != RP_ERR_NOT_FOUND;
+    if (!may)
+        return rp_fail_as(err, &failure);
+    if (make(work, vm, RP_CONSISTENCY_CRASH, name, id, err))
+        return -1;
+    *reached = RP_CONSISTENCY_CRASH;
+    *why = rp_xstrdup(failure.text);
+    return 0;
 }
 
 static int run_create(struct rp_cli *cli, struct rp_error *err)
 {
     char now[RP_TIME_TEXT];
+    struct rp_cli_consistency asked;
     const char *name = rp_cli_value(cli, "name");
+    if (rp_cli_consistency_parse(cli, &asked, err))
+        return -1;
     if (!name)
         name = rp_time_format(rp_clock_wall_ns(), now);
     if (!*name)
         return rp_fail(err, RP_ERR_USAGE, "--name: a checkpoint needs a name");
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
-    char job[RP_HOST_ID] = "", id[RP_HOST_ID] = "";
+    char id[RP_HOST_ID] = "";
+    RP_AUTO_FREE char *why = NULL;
+    enum rp_consistency reached = RP_CONSISTENCY_UNKNOWN;
     struct rp_work work = {.host = host, .stop = rp_cli_stop};
-    if (!host ||
-        host->ops->create_snapshot(host, vm.id, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, name, job, id, err) ||
-        rp_work_make(&work, "the checkpoint", job, id, err))
+    if (!host)
+        return -1;
+    struct rp_cli_consistency wanted = rp_cli_consistency_of(&asked, &vm);
+    host->frozen_ms = wanted.frozen_ms;
+    if (make_as_asked(&work, &vm, &wanted, name, id, &reached, &why, err))
         return -1;
     if (cli->json)
-        rp_cli_print_json(json_pack("{s:s, s:o, s:s}", "id", id, "name", rp_cli_json_text(name), "vm", vm.id));
+        rp_cli_print_json(json_pack("{s:s, s:o, s:s, s:s, s:o}", "id", id, "name", rp_cli_json_text(name), "vm", vm.id, "consistency",
+                                    rp_cli_consistency_name(reached), "consistency_reason", rp_cli_json_text(why)));
     rp_cli_say(cli, "checkpoint %s of VM %s made, id %s\n", rp_cli_safe(name), rp_cli_safe(vm.name), id);
+    if (wanted.asked == RP_CONSISTENCY_APPLICATION)
+        rp_cli_say(cli, "  %s-consistent%s%s\n", rp_cli_consistency_name(reached), why ? ": " : "", rp_cli_safe(why));
     return 0;
 }
 
@@ -53,13 +115,14 @@ static int run_list(struct rp_cli *cli, struct rp_error *err)
             rp_cli_cell(table, "%s", time);
             rp_cli_cell(table, "%s", s->name);
             rp_cli_cell(table, "%s", type_name(s->type));
-            rp_cli_cell(table, "%s", consistency_name(s->consistency));
+            rp_cli_cell(table, "%s", rp_cli_consistency_name(s->consistency));
             rp_cli_cell(table, "%s", s->id);
             rp_cli_cell(table, "%s", s->merging ? "merging" : "");
         } else {
-            json_array_append_new(array, json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:b}", "id", s->id, "name",
+            json_array_append_new(array, json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:o, s:b}", "id", s->id, "name",
                 rp_cli_json_text(s->name), "vm", s->vm_id, "time", time, "type", type_name(s->type), "consistency",
-                consistency_name(s->consistency), "merging", (int)s->merging));
+                rp_cli_consistency_name(s->consistency), "consistency_reason", rp_cli_json_text(s->consistency_reason),
+                "merging", (int)s->merging));
         }
     }
     if (table)
@@ -101,6 +164,7 @@ static int run_delete(struct rp_cli *cli, struct rp_error *err)
 
 static const struct rp_cli_option create_options[] = {
     {0, "name", "TEXT", "what to call it; the time when not given"},
+    RP_CLI_CONSISTENCY_OPTIONS,
     {0},
 };
 static const struct rp_cli_option delete_options[] = {
@@ -112,10 +176,11 @@ static const struct rp_cli_option delete_options[] = {
 const struct rp_cli_verb rp_cli_checkpoint_verbs[] = {
     {
         .name = "checkpoint create",
-        .arguments = "[HOST/]VM [--name TEXT]",
+        .arguments = "[HOST/]VM [--name TEXT] [--consistency KIND]",
         .summary = "freeze all disks of a VM at one instant",
         .details = "The VM goes on in new differencing disks on top. Backups work with or\n"
-                   "without such checkpoints, and make and remove their own.\n",
+                   "without such checkpoints, and make and remove their own.\n"
+                   "\n" RP_CLI_CONSISTENCY_DETAILS,
         .examples = "refpoint checkpoint create web1\n"
                     "refpoint checkpoint create web1 --name 'before the upgrade'\n",
         .options = create_options,

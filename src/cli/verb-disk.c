@@ -171,7 +171,7 @@ const struct rp_cli_verb rp_cli_disk_verbs[] = {
     {
         .name = "disk grow",
         .arguments = "[HOST/]VM DISK SIZE",
-        .summary = "make a disk of a VM that is off larger",
+        .summary = "make a disk of a VM larger, also while it runs",
         .details = "Change tracking survives: the next backup is still incremental.\n",
         .examples = "refpoint disk grow web1 disk0 20G\n",
         .min_args = 3,

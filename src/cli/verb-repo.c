@@ -1,7 +1,10 @@
-// refpoint repo init | info
+// refpoint repo init | info | unlock
+#include <ctype.h>
+
 #include "base/clock.h"
+#include "base/guid.h"
 #include "base/num.h"
-#include "cli/cli.h"
+#include "cli/address.h"
 
 static int run_init(struct rp_cli *cli, struct rp_error *err)
 {
@@ -52,6 +55,62 @@ static int run_info(struct rp_cli *cli, struct rp_error *err)
     return 0;
 }
 
+// The lock has the VM's GUID for a name, in capitals, as hosts write it. One whose first backup was cut off is in no
+// restore point yet.
+static char *vm_id_of(struct rp_repo *repo, const char *text, struct rp_error *err)
+{
+    RP_CLEANUP(rp_points_clear) struct rp_points points = {0};
+    struct rp_error why = {0};
+    struct rp_guid guid;
+    const char *vm_id;
+    char id[RP_GUID_TEXT];
+    if (rp_repo_points(repo, &points, err))
+        return NULL;
+    if (!rp_address_choose_vm(&points, text, &vm_id, &why))
+        return rp_xstrdup(vm_id);
+    if (why.code == RP_ERR_NOT_FOUND && !rp_guid_parse(text, &guid, NULL)) {
+        rp_guid_format(&guid, id);
+        for (char *p = id; *p; p++)
+            *p = (char)toupper((unsigned char)*p);
+        return rp_xstrdup(id);
+    }
+    rp_fail_as(err, &why);
+    return NULL;
+}
+
+static void print_unlock(const struct rp_cli *cli, const char *vm_id, const struct rp_repo_lock_holder *was)
+{
+    static const char lives[] = ": as far as can be seen it is still at work, and stops before it writes its restore "
+                                "point";
+    if (cli->json)
+        rp_cli_print_json(json_pack("{s:o, s:b, s:b, s:o, s:b}", "vm_id", rp_cli_json_text(vm_id), "held",
+                                    (int)was->held, "lives", (int)was->lives, "holder", rp_cli_json_text(was->held ? was->text : NULL),
+                                    "dry_run", (int)cli->dry_run));
+    else if (!was->held)
+        rp_cli_say(cli, "nobody is at work on %s\n", rp_cli_safe(cli->args[0]));
+    else
+        rp_cli_say(cli, "%s the lock of %s%s\n", cli->dry_run ? "would end" : "ended", rp_cli_safe(was->text),
+                   was->lives ? lives : "");
+}
+
+static int run_unlock(struct rp_cli *cli, struct rp_error *err)
+{
+    RP_CLEANUP(rp_repo_close_p) struct rp_repo *repo = rp_cli_open_repo(cli, err);
+    RP_AUTO_FREE char *vm_id = repo ? vm_id_of(repo, cli->args[0], err) : NULL;
+    struct rp_repo_lock_holder holder;
+    if (!vm_id || rp_repo_lock_look(repo, vm_id, &holder, err))
+        return -1;
+    if (holder.held && !cli->dry_run) {
+        if (holder.lives && rp_cli_confirm(cli, err, "It is still at work, as far as can be seen: %s. End its lock?",
+                                           holder.text))
+            return rp_context(err, "it is still at work, as far as can be seen: %s", holder.text);
+        if (rp_repo_lock_end(repo, vm_id, "refpoint repo unlock", &holder, err))
+            return -1;
+    }
+    print_unlock(cli, vm_id, &holder);
+    return 0;
+}
+
 static const struct rp_cli_option init_options[] = {
     {0, "no-encryption", NULL, "store everything readable by whoever can read the folder"},
     {0},
@@ -77,6 +136,23 @@ const struct rp_cli_verb rp_cli_repo_verbs[] = {
                     "refpoint repo info -r /backup/repo --json\n",
         .flags = RP_CLI_READS,
         .run = run_info,
+    },
+    {
+        .name = "repo unlock",
+        .arguments = "VM",
+        .summary = "end the lock of a backup that no longer runs, on another machine",
+        .details = "A backup is alone with its VM in a repository. What holds the lock of one that\n"
+                   "was killed, or whose machine was, is taken over by the next backup from the same\n"
+                   "machine at once; from another machine after three minutes, or after this.\n"
+                   "Asks first when the backup may still run (in scripts, give --yes); one that does\n"
+                   "stops before it writes its restore point.\n"
+                   "VM: its name or GUID; the GUID if it has no restore point yet.\n",
+        .examples = "refpoint repo unlock web1 --dry-run\n"
+                    "refpoint repo unlock web1 -r /backup/repo --yes\n",
+        .min_args = 1,
+        .max_args = 1,
+        .flags = RP_CLI_DRY_RUN,
+        .run = run_unlock,
     },
     {0},
 };

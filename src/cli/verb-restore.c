@@ -13,7 +13,7 @@
 // Options that are for one of the two only.
 static int check_options(const struct rp_cli *cli, bool to_host, struct rp_error *err)
 {
-    static const char *const of_host[] = {"folder", "name", "new-id", "keep-id", "start", "map"};
+    static const char *const of_host[] = {"folder", "name", "new-id", "keep-id", "start", "map", "boot-check", "boot-limit"};
     static const char *const of_files[] = {"output-format", "disk"};
     for (size_t i = 0; !to_host && i < sizeof of_host / sizeof *of_host; i++)
         if (rp_cli_flag(cli, of_host[i]))
@@ -108,6 +108,8 @@ static const struct rp_cli_option options[] = {
     {0, "keep-id", NULL, "it is the same VM (default); the host must not have it any more"},
     {0, "new-id", NULL, "it is another VM, beside the one that may be there"},
     {0, "start", NULL, "start it"},
+    {0, "boot-check", "[=serial:TEXT]", "only see whether it boots, without a network, and remove it again"},
+    {0, "boot-limit", "SECONDS", "with --boot-check: how long it may take to boot (default 300)"},
     RP_CLI_MAP_OPTION,
     {0, "limit-rate", "SIZE", "bytes per second at most, as 50M"},
     {0, "threads", "N", "threads that read and write (default: by the machine)"},
@@ -129,12 +131,22 @@ const struct rp_cli_verb rp_cli_restore_verbs[] = {
                    "machine, and the VM is made from its exported configuration or its saved\n"
                    "settings, validated, and only then made real. Where the host can take the\n"
                    "reference point back, the next backup is incremental. --dry-run says what\n"
-                   "would be made, and all that would keep it from that.\n",
+                   "would be made, and all that would keep it from that.\n"
+                   "\n"
+                   "With --boot-check the VM is made under a new id and a name of its own, without\n"
+                   "network adapters, and started. It has booted when its guest's agent answers and\n"
+                   "brings the file systems to rest; with --boot-check=serial:TEXT, for guests without\n"
+                   "an agent, when TEXT comes on its serial port (a guest of Linux writes there what\n"
+                   "console=ttyS0 sends there), among the first 64 MiB. Serial ports can be read on this\n"
+                   "machine only, --to-host local:DIR. Then the VM and its files are removed, and the\n"
+                   "outcome becomes a note on the restore point.\n",
         .examples = "refpoint restore web1 --to /srv/restored\n"
                     "refpoint restore web1@-1 --to /srv/restored -O raw\n"
                     "refpoint restore web1@2026-11-22T12:00:00 --disk 0 --to .\n"
                     "refpoint restore web1 --to-host hv1 --folder 'D:\\VMs\\web1' --start\n"
-                    "refpoint restore web1@-1 --to-host hv1/web1-test --new-id\n",
+                    "refpoint restore web1@-1 --to-host hv1/web1-test --new-id\n"
+                    "refpoint restore web1 --to-host hv1 --boot-check\n"
+                    "refpoint restore web1 --to-host local:/var/lib/refpoint --folder /srv/check '--boot-check=serial:login:'\n",
         .options = options,
         .max_args = 1,
         .flags = RP_CLI_DRY_RUN,

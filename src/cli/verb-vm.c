@@ -1,4 +1,4 @@
-// refpoint vm create | list | show | start | stop | delete
+// refpoint vm create | list | show | delete
 #include <string.h>
 #include <strings.h>
 
@@ -25,6 +25,8 @@ static json_t *vm_json(const struct rp_vm *vm)
     json_t *json = json_pack("{s:s, s:o, s:s, s:o}", "id", vm->id, "name", rp_cli_json_text(vm->name), "state",
                              rp_vm_state_name(vm->state), "activity",
                              vm->activity ? json_string(activity_name(vm->activity)) : json_null());
+    json_object_set_new(json, "waits", json_boolean(vm->waits));
+    json_object_set_new(json, "remark", rp_cli_json_text(vm->remark));
     if (vm->activity == RP_VM_MERGING) {
         json_object_set_new(json, "merge_percent", json_integer((json_int_t)vm->merge_percent));
         json_object_set_new(json, "merge_problem", rp_cli_json_text(vm->merge_problem));
@@ -116,7 +118,8 @@ static void list_row(struct rp_cli_table *table, const struct rp_inventory_vm *i
     rp_cli_cell(table, "%s", total ? rp_format_size(total, size) : "-");
     if (with_backup)
         rp_cli_cell(table, "%s", backup ? rp_time_format(backup, time) : "never");
-    rp_cli_cell(table, "%s", activity_name(item->vm.activity));
+    const char *doing = activity_name(item->vm.activity), *remark = item->vm.remark ? item->vm.remark : "";
+    rp_cli_cell(table, "%s%s%s", doing, *doing && *remark ? "; " : "", remark);
 }
 
 static int run_list(struct rp_cli *cli, struct rp_error *err)
@@ -199,6 +202,8 @@ static int run_show(struct rp_cli *cli, struct rp_error *err)
     }
     rp_cli_print("name              %s\nid                %s\nstate             %s\n", rp_cli_safe(vm.name), vm.id,
                  rp_vm_state_name(vm.state));
+    if (vm.remark)
+        rp_cli_print("remark            %s\n", rp_cli_safe(vm.remark));
     if (vm.activity == RP_VM_MERGING)
         show_merge(&vm);
     else if (vm.activity)
@@ -221,24 +226,7 @@ static int run_show(struct rp_cli *cli, struct rp_error *err)
     return 0;
 }
 
-// ---- start, stop, delete --------------------------------------------------------------------------------------------
-
-static int change_state(struct rp_cli *cli, enum rp_vm_state state, struct rp_error *err)
-{
-    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
-    RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
-    char job[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
-    if (!host || host->ops->request_state(host, vm.id, state, job, result, err) ||
-        rp_host_wait(host, job, result, rp_cli_stop, NULL, err))
-        return -1;
-    if (cli->json)
-        rp_cli_print_json(json_pack("{s:s, s:o, s:s}", "id", vm.id, "name", rp_cli_json_text(vm.name), "state", rp_vm_state_name(state)));
-    rp_cli_say(cli, "VM %s is %s\n", rp_cli_safe(vm.name), rp_vm_state_name(state));
-    return 0;
-}
-
-static int run_start(struct rp_cli *cli, struct rp_error *err) { return change_state(cli, RP_VM_RUNNING, err); }
-static int run_stop(struct rp_cli *cli, struct rp_error *err) { return change_state(cli, RP_VM_OFF, err); }
+// ---- delete ----------------------------------------------------------------------------------------------------------
 
 // Over WMI nobody deletes files: better to know before the VM is gone than after.
 static int refuse_disks(struct rp_host_connection *host, const struct rp_vm *vm, struct rp_error *err)
@@ -360,34 +348,16 @@ const struct rp_cli_verb rp_cli_vm_verbs[] = {
         .run = run_show,
     },
     {
-        .name = "vm start",
-        .arguments = "[HOST/]VM",
-        .summary = "start the disk service of a VM",
-        .examples = "refpoint vm start web1\n",
-        .min_args = 1,
-        .max_args = 1,
-        .run = run_start,
-    },
-    {
-        .name = "vm stop",
-        .arguments = "[HOST/]VM",
-        .summary = "stop the disk service of a VM",
-        .details = "Everything written is made durable and the disks are closed cleanly. It fails\n"
-                   "when the service ended without that (it was killed, or could not write): the\n"
-                   "VM is off then as well, and what the service left is brought in by the next\n"
-                   "command that opens its disks.\n",
-        .examples = "refpoint vm stop web1\n",
-        .min_args = 1,
-        .max_args = 1,
-        .run = run_stop,
-    },
-    {
         .name = "vm delete",
         .arguments = "[HOST/]VM [--delete-disks]",
         .summary = "delete a VM that is off; its disk files stay unless asked",
         .details = "Checkpoints are merged first into the disk files that stay. The VM's\n"
                    "reference points go with it; backups in repositories do not. Over WMI no\n"
                    "disk files can be deleted: --delete-disks is refused then, and names them.\n"
+                   "The libvirt domain that was made for a VM goes with it, and so does the state\n"
+                   "of its UEFI variables and TPM. A VM that vm adopt took in is not deleted while\n"
+                   "its domain has the VM's disks: vm release gives the domain back; to delete\n"
+                   "both, virsh undefine comes first.\n"
                    "A planned VM, which an import that ended half-way may leave, goes by its id\n"
                    "or name. Asks first; in scripts, give --yes.\n",
         .examples = "refpoint vm delete web1\n"

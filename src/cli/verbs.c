@@ -11,6 +11,8 @@ const struct rp_cli_group rp_cli_groups[] = {
     {"Repositories", rp_cli_repo_verbs},
     {"Hosts", rp_cli_host_verbs},
     {"Virtual machines", rp_cli_vm_verbs},
+    {"", rp_cli_vm_adopt_verbs},
+    {"", rp_cli_vm_run_verbs},
     {"", rp_cli_disk_verbs},
     {"", rp_cli_checkpoint_verbs},
     {"", rp_cli_refpoint_verbs},

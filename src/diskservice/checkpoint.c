@@ -100,6 +100,8 @@ struct fresh {
     struct rp_layer *children[RP_ENGINE_MAX_DISKS];
     struct rp_rct_id ids[RP_ENGINE_MAX_DISKS];
     uint64_t pause_ns;
+    rp_engine_switched_fn *switched; // may be NULL
+    void *context;
 };
 
 // What the record says of it: the checkpoint's result, or that the fresh leaf is to be merged down as well.
@@ -239,6 +241,8 @@ static int switch_to_fresh(struct fresh *f, struct rp_error *err)
     if (failed)
         return -1;
     unsigned long announced = pause_and_swap(f);
+    if (f->switched)
+        f->switched(f->context);
     return rp_engine_settle(f->engine, f->disks[0], announced, settle, f, err);
 }
 
@@ -251,9 +255,12 @@ int rp_engine_put_leaf(struct rp_engine *engine, struct rp_engine_chain *disk, u
     return 0;
 }
 
-static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result, struct rp_error *err)
+static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation, rp_engine_switched_fn *switched, void *context,
+                      struct rp_engine_checkpoint *result, struct rp_error *err)
 {
     if (engine->record.last.count && rp_guid_equal(&engine->record.last.operation, operation)) {
+        if (switched)
+            switched(context);
         copy_result(result, &engine->record.last);
         return rp_engine_check(engine, err);
     }
@@ -264,7 +271,7 @@ static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation,
     if (rp_engine_half_merged(engine))
         return rp_fail(err, RP_ERR_BUSY, "%s: a merge was interrupted, and has to be finished before a checkpoint",
                        engine->directory);
-    struct fresh f = {.engine = engine, .operation = operation, .count = engine->count};
+    struct fresh f = {.engine = engine, .operation = operation, .count = engine->count, .switched = switched, .context = context};
     for (size_t i = 0; i < f.count; i++)
         f.disks[i] = &engine->disks[i];
     if (switch_to_fresh(&f, err))
@@ -273,13 +280,13 @@ static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation,
     return 0;
 }
 
-int rp_engine_checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
-                         struct rp_error *err)
+int rp_engine_checkpoint_tell(struct rp_engine *engine, const struct rp_guid *operation, rp_engine_switched_fn *switched, void *context,
+                              struct rp_engine_checkpoint *result, struct rp_error *err)
 {
     *result = (struct rp_engine_checkpoint){0};
     if (rp_engine_begin(engine, RP_TURN_CHECKPOINT, err))
         return -1;
-    int failed = checkpoint(engine, operation, result, err);
+    int failed = checkpoint(engine, operation, switched, context, result, err);
     if (failed)
         rp_engine_checkpoint_clear(result);
     rp_engine_end(engine);

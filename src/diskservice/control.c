@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,15 @@ static uint64_t number_of(json_t *object, const char *key, bool *bad)
     if (!json_is_integer(value) || json_integer_value(value) < 0)
         *bad = true;
     return (uint64_t)json_integer_value(value);
+}
+
+// One that is kept in an int.
+static int small_number_of(json_t *object, const char *key, bool *bad)
+{
+    uint64_t number = number_of(object, key, bad);
+    if (number > INT_MAX)
+        *bad = true;
+    return *bad ? 0 : (int)number;
 }
 
 static bool flag_of(json_t *object, const char *key, bool *bad)
@@ -139,6 +149,9 @@ static int parse_request(json_t *root, struct rp_control_request *request, struc
     if (bad)
         return rp_fail(err, RP_ERR_INVALID, "control message: no known request with an operation id");
     switch (request->verb) {
+    case RP_CONTROL_CHECKPOINT:
+        request->tell_switched = json_object_get(root, "tell_switched") && flag_of(root, "tell_switched", &bad);
+        break;
     case RP_CONTROL_MERGE:
         bad = parse_paths(root, request);
         if ((request->has_rate = json_object_get(root, "rate")))
@@ -184,6 +197,9 @@ int rp_control_format_request(const struct rp_control_request *request, struct r
         failed |= json_object_set_new(root, "paths", paths);
         if (request->has_rate)
             failed |= json_object_set_new(root, "rate", number_json(request->rate));
+    } else if (request->verb == RP_CONTROL_CHECKPOINT) {
+        if (request->tell_switched)
+            failed = json_object_set_new(root, "tell_switched", json_true());
     } else if (request->verb == RP_CONTROL_CHANGES) {
         char id[RP_RCT_ID_TEXT];
         failed |= json_object_set_new(root, "path", json_string(request->paths[0]));
@@ -219,7 +235,7 @@ static json_t *error_json(const struct rp_error *error)
 static struct rp_error parse_error(json_t *json, bool *bad)
 {
     struct rp_error error = {.code = rp_code_from_name(text_of(json, "code", bad))};
-    error.sys = (int)number_of(json, "errno", bad);
+    error.sys = small_number_of(json, "errno", bad);
     snprintf(error.text, sizeof error.text, "%s", text_of(json, "text", bad));
     if (error.code == RP_OK)
         *bad = true;
@@ -245,7 +261,7 @@ static void parse_merge(json_t *json, struct rp_engine_merge *m, bool *bad)
     m->phase = (enum rp_merge_phase)name_of(json, "phase", phases, 4, bad);
     m->operation = guid_of(json, "operation", bad);
     m->step = (enum rp_merge_step)name_of(json, "step", steps, 4, bad);
-    m->round = (unsigned)number_of(json, "round", bad);
+    m->round = (unsigned)small_number_of(json, "round", bad);
     m->done = number_of(json, "done", bad);
     m->total = number_of(json, "total", bad);
     m->rate = number_of(json, "rate", bad);
@@ -377,6 +393,22 @@ static void append_reply(const struct rp_guid *operation, const char *key, json_
 {
     AUTO_JSON json_t *root = json_pack("{s:i, s:o, s:o}", "refpoint", RP_CONTROL_VERSION, "operation", guid_json(operation), key, value);
     append_line(root, line);
+}
+
+void rp_control_format_switched(const struct rp_control_request *request, struct rp_buf *line)
+{
+    append_reply(&request->operation, "interim", json_string("switched"), line);
+}
+
+bool rp_control_is_switched(const char *line, size_t size, const struct rp_control_request *request)
+{
+    if (request->verb != RP_CONTROL_CHECKPOINT || !request->tell_switched)
+        return false;
+    AUTO_JSON json_t *root = parse_line(line, size, NULL);
+    bool bad = !root || check_version(root, NULL);
+    struct rp_guid operation = guid_of(root, "operation", &bad);
+    return !strcmp(text_of(root, "interim", &bad), "switched") && !bad && rp_guid_equal(&operation, &request->operation) &&
+           !json_object_get(root, "result") && !json_object_get(root, "error");
 }
 
 void rp_control_format_refusal(const struct rp_error *why, struct rp_buf *line)

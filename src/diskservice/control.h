@@ -25,6 +25,7 @@ struct rp_control_request {
     struct rp_guid operation;
     size_t path_count; // merge: any number; changes: one
     char **paths;
+    bool tell_switched; // checkpoint: an interim line when the pause is over
     bool has_rate; // merge
     uint64_t rate; // bytes per second; 0: no limit
     struct rp_rct_id id; // changes
@@ -47,6 +48,10 @@ struct rp_control_reply {
 };
 // Lines include the line end. A reply that has no form in JSON (a path that is not UTF-8) becomes an error reply.
 void rp_control_format_reply(const struct rp_control_request *request, const struct rp_control_reply *reply, struct rp_buf *line);
+// The interim line of a checkpoint, before its reply. For requests with tell_switched only.
+void rp_control_format_switched(const struct rp_control_request *request, struct rp_buf *line);
+// Whether the line is the interim one of this request. Anything else is the reply, or none.
+bool rp_control_is_switched(const char *line, size_t size, const struct rp_control_request *request);
 // For a line that is no request.
 void rp_control_format_refusal(const struct rp_error *why, struct rp_buf *line);
 // 0: a well-formed reply to this request, which may carry an error; -1: it is not.

@@ -88,8 +88,20 @@ struct rp_engine_checkpoint {
 // record still names the files as they were. The next open of the disks decides whether the checkpoint exists: if only the
 // record could not be written, it finishes the switch; after a failed sync of a disk nobody can say what that holds, and it
 // does not.
-int rp_engine_checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
-                         struct rp_error *err);
+//
+// `switched` (may be NULL) is called once, in this thread, as soon as the pause is over and before anything of it is durable: the
+// moment that the checkpoint holds has passed, and who froze the guest for it lets it go. Not called when the checkpoint fails before
+// that; at once for one that had happened already. It must return soon and must not use the engine: while it runs, a guest's
+// flush waits for the durability that comes after it. Whoever lets the guest go from another thread or process may take his time: the
+// durability waits for nobody, so a thaw that flushes (ext4 writes its superblock) gets its answer.
+typedef void rp_engine_switched_fn(void *context);
+int rp_engine_checkpoint_tell(struct rp_engine *engine, const struct rp_guid *operation, rp_engine_switched_fn *switched, void *context,
+                              struct rp_engine_checkpoint *result, struct rp_error *err);
+static inline int rp_engine_checkpoint(struct rp_engine *engine, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
+                                       struct rp_error *err)
+{
+    return rp_engine_checkpoint_tell(engine, operation, NULL, NULL, result, err);
+}
 void rp_engine_checkpoint_clear(struct rp_engine_checkpoint *result);
 
 // Merges files into their parents: each path is a file of one of the chains with a parent (a leaf or a frozen middle).

@@ -21,6 +21,7 @@
 
 #define PLUGIN "nbdkit-refpoint-plugin.so"
 enum { DYING_SECONDS = 5, START_SECONDS = 60, STOP_SECONDS = 300, LOG_TAIL = 4096 };
+enum { TURN_SECONDS = DYING_SECONDS + START_SECONDS + STOP_SECONDS };
 
 static char *find_plugin(struct rp_error *err)
 {
@@ -47,16 +48,26 @@ static char *find_plugin(struct rp_error *err)
     return NULL;
 }
 
-// Between the look whether a service runs and its start, nobody else may start one: a lock on the folder itself.
+// Between the look whether a service runs and its start, nobody else may start one, and while one is being ended nobody takes
+// it for one that serves: a lock on the folder itself.
 static int lock_folder(const char *directory, struct rp_error *err)
 {
+    uint64_t deadline = rp_clock_monotonic_ns() + TURN_SECONDS * 1000000000ull;
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0 && !flock(fd, LOCK_EX))
-        return fd;
-    rp_fail_sys(err, errno, "%s: lock", directory);
-    if (fd >= 0)
+    if (fd < 0)
+        return rp_fail_sys(err, errno, "%s", directory);
+    for (; flock(fd, LOCK_EX | LOCK_NB); usleep(5000)) {
+        if (errno == EINTR || (errno == EWOULDBLOCK && rp_clock_monotonic_ns() < deadline))
+            continue;
+        if (errno == EWOULDBLOCK)
+            rp_fail(err, RP_ERR_BUSY, "the disk service of %s: another process has been starting or ending it for %d s", directory,
+                    TURN_SECONDS);
+        else
+            rp_fail_sys(err, errno, "%s: lock", directory);
         close(fd);
-    return -1;
+        return -1;
+    }
+    return fd;
 }
 
 static int check_free(const char *directory, struct rp_error *err)
@@ -247,24 +258,69 @@ static int check_closed(const char *directory, struct rp_error *err)
                                    "what it left (see service.log there)", directory);
 }
 
-int rp_service_stop(const char *vm_directory, struct rp_error *err)
+bool rp_service_answers(const char *vm_directory)
 {
     RP_AUTO_FREE char *control = rp_path_join(vm_directory, RP_CONTROL_SOCKET);
-    struct rp_error why = {0};
-    RP_AUTO_FD int fd = rp_socket_connect(control, &why);
-    if (fd < 0 && why.code == RP_ERR_NOT_FOUND)
-        return 0;
-    // The kernel names who listens there. While we are connected to a service that answers, its number is its own.
+    RP_AUTO_FD int folder = lock_folder(vm_directory, NULL);
+    return folder >= 0 && is_served(control);
+}
+
+// One that ends in order says nothing on its socket any more long before it has closed its disks.
+bool rp_service_was_killed(const char *vm_directory)
+{
+    RP_AUTO_FREE char *control = rp_path_join(vm_directory, RP_CONTROL_SOCKET);
+    RP_AUTO_FD int folder = lock_folder(vm_directory, NULL);
+    return folder >= 0 && !wait_until_free(vm_directory, control, NULL) && rp_engine_left_behind(rp_fs_posix(), vm_directory);
+}
+
+// The kernel names who listens on the socket. Its number is its own for as long as the connection is: a process that has ended
+// has closed its sockets before another one can be given its number.
+int rp_service_process(const char *vm_directory, struct rp_error *err)
+{
+    RP_AUTO_FREE char *control = rp_path_join(vm_directory, RP_CONTROL_SOCKET);
+    RP_AUTO_FD int fd = rp_socket_connect(control, err);
+    if (fd < 0)
+        return -1;
     struct ucred peer;
     socklen_t size = sizeof peer;
-    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size))
-        return fd < 0 ? rp_fail_as(err, &why) : rp_fail_sys(err, errno, "%s", control);
-    RP_AUTO_FD int pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
-    if (pidfd < 0 && errno == ESRCH)
-        return check_closed(vm_directory, err);
-    if (pidfd < 0 || (syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0) && errno != ESRCH))
-        return rp_fail_sys(err, errno, "stop the disk service of %s", vm_directory);
-    if (has_ended(pidfd, STOP_SECONDS * 1000))
-        return check_closed(vm_directory, err);
-    return rp_fail(err, RP_ERR_BUSY, "the disk service of %s did not end within %d s", vm_directory, STOP_SECONDS);
+    struct pollfd hung_up = {.fd = fd};
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size))
+        return rp_fail_sys(err, errno, "%s", control);
+    int pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+    if (pidfd < 0 && errno != ESRCH)
+        return rp_fail_sys(err, errno, "%s: who listens there", control);
+    if (pidfd >= 0 && !poll(&hung_up, 1, 0))
+        return pidfd;
+    if (pidfd >= 0)
+        close(pidfd);
+    return rp_fail(err, RP_ERR_NOT_FOUND, "%s: who listened there has ended", control);
+}
+
+// Under the folder's lock.
+static int end(const char *directory, int process, struct rp_error *err)
+{
+    if (syscall(SYS_pidfd_send_signal, process, SIGTERM, NULL, 0) && errno != ESRCH)
+        return rp_fail_sys(err, errno, "stop the disk service of %s", directory);
+    if (!has_ended(process, STOP_SECONDS * 1000))
+        return rp_fail(err, RP_ERR_BUSY, "the disk service of %s did not end within %d s", directory, STOP_SECONDS);
+    struct rp_error why = {0}, taken = {0};
+    if (!check_closed(directory, &why) || (check_free(directory, &taken) && taken.code == RP_ERR_BUSY)) // somebody else has them by now
+        return 0;
+    return rp_fail_as(err, &why);
+}
+
+int rp_service_end(const char *vm_directory, int process, struct rp_error *err)
+{
+    RP_AUTO_FD int folder = lock_folder(vm_directory, err);
+    return folder < 0 ? -1 : end(vm_directory, process, err);
+}
+
+int rp_service_stop(const char *vm_directory, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    RP_AUTO_FD int folder = lock_folder(vm_directory, &why);
+    RP_AUTO_FD int process = folder >= 0 ? rp_service_process(vm_directory, &why) : -1;
+    if (process >= 0)
+        return end(vm_directory, process, err);
+    return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail_as(err, &why);
 }

@@ -223,6 +223,8 @@ static void *plugin_open(int readonly)
     if (!enter(&token))
         return NULL;
     struct handle *handle = open_export();
+    RP_AUTO_FREE char *path = rp_path_join(vm_directory, RP_NBD_SOCKET);
+    rp_socket_widen(path);
     rp_gate_leave(requests, token);
     return handle;
 }

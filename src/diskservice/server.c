@@ -65,8 +65,25 @@ static void answer_merge(struct rp_engine *engine, const struct rp_control_reque
         rp_engine_set_merge_options(engine, &options);
 }
 
-static void answer(struct rp_server *server, const struct rp_control_request *request, struct rp_control_reply *reply)
+// Who asked for it hears that the pause is over. Whoever has left so many answers unread that there is no room for this line is not
+// waited for: the guest's flushes wait for what comes next. He is hung up on, and asks again.
+struct interim {
+    const struct connection *connection;
+    const struct rp_control_request *request;
+};
+static void tell_switched(void *context)
 {
+    const struct interim *interim = context;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf line = {0};
+    rp_control_format_switched(interim->request, &line);
+    if (send(interim->connection->fd, line.data, line.size, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)line.size)
+        shutdown(interim->connection->fd, SHUT_RDWR);
+}
+
+static void answer(const struct connection *connection, const struct rp_control_request *request, struct rp_control_reply *reply)
+{
+    struct rp_server *server = connection->server;
+    struct interim interim = {connection, request};
     struct rp_engine *engine = server->engine;
     struct rp_error *err = &reply->error;
     switch (request->verb) {
@@ -74,7 +91,8 @@ static void answer(struct rp_server *server, const struct rp_control_request *re
         fill_info(engine, &reply->info);
         break;
     case RP_CONTROL_CHECKPOINT:
-        rp_engine_checkpoint(engine, &request->operation, &reply->checkpoint, err);
+        rp_engine_checkpoint_tell(engine, &request->operation, request->tell_switched ? tell_switched : NULL, &interim,
+                                  &reply->checkpoint, err);
         break;
     case RP_CONTROL_MERGE:
         answer_merge(engine, request, err);
@@ -108,7 +126,7 @@ static void *serve(void *argument)
         if (rp_control_parse_request((const char *)line.data, line.size, &request, &refusal)) {
             rp_control_format_refusal(&refusal, &out);
         } else {
-            answer(connection->server, &request, reply);
+            answer(connection, &request, reply);
             rp_control_format_reply(&request, reply, &out);
             rp_control_reply_clear(reply);
             rp_control_request_clear(&request);

@@ -1,10 +1,12 @@
 #include "diskservice/service.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "diskservice/control.h"
@@ -15,6 +17,7 @@ struct rp_service {
     struct rp_fs *fs;
     char *directory;
     int fd;             // connection to the running service, or -1
+    unsigned limit_s;   // for each answer; 0: none
     struct rp_buf rest; // received beyond the last line
     struct rp_engine *engine; // opened when first needed, while none runs
 };
@@ -53,25 +56,60 @@ int rp_service_close(struct rp_service *service, struct rp_error *err)
     return failed;
 }
 
+int rp_service_limit(struct rp_service *service, unsigned seconds, struct rp_error *err)
+{
+    struct timeval limit = {.tv_sec = (time_t)seconds};
+    service->limit_s = seconds;
+    if (service->fd >= 0 && setsockopt(service->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit))
+        return rp_fail_sys(err, errno, "disk service of %s", service->directory);
+    return 0;
+}
+
 bool rp_service_is_running(const struct rp_service *service) { return service->fd >= 0; }
 
-// One request, one reply. The request's own failure becomes this call's.
-static int ask(struct rp_service *service, const struct rp_control_request *request, struct rp_control_reply *reply, struct rp_error *err)
+static int read_line(struct rp_service *service, struct rp_buf *line, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    int got = rp_socket_read_line(service->fd, RP_CONTROL_MAX_REPLY, &service->rest, line, &why);
+    if (got < 0 && why.code == RP_ERR_BUSY)
+        rp_fail(err, RP_ERR_IO, "it has not answered for %u s", service->limit_s);
+    else if (got < 0)
+        rp_fail_as(err, &why);
+    else if (got == 0)
+        rp_fail(err, RP_ERR_IO, "the service has ended");
+    return got;
+}
+
+// One request, one reply; between them, if it was asked for, the line that says that the pause of a checkpoint is over. The
+// request's own failure becomes this call's.
+static int ask_told(struct rp_service *service, const struct rp_control_request *request, rp_engine_switched_fn *switched, void *context,
+                    struct rp_control_reply *reply, struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf out = {0}, line = {0};
     *reply = (struct rp_control_reply){0};
     if (rp_control_format_request(request, &out, err) || rp_socket_write(service->fd, out.data, out.size, err))
         return -1;
-    int got = rp_socket_read_line(service->fd, RP_CONTROL_MAX_REPLY, &service->rest, &line, err);
-    if (got == 0)
-        rp_fail(err, RP_ERR_IO, "the service has ended");
+    int got = read_line(service, &line, err);
+    bool told = got > 0 && rp_control_is_switched((const char *)line.data, line.size, request);
+    if (told) {
+        switched(context);
+        got = read_line(service, &line, err);
+    }
     if (got <= 0 || rp_control_parse_reply((const char *)line.data, line.size, request, reply, err))
         return rp_context(err, "disk service of %s", service->directory);
-    if (!reply->error.code)
+    if (!reply->error.code) {
+        if (switched && !told)
+            switched(context);
         return 0;
+    }
     rp_fail_as(err, &reply->error);
     rp_control_reply_clear(reply);
     return -1;
+}
+
+static int ask(struct rp_service *service, const struct rp_control_request *request, struct rp_control_reply *reply, struct rp_error *err)
+{
+    return ask_told(service, request, NULL, NULL, reply, err);
 }
 
 static struct rp_engine *engine_of(struct rp_service *service, struct rp_error *err)
@@ -154,17 +192,17 @@ int rp_service_info(struct rp_service *service, struct rp_service_info *info, st
     return -1;
 }
 
-int rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation,
+int rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, rp_engine_switched_fn *switched, void *context,
                           struct rp_engine_checkpoint *result, struct rp_error *err)
 {
     *result = (struct rp_engine_checkpoint){0};
     if (service->fd < 0) {
         struct rp_engine *engine = engine_of(service, err);
-        return engine ? rp_engine_checkpoint(engine, operation, result, err) : -1;
+        return engine ? rp_engine_checkpoint_tell(engine, operation, switched, context, result, err) : -1;
     }
-    struct rp_control_request request = {.verb = RP_CONTROL_CHECKPOINT, .operation = *operation};
+    struct rp_control_request request = {.verb = RP_CONTROL_CHECKPOINT, .operation = *operation, .tell_switched = switched != NULL};
     RP_AUTO_FREE struct rp_control_reply *reply = rp_xcalloc(1, sizeof *reply);
-    if (ask(service, &request, reply, err))
+    if (ask_told(service, &request, switched, context, reply, err))
         return -1;
     *result = reply->checkpoint; // taken over
     return 0;

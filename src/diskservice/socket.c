@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,6 +11,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
+
+#define PATIENCE_NS 10000000000ull
+#define SEND_BUFFER (2 << 20)
 
 static int address_of(const char *path, struct sockaddr_un *address, struct rp_error *err)
 {
@@ -38,19 +43,33 @@ int rp_socket_listen(const char *path, struct rp_error *err)
     return fd;
 }
 
+// Where the queue of those who wait is full (EAGAIN) it is tried again, but not for ever: a process that is stopped takes nobody.
+static int try(int fd, const struct sockaddr_un *address)
+{
+    uint64_t deadline = rp_clock_monotonic_ns() + PATIENCE_NS;
+    while (connect(fd, (const struct sockaddr *)address, sizeof *address)) {
+        if ((errno != EAGAIN && errno != EINTR) || rp_clock_monotonic_ns() > deadline)
+            return errno;
+        usleep(2000);
+    }
+    return 0;
+}
+
 int rp_socket_connect(const char *path, struct rp_error *err)
 {
     struct sockaddr_un address;
     if (address_of(path, &address, err))
         return -1;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof address))
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int sys = fd < 0 ? errno : try(fd, &address);
+    if (fd >= 0 && !sys && !fcntl(fd, F_SETFL, 0)) // reading and writing wait
         return fd;
-    int sys = errno;
     if (fd >= 0)
         close(fd);
     if (sys == ECONNREFUSED || sys == ENOENT || sys == ENOTDIR)
         return rp_fail(err, RP_ERR_NOT_FOUND, "%s: nobody listens there", path);
+    if (sys == EAGAIN)
+        return rp_fail(err, RP_ERR_BUSY, "%s: who listens there takes no connection", path);
     return rp_fail_sys(err, sys, "%s: connect", path);
 }
 
@@ -65,18 +84,35 @@ static bool came_in_by(int fd, const char *path)
            !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) && !listens;
 }
 
-// A number that is given to another file meanwhile does no harm: only sockets hear of it, and ours end as well.
-void rp_socket_hang_up(const char *path)
+static void each_that_came_in_by(const char *path, void (*action)(int fd))
 {
     DIR *files = opendir("/proc/self/fd");
     for (struct dirent *entry; files && (entry = readdir(files));) {
         int fd = atoi(entry->d_name);
         if (entry->d_name[0] != '.' && came_in_by(fd, path))
-            shutdown(fd, SHUT_RD);
+            action(fd);
     }
     if (files)
         closedir(files);
 }
+
+// A number that is given to another file meanwhile does no harm: only sockets hear of it, and ours end as well.
+static void hang_up(int fd) { shutdown(fd, SHUT_RD); }
+
+void rp_socket_hang_up(const char *path) { each_that_came_in_by(path, hang_up); }
+
+// Nor does this. Root may have more than net.core.wmem_max; the kernel doubles what it is told, and tells that.
+static void widen(int fd)
+{
+    int size = SEND_BUFFER, has = 0;
+    socklen_t length = sizeof has;
+    if (!getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &has, &length) && has >= size)
+        return;
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size))
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+}
+
+void rp_socket_widen(const char *path) { each_that_came_in_by(path, widen); }
 
 int rp_socket_write(int fd, const void *data, size_t size, struct rp_error *err)
 {

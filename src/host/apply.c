@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "host/internal.h"
+#include "host/domain_state.h"
 
 struct leaf {
     uint32_t number;
@@ -254,8 +254,10 @@ int rp_local_apply_recover(const struct rp_local_vm *vm, struct rp_error *err)
         if (rp_record_write(vm->local->fs, vm->directory, &record, err))
             return -1;
     }
+    // The firmware's state goes with the disks, again and again until the database knows that it did.
     const struct rp_record_disk *disk = recorded(&record, number);
-    if (note(vm, snapshot, disk && !strcmp(disk->leaf_path, leaf), err))
+    bool applied = disk && !strcmp(disk->leaf_path, leaf);
+    if ((applied && rp_local_domain_put_back(vm, snapshot, err)) || note(vm, snapshot, applied, err))
         return -1;
     if (!running)
         rp_local_disk_sweep(vm);

@@ -1,13 +1,16 @@
 #include "host/db.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 
 #define APPLICATION_ID 0x52504831 // "RPH1", PRAGMA application_id
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 #define BUSY_MS 20000
 #define CHANGE_COUNTER 24         // in the file: counts commits, of whatever process (sqlite.org/fileformat2.html 1.3.8)
 
@@ -74,7 +77,7 @@ static const char first[] =
     " instance TEXT NOT NULL, disk_id TEXT NOT NULL, rct_id TEXT NOT NULL,"
     " PRIMARY KEY (point, number)) STRICT;";
 
-// What version 2 adds. A database of version 1 becomes one of version 2 when it is opened; programs of version 1 refuse it then.
+// What version 2 adds. An older database is brought up to date when it is opened; older programs refuse it then.
 static const char second[] =
     "ALTER TABLE vm ADD COLUMN extras TEXT NOT NULL DEFAULT '';"
     // Its folder was there before it, with what an earlier VM of this id left: not everything in it is this VM's.
@@ -115,6 +118,53 @@ static const char second[] =
     " path TEXT NOT NULL,"
     " size INTEGER NOT NULL, logical INTEGER NOT NULL, physical INTEGER NOT NULL, block INTEGER NOT NULL,"
     " PRIMARY KEY (planned, number)) STRICT;";
+
+// What version 3 adds: VMs that a hypervisor runs (host/hypervisor.h).
+static const char third[] =
+    // URI and domain (UUID) of the hypervisor that runs its guest, '' for none; the domain's definition as it was before the VM
+    // was adopted, and is again when it is released.
+    "ALTER TABLE vm ADD COLUMN hypervisor TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE vm ADD COLUMN domain TEXT NOT NULL DEFAULT '' COLLATE NOCASE;"
+    "ALTER TABLE vm ADD COLUMN domain_xml TEXT NOT NULL DEFAULT '';"
+    // What its administrator should know: why its domain does not go on; disks of the domain that are not ours ('' none).
+    "ALTER TABLE vm ADD COLUMN problem TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE vm ADD COLUMN unprotected TEXT NOT NULL DEFAULT '';"
+    // Adoption gave the domain its iothread, and release takes it.
+    "ALTER TABLE vm ADD COLUMN iothread INTEGER NOT NULL DEFAULT 0;"
+    // Which disk of the domain is which of ours (<target dev=…>), and the image that it had before ('' when it came later).
+    "CREATE TABLE domain_disk ("
+    " vm INTEGER NOT NULL,"
+    " number INTEGER NOT NULL,"
+    " target TEXT NOT NULL,"
+    " source TEXT NOT NULL,"
+    " format TEXT NOT NULL,"
+    // Of the image when the VM was adopted, '' unknown: whoever wrote to it since shall not lose that when it is released.
+    " stamp TEXT NOT NULL DEFAULT '',"
+    " PRIMARY KEY (vm, number),"
+    " FOREIGN KEY (vm, number) REFERENCES disk (vm, number) ON DELETE CASCADE) STRICT;"
+    // A VM in state 'deleting' that is being given back: its images, which are whole under a name of their own ('': it keeps its
+    // VHDX) and take the place of `path`. The mark says which file that is, under either name.
+    "CREATE TABLE releasing ("
+    " vm INTEGER PRIMARY KEY REFERENCES vm (row) ON DELETE CASCADE) STRICT;"
+    "CREATE TABLE releasing_disk ("
+    " vm INTEGER NOT NULL REFERENCES releasing (vm) ON DELETE CASCADE,"
+    " number INTEGER NOT NULL,"
+    " part TEXT NOT NULL,"
+    " path TEXT NOT NULL,"
+    " format TEXT NOT NULL,"
+    " mark TEXT NOT NULL,"
+    " PRIMARY KEY (vm, number)) STRICT;"
+    // Why the consistency of a checkpoint is not what was asked for; ''.
+    "ALTER TABLE snapshot ADD COLUMN consistency_reason TEXT NOT NULL DEFAULT '';"
+    // What an administrator has set for this host (local.h); what is not there is as it was before there was the setting.
+    "CREATE TABLE setting ("
+    " name TEXT PRIMARY KEY,"
+    " value TEXT NOT NULL) STRICT;"
+    // The firmware's and the TPM's state at a checkpoint: kind 'nvram' or 'tpm', name of a file in it.
+    "CREATE TABLE snapshot_state ("
+    " snapshot INTEGER NOT NULL REFERENCES snapshot (row) ON DELETE CASCADE,"
+    " kind TEXT NOT NULL, name TEXT NOT NULL, content BLOB NOT NULL,"
+    " PRIMARY KEY (snapshot, kind, name)) STRICT;";
 
 // Whoever has a file is found without looking at every VM (image.c). An index changes nothing that an older program would
 // have to know of: no version.
@@ -168,7 +218,8 @@ static int bring_up_to_date(struct rp_db *db, int version, struct rp_error *err)
 {
     char identify[80];
     snprintf(identify, sizeof identify, "PRAGMA application_id=%d; PRAGMA user_version=%d;", APPLICATION_ID, SCHEMA_VERSION);
-    return (version < 1 && execute(db, first, err)) || (version < 2 && execute(db, second, err)) || execute(db, identify, err) ? -1 : 0;
+    return (version < 1 && execute(db, first, err)) || (version < 2 && execute(db, second, err)) ||
+                   (version < 3 && execute(db, third, err)) || execute(db, identify, err) ? -1 : 0;
 }
 
 static int check_or_create(struct rp_db *db, struct rp_error *err)
@@ -192,10 +243,23 @@ static int check_or_create(struct rp_db *db, struct rp_error *err)
     return rp_transaction_commit(&t, err);
 }
 
+int rp_db_create(const char *path, struct rp_error *err)
+{
+    // Only ever of a file that is new: closing a descriptor of another one would drop SQLite's locks on it (fcntl(2)).
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && errno != EEXIST)
+        return rp_fail_sys(err, errno, "%s: create", path);
+    if (fd >= 0)
+        close(fd);
+    return 0;
+}
+
 struct rp_db *rp_db_open(const char *path, struct rp_error *err)
 {
     RP_CLEANUP(rp_db_close_p) struct rp_db *db = rp_xcalloc(1, sizeof *db);
     db->path = rp_xstrdup(path);
+    if (rp_db_create(path, err))
+        return NULL;
     int rc = sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, NULL);
     if (rc != SQLITE_OK) {
         fail(db, rc, "open the host's database", err);
@@ -226,7 +290,10 @@ static sqlite3_stmt *prepare(struct rp_db *db, struct rp_error *err, const char 
     for (int i = 0; rc == SQLITE_OK && types[i]; i++) {
         if (types[i] == 't')
             rc = sqlite3_bind_text(query, i + 1, va_arg(args, const char *), -1, SQLITE_TRANSIENT);
-        else
+        else if (types[i] == 'b') {
+            const struct rp_buf *bytes = va_arg(args, const struct rp_buf *);
+            rc = sqlite3_bind_blob64(query, i + 1, bytes->size ? (const void *)bytes->data : "", bytes->size, SQLITE_TRANSIENT);
+        } else
             rc = sqlite3_bind_int64(query, i + 1, va_arg(args, int64_t));
     }
     if (rc == SQLITE_OK)

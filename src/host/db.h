@@ -22,12 +22,15 @@ struct rp_db {
 
 // Opens or creates; one of an older version is brought up to date. A file that is not ours, damaged, or of a newer version:
 // RP_ERR_CORRUPT or _UNSUPPORTED, untouched.
+// What is made is its owner's alone from the first byte on, as its journal is, which has its mode.
 struct rp_db *rp_db_open(const char *path, struct rp_error *err);
+// Such a file, still empty, unless there is one.
+int rp_db_create(const char *path, struct rp_error *err);
 void rp_db_close(struct rp_db *db); // NULL is fine
 RP_DEFINE_CLEANUP(struct rp_db, rp_db_close)
 
-// A statement with its parameters. `types` has a letter per parameter: 't' const char * (NULL: SQL NULL), 'i' int64_t.
-// Texts are copied. NULL on error.
+// A statement with its parameters. `types` has a letter per parameter: 't' const char * (NULL: SQL NULL), 'i' int64_t, 'b' const
+// struct rp_buf *. Texts and bytes are copied. NULL on error.
 sqlite3_stmt *rp_db_query(struct rp_db *db, struct rp_error *err, const char *sql, const char *types, ...);
 RP_DEFINE_CLEANUP(sqlite3_stmt, sqlite3_finalize)
 #define RP_AUTO_QUERY RP_CLEANUP(sqlite3_finalize_p) sqlite3_stmt

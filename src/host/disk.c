@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 
 #include "base/num.h"
-#include "host/internal.h"
+#include "host/domain.h"
 
 static char *own_path(const struct rp_local_vm *vm, uint32_t number)
 {
@@ -50,7 +50,7 @@ int rp_local_disk_make(const struct rp_local_vm *vm, const struct rp_local_image
     if (rp_convert_raw_to_vhdx(vm->local->fs, image->path, own, &create, progress, context, err))
         return rp_context(err, "%s: convert", image->path);
     RP_CLEANUP(rp_local_image_clear) struct rp_local_image facts = {0};
-    if (rp_local_image_facts(vm->local, own, &facts, err))
+    if (rp_local_image_facts(vm->local->fs, own, &facts, err))
         return -1;
     char disk_id[RP_GUID_TEXT];
     rp_local_guid_text(&facts.disk_id, disk_id);
@@ -142,6 +142,8 @@ static int drop(const struct rp_local_vm *vm, uint32_t number, struct rp_error *
 static int undo_add(const struct rp_local_vm *vm, uint32_t number, bool own, struct rp_error *err)
 {
     RP_AUTO_FREE char *path = own_path(vm, number);
+    if (rp_local_domain_is(vm) && rp_local_domain_drop_disk(vm, number, err))
+        return -1;
     if (own && rp_fs_unlink_if_there(vm->local->fs, path, err))
         return -1;
     return drop(vm, number, err);
@@ -178,6 +180,13 @@ int rp_local_disk_recover(const struct rp_local_vm *vm, struct rp_error *err)
         int complete = adding ? in_record(vm, number, err) : 0;
         if (complete < 0)
             return -1;
+        // The record is the service's while one runs, and its guest has the disk.
+        if (!complete && rp_local_vm_running(vm))
+            return rp_fail(err, RP_ERR_STATE, "VM %s: disk%u was being %s, which can be finished when the VM is off", vm->id, number,
+                           adding ? "added" : "removed");
+        // Before the record: no domain starts with a disk that nobody serves.
+        if (!adding && rp_local_domain_is(vm) && rp_local_domain_drop_disk(vm, number, err))
+            return -1;
         if (!adding ? rp_local_disk_write_record(vm, err) || drop(vm, number, err)
                     : complete ? set_ready(vm, number, err) : undo_add(vm, number, own, err))
             return -1;
@@ -213,7 +222,8 @@ int rp_local_disk_add(struct rp_host_connection *host, const char *vm_id, const 
     }
     struct rp_local_progress whole = rp_local_progress_of(local);
     whole.total = image.size;
-    if (rp_local_disk_make(&vm, &image, number, rp_local_progress_call, &whole, err) || rp_local_disk_write_record(&vm, err)) {
+    if (rp_local_disk_make(&vm, &image, number, rp_local_progress_call, &whole, err) ||
+        (rp_local_domain_is(&vm) && rp_local_domain_add_disk(&vm, number, err)) || rp_local_disk_write_record(&vm, err)) {
         rp_local_disk_recover(&vm, NULL);
         return -1;
     }
@@ -272,32 +282,43 @@ int rp_local_disk_remove(struct rp_host_connection *host, const char *vm_id, uin
     return rp_local_disk_recover(&vm, err);
 }
 
+// While nobody else has the disks open. *size: what the file says, should a killed process have grown it before.
+static int grow(const struct rp_local_vm *vm, uint32_t number, uint64_t size, struct rp_error *err)
+{
+    RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(vm, err);
+    RP_CLEANUP(rp_service_info_clear) struct rp_service_info info = {0};
+    char name[32];
+    uint64_t now = 0;
+    snprintf(name, sizeof name, "disk%u", number);
+    if (!service || rp_service_info(service, &info, err))
+        return -1;
+    for (size_t i = 0; i < info.count; i++)
+        if (!strcmp(info.disks[i].name, name))
+            now = info.disks[i].size;
+    if (size < now)
+        return rp_fail(err, RP_ERR_INVALID, "VM %s: disk%u has %llu bytes already, and disks only grow", vm->id, number,
+                       (unsigned long long)now);
+    if (size > now && rp_service_grow(service, name, size, err))
+        return rp_context(err, "VM %s: grow disk%u", vm->id, number);
+    int failed = rp_service_close(service, err);
+    service = NULL;
+    return failed ? rp_context(err, "VM %s: grow disk%u", vm->id, number) : 0;
+}
+
 int rp_local_disk_resize(struct rp_host_connection *host, const char *vm_id, uint32_t number, uint64_t size,
                          RP_METHOD_RESULT, struct rp_error *err)
 {
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
-    uint64_t now = 0;
-    if (rp_local_vm_lock(local, vm_id, &vm, err) || find(&vm, number, &now, err) || rp_local_vm_need_off(&vm, "grow a disk", err))
+    uint64_t known = 0;
+    if (rp_local_vm_lock(local, vm_id, &vm, err) || find(&vm, number, &known, err))
         return -1;
-    RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_local_vm_service(&vm, err);
-    RP_CLEANUP(rp_service_info_clear) struct rp_service_info info = {0};
-    char name[32];
-    snprintf(name, sizeof name, "disk%u", number);
-    if (!service || rp_service_info(service, &info, err))
+    if (rp_local_domain_needs_service(&vm)) {
+        if (rp_local_domain_grow(&vm, number, size, grow, err))
+            return -1;
+    } else if (rp_local_vm_need_off(&vm, "grow a disk", err) || grow(&vm, number, size, err)) {
         return -1;
-    for (size_t i = 0; i < info.count; i++)
-        if (!strcmp(info.disks[i].name, name))
-            now = info.disks[i].size; // the file's own word, should a killed process have grown it
-    if (size < now)
-        return rp_fail(err, RP_ERR_INVALID, "VM %s: disk%u has %llu bytes already, and disks only grow", vm.id, number,
-                       (unsigned long long)now);
-    if (size > now && rp_service_grow(service, name, size, err))
-        return rp_context(err, "VM %s: grow disk%u", vm.id, number);
-    int failed = rp_service_close(service, err);
-    service = NULL;
-    if (failed)
-        return rp_context(err, "VM %s: grow disk%u", vm.id, number);
+    }
     return rp_db_run(local->db, err, "UPDATE disk SET size = ? WHERE vm = ? AND number = ?", "iii", (int64_t)size, vm.row, (int64_t)number);
 }

@@ -1,5 +1,6 @@
-// The names that an export makes. They are announced durably before the first of them is made, and what is written last says
-// whether the export is whole: so a killed export is told from a finished one, and leaves nothing.
+// The names that an export makes. They are announced durably before the first of them is made, and what is written last
+// says whether the export is whole: so a killed export is told from a finished one, and leaves nothing.
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -109,16 +110,50 @@ static int remove_name(struct rp_local *local, const char *path, bool folder, st
     return rp_fs_sync_parent(local->fs, path, err);
 }
 
-static int remove_names(struct rp_local *local, int64_t row, struct rp_error *err)
+// The names of an export: files first, then folders from the inside out. Nobody else waits while they are removed.
+static int load_names(struct rp_local *local, int64_t row, struct rp_local_export_name **names, size_t *count,
+                      struct rp_error *err)
 {
-    // Files first, then folders from the inside out.
     RP_AUTO_QUERY *query = rp_db_query(local->db, err,
         "SELECT path, folder FROM export_name WHERE export = ? ORDER BY folder, length(path) DESC", "i", row);
     int rc = query ? 1 : -1;
-    while (rc > 0 && (rc = rp_db_step(local->db, query, err)) == 1)
-        if (remove_name(local, rp_db_text(query, 0), sqlite3_column_int64(query, 1) != 0, err))
-            return -1;
+    while (rc > 0 && (rc = rp_db_step(local->db, query, err)) == 1) {
+        *names = rp_xrealloc(*names, (*count + 1) * sizeof **names);
+        (*names)[(*count)++] = (struct rp_local_export_name){rp_xstrdup(rp_db_text(query, 0)),
+                                                             sqlite3_column_int64(query, 1) != 0};
+    }
     return rc;
+}
+
+// Not there, or empty: as what a file system is mounted on.
+static bool is_bare(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    const struct dirent *entry = NULL;
+    if (!dir)
+        return errno == ENOENT || errno == ENOTDIR;
+    while ((entry = readdir(dir)) && (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")))
+        ;
+    closedir(dir);
+    return !entry;
+}
+
+// `made`: their folders were there before them, and one that is bare may be a file system that is not mounted yet.
+// 0 they are gone, 1 one may be there again, -1 error.
+static int remove_names(struct rp_local *local, int64_t row, bool made, struct rp_error *err)
+{
+    RP_AUTO_FREE struct rp_local_export_name *names = NULL;
+    size_t count = 0;
+    int rc = load_names(local, row, &names, &count, err), hidden = 0;
+    for (size_t i = 0; made && !rc && i < count; i++) { // before they are bare because of what is removed
+        RP_AUTO_FREE char *folder = rp_path_directory(names[i].path);
+        hidden |= is_bare(folder);
+    }
+    for (size_t i = 0; i < count; i++) {
+        rc = rc ? rc : remove_name(local, names[i].path, names[i].folder, err);
+        free(names[i].path);
+    }
+    return rc ? rc : hidden;
 }
 
 static int forget(struct rp_local *local, int64_t row, struct rp_error *err)
@@ -130,10 +165,11 @@ int rp_local_export_names_end(struct rp_local_export_names *names, bool whole, s
 {
     if (!names->row)
         return 0;
-    return (!whole && remove_names(names->local, names->row, err)) || forget(names->local, names->row, err) ? -1 : 0;
+    return (!whole && remove_names(names->local, names->row, false, err)) || forget(names->local, names->row, err) ? -1
+                                                                                                                   : 0;
 }
 
-// 1 it is whole or its names are gone, 0 not yet, -1 error.
+// It is whole, or its names go; or it stays, as long as one of them cannot be seen.
 static int end_dead(struct rp_local *local, int64_t row, struct rp_error *err)
 {
     RP_AUTO_FREE char *definition = NULL;
@@ -148,10 +184,11 @@ static int end_dead(struct rp_local *local, int64_t row, struct rp_error *err)
     if (lstat(definition, &st)) {
         if (errno != ENOENT && errno != ENOTDIR)
             return rp_fail_sys(err, errno, "%s", definition);
-        if (remove_names(local, row, err))
-            return -1;
-        rp_log(RP_LOG_INFO, "%s: removed what an interrupted %s had made", *definition ? definition : local->host.address,
-               *definition ? "export" : "conversion");
+        int hidden = remove_names(local, row, !*definition, err);
+        if (hidden)
+            return hidden < 0 ? -1 : 0;
+        rp_log(RP_LOG_INFO, "%s: removed what an interrupted %s had made",
+               *definition ? definition : local->host.address, *definition ? "export" : "conversion");
     }
     return forget(local, row, err);
 }

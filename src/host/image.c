@@ -28,21 +28,24 @@ static void take_facts(struct rp_local_image *image, const struct rp_vhdx_info *
     image->disk_id = info->disk_id;
 }
 
-int rp_local_image_facts(struct rp_local *local, const char *path, struct rp_local_image *image, struct rp_error *err)
+int rp_local_image_facts(struct rp_fs *fs, const char *path, struct rp_local_image *image, struct rp_error *err)
 {
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(local->fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
     if (!vhdx)
         return -1;
     take_facts(image, rp_vhdx_info(vhdx));
     return 0;
 }
 
-// Parent locators, the control protocol and the settings document are all Unicode.
-static int check_text(const char *path, struct rp_error *err)
+bool rp_local_image_is_text(const char *path)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
-    return rp_utf16_append(&utf16, path, NULL)
-               ? rp_fail(err, RP_ERR_INVALID, "%s: the path is not valid UTF-8; rename the file", path) : 0;
+    return !rp_utf16_append(&utf16, path, NULL);
+}
+
+static int check_text(const char *path, struct rp_error *err)
+{
+    return rp_local_image_is_text(path) ? 0 : rp_fail(err, RP_ERR_INVALID, "%s: the path is not valid UTF-8; rename the file", path);
 }
 
 static int canonical(const char *path, char **out, struct rp_error *err)

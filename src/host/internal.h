@@ -38,22 +38,28 @@ struct rp_local_vm {
     int64_t generation, created, next_disk;
     bool delete_disks;
     bool inherited;         // the folder was there before the VM
+    char *hypervisor;       // URI of what runs it; "": nothing, its disks are served and that is all
+    char domain[RP_GUID_TEXT];
+    bool awaited;           // this process has asked for its domain, which may be defined later (rp_local_domain_make)
     char state[16];
 };
 void rp_local_vm_release(struct rp_local_vm *vm); // unlocks, frees; usable with RP_CLEANUP
+void rp_local_vm_unlock(struct rp_local_vm *vm);
 // `vm_id`: GUID text in either case. Not ready ones (being created or deleted) are not found.
 int rp_local_vm_load(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
 // By row and in any state. 1 loaded, 0 no such row, -1 error.
 int rp_local_vm_load_row(struct rp_local *local, int64_t row, struct rp_local_vm *vm, struct rp_error *err);
 // Loads it and takes its lock (RP_ERR_BUSY after a while).
 int rp_local_vm_lock_as_is(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
+int rp_local_vm_lock_within(struct rp_local *local, const char *vm_id, unsigned timeout_ms, struct rp_local_vm *vm,
+                            struct rp_error *err);
 // Of a locked VM: finishes or undoes what was left over. NOT_FOUND: that was the VM itself.
 int rp_local_vm_finish(struct rp_local_vm *vm, struct rp_error *err);
 // Both: what every change begins with.
 int rp_local_vm_lock(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err);
 // Whether its disk service answers.
 bool rp_local_vm_running(const struct rp_local_vm *vm);
-// 0, or RP_ERR_STATE: `what` ("add a disk") needs the VM to be off.
+// Of a locked VM. 0, or RP_ERR_STATE: `what` ("add a disk") needs the VM to be off. The disk service of a domain that is off ends.
 int rp_local_vm_need_off(const struct rp_local_vm *vm, const char *what, struct rp_error *err);
 struct rp_service *rp_local_vm_service(const struct rp_local_vm *vm, struct rp_error *err);
 // What a killed disk service left in shared memory goes into the files: before anybody reads or writes the chain record
@@ -91,6 +97,11 @@ int rp_local_name_check(const char *name, struct rp_error *err);
 int rp_local_name_check_tag(const char *name, struct rp_error *err);
 // What of a name can be the name of a file anywhere; malloc'ed.
 char *rp_local_name_as_file(const char *name);
+// console.c: in a file of the VM's folder.
+#define RP_LOCAL_CONSOLE "console" // and, by virtlogd, console.0 to console.2 of what was said before
+int rp_local_console_keep(struct rp_host_connection *host, const char *vm_id, struct rp_error *err);
+int rp_local_console_read(struct rp_host_connection *host, const char *vm_id, struct rp_console_place *place, void *data,
+                          size_t size, size_t *got, struct rp_error *err);
 int rp_local_name_change(struct rp_host_connection *host, const char *id, const char *name, RP_METHOD_RESULT,
                          struct rp_error *err);
 
@@ -222,13 +233,15 @@ struct rp_local_image {
     size_t parent_count;
 };
 void rp_local_image_clear(struct rp_local_image *image);
+// Valid UTF-8: parent locators, the control protocol and the settings document are all Unicode.
+bool rp_local_image_is_text(const char *path);
 // The path as the host keeps it: canonical when the file is there, else made absolute. malloc'ed; NULL: not valid text.
 char *rp_local_image_where(const char *path, struct rp_error *err);
 // Opens and judges the file: readable, writable in place when VHDX, its parents there, of a format that we know.
 int rp_local_image_inspect(struct rp_local *local, const char *path, struct rp_local_image *image,
                            struct rp_error *err);
 // Reads the facts of a VHDX of ours; takes no lock.
-int rp_local_image_facts(struct rp_local *local, const char *path, struct rp_local_image *image, struct rp_error *err);
+int rp_local_image_facts(struct rp_fs *fs, const char *path, struct rp_local_image *image, struct rp_error *err);
 // Inside a transaction: no VM here has the file, as a disk or in a disk's chain, nor writes one of its parents, and no
 // disk of `vm` has its identity.
 int rp_local_image_check_free(const struct rp_local_vm *vm, const struct rp_local_image *image, struct rp_error *err);

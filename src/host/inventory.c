@@ -3,20 +3,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host/internal.h"
+#include "host/domain.h"
 
 struct scan {
     struct rp_local *local;
     struct rp_inventory *inventory;
-    struct rp_local_vm *vms; // row, id, controller, directory of each
+    struct rp_local_vm *vms; // row, id, controller, directory, hypervisor, domain of each
+    struct notes {
+        char *problem, *unprotected;
+    } *notes;                // of those that have a hypervisor
     bool *merging;
 };
+
+static void free_vm(struct scan *s, size_t i)
+{
+    free(s->vms[i].directory);
+    free(s->vms[i].hypervisor);
+    free(s->notes[i].problem);
+    free(s->notes[i].unprotected);
+}
 
 static void scan_clear(struct scan *s)
 {
     for (size_t i = 0; i < s->inventory->count; i++)
-        free(s->vms[i].directory);
+        free_vm(s, i);
     free(s->vms);
+    free(s->notes);
     free(s->merging);
 }
 
@@ -52,6 +64,10 @@ static int add_vm(struct scan *s, sqlite3_stmt *row, struct rp_error *err)
         return 0;
     all->items = grown(all->items, all->count, sizeof *all->items);
     s->vms = grown(s->vms, all->count, sizeof *s->vms);
+    s->notes = grown(s->notes, all->count, sizeof *s->notes);
+    s->notes[all->count] = (struct notes){0};
+    if (*rp_db_text(row, 4))
+        s->notes[all->count] = (struct notes){rp_xstrdup(rp_db_text(row, 6)), rp_xstrdup(rp_db_text(row, 7))};
     struct rp_local_vm *vm = &s->vms[all->count];
     struct rp_inventory_vm *item = &all->items[all->count++];
     *vm = (struct rp_local_vm){.local = s->local, .row = sqlite3_column_int64(row, 0)};
@@ -60,6 +76,8 @@ static int add_vm(struct scan *s, sqlite3_stmt *row, struct rp_error *err)
     memcpy(item->vm.id, vm->id, sizeof item->vm.id);
     rp_db_copy(row, 3, vm->controller, sizeof vm->controller);
     vm->directory = rp_xasprintf("%s/vms/%s", s->local->directory, vm->id);
+    vm->hypervisor = rp_xstrdup(rp_db_text(row, 4));
+    rp_db_copy(row, 5, vm->domain, sizeof vm->domain);
     return 0;
 }
 
@@ -122,7 +140,8 @@ static int add_snapshot(struct scan *s, sqlite3_stmt *row, struct rp_error *err)
                                      .type = (enum rp_snapshot_type)sqlite3_column_int64(row, 3),
                                      .consistency = (enum rp_consistency)sqlite3_column_int64(row, 4),
                                      .time_ns = sqlite3_column_int64(row, 5),
-                                     .merging = merging};
+                                     .merging = merging,
+                                     .consistency_reason = *rp_db_text(row, 7) ? rp_xstrdup(rp_db_text(row, 7)) : NULL};
     rp_db_copy(row, 1, snapshot->id, sizeof snapshot->id);
     memcpy(snapshot->vm_id, item->vm.id, sizeof snapshot->vm_id);
     return 0;
@@ -173,7 +192,8 @@ static int read_rows(struct scan *s, struct rp_error *err)
 {
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
     if (rp_transaction_read(&t, s->local->db, err) ||
-        each(s, "SELECT row, id, name, controller FROM vm WHERE state = 'ready' ORDER BY row", add_vm, err))
+        each(s, "SELECT row, id, name, controller, hypervisor, domain, problem, unprotected FROM vm WHERE state = 'ready' ORDER BY row",
+             add_vm, err))
         return -1;
     s->merging = rp_xcalloc(s->inventory->count + 1, sizeof *s->merging);
     static const struct {
@@ -184,7 +204,7 @@ static int read_rows(struct scan *s, struct rp_error *err)
          " ORDER BY vm, number", add_disk},
         {"SELECT s.vm, d.number, d.child FROM snapshot_disk d JOIN snapshot s ON s.row = d.snapshot WHERE s.row IN"
          " (SELECT max(row) FROM snapshot WHERE state <> 'creating' GROUP BY vm)", set_leaf},
-        {"SELECT vm, id, name, type, consistency, time, state FROM snapshot ORDER BY vm, row", add_snapshot},
+        {"SELECT vm, id, name, type, consistency, time, state, consistency_reason FROM snapshot ORDER BY vm, row", add_snapshot},
         {"SELECT p.vm, p.id, p.name, p.time, d.instance, d.disk_id, d.rct_id FROM reference_point p"
          " LEFT JOIN reference_disk d ON d.point = p.row ORDER BY p.vm, p.row, d.number", add_point},
     };
@@ -221,6 +241,8 @@ int rp_local_inventory(struct rp_host_connection *host, struct rp_inventory *inv
         struct rp_inventory_vm *item = &inventory->items[i];
         bool running = rp_local_vm_running(&s.vms[i]);
         item->vm.state = running ? RP_VM_RUNNING : RP_VM_OFF;
+        if (rp_local_domain_is(&s.vms[i]))
+            rp_local_domain_describe(&s.vms[i], s.notes[i].problem, s.notes[i].unprotected, &item->vm);
         for (size_t d = 0; running && d < item->settings.disk_count; d++)
             item->settings.disks[d].nbd_uri = rp_local_settings_nbd_uri(&s.vms[i], item->settings.disks[d].number);
         if (s.merging[i] && !rp_local_merge_state(&s.vms[i], &item->vm)) // over meanwhile

@@ -32,6 +32,12 @@ int rp_lock_take(int fd, int64_t number, unsigned timeout_ms, struct rp_error *e
     return 1;
 }
 
+bool rp_lock_is_taken(int fd, int64_t number)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)number, .l_len = 1};
+    return !fcntl(fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK;
+}
+
 void rp_lock_release(int fd, int64_t number)
 {
     set(fd, number, F_UNLCK);

@@ -4,6 +4,7 @@
 #ifndef RP_HOST_LOCK_H
 #define RP_HOST_LOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -12,6 +13,7 @@ int rp_lock_open(const char *path, struct rp_error *err); // fd, or -1
 // Waits up to `timeout_ms`. Returns 1 taken, 0 held by another, -1 error. Not recursive: a second lock of the same
 // number through the same fd is the same lock.
 int rp_lock_take(int fd, int64_t number, unsigned timeout_ms, struct rp_error *err);
+bool rp_lock_is_taken(int fd, int64_t number); // by another fd
 void rp_lock_release(int fd, int64_t number);
 
 #endif

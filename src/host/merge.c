@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "host/internal.h"
+#include "host/domain.h"
 
 struct pending {
     int64_t row;
@@ -101,7 +101,7 @@ static bool ask(const struct rp_local_vm *vm, const struct pending *p, struct rp
 static bool attempt(const struct rp_local_vm *vm, const struct pending *p, bool at_rest)
 {
     struct rp_error why = {0};
-    if (!rp_local_vm_running(vm) && !at_rest)
+    if (!rp_local_vm_running(vm) && (!at_rest || rp_local_domain_needs_service(vm)))
         return false;
     struct rp_service *service = rp_local_vm_service(vm, &why);
     bool done = service && ask(vm, p, service, &why);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "host/internal.h"
+#include "host/domain_state.h"
 #include "host/local.h"
 
 void rp_local_settings_instance(const struct rp_local_vm *vm, uint32_t number, char out[RP_HOST_ID])
@@ -148,7 +148,7 @@ int rp_local_settings_vm(struct rp_host_connection *host, const char *vm_id, str
             RP_CLEANUP(rp_local_image_clear) struct rp_local_image facts = {0};
             path = recorded_leaf(&record, e.disk.number) ? recorded_leaf(&record, e.disk.number) : path;
             // A file that is gone does not hide the rest of the VM: the size as last seen stands.
-            if (!rp_local_image_facts(local, path, &facts, NULL))
+            if (!rp_local_image_facts(local->fs, path, &facts, NULL))
                 e.disk.size = facts.size;
         }
         e.disk.path = rp_xstrdup(path);
@@ -186,7 +186,10 @@ int rp_local_settings_snapshot(struct rp_host_connection *host, const char *snap
     if (strcmp(rp_db_text(head, 6), "ready"))
         return rp_fail(err, RP_ERR_STATE, "checkpoint %s is being merged: it has no disks of its own any more", snapshot_id);
 
-    json_t *root = document(&vm, rp_db_text(head, 7));
+    RP_AUTO_FREE char *extras = rp_local_domain_extras(local, sqlite3_column_int64(head, 0), rp_db_text(head, 7), err);
+    if (!extras)
+        return -1;
+    json_t *root = document(&vm, extras);
     char taken[RP_TIME_TEXT];
     json_object_set_new(root, "snapshot", json_pack("{s:s, s:s, s:i, s:s}", "id", rp_db_text(head, 2), "name",
         rp_db_text(head, 3), "type", (int)sqlite3_column_int64(head, 4), "time",

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "host/internal.h"
+#include "host/domain_define.h"
 
 static int make_folder(const struct rp_local_vm *vm, struct rp_error *err)
 {
@@ -48,7 +48,9 @@ static int remove_files(const struct rp_local_vm *vm, bool (*gone)(const struct 
 static bool is_service_file(const struct rp_local_vm *vm, const char *path)
 {
     (void)vm;
-    static const char *const names[] = {RP_RECORD_NAME, RP_ENGINE_LOCK, RP_CONTROL_SOCKET, RP_NBD_SOCKET, "service.log", "service.pid"};
+    static const char *const names[] = {RP_RECORD_NAME, RP_ENGINE_LOCK, RP_CONTROL_SOCKET, RP_NBD_SOCKET, "service.log", "service.pid",
+                                        RP_LOCAL_HOLD, RP_LOCAL_CONSOLE, RP_LOCAL_CONSOLE ".0", RP_LOCAL_CONSOLE ".1",
+                                        RP_LOCAL_CONSOLE ".2"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(rp_path_name(path), names[i]))
             return true;
@@ -104,11 +106,56 @@ static int delete_row(const struct rp_local_vm *vm, struct rp_error *err)
     return rp_db_run(vm->local->db, err, "DELETE FROM vm WHERE row = ?", "i", vm->row);
 }
 
+// 1: the VM was taken in, its domain is somebody's who wants it back; 0: the domain was made for the VM, or there is none.
+static int is_adopted(const struct rp_local_vm *vm, struct rp_error *err)
+{
+    int64_t adopted = 0;
+    if (rp_local_domain_is(vm) &&
+        rp_db_number(vm->local->db, err, &adopted, "SELECT domain_xml <> '' FROM vm WHERE row = ?", "i", vm->row))
+        return -1;
+    return adopted != 0;
+}
+
+// A domain that was made for the VM goes with it: there is nothing any more that it could run on. One that is gone already is
+// fine, one that somebody has defined anew with disks of its own is his.
+static int undefine(const struct rp_local_vm *vm, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    int64_t released = 0; // has its definition on its own disks (release_recover.c)
+    if (rp_db_number(vm->local->db, err, &released, "SELECT count(*) FROM releasing WHERE vm = ?", "i", vm->row))
+        return -1;
+    int adopted = is_adopted(vm, err); // then check_domain let it pass
+    if (adopted || released || !rp_local_domain_is(vm))
+        return adopted < 0 ? -1 : 0;
+    int ours = rp_local_domain_is_ours(vm, err);
+    if (ours < 1)
+        return ours;
+    struct rp_hypervisor *hv = rp_local_domain_open(vm, err);
+    if (!hv)
+        return -1;
+    if (!rp_hypervisor_ops()->undefine(hv, vm->domain, true, &why) || why.code == RP_ERR_NOT_FOUND)
+        return 0;
+    rp_fail_as(err, &why);
+    return rp_context(err, "VM %s: undefine its domain", vm->id);
+}
+
+// The domain of an administrator, with the state of its firmware and TPM, does not go because a VM is deleted.
+static int check_domain(const struct rp_local_vm *vm, struct rp_error *err)
+{
+    int adopted = is_adopted(vm, err), ours = adopted > 0 ? rp_local_domain_is_ours(vm, err) : adopted;
+    if (ours < 1)
+        return ours;
+    return rp_fail(err, RP_ERR_STATE, "VM %s was taken in from %s, and its domain cannot run without it: refpoint vm release gives domain "
+                   "and disks back; to delete both, undefine the domain first (virsh undefine)", vm->id, vm->hypervisor);
+}
+
 int rp_local_system_recover(const struct rp_local_vm *vm, struct rp_error *err)
 {
     // A VM that was being created has only files that we made; one with delete_disks was checked before it got here. Unless
     // the folder is older than the VM.
     bool all = !strcmp(vm->state, "creating") || vm->delete_disks;
+    if (!strcmp(vm->state, "deleting") ? undefine(vm, err) : rp_local_domain_undo(vm, err))
+        return -1;
     return remove_files(vm, !all ? is_service_file : vm->inherited ? is_its_own : NULL, err) || delete_row(vm, err) ? -1 : 0;
 }
 
@@ -123,8 +170,8 @@ static int check_id(struct rp_local *local, const struct rp_local_new_vm *facts,
                         : 0;
 }
 
-static int insert_vm(struct rp_local *local, const struct rp_local_new_vm *facts, const struct rp_local_image *images, size_t count,
-                     struct rp_local_vm *vm, struct rp_error *err)
+static int insert_vm(struct rp_local *local, const struct rp_local_new_vm *facts, const struct rp_local_hosting *hosting,
+                     const struct rp_local_image *images, size_t count, struct rp_local_vm *vm, struct rp_error *err)
 {
     bool inherited = false;
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
@@ -144,7 +191,7 @@ static int insert_vm(struct rp_local *local, const struct rp_local_new_vm *facts
     vm->local = local;
     vm->row = row;
     vm->locked = true;
-    if (rp_local_vm_load_row(local, row, vm, err) != 1)
+    if (rp_local_vm_load_row(local, row, vm, err) != 1 || rp_local_domain_announce(vm, hosting, err))
         return -1;
     for (size_t i = 0; i < count; i++)
         if (rp_local_disk_reserve(vm, &images[i], facts->numbers[i], err))
@@ -152,8 +199,8 @@ static int insert_vm(struct rp_local *local, const struct rp_local_new_vm *facts
     return rp_transaction_commit(&t, err);
 }
 
-static int build(struct rp_local_vm *vm, const struct rp_local_new_vm *facts, const struct rp_local_image *images, size_t count,
-                 struct rp_local_progress *whole, struct rp_error *err)
+static int build(struct rp_local_vm *vm, const struct rp_local_new_vm *facts, const struct rp_local_hosting *hosting,
+                 const struct rp_local_image *images, size_t count, struct rp_local_progress *whole, struct rp_error *err)
 {
     if (make_folder(vm, err))
         return -1;
@@ -166,7 +213,7 @@ static int build(struct rp_local_vm *vm, const struct rp_local_new_vm *facts, co
         whole->before += images[i].format == RP_IMAGE_RAW ? images[i].size : 0;
     }
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
-    if (rp_local_disk_write_record(vm, err) || rp_transaction_begin(&t, vm->local->db, err) ||
+    if (rp_local_disk_write_record(vm, err) || rp_local_domain_make(vm, hosting, facts, count, err) || rp_transaction_begin(&t, vm->local->db, err) ||
         rp_db_run(vm->local->db, err, "UPDATE disk SET state = 'ready' WHERE vm = ?", "i", vm->row) ||
         rp_db_run(vm->local->db, err, "UPDATE vm SET state = 'ready' WHERE row = ?", "i", vm->row) ||
         rp_db_run(vm->local->db, err, "DELETE FROM planned WHERE row = ?", "i", facts->planned))
@@ -178,9 +225,11 @@ int rp_local_system_make(struct rp_local *local, const struct rp_local_new_vm *f
                          size_t count, struct rp_local_progress progress, struct rp_error *err)
 {
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
-    if (insert_vm(local, facts, images, count, &vm, err))
+    RP_CLEANUP(rp_local_hosting_clear) struct rp_local_hosting hosting = {0};
+    if (rp_local_hosting_load(local, &hosting, err) || rp_local_domain_check_free(&hosting, facts->id, err) ||
+        insert_vm(local, facts, &hosting, images, count, &vm, err))
         return -1;
-    if (!build(&vm, facts, images, count, &progress, err))
+    if (!build(&vm, facts, &hosting, images, count, &progress, err))
         return 0;
     if (rp_local_system_recover(&vm, NULL))
         rp_log(RP_LOG_WARNING, "%s: could not be removed; the next use of the host tries again", vm.directory);
@@ -259,6 +308,15 @@ static int merge_all(const struct rp_local_vm *vm, struct rp_error *err)
                    state.merge_problem ? state.merge_problem : "still at work");
 }
 
+static int need_off(const struct rp_local_vm *vm, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    if (!rp_local_vm_need_off(vm, "delete it", &why))
+        return 0;
+    // A domain that was undefined runs nothing, and its VM is not to be there for ever.
+    return why.code == RP_ERR_NOT_FOUND && !rp_local_vm_running(vm) ? 0 : rp_fail_as(err, &why);
+}
+
 int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, bool delete_disks, RP_METHOD_RESULT, struct rp_error *err)
 {
     job[0] = result[0] = '\0';
@@ -268,7 +326,7 @@ int rp_local_system_destroy(struct rp_host_connection *host, const char *vm_id, 
     int planned = rp_local_planned_destroy(local, vm_id, err);
     if (planned)
         return planned < 0 ? -1 : 0;
-    if (rp_local_vm_lock(local, vm_id, &vm, err) || rp_local_vm_need_off(&vm, "delete it", err) ||
+    if (rp_local_vm_lock(local, vm_id, &vm, err) || need_off(&vm, err) || check_domain(&vm, err) ||
         rp_db_number(local->db, err, &kept, "SELECT count(*) FROM disk WHERE vm = ? AND NOT (own AND ?)", "ii", vm.row,
                      (int64_t)delete_disks) ||
         rp_db_number(local->db, err, &snapshots, "SELECT count(*) FROM snapshot WHERE vm = ?", "i", vm.row))
@@ -328,6 +386,10 @@ int rp_local_system_state(struct rp_host_connection *host, const char *vm_id, en
     job[0] = result[0] = '\0';
     struct rp_local *local = rp_local_of(host);
     RP_CLEANUP(rp_local_vm_release) struct rp_local_vm vm = {0};
+    if (rp_local_vm_load(local, vm_id, &vm, err))
+        return -1;
+    if (rp_local_domain_is(&vm))
+        return rp_local_domain_request(local, vm_id, state, err);
     if (state != RP_VM_RUNNING && state != RP_VM_OFF)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "an offline VM can be started and stopped, not %s", rp_vm_state_name(state));
     if (state == RP_VM_OFF)

@@ -5,10 +5,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
-#include "host/internal.h"
+#include "base/clock.h"
+#include "host/domain.h"
 
 #define LOCK_MS 30000
+enum { LET_GO_MS = 10000, LET_GO_LOOK_MS = 100 };
 
 void rp_local_guid_text(const struct rp_guid *guid, char out[RP_GUID_TEXT])
 {
@@ -32,19 +35,27 @@ void rp_local_take_id(struct rp_local *local, char out[RP_GUID_TEXT])
     local->next_id[0] = '\0';
 }
 
-void rp_local_vm_release(struct rp_local_vm *vm)
+void rp_local_vm_unlock(struct rp_local_vm *vm)
 {
     if (vm->locked)
         rp_lock_release(vm->local->lock_fd, vm->row);
+    vm->locked = false;
+}
+
+void rp_local_vm_release(struct rp_local_vm *vm)
+{
+    rp_local_vm_unlock(vm);
     free(vm->name);
     free(vm->directory);
+    free(vm->hypervisor);
     *vm = (struct rp_local_vm){0};
 }
 
 int rp_local_vm_load_row(struct rp_local *local, int64_t row, struct rp_local_vm *vm, struct rp_error *err)
 {
     RP_AUTO_QUERY *query = rp_db_query(local->db, err,
-        "SELECT id, name, controller, generation, created, next_disk, delete_disks, state, inherited FROM vm WHERE row = ?", "i", row);
+        "SELECT id, name, controller, generation, created, next_disk, delete_disks, state, inherited, hypervisor, domain"
+        " FROM vm WHERE row = ?", "i", row);
     int rc = query ? rp_db_step(local->db, query, err) : -1;
     if (rc != 1)
         return rc;
@@ -68,6 +79,8 @@ int rp_local_vm_load_row(struct rp_local *local, int64_t row, struct rp_local_vm
     vm->delete_disks = sqlite3_column_int64(query, 6) != 0;
     rp_db_copy(query, 7, vm->state, sizeof vm->state);
     vm->inherited = sqlite3_column_int64(query, 8) != 0;
+    vm->hypervisor = rp_xstrdup(rp_db_text(query, 9));
+    rp_db_copy(query, 10, vm->domain, sizeof vm->domain);
     return 1;
 }
 
@@ -90,20 +103,25 @@ int rp_local_vm_load(struct rp_local *local, const char *vm_id, struct rp_local_
     return rc < 0 ? -1 : rc == 0 ? rp_local_not_found(local, id, err) : 0;
 }
 
-int rp_local_vm_lock_as_is(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err)
+int rp_local_vm_lock_within(struct rp_local *local, const char *vm_id, unsigned timeout_ms, struct rp_local_vm *vm, struct rp_error *err)
 {
     if (rp_local_vm_load(local, vm_id, vm, err))
         return -1;
-    int rc = rp_lock_take(local->lock_fd, vm->row, LOCK_MS, err);
+    int rc = rp_lock_take(local->lock_fd, vm->row, timeout_ms, err);
     if (rc < 0)
         return -1;
     if (rc == 0)
-        return rp_fail(err, RP_ERR_BUSY, "VM %s: another process has been changing it for %d s; try again later", vm->id,
-                       LOCK_MS / 1000);
+        return rp_fail(err, RP_ERR_BUSY, "VM %s: another process has been changing it for %u s; try again later", vm->id,
+                       timeout_ms / 1000);
     vm->locked = true;
     // Whoever had the lock before may have deleted it, or may have been killed in the middle of something.
     rc = rp_local_vm_load_row(local, vm->row, vm, err);
     return rc == 1 ? 0 : rc < 0 ? -1 : rp_local_not_found(local, vm_id, err);
+}
+
+int rp_local_vm_lock_as_is(struct rp_local *local, const char *vm_id, struct rp_local_vm *vm, struct rp_error *err)
+{
+    return rp_local_vm_lock_within(local, vm_id, LOCK_MS, vm, err);
 }
 
 int rp_local_vm_finish(struct rp_local_vm *vm, struct rp_error *err)
@@ -125,15 +143,44 @@ bool rp_local_vm_running(const struct rp_local_vm *vm)
     int n = snprintf(address.sun_path, sizeof address.sun_path, "%s/%s", vm->directory, RP_CONTROL_SOCKET);
     if (n < 0 || (size_t)n >= sizeof address.sun_path)
         return false;
-    RP_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    // Without waiting: where the queue is full (EAGAIN), somebody listens, who is slow or has been stopped.
+    RP_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     return fd >= 0 && (!connect(fd, (struct sockaddr *)&address, sizeof address) || errno == EAGAIN);
+}
+
+static int check_domain_off(const struct rp_local_vm *vm, const char *what, struct rp_error *err)
+{
+    enum rp_domain_state state;
+    if (rp_local_domain_state(vm, &state, err))
+        return -1;
+    if (state == RP_DOMAIN_SAVED)
+        return rp_fail(err, RP_ERR_STATE, "VM %s is saved, and its memory belongs to its disks as they are: start it and shut it"
+                       " down to %s", vm->id, what);
+    return rp_local_domain_is_live(state)
+               ? rp_fail(err, RP_ERR_STATE, "VM %s is %s: shut it down to %s", vm->id, rp_domain_state_name(state), what)
+               : 0;
 }
 
 int rp_local_vm_need_off(const struct rp_local_vm *vm, const char *what, struct rp_error *err)
 {
-    if (!rp_local_vm_running(vm))
-        return 0;
-    return rp_fail(err, RP_ERR_STATE, "VM %s is running: stop it to %s", vm->id, what);
+    uint64_t deadline = rp_clock_monotonic_ns() + LET_GO_MS * 1000000ull;
+    if (!rp_local_domain_is(vm))
+        return rp_local_vm_running(vm) ? rp_fail(err, RP_ERR_STATE, "VM %s is running: stop it to %s", vm->id, what) : 0;
+    // Of a domain that is off nobody needs the disk service; who holds it (vm serve, under systemd) is told so at that moment, and
+    // ends it. Meanwhile the domain may start again.
+    for (;; usleep(LET_GO_LOOK_MS * 1000)) {
+        if (check_domain_off(vm, what, err))
+            return -1;
+        if (!rp_local_vm_running(vm))
+            return 0;
+        if (rp_local_domain_unserve(vm, false, err))
+            return -1;
+        if (!rp_local_vm_running(vm))
+            return 0;
+        if (rp_clock_monotonic_ns() > deadline)
+            return rp_fail(err, RP_ERR_STATE, "VM %s: its domain is off, but somebody holds its disk service (vm serve): end"
+                           " that, or stop the VM with --now, to %s", vm->id, what);
+    }
 }
 
 struct rp_service *rp_local_vm_service(const struct rp_local_vm *vm, struct rp_error *err)
@@ -161,6 +208,8 @@ static void describe(const struct rp_local_vm *source, struct rp_vm *vm)
     memcpy(vm->id, source->id, sizeof vm->id);
     vm->name = rp_xstrdup(source->name);
     vm->state = rp_local_vm_running(source) ? RP_VM_RUNNING : RP_VM_OFF;
+    if (rp_local_domain_is(source))
+        rp_local_domain_describe_row(source, vm);
     int64_t creating = 0;
     if (rp_local_merge_state(source, vm))
         vm->activity = RP_VM_MERGING;

@@ -9,6 +9,8 @@
 #include "hostd/config.h"
 
 #define MAX_SIZE (1 << 20)
+#define FREEZE_LIMIT_LEAST_MS 100u // less, and no guest would ever be done
+#define FREEZE_LIMIT_MOST_MS 3600000u
 
 struct reader {
     struct rp_hostd_config *config;
@@ -168,6 +170,28 @@ static int add_rules(const struct reader *reader, enum rp_cim_access access, con
                : 0;
 }
 
+// "10", "10s", "800ms": seconds unless it says otherwise.
+static int set_freeze_limit(const struct reader *reader, const char *name, const char *value, struct rp_error *err)
+{
+    unsigned *place = &reader->config->freeze_limit_ms;
+    char *end;
+    errno = 0;
+    unsigned long long number = strtoull(value, &end, 10);
+    bool digit = *value >= '0' && *value <= '9';
+    end += strspn(end, " ");
+    unsigned unit_ms = !strcmp(end, "ms") ? 1 : !*end || !strcmp(end, "s") ? 1000 : 0;
+    if (*place)
+        return complain(reader, err, "%s is set twice", name);
+    if (!digit || !unit_ms)
+        return complain(reader, err, "%s: seconds are needed (10s), or milliseconds (800ms), not \"%.50s\"", name, value);
+    if (errno || number > FREEZE_LIMIT_MOST_MS || number * unit_ms < FREEZE_LIMIT_LEAST_MS ||
+        number * unit_ms > FREEZE_LIMIT_MOST_MS)
+        return complain(reader, err, "%s: %.50s is not between %ums and %us", name, value, FREEZE_LIMIT_LEAST_MS,
+                        FREEZE_LIMIT_MOST_MS / 1000);
+    *place = (unsigned)(number * unit_ms);
+    return 0;
+}
+
 static int set(struct reader *reader, const char *name, const char *value, struct rp_error *err)
 {
     struct rp_hostd_config *config = reader->config;
@@ -184,6 +208,14 @@ static int set(struct reader *reader, const char *name, const char *value, struc
         return set_path(reader, name, &config->keytab, value, err);
     if (!strcmp(name, "ntlm-users"))
         return set_path(reader, name, &config->users, value, err);
+    if (!strcmp(name, "hypervisor"))
+        return set_once(reader, name, &config->hypervisor, value, err);
+    if (!strcmp(name, "hypervisor-network"))
+        return set_once(reader, name, &config->network, value, err);
+    if (!strcmp(name, "hypervisor-accelerator"))
+        return set_once(reader, name, &config->accelerator, value, err);
+    if (!strcmp(name, "freeze-limit"))
+        return set_freeze_limit(reader, name, value, err);
     if (!strcmp(name, "folder"))
         return add_folder(reader, value, err);
     if (!strcmp(name, "listen"))
@@ -227,6 +259,9 @@ static int finish(struct reader *reader, struct rp_error *err)
     struct rp_hostd_config *config = reader->config;
     config->acceptor = (struct rp_login_acceptor){config->keytab, config->users};
     config->access.acceptor = config->users ? &config->acceptor : NULL;
+    if (!config->hypervisor && (config->network || config->accelerator))
+        return rp_fail(err, RP_ERR_INVALID, "%s: hypervisor-%s without \"hypervisor\"", reader->name,
+                       config->network ? "network" : "accelerator");
     if (!config->listener_count)
         return rp_fail(err, RP_ERR_INVALID, "%s: no \"listen\": nobody could reach this host", reader->name);
     if (reader->http_line && !config->keytab && !config->users) {
@@ -334,10 +369,14 @@ const char *rp_hostd_config_difference(const struct rp_hostd_config *a, const st
     const struct { const char *name, *a, *b; } texts[] = {
         {"directory", a->directory, b->directory}, {"name", a->machine, b->machine}, {"audit", a->audit, b->audit},
         {"keytab", a->keytab, b->keytab}, {"ntlm-users", a->users, b->users},
+        {"hypervisor", a->hypervisor, b->hypervisor}, {"hypervisor-network", a->network, b->network},
+        {"hypervisor-accelerator", a->accelerator, b->accelerator},
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (!same(texts[i].a, texts[i].b))
             return texts[i].name;
+    if (a->freeze_limit_ms != b->freeze_limit_ms)
+        return "freeze-limit";
     for (size_t i = 0; i < a->folder_count || i < b->folder_count; i++)
         if (i >= a->folder_count || i >= b->folder_count || strcmp(a->folders[i], b->folders[i]))
             return "folder";
@@ -360,6 +399,9 @@ void rp_hostd_config_clear(struct rp_hostd_config *config)
     free(config->audit);
     free(config->keytab);
     free(config->users);
+    free(config->hypervisor);
+    free(config->network);
+    free(config->accelerator);
     rp_hostd_access_clear(&config->access);
     *config = (struct rp_hostd_config){0};
 }
@@ -375,5 +417,7 @@ struct rp_hostd_options rp_hostd_config_options(struct rp_hostd_config *config)
         .access = {.authorize = rp_hostd_access_authorize, .password = config->users ? rp_hostd_access_password : NULL,
                    .peer = rp_hostd_access_peer, .context = &config->access},
         .audit = config->audit,
+        .hypervisor = config->hypervisor, .network = config->network, .accelerator = config->accelerator,
+        .freeze_limit_ms = config->freeze_limit_ms,
     };
 }

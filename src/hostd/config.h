@@ -39,6 +39,8 @@ int rp_hostd_access_peer(void *context, unsigned uid, unsigned gid, char user[25
 
 struct rp_hostd_config {
     char *directory, *machine, *audit, *keytab, *users; // NULL: not said
+    char *hypervisor, *network, *accelerator;
+    unsigned freeze_limit_ms;                           // 0: not said
     char **folders;
     size_t folder_count;
     struct rp_wsman_listener *listeners;                // their strings are owned

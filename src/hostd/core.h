@@ -27,6 +27,19 @@ const struct rp_snapshot *rp_hostd_hosts_snapshot(const struct rp_inventory *inv
 const struct rp_reference_point *rp_hostd_hosts_point(const struct rp_inventory *inventory, const char *id,
                                                       const struct rp_inventory_vm **vm);
 
+// ---- keeper.c -------------------------------------------------------------------------------------------------------
+
+// Supervises the VMs that hypervisors run until it is closed, the domains and their disk services go on then (hostd->keeper).
+int rp_hostd_keeper_open(struct rp_hostd *hostd, struct rp_error *err);
+void rp_hostd_keeper_close(struct rp_hostd *hostd);
+
+// ---- finisher.c -----------------------------------------------------------------------------------------------------
+
+// A thread that finishes what killed commands began (the keeper's).
+struct rp_hostd_finisher;
+struct rp_hostd_finisher *rp_hostd_finisher_open(struct rp_hostd *hostd, struct rp_error *err);
+void rp_hostd_finisher_close(struct rp_hostd_finisher *finisher); // NULL is fine
+
 // ---- paths.c --------------------------------------------------------------------------------------------------------
 
 const char *rp_hostd_paths_bare(const char *id); // what follows "Microsoft:", or the id itself

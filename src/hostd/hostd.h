@@ -11,6 +11,7 @@
 //     provider.c  classes to objects and methods    methods, one file for each service
 //     paths.c     object paths and back               method_snapshot.c method_point.c method_management.c
 //     folders.c   paths that clients name             method_planned.c method_image*.c method_state.c method_summary.c
+//     keeper.c    supervises VMs that hypervisors run
 //     extras.c    settings that are only kept         method_export.c method_resources*.c method_service.c
 //                                                      (a table each; tables.c lists them; method_common.c)
 //     start.c     a whole host, started and stopped
@@ -26,6 +27,7 @@
 
 struct rp_hostd_hosts;
 struct rp_hostd_jobs;
+struct rp_hostd_keeper;
 struct rp_hostd_audit;
 struct rp_hostd_script;
 
@@ -34,6 +36,7 @@ struct rp_hostd {
     char *directory;                  // local:DIR
     struct rp_hostd_hosts *hosts;
     struct rp_hostd_jobs *jobs;
+    struct rp_hostd_keeper *keeper;
     struct rp_hostd_audit *audit;
     struct rp_hostd_script *script;   // of the lab: what goes wrong when; NULL elsewhere
     struct rp_wsman_service *service; // answers bytes with bytes, whether there are listeners or not
@@ -42,6 +45,7 @@ struct rp_hostd {
     struct rp_fs_no_links files;      // files.fs: through it files that clients name are opened; no link is followed
     char **folders;                   // where clients may name files: export, import, disks; canonical
     size_t folder_count;
+    unsigned freeze_limit_ms;         // of the connections that are lent; 0: the host's default
 };
 
 // ---- start.c: a whole host ------------------------------------------------------------------------------------------
@@ -58,6 +62,8 @@ struct rp_hostd_options {
     struct rp_wsman_server_ops access;           // who may do what; `drop` is the script's
     struct rp_hostd_script *script;   // borrowed; NULL: none
     const char *audit;                // file that gets a line per change; "-": standard error; NULL: nobody wants it
+    const char *hypervisor, *network, *accelerator; // of the VMs that are made: rp_host_local_set_hypervisor
+    unsigned freeze_limit_ms;         // rp_host_connection.frozen_ms of all that clients ask for; 0: the host's default
     unsigned job_seconds;             // how long a job is remembered after its end; 0: 300
 };
 // Opens the directory, finishes what a killed process left, tells the outcome of its jobs, listens. All strings are

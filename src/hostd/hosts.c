@@ -50,7 +50,11 @@ struct rp_host_connection *rp_hostd_hosts_borrow(struct rp_hostd *hostd, struct 
     pthread_mutex_lock(&hosts->mutex);
     struct rp_host_connection *host = hosts->idle_count ? hosts->idle[--hosts->idle_count] : NULL;
     pthread_mutex_unlock(&hosts->mutex);
-    return host ? host : rp_host_local_open_resident(hostd->directory, false, err);
+    if (!host)
+        host = rp_host_local_open_resident(hostd->directory, false, err);
+    if (host)
+        host->frozen_ms = hostd->freeze_limit_ms;
+    return host;
 }
 
 void rp_hostd_hosts_return(struct rp_hostd *hostd, struct rp_host_connection *host)

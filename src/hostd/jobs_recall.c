@@ -82,6 +82,21 @@ static bool is_done(const struct rp_inventory *inventory, const struct rp_hostd_
     return row->planned[0] && is_there(inventory, row->kind, row->planned, result);
 }
 
+// A snapshot that is not as consistent as was asked for: the host knows why. The job itself would have said it with its
+// warning.
+static void warn_of_consistency(const struct rp_inventory *inventory, struct rp_job *job)
+{
+    const struct rp_inventory_vm *vm;
+    const struct rp_snapshot *made = NULL;
+    if (job->row.kind == RP_HOSTD_SNAPSHOT && !job->row.makes_gone)
+        made = rp_hostd_hosts_snapshot(inventory, job->row.planned, &vm);
+    if (!made || made->consistency == RP_CONSISTENCY_APPLICATION || !made->consistency_reason)
+        return;
+    if (!job->details)
+        job->details = rp_cim_instance_new(NULL, job->row.class_name);
+    rp_cim_set(job->details, "ErrorDescription", rp_cim_string(made->consistency_reason));
+}
+
 // A snapshot whose making the host could not finish or undo yet (its disk service does not answer): it may still come.
 static bool is_pending(const struct rp_inventory *inventory, const struct rp_hostd_row *row)
 {
@@ -92,15 +107,18 @@ static bool is_pending(const struct rp_inventory *inventory, const struct rp_hos
 }
 
 // A disk service that was being started or stopped is a process of its own and carries on: it gets until then.
-static int look(struct rp_hostd_jobs *jobs, const struct rp_hostd_row *row, uint64_t until, char result[RP_HOST_ID],
+static int look(struct rp_hostd_jobs *jobs, struct rp_job *job, uint64_t until, char result[RP_HOST_ID],
                 bool *done, bool *pending, struct rp_error *err)
 {
+    const struct rp_hostd_row *row = &job->row;
     for (;;) {
         const struct rp_inventory *inventory = rp_hostd_hosts_inventory(jobs->hostd, err);
         if (!inventory)
             return -1;
         *done = is_done(inventory, row, result);
         *pending = !*done && (row->kind == RP_HOSTD_STATE || is_pending(inventory, row));
+        if (*done)
+            warn_of_consistency(inventory, job);
         rp_hostd_hosts_release(jobs->hostd, inventory);
         if (!*pending || row->kind != RP_HOSTD_STATE || rp_clock_monotonic_ns() > until)
             return 0;
@@ -113,7 +131,7 @@ static int tell_outcome(struct rp_hostd_jobs *jobs, struct rp_job *job, uint64_t
 {
     char result[RP_HOST_ID];
     bool done, pending;
-    if (look(jobs, &job->row, until, result, &done, &pending, err))
+    if (look(jobs, job, until, result, &done, &pending, err))
         return -1;
     bool known = job->row.kind != RP_HOSTD_NOTHING && (job->row.makes_gone || job->row.planned[0]) && !pending;
     const char *why = known ? "refpoint-hostd was stopped in the middle of it; it was not done"

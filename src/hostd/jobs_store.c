@@ -83,8 +83,9 @@ struct rp_hostd_store *rp_hostd_store_open(const char *path, struct rp_error *er
 {
     struct rp_hostd_store *store = rp_xcalloc(1, sizeof *store);
     store->db.path = rp_xstrdup(path);
-    int rc = sqlite3_open_v2(path, &store->db.handle,
-                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, NULL);
+    int rc = rp_db_create(path, err) ? SQLITE_CANTOPEN
+                                     : sqlite3_open_v2(path, &store->db.handle,
+                                                       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, NULL);
     if (rc == SQLITE_OK) {
         sqlite3_busy_timeout(store->db.handle, BUSY_MS);
         if (!prepare(store, err))

@@ -16,16 +16,36 @@ static int consistency_of(const struct rp_cim_instance *settings, uint32_t *leve
     return 0;
 }
 
+// A snapshot has no property that says it: the job that made one which is not what was asked for has done so with a warning.
+static void warn_of_consistency(struct rp_hostd *hostd, struct rp_host_connection *host, const char *vm_id, const char *id)
+{
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
+    struct rp_error unknown = {0};
+    const char *reason = "whether the guest was at rest is not known";
+    if (!host->ops->list_snapshots(host, vm_id, &list, &unknown))
+        for (size_t i = 0; i < list.count; i++)
+            if (!strcmp(list.items[i].id, id)) {
+                if (list.items[i].consistency == RP_CONSISTENCY_APPLICATION)
+                    return;
+                if (list.items[i].consistency_reason)
+                    reason = list.items[i].consistency_reason;
+            }
+    rp_hostd_jobs_detail(hostd, "ErrorDescription", rp_cim_string(reason));
+}
+
 static int run_create(struct rp_hostd *hostd, struct rp_host_connection *host, void *context, char result[RP_HOST_ID],
                       struct rp_error *err)
 {
-    (void)hostd;
     const struct rp_method_task *task = context;
     char job[RP_HOST_ID];
     enum rp_snapshot_type type = task->flag ? RP_SNAPSHOT_RECOVERY : RP_SNAPSHOT_PRODUCTION;
     int rc = host->ops->create_snapshot(host, task->vm_id, type, (enum rp_consistency)task->number, task->name, job,
                                         result, err);
-    return rp_method_wait(host, rc, job, result, err);
+    if (rp_method_wait(host, rc, job, result, err))
+        return -1;
+    if (task->number == RP_CONSISTENCY_APPLICATION)
+        warn_of_consistency(hostd, host, task->vm_id, result);
+    return 0;
 }
 
 // The settings are a Msvm_VirtualSystemSnapshotSettingData; a name in them is the checkpoint's from the start. Who

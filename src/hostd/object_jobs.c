@@ -6,6 +6,8 @@
 #include "cim/cimxml.h"
 #include "hostd/core.h"
 
+enum { COMPLETED_WITH_WARNINGS = 32768 }; // JobState, only as clients see it
+
 struct emit {
     const struct rp_cim_class *class;
     struct rp_cim_sink sink;
@@ -34,7 +36,8 @@ static void describe(struct rp_cim_instance *job, const struct rp_cim_class *cla
     rp_hostd_object_text(job, class, "Name", "Msvm_ConcreteJob");
     rp_hostd_object_text(job, class, "Status", view->state == RP_HOSTD_EXCEPTION ? "Error" : "OK");
     rp_hostd_object_text(job, class, "JobStatus", status_text(view->state));
-    rp_hostd_object_number(job, class, "JobState", view->state);
+    bool warned = view->state == RP_HOSTD_COMPLETED && view->details && rp_cim_get_text(view->details, "ErrorDescription");
+    rp_hostd_object_number(job, class, "JobState", warned ? COMPLETED_WITH_WARNINGS : view->state);
     rp_hostd_object_number(job, class, "JobType", view->type);
     rp_hostd_object_number(job, class, "PercentComplete", view->percent);
     rp_hostd_object_flag(job, class, "Cancellable", true);

@@ -13,6 +13,7 @@
 
 #define DEFINITION "Microsoft:Definition\\b637f346-6a0e-4dec-af52-bd70cb80a21d\\Maximum"
 #define MAX_PROCESSORS 240
+#define STATE_CLASS "Refpoint_FirmwareStateData"
 
 bool rp_hostd_settings_owner(const struct rp_inventory *inventory, const char *instance, struct rp_hostd_owner *owner)
 {
@@ -40,6 +41,15 @@ static void settings_clear(struct rp_settings *settings)
     rp_cim_instances_clear(&settings->extras);
 }
 
+// What a checkpoint has of the VM's firmware: only looked for where somebody wants it, for it is long.
+static int load_state(struct rp_settings *s, struct rp_host_connection *host, struct rp_error *err)
+{
+    RP_AUTO_FREE char *text = NULL;
+    if (!s->owner.snapshot || (s->class && !rp_cim_class_is_named(s->class, STATE_CLASS)))
+        return 0;
+    return rp_host_local_firmware(host, s->owner.snapshot->id, &text, err) || rp_hostd_extras_parse(text, &s->extras, err) ? -1 : 0;
+}
+
 // What is not in the inventory, as far as `class` needs it.
 static int settings_load(struct rp_settings *s, struct rp_error *err)
 {
@@ -57,6 +67,7 @@ static int settings_load(struct rp_settings *s, struct rp_error *err)
     } else if (rc) {
         rp_fail_as(err, &why);
     }
+    rc = rc ? rc : load_state(s, host, err);
     if (!rc && storage && s->owner.snapshot)
         rc = host->ops->snapshot_settings(host, s->owner.snapshot->id, &s->frozen, err);
     rp_hostd_hosts_return(s->hostd, host);
@@ -232,6 +243,8 @@ static const char *const classes[] = {
     "Msvm_GuestServiceInterfaceComponentSettingData",
     "Msvm_TPMSettingData",
     "Msvm_SecuritySettingData",
+    "Refpoint_DomainSettingData",
+    STATE_CLASS,
 };
 
 #define KEPT 3 // those from here on
@@ -405,5 +418,7 @@ const struct rp_hostd_objects rp_hostd_settings_objects[] = {
     {"Msvm_GuestServiceInterfaceComponentSettingData", "InstanceID", true, each_settings},
     {"Msvm_TPMSettingData", "InstanceID", true, each_settings},
     {"Msvm_SecuritySettingData", "InstanceID", true, each_settings},
+    {"Refpoint_DomainSettingData", "InstanceID", true, each_settings},
+    {STATE_CLASS, "InstanceID", true, each_settings},
     {0},
 };

@@ -48,8 +48,14 @@ static void describe(struct rp_cim_instance *row, const struct rp_cim_class *cla
     rp_hostd_object_number(row, class, "FailedOverReplicationType", 0);
     rp_hostd_object_number(row, class, "LastReplicationType", 0);
     rp_hostd_object_number(row, class, "EnhancedSessionModeState", 3); // not available
-    rp_hostd_object_add(row, class, "OperationalStatus", rp_cim_unsigned(RP_CIM_UINT16, busy ? 11 : 2));
-    rp_hostd_object_add(row, class, "StatusDescriptions", rp_cim_string(busy ? "In service" : "Operating normally"));
+    // One that waits for a disk is what Hyper-V calls paused and critical.
+    rp_hostd_object_add(row, class, "OperationalStatus", rp_cim_unsigned(RP_CIM_UINT16, vm->vm.waits ? 3 : busy ? 11 : 2));
+    rp_hostd_object_add(row, class, "StatusDescriptions",
+                        rp_cim_string(vm->vm.waits ? "Degraded" : busy ? "In service" : "Operating normally"));
+    if (vm->vm.waits)
+        rp_hostd_object_number(row, class, "HealthState", 25);
+    if (vm->vm.remark)
+        rp_hostd_object_text(row, class, "OtherEnabledState", vm->vm.remark);
     if (busy) {
         rp_hostd_object_add(row, class, "OperationalStatus", rp_cim_unsigned(RP_CIM_UINT16, vm->vm.activity));
         const char *what = activity_text(vm->vm.activity), *why = vm->vm.merge_problem;

@@ -81,17 +81,21 @@ static int lock_directory(struct whole *whole, struct rp_error *err)
     return 0;
 }
 
-static int open_directory(struct whole *whole, const char *directory, struct rp_error *err)
+static int open_directory(struct whole *whole, const struct rp_hostd_options *options, struct rp_error *err)
 {
+    const char *directory = options->directory;
     whole->hostd.directory = rp_xstrdup(directory);
     struct rp_host_connection *host = rp_host_local_open_resident(directory, false, err); // makes it
-    rp_host_close(host);
     char *real = host ? realpath(directory, NULL) : NULL;
-    if (!real)
-        return host ? rp_fail_sys(err, errno, "%s", directory) : -1;
-    free(whole->hostd.directory);
-    whole->hostd.directory = real;
-    return lock_directory(whole, err);
+    int rc = real ? 0 : host ? rp_fail_sys(err, errno, "%s", directory) : -1;
+    if (real) {
+        free(whole->hostd.directory);
+        whole->hostd.directory = real;
+        rc = lock_directory(whole, err) ||
+             rp_host_local_set_hypervisor(host, options->hypervisor, options->network, options->accelerator, err) ? -1 : 0;
+    }
+    rp_host_close(host);
+    return rc;
 }
 
 static int add_namespace(struct whole *whole, size_t i, const char *name_space, struct rp_cim_provider *provider,
@@ -130,7 +134,8 @@ static int start(struct whole *whole, const struct rp_hostd_options *options, st
 {
     struct rp_hostd *hostd = &whole->hostd;
     rp_fs_no_links(&hostd->files, "/");
-    if (set_machine(hostd, options->machine, err) || open_directory(whole, options->directory, err))
+    hostd->freeze_limit_ms = options->freeze_limit_ms;
+    if (set_machine(hostd, options->machine, err) || open_directory(whole, options, err))
         return -1;
     for (size_t i = 0; i < options->folder_count; i++)
         if (add_folder(hostd, options->folders[i], err))
@@ -142,6 +147,8 @@ static int start(struct whole *whole, const struct rp_hostd_options *options, st
         rp_hostd_jobs_open(hostd, options->job_seconds ? options->job_seconds : JOB_SECONDS, err))
         return -1;
     rp_hostd_export_recover(hostd);
+    if (rp_hostd_keeper_open(hostd, err))
+        return -1;
     if (!options->listener_count)
         return 0;
     struct rp_wsman_server_ops ops = {
@@ -177,6 +184,7 @@ void rp_hostd_stop(struct rp_hostd *hostd)
         return;
     rp_wsman_server_stop(hostd->server);
     rp_hostd_jobs_close(hostd);
+    rp_hostd_keeper_close(hostd);
     rp_hostd_hosts_close(hostd);
     rp_wsman_service_free(hostd->service);
     for (size_t i = 0; i < 2; i++)

@@ -15,6 +15,9 @@ const char *rp_vm_state_name(enum rp_vm_state state)
     case RP_VM_OFF: return "off";
     case RP_VM_SAVED: return "saved";
     case RP_VM_PAUSED: return "paused";
+    case RP_VM_SHUT_DOWN: return "shut down";
+    case RP_VM_REBOOT: return "rebooted";
+    case RP_VM_RESET: return "reset";
     }
     return "unknown";
 }
@@ -23,6 +26,7 @@ void rp_vm_clear(struct rp_vm *vm)
 {
     free(vm->name);
     free(vm->merge_problem);
+    free(vm->remark);
     *vm = (struct rp_vm){0};
 }
 
@@ -47,8 +51,10 @@ void rp_vm_settings_clear(struct rp_vm_settings *settings)
 
 void rp_snapshots_clear(struct rp_snapshots *snapshots)
 {
-    for (size_t i = 0; i < snapshots->count; i++)
+    for (size_t i = 0; i < snapshots->count; i++) {
         free(snapshots->items[i].name);
+        free(snapshots->items[i].consistency_reason);
+    }
     free(snapshots->items);
     *snapshots = (struct rp_snapshots){0};
 }

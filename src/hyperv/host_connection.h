@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -18,8 +19,11 @@
 
 #define RP_HOST_ID 128 // text of an identifier, NUL included
 
-// EnabledState of Msvm_ComputerSystem.
-enum rp_vm_state { RP_VM_RUNNING = 2, RP_VM_OFF = 3, RP_VM_SAVED = 6, RP_VM_PAUSED = 9 };
+// EnabledState of Msvm_ComputerSystem; the last three are only asked for (RequestStateChange), no VM is in them.
+enum rp_vm_state {
+    RP_VM_RUNNING = 2, RP_VM_OFF = 3, RP_VM_SAVED = 6, RP_VM_PAUSED = 9,
+    RP_VM_SHUT_DOWN = 4, RP_VM_REBOOT = 10, RP_VM_RESET = 11
+};
 const char *rp_vm_state_name(enum rp_vm_state state); // "running", "off", …
 
 // OperationalStatus[1] of Msvm_ComputerSystem; RP_VM_IDLE when absent.
@@ -30,6 +34,9 @@ struct rp_vm {
     char *name;             // ElementName, as the administrator calls it; hostile text
     enum rp_vm_state state;
     enum rp_vm_activity activity;
+    bool has_guest;         // something runs it; false: it is disks that are served or not, and can only be started and stopped
+    bool waits;             // PAUSED, not by its user: a disk does not answer or has no room. It goes on by itself
+    char *remark;           // what the administrator should know: why it waits, what is not protected, …; NULL: nothing
     unsigned merge_percent; // while MERGING
     char *merge_problem;    // while MERGING: why it does not go on at the moment (it will by itself); NULL otherwise
     // While MERGING, where the host tells (else 0): bytes, bytes per second; how often what the guest wrote meanwhile
@@ -65,12 +72,17 @@ void rp_vm_settings_clear(struct rp_vm_settings *settings);
 enum rp_snapshot_type { RP_SNAPSHOT_PRODUCTION = 2, RP_SNAPSHOT_RECOVERY = 32768 }; // CreateSnapshot: SnapshotType
 enum rp_consistency { RP_CONSISTENCY_UNKNOWN = 0, RP_CONSISTENCY_APPLICATION = 1, RP_CONSISTENCY_CRASH = 2 };
 
+// What the names of a backup's own checkpoints and reference points begin with (backup/tag.h).
+#define RP_HOST_TAG "refpoint:"
+static inline bool rp_host_is_tag(const char *name) { return !strncmp(name, RP_HOST_TAG, strlen(RP_HOST_TAG)); }
+
 struct rp_snapshot {
     char id[RP_HOST_ID];
     char vm_id[RP_GUID_TEXT];
-    char *name;                // ElementName; a backup puts its tag here: "refpoint:<repository id>:<job id>"
+    char *name;                // ElementName; a backup puts its tag here: RP_HOST_TAG "<repository id>:<job id>"
     enum rp_snapshot_type type;
     enum rp_consistency consistency; // reached
+    char *consistency_reason;  // why it is that one, where the host says (WMI: in the job that made it); else NULL
     int64_t time_ns;           // wall clock
     bool merging;              // destroyed or converted, its merge not finished
 };
@@ -142,6 +154,11 @@ struct rp_host_connection;
 // must not be the buffers that the call's own arguments are in.
 #define RP_METHOD_RESULT char job[RP_HOST_ID], char result[RP_HOST_ID]
 
+// How far a console was read, all zeros at first: the host's file, and the place in it.
+struct rp_console_place {
+    uint64_t file, at;
+};
+
 struct rp_host_ops {
     int (*list_vms)(struct rp_host_connection *host, struct rp_vms *vms, struct rp_error *err);
     // By GUID or exact name; several VMs of one name are RP_ERR_INVALID, listing their GUIDs.
@@ -156,7 +173,10 @@ struct rp_host_ops {
                          RP_METHOD_RESULT, struct rp_error *err);
     int (*destroy_system)(struct rp_host_connection *host, const char *vm_id, bool delete_disks, RP_METHOD_RESULT,
                           struct rp_error *err);
-    // RequestStateChange: RP_VM_RUNNING starts, RP_VM_OFF stops (for an offline VM: its disk service).
+    // RequestStateChange: RP_VM_RUNNING starts, or lets a paused VM go on; RP_VM_OFF turns it off (an offline VM: its disk
+    // service starts and stops); SHUT_DOWN and REBOOT ask the guest and wait for it, as long as the host says (RP_ERR_BUSY)
+    // or until the job or the connection's progress ends it; then the guest goes on shutting down. RP_ERR_UNSUPPORTED: it
+    // has no guest. RP_ERR_STATE: not from the state that it is in.
     int (*request_state)(struct rp_host_connection *host, const char *vm_id, enum rp_vm_state state, RP_METHOD_RESULT,
                          struct rp_error *err);
     int (*add_disk)(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT,
@@ -239,6 +259,13 @@ struct rp_host_ops {
     // Planned VMs, as list_vms has the others: id and name. NULL: the connection cannot tell.
     int (*list_planned)(struct rp_host_connection *host, struct rp_vms *planned, struct rp_error *err);
 
+    // What the guest of a VM, which is off, says on its serial port from its next start on is kept by the host; and read on
+    // from *place: *got bytes, 0 while there are no more. NULL: the connection cannot. RP_ERR_UNSUPPORTED: the VM has no
+    // console.
+    int (*console_keep)(struct rp_host_connection *host, const char *vm_id, struct rp_error *err);
+    int (*console_read)(struct rp_host_connection *host, const char *vm_id, struct rp_console_place *place, void *data,
+                        size_t size, size_t *got, struct rp_error *err);
+
     int (*job_state)(struct rp_host_connection *host, const char *job, struct rp_job_state *state,
                      struct rp_error *err);
     // Asks a job to end soon; what it made by then is undone, unless it is done first.
@@ -260,6 +287,9 @@ struct rp_host_connection {
     // Bytes per second for the merges that this connection starts or finds under way, 0: the host decides. A wish:
     // Hyper-V has nothing like it.
     uint64_t merge_rate;
+    // For how long the guest of a VM may be frozen at most, for an application-consistent checkpoint; milliseconds, 0: the host
+    // decides (10 s here and on Hyper-V, where nothing can be said).
+    unsigned frozen_ms;
 };
 
 void rp_host_close(struct rp_host_connection *host); // NULL is fine

@@ -10,6 +10,7 @@ static void close_wmi(struct rp_host_connection *host)
     rp_wmi_jobs_free(wmi);
     while (wmi->made) {
         struct rp_wmi_made *next = wmi->made->next;
+        free(wmi->made->reason);
         free(wmi->made->name);
         free(wmi->made);
         wmi->made = next;

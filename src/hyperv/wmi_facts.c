@@ -85,7 +85,7 @@ static void look_at_snapshots(const struct rp_inventory *inventory, struct rp_wm
         size_t tagged = 0, untagged = 0;
         for (size_t k = 0; k < vm->snapshots.count; k++)
             if (vm->snapshots.items[k].type == RP_SNAPSHOT_RECOVERY)
-                *(strncmp(vm->snapshots.items[k].name, "refpoint:", 9) ? &untagged : &tagged) += 1;
+                *(rp_host_is_tag(vm->snapshots.items[k].name) ? &tagged : &untagged) += 1;
         if (tagged)
             add_name(ours, vm->vm.name);
         if (untagged)

@@ -44,6 +44,7 @@ struct rp_wmi_made {
     struct rp_wmi_made *next;
     char id[RP_HOST_ID];
     enum rp_consistency consistency;
+    char *reason;                       // why it is that, as the job said; NULL: it did not
     char *name;                         // NULL: a snapshot
 };
 struct rp_wmi {
@@ -204,9 +205,9 @@ int rp_wmi_disk_changes(struct rp_host_connection *host, const char *path, const
                         uint64_t length, struct rp_ranges *changed, uint64_t *processed, struct rp_error *err);
 int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, enum rp_snapshot_type type,
                            enum rp_consistency consistency, const char *name, RP_METHOD_RESULT, struct rp_error *err);
-// Of a snapshot that has just been made: its name and consistency. On failure it is destroyed.
+// Of a snapshot that has just been made: its name, its consistency, and why that (may be NULL). On failure it is destroyed.
 int rp_wmi_snapshot_made(struct rp_wmi *wmi, const char *snapshot_id, const char *name, enum rp_consistency consistency,
-                         struct rp_error *err);
+                         const char *reason, struct rp_error *err);
 // The snapshot that a job made which does not say so any more: what the VM did not have before. RP_ERR_NOT_FOUND: there
 // is none, RP_ERR_CORRUPT: which one it is cannot be told.
 int rp_wmi_snapshot_of_job(struct rp_wmi *wmi, const struct rp_wmi_job *job, char result[RP_HOST_ID],

@@ -50,6 +50,11 @@ bool rp_wmi_read_vm(const struct rp_cim_instance *system, struct rp_vm *vm)
     vm->activity = (enum rp_vm_activity)rp_cim_get_unsigned_at(system, "OperationalStatus", 1, RP_VM_IDLE);
     if (vm->activity == RP_VM_MERGING)
         read_merge(system, vm);
+    const char *remark = rp_cim_get_text(system, "OtherEnabledState");
+    if (remark && *remark)
+        vm->remark = rp_xstrdup(remark);
+    vm->has_guest = true; // as far as one can tell: a host whose VM has none says so when it is asked for
+    vm->waits = vm->state == RP_VM_PAUSED && rp_cim_get_unsigned(system, "HealthState", 5) == 25;
     return true;
 }
 

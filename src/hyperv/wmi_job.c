@@ -156,11 +156,11 @@ static enum rp_consistency reached(const struct rp_wmi_job *job, bool warnings)
     return warnings ? RP_CONSISTENCY_CRASH : job->consistency;
 }
 
-// What it made has an id: the rest of a snapshot or reference point.
-static int finish(struct rp_wmi *wmi, struct rp_wmi_job *job, bool warnings, struct rp_job_state *state,
+// What it made has an id: the rest of a snapshot or reference point. `text`: what the job says besides; may be NULL.
+static int finish(struct rp_wmi *wmi, struct rp_wmi_job *job, bool warnings, const char *text, struct rp_job_state *state,
                   struct rp_error *err)
 {
-    if (job->name && rp_wmi_snapshot_made(wmi, state->result, job->name, reached(job, warnings), err))
+    if (job->name && rp_wmi_snapshot_made(wmi, state->result, job->name, reached(job, warnings), text, err))
         return -1;
     if (job->point_name)
         rp_wmi_point_made(wmi, state->result, job->point_name);
@@ -175,7 +175,7 @@ static int completed(struct rp_wmi *wmi, const struct rp_cim_path *path, struct 
 {
     const char *text = rp_cim_get_text(object, "ErrorDescription");
     struct rp_error local = {0};
-    if (warnings)
+    if (warnings && !job->name) // who made a snapshot finds it there
         rp_log(RP_LOG_WARNING, "%s: %s: %s", wmi->host.address, job->what,
                text && *text ? text : "done, with warnings");
     if (job->result_class && read_result(wmi, path, job, state->result, &local)) {
@@ -184,7 +184,7 @@ static int completed(struct rp_wmi *wmi, const struct rp_cim_path *path, struct 
         if (local.code != RP_ERR_CORRUPT || !job->name || rp_wmi_snapshot_of_job(wmi, job, state->result, &other))
             return rp_fail(err, other.code == RP_ERR_IO ? other.code : local.code, "%s", local.text);
     }
-    return finish(wmi, job, warnings, state, err);
+    return finish(wmi, job, warnings, warnings || job->consistency == RP_CONSISTENCY_APPLICATION ? text : NULL, state, err);
 }
 
 // The host knows the job no more: it was started again, or it took longer than jobs are kept. A snapshot may be there.
@@ -196,7 +196,7 @@ static int vanished(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_st
     if (job->name) {
         struct rp_error other = {0};
         if (!rp_wmi_snapshot_of_job(wmi, job, state->result, &other))
-            return finish(wmi, job, true, state, err);
+            return finish(wmi, job, true, local.text, state, err);
         if (other.code != RP_ERR_NOT_FOUND)
             return rp_fail_as(err, &other);
     }

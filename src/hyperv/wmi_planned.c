@@ -92,6 +92,25 @@ static void make_new(struct rp_cim_instance *settings, bool new_identity)
     }
 }
 
+// Classes of ours that refpoint-hostd has and Hyper-V does not: what they say stays behind there.
+static void leave_out_ours(struct rp_wmi *wmi, struct rp_cim_instances *all)
+{
+    static const char ours[] = "Refpoint_";
+    size_t left = 0, found = 0;
+    for (size_t i = 0; i < all->count; i++)
+        found += !strncasecmp(all->items[i]->class_name, ours, sizeof ours - 1);
+    RP_CLEANUP(rp_cim_instances_clear) struct rp_cim_instances none = {0};
+    if (!found || !rp_wmi_query(wmi, RP_WMI_V2, "SELECT * FROM Refpoint_DomainSettingData WHERE InstanceID = \"\"", &none, NULL))
+        return;
+    for (size_t i = 0; i < all->count; i++) {
+        if (strncasecmp(all->items[i]->class_name, ours, sizeof ours - 1))
+            all->items[left++] = all->items[i];
+        else
+            rp_cim_instance_free(all->items[i]);
+    }
+    all->count = left;
+}
+
 // A host may give the plan another identity, where the old one is taken: nobody asked for that.
 static int check_free(struct rp_wmi *wmi, const struct rp_cim_instance *settings, struct rp_error *err)
 {
@@ -116,6 +135,7 @@ int rp_wmi_plan_system(struct rp_host_connection *host, const char *document, co
         (!new_identity && check_free(wmi, all.items[0], err)))
         return -1;
     make_new(all.items[0], new_identity);
+    leave_out_ours(wmi, &all);
     const char *name = rp_cim_get_text(all.items[0], "ElementName");
     RP_AUTO_FREE char *what = rp_xasprintf("plan VM %s", name ? name : "");
     const struct rp_wmi_call call = {.service = RP_WMI_MANAGEMENT, .method = "DefinePlannedSystem", .what = what,

@@ -201,7 +201,11 @@ static int make(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct
     return 0;
 }
 
-static void snapshot_clear(struct rp_snapshot *snapshot) { free(snapshot->name); }
+static void snapshot_clear(struct rp_snapshot *snapshot)
+{
+    free(snapshot->name);
+    free(snapshot->consistency_reason);
+}
 
 int rp_wmi_convert(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err)
 {

@@ -9,7 +9,6 @@
 #include "hyperv/wmi_internal.h"
 
 #define BACK_NS UINT64_C(60000000000) // how long a host may be away when an answer was lost
-#define TAG "refpoint:"               // what the names of our snapshots begin with (backup/tag.h)
 
 // ---- lost answers ---------------------------------------------------------------------------------------------------
 
@@ -60,12 +59,14 @@ int rp_wmi_wait_back(struct rp_wmi *wmi, const char *vm_id, struct rp_error *err
 
 // ---- listing --------------------------------------------------------------------------------------------------------
 
-static enum rp_consistency reached(const struct rp_wmi *wmi, const char *id)
+static void tell_consistency(const struct rp_wmi *wmi, struct rp_snapshot *snapshot)
 {
     for (const struct rp_wmi_made *made = wmi->made; made; made = made->next)
-        if (!made->name && !strcasecmp(made->id, id))
-            return made->consistency;
-    return RP_CONSISTENCY_UNKNOWN;
+        if (!made->name && !strcasecmp(made->id, snapshot->id)) {
+            snapshot->consistency = made->consistency;
+            snapshot->consistency_reason = made->reason ? rp_xstrdup(made->reason) : NULL;
+            return;
+        }
 }
 
 bool rp_wmi_read_snapshot(const struct rp_wmi *wmi, const struct rp_cim_instance *settings, struct rp_snapshot *out)
@@ -79,7 +80,7 @@ bool rp_wmi_read_snapshot(const struct rp_wmi *wmi, const struct rp_cim_instance
         return false;
     out->name = rp_xstrdup(name ? name : "");
     out->type = strstr(type, ":Snapshot:Recovery") ? RP_SNAPSHOT_RECOVERY : RP_SNAPSHOT_PRODUCTION;
-    out->consistency = reached(wmi, out->id);
+    tell_consistency(wmi, out);
     if (rp_cim_get_datetime(settings, "CreationTime", &time) && !time.interval &&
         time.microseconds < INT64_MAX / 1000 && time.microseconds > 0)
         out->time_ns = time.microseconds * 1000;
@@ -115,7 +116,7 @@ static int ids_of(struct rp_wmi *wmi, const char *vm_id, enum rp_snapshot_type t
         return -1;
     for (size_t i = 0; i < list.count; i++) {
         const char *has = list.items[i].name;
-        bool other = name && !strncmp(has, TAG, strlen(TAG)) && strcmp(has, name) != 0;
+        bool other = name && rp_host_is_tag(has) && strcmp(has, name) != 0;
         if (list.items[i].type == type && !other)
             rp_wmi_ids_add(ids, list.items[i].id);
     }
@@ -133,13 +134,14 @@ static int destroy(struct rp_wmi *wmi, const char *snapshot_id, RP_METHOD_RESULT
 }
 
 int rp_wmi_snapshot_made(struct rp_wmi *wmi, const char *snapshot_id, const char *name, enum rp_consistency consistency,
-                         struct rp_error *err)
+                         const char *reason, struct rp_error *err)
 {
     struct rp_wmi_made *made = rp_xcalloc(1, sizeof *made);
     char job[RP_HOST_ID], result[RP_HOST_ID];
     struct rp_error local = {0};
     snprintf(made->id, sizeof made->id, "%s", snapshot_id);
     made->consistency = consistency;
+    made->reason = reason && *reason ? rp_xstrdup(reason) : NULL;
     made->next = wmi->made;
     wmi->made = made;
     for (int tries = 0; tries < 2; tries++) { // a lost answer is no reason to throw the snapshot away
@@ -249,6 +251,9 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
     RP_CLEANUP(expected_clear) struct rp_wmi_job expected = {
         .name = (char *)(uintptr_t)name, .consistency = consistency, .type = type};
     *job = *result = 0;
+    if (type != RP_SNAPSHOT_RECOVERY && consistency == RP_CONSISTENCY_APPLICATION)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: over WMI nobody can ask how consistent a checkpoint of a user is: it is a setting "
+                       "of the VM", host->address);
     if (rp_wmi_need_vm(wmi, vm_id, &vm, err))
         return -1;
     if (is_busy(vm.activity))
@@ -262,12 +267,17 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
                                      .result = "ResultingSnapshot", .result_class = "Msvm_VirtualSystemSettingData"};
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *in = parameters(wmi, vm.id, type, consistency, name);
     struct rp_error local = {0};
-    // lost, or said in a way that tells nothing: there may be a snapshot all the same
-    if (rp_wmi_call(wmi, &call, in, job, result, &local) &&
-        ((!wmi->lost && local.code != RP_ERR_CORRUPT) || rp_wmi_find_made(wmi, look_for_it, &expected, result, &local)))
-        return rp_fail_as(err, &local);
+    // lost, or said in a way that tells nothing: there may be a snapshot all the same, and nobody says what it reached
+    if (rp_wmi_call(wmi, &call, in, job, result, &local)) {
+        const char *why = "the connection was lost when it was asked for: whether the guest was at rest is not known";
+        if ((!wmi->lost && local.code != RP_ERR_CORRUPT) ||
+            rp_wmi_find_made(wmi, look_for_it, &expected, result, &local))
+            return rp_fail_as(err, &local);
+        return rp_wmi_snapshot_made(wmi, result, name, RP_CONSISTENCY_CRASH,
+                                    consistency == RP_CONSISTENCY_APPLICATION ? why : NULL, err);
+    }
     if (!*job)
-        return rp_wmi_snapshot_made(wmi, result, name, consistency, err);
+        return rp_wmi_snapshot_made(wmi, result, name, consistency, NULL, err);
     expect_snapshot(rp_wmi_job_find(wmi, job), &expected);
     return 0;
 }

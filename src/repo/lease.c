@@ -2,29 +2,26 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "repo/folders.h"
-#include "repo/json.h"
+#include "repo/lease_numbers.h"
 #include "repo/object.h"
 
 #define SECOND 1000000000ll
-#define VERSION 1
+#define MOST_AGAIN 8 // puts one after the other that fail and are done
 
 struct rp_lease {
     struct rp_lease *next; // in `living`
     struct rp_repo *repo;
     char *folder;
-    char *owner;
     json_t *fields;
-    uint8_t token[16];
-    int64_t since_ns;
+    struct rp_lease_state mine;
     pthread_t renewer;
     bool renewer_runs;
     pthread_mutex_t lock; // what follows
@@ -58,310 +55,261 @@ static void die(const struct rp_lease *lease)
     pthread_mutex_unlock(&living_lock);
 }
 
-static bool lives(const uint8_t token[16])
+bool rp_lease_is_ours(const uint8_t token[16])
 {
     pthread_mutex_lock(&living_lock);
     const struct rp_lease *lease = living;
-    while (lease && memcmp(lease->token, token, 16))
+    while (lease && memcmp(lease->mine.token, token, 16))
         lease = lease->next;
     pthread_mutex_unlock(&living_lock);
     return lease != NULL;
 }
 
-// ---- this process ---------------------------------------------------------------------------------------------------
-
-static char *read_text(const char *path)
-{
-    FILE *file = fopen(path, "re");
-    char text[1024];
-    size_t size = file ? fread(text, 1, sizeof text - 1, file) : 0;
-    if (file)
-        fclose(file);
-    while (size && text[size - 1] == '\n')
-        size--;
-    text[size] = 0;
-    return rp_xstrdup(text);
-}
-
-// Two processes with the same machine text see each other's process ids.
-static char *this_machine(void)
-{
-    struct stat st;
-    RP_AUTO_FREE char *boot = read_text("/proc/sys/kernel/random/boot_id");
-    if (!*boot || stat("/proc/self/ns/pid", &st))
-        return rp_xstrdup("");
-    return rp_xasprintf("%s/%" PRIu64, boot, (uint64_t)st.st_ino);
-}
-
-#define NO_PROCESS 0
-#define HIDDEN UINT64_MAX
-
-// When the process started, in the kernel's ticks. HIDDEN: it runs, but its /proc entry is kept from us (hidepid).
-static uint64_t process_started(uint64_t pid)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%" PRIu64 "/stat", pid);
-    RP_AUTO_FREE char *text = read_text(path);
-    if (!*text)
-        return kill((pid_t)pid, 0) && errno == ESRCH ? NO_PROCESS : HIDDEN;
-    char *p = strrchr(text, ')'); // the name before it may hold anything
-    for (int field = 2; p && field < 22; field++)
-        p = strchr(p + 1, ' ');
-    // a zombie holds nothing any more
-    const char *state = strrchr(text, ')');
-    if (!p || !state || state[1] != ' ' || state[2] == 'Z' || state[2] == 'X')
-        return NO_PROCESS;
-    return strtoull(p + 1, NULL, 10);
-}
-
-// ---- the document ---------------------------------------------------------------------------------------------------
-
-static void encode(const struct rp_lease *lease, bool held, int64_t now, struct rp_buf *out)
-{
-    RP_AUTO_JSON json_t *json = json_object();
-    RP_AUTO_FREE char *machine = this_machine();
-    uint64_t started = process_started((uint64_t)getpid());
-    char host[256] = "";
-    gethostname(host, sizeof host - 1);
-    rp_json_set_number(json, "version", VERSION);
-    rp_json_set_text(json, "state", held ? "held" : "free");
-    rp_json_set_text(json, "owner", lease->owner);
-    rp_json_set_text(json, "host", host);
-    rp_json_set_text(json, "machine", machine);
-    rp_json_set_number(json, "pid", (uint64_t)getpid());
-    rp_json_set_number(json, "pid_started", started == HIDDEN ? 0 : started);
-    rp_json_set_hex(json, "token", lease->token, sizeof lease->token);
-    rp_json_set_number(json, "since_ns", (uint64_t)lease->since_ns);
-    rp_json_set_number(json, "renewed_ns", (uint64_t)now);
-    rp_json_set_number(json, "seconds", RP_LEASE_SECONDS);
-    if (lease->fields)
-        json_object_update(json, lease->fields);
-    rp_json_write(json, out);
-}
-
-void rp_lease_state_clear(struct rp_lease_state *state)
-{
-    free(state->owner);
-    free(state->host);
-    free(state->machine);
-    *state = (struct rp_lease_state){0};
-}
-
-int rp_lease_decode(const void *text, size_t size, const char *name, struct rp_lease_state *state, struct rp_error *err)
-{
-    *state = (struct rp_lease_state){0};
-    RP_AUTO_JSON json_t *root = rp_json_parse(text, size, name, err);
-    if (!root)
-        return -1;
-    struct rp_json json = {root, name, err, false};
-    uint64_t version = rp_json_number(&json, "version", INT64_MAX, true);
-    if (!json.failed && version != VERSION)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: version %llu of the lease format", name, (unsigned long long)version);
-    RP_AUTO_FREE char *held = rp_json_text(&json, "state", RP_JSON_TEXT, true);
-    state->held = held && !strcmp(held, "held");
-    state->owner = rp_json_text(&json, "owner", RP_JSON_TEXT, true);
-    state->host = rp_json_text(&json, "host", RP_JSON_TEXT, true);
-    state->machine = rp_json_text(&json, "machine", RP_JSON_TEXT, true);
-    state->pid = rp_json_number(&json, "pid", INT32_MAX, true);
-    state->pid_started = rp_json_number(&json, "pid_started", INT64_MAX, true);
-    state->since_ns = (int64_t)rp_json_number(&json, "since_ns", INT64_MAX, true);
-    state->renewed_ns = (int64_t)rp_json_number(&json, "renewed_ns", INT64_MAX, true);
-    state->seconds = rp_json_number(&json, "seconds", 24 * 3600, true);
-    rp_json_hex(&json, "token", state->token, sizeof state->token);
-    if (!json.failed)
-        return 0;
-    rp_lease_state_clear(state);
-    return -1;
-}
-
-static int64_t lasts_ns(const struct rp_lease_state *state)
-{
-    return (int64_t)(state->seconds + RP_LEASE_GRACE_SECONDS) * SECOND;
-}
-
-bool rp_lease_is_dead(const struct rp_lease_state *state)
-{
-    RP_AUTO_FREE char *machine = this_machine();
-    if (!*machine || strcmp(machine, state->machine) || !state->pid_started)
-        return false;
-    uint64_t started = process_started(state->pid);
-    return (started != HIDDEN && started != state->pid_started) ||
-           (state->pid == (uint64_t)getpid() && !lives(state->token));
-}
-
-bool rp_lease_is_stale(const struct rp_lease_state *state)
-{
-    if (!state->held || rp_lease_is_dead(state))
-        return true;
-    int64_t now = rp_clock_wall_ns();
-    return now > state->renewed_ns && now - state->renewed_ns > lasts_ns(state);
-}
-
-// The clock of the holder's machine can be far ahead of ours, and then tells nothing. But a holder who lives puts a new
-// generation twice a minute: one that we have seen for longer than a lease lasts, by our own clock, is stale. When we saw it
-// first is kept in the cache, from one try of the administrator's to the next.
-static bool seen_too_long(struct rp_repo *repo, const char *folder, uint64_t generation, const struct rp_lease_state *state)
-{
-    RP_AUTO_FREE char *name = rp_xasprintf("seen-%s", folder), *text = NULL;
-    name[5 + strcspn(name + 5, "/")] = '-';
-    RP_AUTO_FREE char *path = rp_repo_cache_path(repo, name);
-    uint64_t then = 0;
-    int64_t since = 0, now = rp_clock_wall_ns();
-    text = read_text(path);
-    if (sscanf(text, "%" SCNu64 " %" SCNd64, &then, &since) == 2 && then == generation && since <= now)
-        return now - since > lasts_ns(state) && unlink(path) == 0;
-    FILE *file = rp_folders_make(repo->cache, NULL) ? NULL : fopen(path, "we");
-    if (file) {
-        fprintf(file, "%" PRIu64 " %" PRId64 "\n", generation, now);
-        fclose(file);
-    }
-    return false;
-}
-
 // ---- generations ----------------------------------------------------------------------------------------------------
-
-struct generations {
-    const char *folder;
-    uint64_t highest;
-    uint64_t others[64]; // some lower ones, to be removed
-    size_t other_count;
-};
-
-static int see_generation(void *context, const char *name, uint64_t size)
-{
-    (void)size;
-    struct generations *seen = context;
-    uint8_t number[8];
-    uint64_t generation = 0;
-    size_t length = strlen(seen->folder);
-    if (strncmp(name, seen->folder, length) || name[length] != '/' || strlen(name + length + 1) != 16 ||
-        !rp_unhex(name + length + 1, number, 8))
-        return 0;
-    for (int i = 0; i < 8; i++)
-        generation = generation << 8 | number[i];
-    uint64_t lower = generation < seen->highest ? generation : seen->highest;
-    if (lower && seen->other_count < 64)
-        seen->others[seen->other_count++] = lower;
-    if (generation > seen->highest)
-        seen->highest = generation;
-    return 0;
-}
-
-static int look(struct rp_repo *repo, const char *folder, struct generations *seen, struct rp_error *err)
-{
-    *seen = (struct generations){.folder = folder};
-    char prefix[RP_OBJECT_NAME];
-    snprintf(prefix, sizeof prefix, "%s/", folder);
-    return repo->backend->ops->list(repo->backend, prefix, see_generation, seen, err);
-}
-
-static const char *generation_name(const char *folder, uint64_t generation, char out[RP_OBJECT_NAME])
-{
-    snprintf(out, RP_OBJECT_NAME, "%s/%016" PRIx64, folder, generation);
-    return out;
-}
-
-// The last two stay: a listing that runs while the next one is put must see one of them.
-static void remove_old(struct rp_repo *repo, const struct generations *seen, uint64_t newest)
-{
-    char name[RP_OBJECT_NAME];
-    for (size_t i = 0; i < seen->other_count; i++)
-        if (seen->others[i] + 1 < newest)
-            repo->backend->ops->remove(repo->backend, generation_name(seen->folder, seen->others[i], name), NULL);
-}
 
 static int put_generation(struct rp_lease *lease, uint64_t generation, bool held, struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
     char name[RP_OBJECT_NAME];
-    int64_t wall = rp_clock_wall_ns();
-    uint64_t monotonic = rp_clock_monotonic_ns();
-    encode(lease, held, wall, &json);
-    if (rp_object_put(lease->repo->backend, lease->repo->crypto, generation_name(lease->folder, generation, name),
-                      json.data, json.size, err))
-        return -1;
-    lease->generation = generation;
-    lease->renewed_wall_ns = wall;
-    lease->renewed_monotonic_ns = monotonic;
-    return 0;
+    lease->mine.held = held;
+    lease->mine.renewed_ns = rp_clock_wall_ns();
+    rp_lease_encode(&lease->mine, lease->fields, &json);
+    rp_lease_number_name(lease->folder, generation, name);
+    return rp_object_put(lease->repo->backend, lease->repo->crypto, name, json.data, json.size, err);
 }
 
-static int busy(const struct rp_lease_state *state, struct rp_error *err)
+// A generation that is in our way: 1 it is of a put of ours, which was done although it failed; 0 it is not.
+static int is_ours(const struct rp_lease *lease, uint64_t generation, struct rp_error *err)
 {
-    char since[RP_TIME_TEXT];
-    return rp_fail(err, RP_ERR_BUSY, "in use by %s on %s (process %" PRIu64 ") since %s", state->owner, state->host,
-                   state->pid, rp_time_format(state->since_ns, since));
-}
-
-// RP_ERR_BUSY when the highest generation is held by somebody alive.
-static int check_free(struct rp_repo *repo, const char *folder, uint64_t generation, struct rp_error *err)
-{
-    RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
+    struct rp_error why = {0};
     struct rp_lease_state state;
-    char name[RP_OBJECT_NAME];
-    if (rp_object_get(repo->backend, repo->crypto, generation_name(folder, generation, name), &json, err) ||
-        rp_lease_decode(json.data, json.size, name, &state, err))
-        return -1;
-    bool ahead = state.renewed_ns > rp_clock_wall_ns() + RP_LEASE_GRACE_SECONDS * SECOND;
-    bool stale = rp_lease_is_stale(&state) || (ahead && seen_too_long(repo, folder, generation, &state));
-    int result = stale ? 0 : busy(&state, err);
-    if (!stale && ahead)
-        rp_context(err, "the clock there is ahead of ours; if it is not renewed within %d minutes, try again",
-                   (RP_LEASE_SECONDS + RP_LEASE_GRACE_SECONDS) / 60);
+    if (rp_lease_get(lease->repo, lease->folder, generation, &state, &why)) {
+        // One that cannot be read is not ours, as far as we know; nor is one that has gone, with a newer one behind it.
+        bool known = why.code == RP_ERR_NOT_FOUND || why.code == RP_ERR_CORRUPT || why.code == RP_ERR_UNSUPPORTED;
+        return known ? 0 : rp_repo_fail_again(err, &why);
+    }
+    bool ours = !memcmp(state.token, lease->mine.token, sizeof state.token);
     rp_lease_state_clear(&state);
-    return result;
+    return ours;
+}
+
+// Puts the number after `last`, and is its only owner: 0. 1: somebody else was faster, or it had come and gone.
+static int put_next(struct rp_lease *lease, uint64_t last, bool held, struct rp_error *err)
+{
+    struct rp_lease_numbers seen;
+    char name[RP_OBJECT_NAME];
+    uint64_t mine = last + 1, monotonic;
+    for (;;) {
+        struct rp_error one = {0};
+        monotonic = rp_clock_monotonic_ns();
+        if (!put_generation(lease, mine, held, &one))
+            break;
+        if (one.code != RP_ERR_EXISTS)
+            return rp_repo_fail_again(err, &one);
+        int ours = is_ours(lease, mine, err);
+        if (ours <= 0 || mine > last + MOST_AGAIN)
+            return ours < 0 ? -1 : 1;
+        mine++; // says when it was put
+    }
+    // We may have looked long ago, or stood still, and put a number that had come and gone meanwhile: only the highest
+    // one counts.
+    int looked = rp_lease_list(lease->repo, lease->folder, &seen, err);
+    if (looked == 0 && seen.highest == mine) {
+        rp_lease_remove_old(lease->repo, &seen, mine);
+        lease->generation = mine;
+        lease->renewed_wall_ns = lease->mine.renewed_ns;
+        lease->renewed_monotonic_ns = monotonic;
+        return 0;
+    }
+    lease->repo->backend->ops->remove(lease->repo->backend, rp_lease_number_name(lease->folder, mine, name), NULL);
+    return looked ? -1 : 1;
+}
+
+// ---- who holds it ---------------------------------------------------------------------------------------------------
+
+// The clock of the holder's machine can be far ahead of ours, and then tells nothing; nor does a lease that cannot be
+// read. But a holder who lives puts a new generation twice a minute: one that we have seen for longer than a lease
+// lasts, by our own clock, is stale. When we saw it first is kept in the cache, from one try of the administrator's to
+// the next. *kept: it is.
+static bool seen_too_long(struct rp_repo *repo, const char *folder, uint64_t generation, uint64_t seconds, bool *kept)
+{
+    RP_AUTO_FREE char *name = rp_xasprintf("seen-%s", folder);
+    name[5 + strcspn(name + 5, "/")] = '-';
+    RP_AUTO_FREE char *path = rp_repo_cache_path(repo, name);
+    uint64_t then = 0;
+    int64_t since = 0, now = rp_clock_wall_ns();
+    FILE *file = fopen(path, "re");
+    bool known = file && fscanf(file, "%" SCNu64 " %" SCNd64, &then, &since) == 2;
+    if (file)
+        fclose(file);
+    *kept = known && then == generation && since <= now;
+    if (*kept)
+        return now - since > (int64_t)(seconds + RP_LEASE_GRACE_SECONDS) * SECOND && unlink(path) == 0;
+    file = rp_folders_make(repo->cache, NULL) ? NULL : fopen(path, "we");
+    if (file) {
+        bool written = fprintf(file, "%" PRIu64 " %" PRId64 "\n", generation, now) > 0;
+        *kept = fclose(file) == 0 && written;
+    }
+    return false;
+}
+
+static void describe(const struct rp_lease_state *state, struct rp_repo_lock_holder *holder)
+{
+    static const char *const gone[] = {
+        [RP_LEASE_PROCESS_GONE] = ": that process is gone",
+        [RP_LEASE_RESTARTED] = ": the machine was started again after that",
+        [RP_LEASE_RUN_OUT] = ": has not been heard of for too long",
+        [RP_LEASE_LIVES] = "",
+    };
+    char since[RP_TIME_TEXT];
+    enum rp_lease_life life = rp_lease_life(state);
+    holder->held = life != RP_LEASE_FREE;
+    holder->lives = life == RP_LEASE_LIVES;
+    snprintf(holder->text, sizeof holder->text, "%.128s on %.64s (process %" PRIu64 ") since %s%s", state->owner,
+             state->host, state->pid, rp_time_format(state->since_ns, since), holder->held ? gone[life] : "");
+}
+
+static void describe_unreadable(const struct rp_error *why, struct rp_repo_lock_holder *holder)
+{
+    *holder = (struct rp_repo_lock_holder){.held = true};
+    snprintf(holder->text, sizeof holder->text, "somebody whose lease cannot be read (%.200s)", why->text);
+}
+
+// RP_ERR_BUSY when the highest generation is held by somebody alive, or may be. *gone: who held it, and does no more.
+static int check_free(struct rp_repo *repo, const char *folder, uint64_t generation, struct rp_repo_lock_holder *gone,
+                      struct rp_error *err)
+{
+    struct rp_error why = {0};
+    struct rp_lease_state state;
+    uint64_t seconds = RP_LEASE_SECONDS;
+    const char *doubt = "it cannot be read";
+    if (!rp_lease_get(repo, folder, generation, &state, &why)) {
+        describe(&state, gone);
+        seconds = state.seconds;
+        bool ahead = state.renewed_ns > rp_clock_wall_ns() + RP_LEASE_GRACE_SECONDS * SECOND;
+        doubt = ahead ? "the clock there is ahead of ours" : NULL;
+        rp_lease_state_clear(&state);
+        if (!gone->lives)
+            return 0;
+    } else if (why.code == RP_ERR_CORRUPT) {
+        describe_unreadable(&why, gone);
+    } else {
+        return rp_fail_as(err, &why);
+    }
+    bool kept = false;
+    if (doubt && seen_too_long(repo, folder, generation, seconds, &kept))
+        return 0;
+    rp_fail(err, RP_ERR_BUSY, "in use by %s", gone->text);
+    if (!doubt)
+        return -1;
+    if (!kept)
+        return rp_context(err, "%s, and that it was seen now cannot be kept in %s: it is not taken over before a "
+                          "person ends it (refpoint repo unlock)", doubt, repo->cache);
+    return rp_context(err, "%s; it is taken over by a try that finds it unchanged %" PRIu64 " minutes after the "
+                      "first one", doubt, (seconds + RP_LEASE_GRACE_SECONDS + 59) / 60);
+}
+
+static int changes_too_fast(const char *folder, struct rp_error *err)
+{
+    return rp_fail(err, RP_ERR_BUSY, "%s changes hands too fast", folder);
 }
 
 static int take(struct rp_lease *lease, struct rp_error *err)
 {
     for (int attempt = 0; attempt < 16; attempt++) {
-        struct generations seen;
+        struct rp_lease_numbers seen;
         struct rp_error one = {0};
-        if (look(lease->repo, lease->folder, &seen, err))
+        struct rp_repo_lock_holder gone = {0};
+        if (rp_lease_list(lease->repo, lease->folder, &seen, err))
             return -1;
-        if (seen.highest && check_free(lease->repo, lease->folder, seen.highest, &one)) {
+        if (seen.highest && check_free(lease->repo, lease->folder, seen.highest, &gone, &one)) {
             if (one.code == RP_ERR_NOT_FOUND) // somebody went on and cleaned up
                 continue;
             return rp_repo_fail_again(err, &one);
         }
-        uint64_t mine = seen.highest + 1;
-        if (put_generation(lease, mine, true, &one)) {
-            if (one.code == RP_ERR_EXISTS) // somebody was faster: see who
-                continue;
-            return rp_repo_fail_again(err, &one);
-        }
-        // We may have looked long ago, and put a number that had come and gone meanwhile: only the highest one counts.
-        int looked = look(lease->repo, lease->folder, &seen, err);
-        if (looked == 0 && seen.highest == mine) {
-            remove_old(lease->repo, &seen, mine);
-            return 0;
-        }
-        char name[RP_OBJECT_NAME];
-        lease->repo->backend->ops->remove(lease->repo->backend, generation_name(lease->folder, mine, name), NULL);
-        if (looked)
-            return -1;
+        int put = put_next(lease, seen.highest, true, err);
+        if (put > 0) // see who was faster
+            continue;
+        if (!put && gone.held)
+            rp_log(RP_LOG_WARNING, "took over from %s", gone.text);
+        return put;
     }
-    return rp_fail(err, RP_ERR_BUSY, "%s changes hands too fast", lease->folder);
+    return changes_too_fast(lease->folder, err);
+}
+
+// 1: the generation that was the highest is gone; look again.
+static int see_holder(struct rp_repo *repo, const char *folder, uint64_t *highest, struct rp_repo_lock_holder *holder,
+                      struct rp_error *err)
+{
+    struct rp_lease_numbers seen;
+    struct rp_error why = {0};
+    struct rp_lease_state state;
+    *holder = (struct rp_repo_lock_holder){0};
+    if (rp_lease_list(repo, folder, &seen, err))
+        return -1;
+    *highest = seen.highest;
+    if (!seen.highest)
+        return 0;
+    if (!rp_lease_get(repo, folder, seen.highest, &state, &why)) {
+        describe(&state, holder);
+        memcpy(holder->token, state.token, sizeof holder->token);
+        rp_lease_state_clear(&state);
+    } else if (why.code == RP_ERR_CORRUPT || why.code == RP_ERR_UNSUPPORTED) {
+        describe_unreadable(&why, holder);
+        holder->unreadable = seen.highest;
+    } else {
+        return why.code == RP_ERR_NOT_FOUND ? 1 : rp_fail_as(err, &why);
+    }
+    return 0;
+}
+
+int rp_lease_look(struct rp_repo *repo, const char *folder, struct rp_repo_lock_holder *holder, struct rp_error *err)
+{
+    uint64_t highest;
+    int result = 1;
+    for (int attempt = 0; attempt < 16 && result > 0; attempt++)
+        result = see_holder(repo, folder, &highest, holder, err);
+    return result > 0 ? changes_too_fast(folder, err) : result;
+}
+
+// 1: somebody else was faster.
+static int try_end(struct rp_lease *ender, struct rp_repo_lock_holder *of, struct rp_error *err)
+{
+    uint64_t highest;
+    struct rp_repo_lock_holder now;
+    int seen = see_holder(ender->repo, ender->folder, &highest, &now, err);
+    if (seen)
+        return seen;
+    if (!now.held) {
+        *of = now;
+        return 0;
+    }
+    if (now.unreadable != of->unreadable || memcmp(now.token, of->token, sizeof now.token))
+        return rp_fail(err, RP_ERR_BUSY, "meanwhile it was taken by %s", now.text);
+    return put_next(ender, highest, false, err);
+}
+
+int rp_lease_end(struct rp_repo *repo, const char *folder, const char *owner, struct rp_repo_lock_holder *of,
+                 struct rp_error *err)
+{
+    struct rp_lease ender = {.repo = repo, .folder = (char *)(uintptr_t)folder};
+    int result = 1;
+    rp_lease_state_begin(&ender.mine, owner);
+    for (int attempt = 0; attempt < 16 && result > 0; attempt++)
+        result = try_end(&ender, of, err);
+    rp_lease_state_clear(&ender.mine);
+    return result > 0 ? changes_too_fast(folder, err) : result;
 }
 
 // ---- a held lease ---------------------------------------------------------------------------------------------------
 
 static int renew_locked(struct rp_lease *lease, struct rp_error *err)
 {
-    struct rp_error one = {0};
-    if (lease->lost)
-        return rp_fail(err, RP_ERR_STATE, "%s was taken over by somebody else", lease->folder);
-    uint64_t old = lease->generation;
-    if (put_generation(lease, old + 1, true, &one)) {
-        if (one.code != RP_ERR_EXISTS)
-            return rp_repo_fail_again(err, &one);
-        lease->lost = true;
-        return rp_fail(err, RP_ERR_STATE, "%s was taken over by somebody else", lease->folder);
-    }
-    char name[RP_OBJECT_NAME];
-    if (old > 1)
-        lease->repo->backend->ops->remove(lease->repo->backend, generation_name(lease->folder, old - 1, name), NULL);
-    return 0;
+    int put = lease->lost ? 1 : put_next(lease, lease->generation, true, err);
+    if (put <= 0)
+        return put;
+    lease->lost = true;
+    return rp_fail(err, RP_ERR_STATE, "%s was taken over by somebody else", lease->folder);
 }
 
 static void *renew(void *argument)
@@ -404,7 +352,7 @@ static void lease_free(struct rp_lease *lease)
 {
     die(lease);
     free(lease->folder);
-    free(lease->owner);
+    rp_lease_state_clear(&lease->mine);
     json_decref(lease->fields);
     pthread_mutex_destroy(&lease->lock);
     pthread_cond_destroy(&lease->end);
@@ -417,10 +365,8 @@ struct rp_lease *rp_lease_take(struct rp_repo *repo, const char *folder, const c
     struct rp_lease *lease = rp_xcalloc(1, sizeof *lease);
     lease->repo = repo;
     lease->folder = rp_xstrdup(folder);
-    lease->owner = rp_xstrdup(owner);
     lease->fields = json_incref(fields);
-    lease->since_ns = rp_clock_wall_ns();
-    rp_crypto_random(lease->token, sizeof lease->token);
+    rp_lease_state_begin(&lease->mine, owner);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -456,10 +402,9 @@ void rp_lease_release(struct rp_lease *lease, bool forget)
     uint64_t last = lease->generation;
     if (forget && !lease->lost) {
         for (uint64_t generation = last > 2 ? last - 2 : 1; generation <= last; generation++)
-            backend->ops->remove(backend, generation_name(lease->folder, generation, name), NULL);
-    } else if (!lease->lost && put_generation(lease, last + 1, false, NULL) == 0 && last > 1) {
-        // Numbers never go back, so the end of a lease is a generation of its own.
-        backend->ops->remove(backend, generation_name(lease->folder, last - 1, name), NULL);
+            backend->ops->remove(backend, rp_lease_number_name(lease->folder, generation, name), NULL);
+    } else if (!lease->lost) {
+        put_next(lease, last, false, NULL); // numbers never go back, so the end of a lease is a generation of its own
     }
     lease_free(lease);
 }

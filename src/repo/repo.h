@@ -52,22 +52,42 @@ int rp_repo_info(struct rp_repo *repo, struct rp_repo_info *info, struct rp_erro
 // ---- jobs -----------------------------------------------------------------------------------------------------------
 
 // A lock on one name (a VM's GUID) with owner and lease: RP_ERR_BUSY names the owner and since when. A lock whose lease
-// has run out, or whose owner on this machine is dead, is taken over. The lease is renewed by a thread until release.
+// has run out, or whose owner was a process of this machine and is gone (also with an earlier boot of it), is taken
+// over, and the log says from whom. The lease is renewed by a thread until release.
 struct rp_repo_lock;
 struct rp_repo_lock *rp_repo_lock_take(struct rp_repo *repo, const char *name, const char *owner, struct rp_error *err);
 // False when the lease was lost (clock jump, somebody took over): the job must stop before it commits.
 bool rp_repo_lock_held(struct rp_repo_lock *lock);
+// The same, asked of the repository: RP_ERR_STATE when somebody has taken it over or ended it.
+int rp_repo_lock_confirm(struct rp_repo_lock *lock, struct rp_error *err);
 void rp_repo_lock_release(struct rp_repo_lock *lock); // NULL is fine
+
+struct rp_repo_lock_holder {
+    bool held;      // else nobody holds it
+    bool lives;     // as far as anybody can tell
+    char text[512]; // "a backup of VM web1 on hv1 (process 77) since 2026-…", and how he is known to be gone
+    // By what he is known again: his token, or the generation that cannot be read.
+    uint8_t token[16];
+    uint64_t unreadable;
+};
+int rp_repo_lock_look(struct rp_repo *repo, const char *name, struct rp_repo_lock_holder *holder, struct rp_error *err);
+// Ends the lock on `name` of the holder that was looked at: one who lives finds out when he next renews it, or wants to
+// commit, and stops. For a person who knows that he is gone. `owner`: by whom. RP_ERR_BUSY: somebody else has taken it
+// meanwhile; !of->held: nobody holds it any more.
+int rp_repo_lock_end(struct rp_repo *repo, const char *name, const char *owner, struct rp_repo_lock_holder *of,
+                     struct rp_error *err);
 
 // A running job: an object in the repository that pins the points it builds on against collection.
 struct rp_repo_session;
 struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *what, const struct rp_repo_root *pinned,
                                               size_t pinned_count, struct rp_error *err);
+// Its commits are made under this lock (borrowed): it is confirmed last, when all but the point is written.
+void rp_repo_session_under(struct rp_repo_session *session, struct rp_repo_lock *lock);
 // Every pack written so far becomes durable (the rest of the open pack is written too). All puts have returned.
 int rp_repo_session_flush(struct rp_repo_session *session, struct rp_error *err);
 // Commits: flushes, checks that every pack that the new roots refer to is there, writes the point last. Fills
-// point->id. RP_ERR_STATE when such a pack has disappeared, or the session was declared dead; RP_ERR_CORRUPT when an
-// older part of a tree has lost a pack. A session can commit more than once.
+// point->id. RP_ERR_STATE when such a pack has disappeared, the session was declared dead, or the lock was lost;
+// RP_ERR_CORRUPT when an older part of a tree has lost a pack. A session can commit more than once.
 int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, struct rp_error *err);
 // For a job that cannot go on because the repository is full: removes the packs that the session wrote, and returns how
 // many. Those that somebody else may rely on stay: other sessions live, a restore point is new, or this one began to

@@ -15,6 +15,7 @@
 struct rp_repo_session {
     struct rp_repo *repo;
     struct rp_lease *lease;
+    struct rp_repo_lock *lock; // under which it commits; NULL: none
     struct rp_packer *packer;
     struct rp_repo_root *pinned;
     size_t pinned_count;
@@ -74,6 +75,7 @@ struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *
     return session;
 }
 
+void rp_repo_session_under(struct rp_repo_session *session, struct rp_repo_lock *lock) { session->lock = lock; }
 struct rp_repo *rp_session_repo(struct rp_repo_session *session) { return session->repo; }
 struct rp_packer *rp_session_packer(struct rp_repo_session *session) { return session->packer; }
 
@@ -150,14 +152,24 @@ static int check_trees(struct rp_repo_session *session, const struct rp_point *p
     return 0;
 }
 
+// Both stand in the repository now. The renewal of the session is the proof that no collector has declared it dead: what
+// it pinned is still there. A collector that puts the next generation after this one must wait, so the point is written in
+// time. Last the lock, which somebody may have ended on purpose while we looked at packs and trees, and begun a backup.
+static int confirm(struct rp_repo_session *session, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    if (rp_lease_renew(session->lease, &why)) {
+        rp_repo_fail_again(err, &why);
+        return why.code == RP_ERR_STATE ? rp_context(err, "the session has ended; run the backup again") : -1;
+    }
+    return session->lock ? rp_repo_lock_confirm(session->lock, err) : 0;
+}
+
 int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, struct rp_error *err)
 {
-    if (rp_packer_flush(session->packer, err) || check_packs(session, err) || check_trees(session, point, err))
+    if (rp_packer_flush(session->packer, err) || check_packs(session, err) || check_trees(session, point, err) ||
+        confirm(session, err))
         return -1;
-    // The renewal is the proof that no collector has declared this session dead: what it pinned is still there. A collector
-    // that puts the next generation after this one must wait, so the point is written in time.
-    if (rp_lease_renew(session->lease, err))
-        return rp_context(err, "the session has ended; run the backup again");
     session->committing = true;
     if (rp_points_put(session->repo, point, err))
         return -1;
@@ -205,16 +217,22 @@ struct rp_repo_lock {
     struct rp_lease *lease;
 };
 
-struct rp_repo_lock *rp_repo_lock_take(struct rp_repo *repo, const char *name, const char *owner, struct rp_error *err)
+// The name is hashed: it may be any text, and an encrypted repository does not tell which VMs it holds.
+static const char *lock_folder(struct rp_repo *repo, const char *name, char folder[64])
 {
-    // The name is hashed: it may be any text, and an encrypted repository does not tell which VMs it holds.
     uint8_t id[RP_ID_BYTES];
-    char folder[64], hex[RP_HEX(16)];
+    char hex[RP_HEX(16)];
     struct rp_scratch *scratch = rp_scratch_take(repo);
     rp_cipher_id(scratch->cipher, 'L', name, strlen(name), id);
     rp_scratch_give(repo, scratch);
-    snprintf(folder, sizeof folder, "locks/%s", rp_hex(id, 16, hex));
-    struct rp_lease *lease = rp_lease_take(repo, folder, owner, NULL, err);
+    snprintf(folder, 64, "locks/%s", rp_hex(id, 16, hex));
+    return folder;
+}
+
+struct rp_repo_lock *rp_repo_lock_take(struct rp_repo *repo, const char *name, const char *owner, struct rp_error *err)
+{
+    char folder[64];
+    struct rp_lease *lease = rp_lease_take(repo, lock_folder(repo, name, folder), owner, NULL, err);
     if (!lease) {
         rp_context(err, "%s", name);
         return NULL;
@@ -225,6 +243,21 @@ struct rp_repo_lock *rp_repo_lock_take(struct rp_repo *repo, const char *name, c
 }
 
 bool rp_repo_lock_held(struct rp_repo_lock *lock) { return rp_lease_held(lock->lease); }
+
+int rp_repo_lock_confirm(struct rp_repo_lock *lock, struct rp_error *err) { return rp_lease_renew(lock->lease, err); }
+
+int rp_repo_lock_look(struct rp_repo *repo, const char *name, struct rp_repo_lock_holder *holder, struct rp_error *err)
+{
+    char folder[64];
+    return rp_lease_look(repo, lock_folder(repo, name, folder), holder, err) ? rp_context(err, "%s", name) : 0;
+}
+
+int rp_repo_lock_end(struct rp_repo *repo, const char *name, const char *owner, struct rp_repo_lock_holder *of,
+                     struct rp_error *err)
+{
+    char folder[64];
+    return rp_lease_end(repo, lock_folder(repo, name, folder), owner, of, err) ? rp_context(err, "%s", name) : 0;
+}
 
 void rp_repo_lock_release(struct rp_repo_lock *lock)
 {

@@ -239,7 +239,7 @@ static int create_snapshot(struct rp_host_connection *host, const char *vm_id, e
     if (!fake_enter(fake, "create_snapshot", err))
         return -1;
     if (fake->no_application && consistency == RP_CONSISTENCY_APPLICATION)
-        return rp_fail(err, RP_ERR_STATE, "the guest does not answer");
+        return rp_fail(err, fake->no_application_code ? fake->no_application_code : RP_ERR_STATE, "the guest does not answer");
     struct fake_job what = {.verb = "create_snapshot", .type = type};
     snprintf(what.name, sizeof what.name, "%s", name);
     fake_job_start(fake, &what, job);
@@ -263,6 +263,7 @@ static int list_snapshots(struct rp_host_connection *host, const char *vm_id, st
         snapshot->name = rp_xstrdup(point->name);
         snapshot->type = point->type;
         snapshot->consistency = fake->reached_crash ? RP_CONSISTENCY_CRASH : RP_CONSISTENCY_APPLICATION;
+        snapshot->consistency_reason = fake->consistency_reason ? rp_xstrdup(fake->consistency_reason) : NULL;
         snapshot->time_ns = point->time_ns;
     }
     return fake_leave(fake, "list_snapshots", err);

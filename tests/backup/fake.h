@@ -72,6 +72,8 @@ struct fake_host {
     bool gone;                   // the VM is; others that were restored may be there
     // fake_files.c: the host's folders D:\VMs and E:\Export in these, mapped; NULL: it has no files
     char *vms, *exports;
+    const char *consistency_reason; // what the checkpoints say of it; NULL: nothing
+    enum rp_code no_application_code; // how they fail; 0: RP_ERR_STATE
     bool whole_instead, refuse_export, refuse_differences, no_application, foreign_configuration, lost_reference;
     unsigned export_count;
     char excluded[FAKE_MAX][RP_HOST_ID]; // of the last export

@@ -403,6 +403,45 @@ static void an_application_consistent_backup_does_not_silently_become_a_crash_co
     assert_int_equal(world->remarks, 1);
 }
 
+static void why_a_checkpoint_is_as_consistent_as_it_is_is_in_the_restore_point(void **state)
+{
+    struct world *world = *state;
+    world_small_disk(world, RP_MIB);
+    world->options.consistency = RP_CONSISTENCY_APPLICATION;
+    world->fake.consistency_reason = "it is off, nobody writes";
+    const struct rp_point *point = world_must_backup(world);
+    assert_string_equal(point->consistency_reached, "application");
+    assert_string_equal(point->consistency_reason, "it is off, nobody writes");
+
+    world->fake.reached_crash = true;
+    world->fake.consistency_reason = "it is paused";
+    expect_failure(world, RP_ERR_STATE);
+    assert_non_null(strstr(world->error.text, "it is paused"));
+    world->options.allow_crash = true;
+    point = world_must_backup(world);
+    assert_string_equal(point->consistency_reached, "crash");
+    assert_string_equal(point->consistency_reason, "it is paused");
+    assert_int_equal(world->remarks, 1);
+}
+
+// A guest without an agent is nobody's fault every night; one that refused is worth a remark.
+static void who_asked_for_nothing_gets_a_remark_only_of_an_agent_that_failed(void **state)
+{
+    struct world *world = *state;
+    world_small_disk(world, RP_MIB);
+    world->options.consistency = RP_CONSISTENCY_APPLICATION;
+    world->options.allow_crash = world->options.by_default = true;
+    world->fake.no_application = true;
+    world->fake.no_application_code = RP_ERR_UNSUPPORTED;
+    const struct rp_point *point = world_must_backup(world);
+    assert_string_equal(point->consistency_reached, "crash");
+    assert_non_null(strstr(point->consistency_reason, "does not answer"));
+    assert_int_equal(world->remarks, 0);
+    world->fake.no_application_code = RP_ERR_STATE;
+    world_must_backup(world);
+    assert_int_equal(world->remarks, 1);
+}
+
 static void count_packs(struct fake_host *fake, const char *verb)
 {
     struct world *world = fake->context;
@@ -765,6 +804,8 @@ int main(void)
         TEST(a_reference_point_that_is_not_listed_makes_the_next_backup_full),
         TEST(without_a_reference_point_of_its_own_a_backup_leaves_the_older_one_to_the_next),
         TEST(an_application_consistent_backup_does_not_silently_become_a_crash_consistent_one),
+        TEST(why_a_checkpoint_is_as_consistent_as_it_is_is_in_the_restore_point),
+        TEST(who_asked_for_nothing_gets_a_remark_only_of_an_agent_that_failed),
         TEST(what_was_read_is_durable_before_the_host_gives_the_checkpoint_up),
         TEST(a_failure_of_any_host_verb_leaves_host_and_repository_clean),
         TEST(a_lost_answer_of_any_host_verb_leaves_host_and_repository_clean),

@@ -38,7 +38,7 @@ misuse()
     says "neither vhdx nor raw" 3 rp restore web1 --to x -O qcow2
     says "not a size" 3 rp backup web1 --limit-rate fast
     says "is not a number" 3 rp backup web1 --threads 0
-    says "neither crash nor application" 3 rp backup web1 --consistency always
+    says "none of crash, application and application-only" 3 rp backup web1 --consistency always
     says "too many arguments" 3 rp check now
     says "no dry run" 3 rp repo init --dry-run
     says "no dry run" 3 rp check --dry-run # it marks damage
@@ -266,6 +266,86 @@ two_at_once()
     wait $first
 }
 behaviour "a second backup of the same VM names the first and stops" two_at_once
+
+boot_checks()
+{
+    local host=$REFPOINT_HOST
+    says '"console" is neither agent nor serial:TEXT' 3 rp restore web1 --to-host "$host" --boot-check=console
+    says "a text of 1 to 200 bytes" 3 rp restore web1 --to-host "$host" --folder "$scratch/check" --boot-check=serial:
+    says "0x09" 3 rp restore web1 --to-host "$host" --folder "$scratch/check" "--boot-check=serial:a	b"
+    says "nothing stands behind the =" 3 rp restore web1 --to-host "$host" --boot-check=
+    says "stands behind a =: --boot-check=serial:TEXT: .*too many" 3 \
+        rp restore web1 --to-host "$host" --boot-check serial:login:
+    # A dry run tells of the check, not of a restore.
+    says '"console" is neither agent nor serial:TEXT' 3 rp restore web1 --to-host "$host" --boot-check=console -n
+    says "are not for it" 3 rp restore web1 --to-host "$host" --boot-check --new-id -n
+    says "0x09" 3 rp restore web1 --to-host "$host" --folder "$scratch/check" "--boot-check=serial:a	b" -n
+    rp restore web1 --to-host "$host" --folder "$scratch/check" --boot-check -n >out
+    grep -q "^would make VM boot check of web1 on .*, with a new id" out
+    grep -q "to $scratch/check-boot-check-[0-9a-f]*/" out
+    grep -q "would start it, without a network, and remove it again" out
+    says "--boot-check goes with --to-host" 3 rp restore web1 --to x --boot-check=serial:a
+    equal "$(find . -maxdepth 1 -name 'check*')" ""
+}
+behaviour "a boot check waits for its agent, or for a text that can come" boot_checks
+
+# begins: a slow full backup that has its lock, as $first
+begins()
+{
+    touch mark
+    "$refpoint" backup web1 --full --limit-rate 1M >out 2>message.first &
+    first=$!
+    wait_for 30 eval 'find plain/locks -newer mark -type f | grep -q .'
+}
+
+killed_and_again()
+{
+    local first
+    begins
+    kill -9 "$first"
+    wait "$first" || true
+    rp backup web1 --json >out 2>message
+    grep -q "took over from a backup of VM web1 on .* (process $first) since .*: that process is gone" message
+    tail -1 out | jq -e '.kind == "incremental"'
+}
+behaviour "after a killed backup the next one does not wait, and says from whom it took over" killed_and_again
+
+unlocked()
+{
+    local first points who
+    points=$(rp list --json | jq length)
+    begins
+    who="the lock of a backup of VM web1 on .* (process $first) since"
+    rp repo unlock web1 --dry-run | grep -q "^would end $who"
+    says "in use by a backup of VM web1 on" 2 rp backup web1
+    says "still at work, as far as can be seen: a backup of VM web1 on .*: .*use --yes" 3 rp repo unlock web1 </dev/null
+    rp repo unlock web1 --dry-run --json | jq -e '.held and .lives'
+    rp repo unlock web1 --yes | grep -q "^ended $who.* stops before it writes its restore point"
+    rp repo unlock web1 | grep -q "^nobody is at work on web1$"
+    rp repo unlock web1 --json | jq -e '.held == false and .holder == null'
+    status 2 wait "$first"
+    grep "lost the lock on the VM" message.first
+    equal "$(rp list --json | jq length)" "$points"
+    says "no restore point of a VM \"nosuch\"" 2 rp repo unlock nosuch
+    equal "$(rp backup web1 --json | tail -1 | jq -r .kind)" incremental
+}
+behaviour "a lock that is ended on purpose stops the backup that had it, and lets the next one begin" unlocked
+
+unlocked_by_guid()
+{
+    local id first
+    id=$(rp vm show web1 --json | jq -r .id)
+    rp repo init -r first --no-encryption
+    "$refpoint" backup web1 -r first --limit-rate 1M >out 2>message.first &
+    first=$!
+    wait_for 30 eval 'find first/locks -type f | grep -q .'
+    says "no restore point of a VM" 2 rp repo unlock web1 -r first --yes
+    rp repo unlock "{${id,,}}" -r first --dry-run | grep -q "^would end the lock of a backup of VM web1"
+    rp repo unlock "${id,,}" -r first --yes | grep -q "^ended the lock of a backup of VM web1"
+    status 2 wait "$first"
+    rm -r first
+}
+behaviour "the lock of a first backup is found by the GUID, however it is typed" unlocked_by_guid
 
 interrupted()
 {

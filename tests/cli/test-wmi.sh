@@ -114,6 +114,20 @@ twice()
 }
 behaviour "interrupted twice, it ends at once and says what may be left, which the next one removes" twice
 
+# The lab's VMs have no guest that could come to rest, and the service says so of the checkpoint that it made all the same.
+consistency()
+{
+    says 'crash-consistent: nothing runs its guest here' 1 rp backup share/vm3 --consistency application >out
+    rp show vm3 --json | jq -e '.consistency_asked == "application" and .consistency_reached == "crash" and
+        (.consistency_reason | test("nothing runs its guest"))'
+    says 'asked for without exception: nothing runs its guest' 2 rp backup share/vm3 --consistency application-only >out
+    says 'over WMI nobody can ask how consistent a checkpoint of a user is' 2 rp checkpoint create share/vm2 --consistency application-only >out
+    equal "$(on_host checkpoint vm3)" 0
+    equal "$(on_host checkpoint vm2)" 0
+    says 'none of crash, application and application-only' 3 rp checkpoint create share/vm3 --consistency some
+}
+behaviour "how consistent a checkpoint is, and why, is told over WMI as well" consistency
+
 no_files()
 {
     local disk

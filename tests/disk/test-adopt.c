@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "../stride.h"
 #include "base/num.h"
 #include "disk/vhdx.h"
 #include "ledger.h"
@@ -48,7 +49,7 @@ static void nothing_is_lost_by_a_kill_at_any_call(void **state)
     uint64_t seed = test_seed();
     static struct ledger l;
     for (int child = 0; child < 2; child++)
-        for (unsigned long n = 0, stopped = true; stopped; n++) {
+        for (unsigned long n = seed % STRIDE, stopped = true; stopped; n += STRIDE) {
             struct rp_fs *fs = torn_fs_new();
             struct rp_vhdx *parent = ledger_make(fs, child ? "p" : NULL, "d", &l);
             stopped = run_and_stop(fs, "d", parent, &l, seed, n);
@@ -69,7 +70,7 @@ static void an_adoption_that_is_killed_at_any_call_is_done_again(void **state)
     uint64_t seed = test_seed();
     static struct ledger l;
     for (int child = 0; child < 2; child++)
-        for (unsigned long n = 0, stopped = true; stopped; n++) {
+        for (unsigned long n = seed % STRIDE, stopped = true; stopped; n += STRIDE) {
             struct rp_fs *fs = torn_fs_new();
             struct rp_vhdx *parent = ledger_make(fs, child ? "p" : NULL, "d", &l);
             struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", parent, NULL), .random = seed, .threads = 1};
@@ -114,7 +115,7 @@ static void a_power_cut_during_an_adoption_loses_nothing_that_was_flushed(void *
     static uint64_t written[SECTORS][64];
     static unsigned count[SECTORS];
     for (int child = 0; child < 2; child++)
-        for (unsigned long n = 0, stopped = true; stopped; n++) {
+        for (unsigned long n = random % STRIDE, stopped = true; stopped; n += STRIDE) {
             struct rp_fs *fs = torn_fs_new();
             struct rp_vhdx *parent = ledger_make(fs, child ? "p" : NULL, "d", &l);
             struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", parent, NULL), .random = n, .threads = 1};
@@ -165,7 +166,7 @@ static void a_power_cut_soon_after_a_kill_leaves_a_disk(void **state)
 {
     (void)state;
     uint64_t random = test_seed();
-    for (unsigned long n = 0, killed = true; killed; n++)
+    for (unsigned long n = random % STRIDE, killed = true; killed; n += STRIDE)
         for (unsigned long m = 0, stopped = true; stopped; m++)
             for (int i = 0; i < 4; i++) {
                 static struct ledger l;

@@ -53,6 +53,34 @@ static void requests_survive_the_wire(void **state)
     rp_control_request_clear(&back);
 }
 
+static void whoever_asks_to_be_told_gets_a_line_that_is_no_reply(void **state)
+{
+    (void)state;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf line = {0};
+    struct rp_control_request back, asked = {RP_CONTROL_CHECKPOINT, rp_guid_new(), .tell_switched = true};
+    round_trip(&asked, &back);
+    assert_true(back.tell_switched);
+    rp_control_format_switched(&asked, &line);
+    const char *text = (const char *)line.data;
+    RP_AUTO_FREE struct rp_control_reply *reply = calloc(1, sizeof *reply);
+    assert_true(rp_control_is_switched(text, line.size - 1, &asked));
+    assert_int_equal(rp_control_parse_reply(text, line.size - 1, &asked, reply, NULL), -1);
+
+    // of another operation, not asked for, an answer, cut short
+    struct rp_control_request other = asked, silent = asked;
+    other.operation = rp_guid_new();
+    silent.tell_switched = false;
+    assert_false(rp_control_is_switched(text, line.size - 1, &other));
+    assert_false(rp_control_is_switched(text, line.size - 1, &silent));
+    assert_false(rp_control_is_switched(text, line.size - 2, &asked));
+    rp_buf_reset(&line);
+    rp_control_format_reply(&asked, reply, &line);
+    assert_false(rp_control_is_switched((const char *)line.data, line.size - 1, &asked));
+
+    round_trip(&silent, &back); // what older clients ask
+    assert_false(back.tell_switched);
+}
+
 static void what_is_no_request_is_refused_with_a_reason(void **state)
 {
     (void)state;
@@ -64,6 +92,7 @@ static void what_is_no_request_is_refused_with_a_reason(void **state)
         "{\"refpoint\":2," OP ",\"request\":\"format\"}",
         "{\"refpoint\":2," OP ",\"request\":7}",
         "{\"refpoint\":2," OP ",\"request\":\"info\",\"request\":\"flush\"}",
+        "{\"refpoint\":2," OP ",\"request\":\"checkpoint\",\"tell_switched\":1}",
         "{\"refpoint\":2," OP ",\"request\":\"merge\"}",
         "{\"refpoint\":2," OP ",\"request\":\"merge\",\"paths\":[1]}",
         "{\"refpoint\":2," OP ",\"request\":\"changes\",\"path\":\"/x\",\"id\":\"rctX:1\",\"offset\":0,\"length\":1}",
@@ -209,6 +238,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_survive_the_wire),
+        cmocka_unit_test(whoever_asks_to_be_told_gets_a_line_that_is_no_reply),
         cmocka_unit_test(what_is_no_request_is_refused_with_a_reason),
         cmocka_unit_test(another_version_is_said_at_once_by_either_side),
         cmocka_unit_test(replies_survive_the_wire),

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "../stride.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "crashfs.h"
@@ -16,18 +17,7 @@
 #include "oracle.h"
 #include "vm.h"
 
-enum { DISKS = 2, WRITERS = 3 };
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-enum { ROUNDS = 60 };
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-enum { ROUNDS = 60 };
-#else
-enum { ROUNDS = 300 };
-#endif
-#else
-enum { ROUNDS = 300 };
-#endif
+enum { DISKS = 2, WRITERS = 3, ROUNDS = STRIDE > 1 ? 60 : 300 };
 
 struct scene {
     struct rp_fs *fs;

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "../stride.h"
 #include "base/log.h"
 #include "crashfs.h"
 #include "vm.h"
@@ -97,7 +98,7 @@ static void trip_a_merge(size_t victim)
 {
     uint64_t seed = test_seed();
     unsigned long calls = calls_of_merge(seed | 1, victim);
-    for (unsigned long first = 1; first <= calls; first++)
+    for (unsigned long first = 1 + seed % STRIDE; first <= calls; first += STRIDE)
         for (int round = 0; round < ROUNDS; round++) {
             unsigned long second = test_random(&seed) % (calls + 1);
             enum ending ending = (enum ending)(test_random(&seed) % ENDINGS);

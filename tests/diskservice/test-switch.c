@@ -4,12 +4,17 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "diskservice/control.h"
+#include "diskservice/server.h"
+#include "diskservice/socket.h"
 #include "io/memory.h"
 #include "vm.h"
 
@@ -282,6 +287,144 @@ static void a_merge_whose_record_cannot_be_written_leaves_the_disk_whole(void **
     tear_down(&f, 0);
 }
 
+// ---- who froze the guest for a checkpoint is told when he may thaw it -----------------------------------------------
+
+// A guest's thaw that flushes, as that of ext4 does, when the client of the control socket hears that the pause is over.
+struct thaw {
+    struct rp_engine *engine;
+    const char *folder;
+    struct rp_guid operation;
+    pthread_t thread;
+    atomic_uint told, thawed;
+    int failed;
+};
+
+static void thaw_with_a_flush(void *context)
+{
+    struct thaw *thaw = context;
+    atomic_fetch_add(&thaw->told, 1);
+    rp_engine_flush(thaw->engine, 0, NULL);
+    atomic_fetch_add(&thaw->thawed, 1);
+}
+
+static void *ask_for_checkpoint(void *argument)
+{
+    struct thaw *thaw = argument;
+    struct rp_engine_checkpoint result;
+    struct rp_service *service = rp_service_open(rp_fs_posix(), thaw->folder, NULL);
+    thaw->failed = rp_service_checkpoint(service, &thaw->operation, thaw_with_a_flush, thaw, &result, NULL);
+    rp_engine_checkpoint_clear(&result);
+    rp_service_close(service, NULL);
+    return NULL;
+}
+
+static void a_thaw_that_flushes_is_told_before_the_record_and_ends_after_it(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    char folder[] = "/tmp/test-switch-XXXXXX";
+    struct rp_server_clients clients = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    hold.memory = rp_fs_memory_new();
+    set(-1, false);
+    vm_create(&held_fs, VM_DIRECTORY, 1, 4 << 20);
+    f.engine = vm_open(&held_fs, VM_DIRECTORY);
+    model_new(&f.model, 4 << 20);
+    assert_int_equal(model_write(&f.model, f.engine, 0, 0, 32, 1), 0);
+    assert_non_null(mkdtemp(folder));
+    struct rp_server *server = rp_server_start(f.engine, folder, &clients, NULL);
+    assert_non_null(server);
+
+    struct thaw thaw = {.engine = f.engine, .folder = folder, .operation = vm_operation()};
+    set(1, false);
+    assert_int_equal(pthread_create(&thaw.thread, NULL, ask_for_checkpoint, &thaw), 0);
+    wait_until_held(); // the pause is over, nothing is durable
+    for (int i = 0; i < 5000 && !atomic_load(&thaw.told); i++)
+        usleep(1000);
+    assert_int_equal(atomic_load(&thaw.told), 1);
+    assert_int_equal(atomic_load(&thaw.thawed), 0);
+    set(-1, false);
+    pthread_join(thaw.thread, NULL); // would wait for ever if the record waited for the thaw
+    assert_int_equal(thaw.failed, 0);
+    assert_int_equal(atomic_load(&thaw.thawed), 1);
+
+    // asked again, it has happened already
+    ask_for_checkpoint(&thaw);
+    assert_int_equal(thaw.failed, 0);
+    assert_int_equal(atomic_load(&thaw.told), 2);
+    // and one that fails before its pause tells nobody
+    thaw.operation = vm_operation();
+    set(-1, true);
+    ask_for_checkpoint(&thaw);
+    assert_int_equal(thaw.failed, -1);
+    assert_int_equal(atomic_load(&thaw.told), 2);
+    set(-1, false);
+    rp_server_stop(server);
+    rmdir(folder);
+    tear_down(&f, 0);
+}
+
+static void count_call(void *context) { ++*(unsigned *)context; }
+
+static void a_checkpoint_whose_record_fails_has_told_that_the_pause_is_over(void **state)
+{
+    (void)state;
+    struct fixture f;
+    set_up(&f);
+    set(-1, true);
+    struct rp_guid operation = f.checkpoint->operation;
+    finish(f.checkpoint, -1);
+    unsigned told = 0;
+    struct rp_engine_checkpoint result;
+    // the guest is in the new leaves: who asks again must not keep it frozen, whatever the answer is
+    assert_int_equal(rp_engine_checkpoint_tell(f.engine, &operation, count_call, &told, &result, NULL), -1);
+    assert_int_equal(told, 1);
+    operation = vm_operation();
+    assert_int_equal(rp_engine_checkpoint_tell(f.engine, &operation, count_call, &told, &result, NULL), -1);
+    assert_int_equal(told, 1);
+    set(-1, false);
+    tear_down(&f, -1);
+}
+
+// A service of before: it knows nothing of the wish, and answers only.
+static void *answer_once(void *argument)
+{
+    int listener = *(int *)argument;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf rest = {0}, line = {0}, out = {0};
+    RP_AUTO_FREE struct rp_control_reply *reply = rp_xcalloc(1, sizeof *reply);
+    struct rp_control_request request = {0};
+    int fd = accept(listener, NULL, NULL);
+    if (rp_socket_read_line(fd, RP_CONTROL_MAX_REQUEST, &rest, &line, NULL) == 1 &&
+        !rp_control_parse_request((const char *)line.data, line.size, &request, NULL)) {
+        rp_control_format_reply(&request, reply, &out);
+        rp_socket_write(fd, out.data, out.size, NULL);
+    }
+    close(fd);
+    return NULL;
+}
+
+static void the_answer_of_an_older_service_lets_the_guest_go(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/test-switch-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    RP_AUTO_FREE char *path = rp_path_join(folder, RP_CONTROL_SOCKET);
+    int listener = rp_socket_listen(path, NULL);
+    assert_true(listener >= 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, answer_once, &listener), 0);
+    struct rp_service *service = rp_service_open(rp_fs_posix(), folder, NULL);
+    struct rp_engine_checkpoint result;
+    struct rp_guid operation = vm_operation();
+    unsigned told = 0;
+    assert_int_equal(rp_service_checkpoint(service, &operation, count_call, &told, &result, NULL), 0);
+    assert_int_equal(told, 1);
+    pthread_join(thread, NULL);
+    rp_service_close(service, NULL);
+    close(listener);
+    unlink(path);
+    rmdir(folder);
+}
+
 static void say_nothing(enum rp_log_level level, const char *text)
 {
     (void)level;
@@ -296,6 +439,9 @@ int main(void)
         cmocka_unit_test(a_flush_waits_for_the_record_that_names_its_leaf),
         cmocka_unit_test(a_flush_fails_when_the_record_cannot_be_written),
         cmocka_unit_test(a_merge_whose_record_cannot_be_written_leaves_the_disk_whole),
+        cmocka_unit_test(a_thaw_that_flushes_is_told_before_the_record_and_ends_after_it),
+        cmocka_unit_test(a_checkpoint_whose_record_fails_has_told_that_the_pause_is_over),
+        cmocka_unit_test(the_answer_of_an_older_service_lets_the_guest_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,7 +49,7 @@ static int checkpoint(struct rp_service *service, const char *text, struct rp_er
     static struct rp_engine_checkpoint result;
     struct rp_guid operation = rp_guid_new();
     char id[RP_RCT_ID_TEXT];
-    if ((text && rp_guid_parse(text, &operation, err)) || rp_service_checkpoint(service, &operation, &result, err))
+    if ((text && rp_guid_parse(text, &operation, err)) || rp_service_checkpoint(service, &operation, NULL, NULL, &result, err))
         return -1;
     for (size_t i = 0; i < result.count; i++)
         printf("frozen %s %s %s\n", result.disks[i].path, result.disks[i].leaf_path,

@@ -1,19 +1,22 @@
-"""The test guest: its boot files, its disks, a runner that needs nothing but QEMU, and the same guest as a domain of
-libvirt. Everything that waits has a deadline. The guest's own switches (rp.writer= and so on) are told in init.
+"""The test guest: its boot files, its disks, what it says and is told, and a runner that needs nothing but QEMU.
+Everything that waits has a deadline. The guest's own switches (rp.writer= and so on) are told in init.
 
     boot = guest.boot_files('/tmp/boot')                  # built once, then found
     disks = [guest.make_disk('/tmp/1.raw', 1, 'ext4'), guest.make_disk('/tmp/2.raw', 2, 'xfs')]
     with guest.Guest('/tmp/run', boot, disks, writer='each') as vm:
         vm.wait_ready()
-        vm.agent('guest-fsfreeze-freeze')"""
+        vm.agent('guest-fsfreeze-freeze')
+        vm.inside('cat /proc/uptime')"""
 
-import base64, json, os, re, shutil, signal, socket, subprocess, tempfile, time
+import json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time
 from collections import namedtuple
-from xml.sax.saxutils import escape, quoteattr
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.join(HERE, '..')) # whoever imports this module finds tap as well
+from tap import wait_for
+
 AGENT_PORT = 'org.qemu.guest_agent.0'
-ACKS_PORT = 'org.refpoint.test.0'
+ACKS_PORT, SHELL_PORT = 'org.refpoint.test.0', 'org.refpoint.test.shell'
 FIRMWARE, FIRMWARE_VARIABLES = '/usr/share/OVMF/OVMF_CODE_4M.fd', '/usr/share/OVMF/OVMF_VARS_4M.fd'
 READY = 'refpoint guest ready'
 KERNEL_COMPLAINTS = re.compile(r'I/O error|EXT4-fs (error|warning)|Remounting filesystem'
@@ -68,9 +71,11 @@ def make_boot_disk(path, boot, **switches):
 
 
 def command_line(writer='off', pause=20, disks=0, agent='run', hook='none', extra=''):
-    """The kernel's. `quiet`: each line on the serial port costs an emulated machine time."""
-    words = ['console=ttyS0', 'quiet', 'loglevel=4', 'nokaslr', 'panic=1', f'rp.writer={writer}', f'rp.pause={pause}']
-    words += [f'rp.disks={disks}'] * bool(disks) + [f'rp.agent={agent}', f'rp.hook={hook}', extra]
+    """The kernel's. `quiet`: each line on the serial port costs an emulated machine time, and so does what keeps other
+    processors' secrets."""
+    words = ['console=ttyS0', 'quiet', 'loglevel=4', 'nokaslr', 'mitigations=off', 'panic=1']
+    words += [f'rp.disks={disks}'] * bool(disks)
+    words += [f'rp.writer={writer}', f'rp.pause={pause}', f'rp.agent={agent}', f'rp.hook={hook}', extra]
     return ' '.join(words).strip()
 
 
@@ -107,16 +112,77 @@ def complaints(console, acks=None):
     return found + [line for line in text_of(acks).splitlines() if line.startswith('error ')] if acks else found
 
 
-def wait_for(condition, seconds, what):
-    """What `condition` returns, once that is something."""
-    end = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > end:
-            raise GuestError(f'{what}: not within {seconds:g} s')
-        time.sleep(0.05)
+def judge(*disks, application=False, acks=None):
+    """What tests/guest/check finds: good, problems, disks. acks: a file of acknowledgements, or {disk: number}."""
+    options = ['--application'] * application
+    if acks is not None:
+        options += ['--acks', acks if isinstance(acks, str) else json.dumps(acks)]
+    done = subprocess.run([os.path.join(HERE, 'check'), *options, *disks], stdout=subprocess.PIPE, timeout=300)
+    verdict = json.loads(done.stdout)
+    assert done.returncode == (0 if verdict['good'] else 1), done
+    return verdict
+
+
+def judged_good(*disks, **how):
+    """What was found of each disk, when nothing is wrong."""
+    verdict = judge(*disks, **how)
+    assert verdict['good'], '\n'.join(verdict['problems'])
+    return verdict['disks']
+
+
+# ---- what a guest is told, wherever it runs --------------------------------------------------------------------------
+
+
+class Shell:
+    """A shell inside, at the other end of a unix socket; it needs no agent, and nothing of the data disks."""
+
+    def __init__(self, path):
+        self.path, self.socket, self.count = path, None, 0
+
+    def receive(self, pattern, seconds):
+        """What was said up to a pattern, and its match; None when it does not come in time."""
+        end, said = time.monotonic() + seconds, b''
+        while not (found := re.search(pattern, said)):
+            self.socket.settimeout(max(0.001, end - time.monotonic()))
+            try:
+                piece = self.socket.recv(65536)
+            except TimeoutError:
+                return None
+            if not piece:
+                raise ConnectionError('the guest has ended')
+            said += piece
+        return said[:found.start()].decode(errors='replace'), found
+
+    def answers(self):
+        """Whether a shell is there. Asked again and again: what is sent while the guest opens its port is lost."""
+        try:
+            if self.socket is None:
+                self.socket = socket.socket(socket.AF_UNIX)
+                self.socket.connect(self.path)
+            self.count += 1
+            self.socket.sendall(b'echo here $((%d * 2))\n' % self.count)
+            return self.receive(b'here %d\n' % (self.count * 2), 0.5)
+        except OSError:
+            self.close() # its QEMU has ended, or is not there yet
+            return False
+
+    def run(self, script, seconds=120):
+        """What the script says. GuestError when it fails."""
+        wait_for(self.answers, seconds, f'{self.path}: the shell of a guest')
+        self.socket.sendall(f"( {script}\n) </dev/null 2>&1; echo \"end of {self.count}: $?\"\n".encode())
+        answer = self.receive(rb'end of %d: (\d+)\n' % self.count, seconds)
+        if not answer:
+            self.close()
+            raise GuestError(f'{script}: no end within {seconds:g} s')
+        said, found = answer
+        if found[1] != b'0':
+            raise GuestError(f'{script}: exit status {found[1].decode()}: {said}')
+        return said
+
+    def close(self):
+        if self.socket:
+            self.socket.close()
+            self.socket = None
 
 
 # ---- QEMU by itself --------------------------------------------------------------------------------------------------
@@ -162,6 +228,7 @@ class Guest:
         os.makedirs(folder, exist_ok=True)
         # sockets have short names only
         self.sockets = tempfile.TemporaryDirectory(prefix='rp-guest-')
+        self.shell = Shell(self.sockets.name + '/shell')
         path = self.path
         self.arguments = [
             'qemu-system-x86_64', '-machine', machine, '-accel', 'tcg', '-cpu', 'max', '-m', str(memory), '-nodefaults',
@@ -169,6 +236,8 @@ class Guest:
             '-chardev', f'file,id=console,path={path("console")},append=on', '-serial', 'chardev:console',
             '-device', 'virtio-serial-pci', '-chardev', f'file,id=acks,path={path("acks")},append=on',
             '-device', f'virtserialport,chardev=acks,name={ACKS_PORT}',
+            '-chardev', f'socket,id=shell,path={self.sockets.name}/shell,server=on,wait=off',
+            '-device', f'virtserialport,chardev=shell,name={SHELL_PORT}',
             '-chardev', f'socket,id=agent,path={self.sockets.name}/agent,server=on,wait=off',
             '-device', f'virtserialport,chardev=agent,name={AGENT_PORT}',
             '-qmp', f'unix:{self.sockets.name}/qmp,server=on,wait=off']
@@ -287,16 +356,9 @@ class Guest:
             raise GuestError(f'{command}: {answer["error"]["desc"]}')
         return answer['return']
 
-    def run(self, *command, seconds=30):
-        """(exit status, output) of a command inside, by the agent. Not while frozen."""
-        pid = self.agent('guest-exec', path=command[0], arg=list(command[1:]), **{'capture-output': True})['pid']
-
-        def ended():
-            state = self.agent('guest-exec-status', pid=pid)
-            return state if state['exited'] else None
-        state = wait_for(ended, seconds, ' '.join(command))
-        output = base64.b64decode(state.get('out-data', '')) + base64.b64decode(state.get('err-data', ''))
-        return state.get('exitcode', -state.get('signal', 0)), output.decode(errors='replace')
+    def inside(self, script, seconds=120):
+        """What a script says that the guest's shell runs, whoever has the agent."""
+        return self.shell.run(script, seconds)
 
     def power_button(self):
         self.qmp('system_powerdown')
@@ -310,62 +372,10 @@ class Guest:
 
     def kill(self):
         """SIGKILL: what the guest has not flushed is lost."""
+        self.shell.close()
         if self.control:
             self.control.close()
             self.control = None
         if self.running():
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(30)
-
-
-# ---- libvirt ---------------------------------------------------------------------------------------------------------
-
-
-def disk_xml(disk, number):
-    driver = f'<driver name="qemu" type={quoteattr(disk.format)} cache="none" discard="unmap"/>'
-    if disk.source.startswith('nbd+unix:'):
-        name, _, path = disk.source[len('nbd+unix:///'):].partition('?socket=')
-        host = f'<host transport="unix" socket={quoteattr(path)}/>'
-        source, kind = f'<source protocol="nbd" name={quoteattr(name)}>{host}</source>', 'network'
-    else:
-        source, kind = f'<source file={quoteattr(os.path.abspath(disk.source))}/>', 'file'
-    serial = f'<serial>{escape(disk.serial)}</serial>' if disk.serial else ''
-    letters = {'virtio': 'vd', 'scsi': 'sd', 'ide': 'hd'}[disk.bus]
-    return (f'    <disk type="{kind}" device="disk">{driver}{source}'
-            f'<target dev="{letters}{"abcdefgh"[number]}" bus="{disk.bus}"/>{serial}</disk>')
-
-
-def domain_xml(name, folder, boot, disks, memory=256, uuid=None, machine='pc', **switches):
-    """The same guest for libvirt, with console and acks in `folder`. boot and switches: as for Guest."""
-    folder = os.path.abspath(folder)
-    os.makedirs(folder, exist_ok=True)
-    if boot:
-        boot = os.path.abspath(boot)
-        start = (f'<kernel>{escape(boot)}/vmlinuz</kernel><initrd>{escape(boot)}/initramfs</initrd>\n'
-                 f'    <cmdline>{escape(command_line(**switches))}</cmdline>')
-    else:
-        start = (f'<loader readonly="yes" type="pflash">{FIRMWARE}</loader>\n    <nvram '
-                 f'template="{FIRMWARE_VARIABLES}">{escape(folder)}/nvram</nvram><boot dev="hd"/>')
-    return f'''<domain type="qemu">
-  <name>{escape(name)}</name>{f"<uuid>{uuid}</uuid>" if uuid else ""}
-  <memory unit="MiB">{memory}</memory>
-  <vcpu>1</vcpu>
-  <os>
-    <type arch="x86_64" machine={quoteattr(machine)}>hvm</type>
-    {start}
-  </os>
-  <features><acpi/></features>
-  <cpu mode="maximum"/>
-  <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
-  <devices>
-{chr(10).join(disk_xml(disk, number) for number, disk in enumerate(disks))}
-    <controller type="usb" model="none"/><controller type="scsi" model="virtio-scsi"/>
-    <serial type="file"><source path={quoteattr(folder + "/console")} append="on"/><target port="0"/></serial>
-    <channel type="unix"><target type="virtio" name="{AGENT_PORT}"/></channel>
-    <channel type="file">
-      <source path={quoteattr(folder + "/acks")} append="on"/><target type="virtio" name="{ACKS_PORT}"/>
-    </channel>
-    <memballoon model="none"/>
-  </devices>
-</domain>
-'''

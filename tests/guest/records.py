@@ -4,11 +4,12 @@ writer's; the computation is done anew."""
 import os, re, struct, zlib
 from collections import namedtuple
 
+from splitmix import WORD, mix
+
 BLOCK, BLOCKS, RUN_MAX, SEGMENT, SEGMENTS = 512, 8192, 64, 4096, 4
 BULK, BULK_EVERY, BULK_KEPT = 512, 32, 4
 MAGIC = 0x314b434f4c425052
 RECORD, OVERWRITTEN, BULK_BLOCK = 1, 2, 3
-WORD = (1 << 64) - 1
 HEAD = struct.Struct('<QIIQIIQQII')
 
 Block = namedtuple('Block', 'magic checksum kind sequence disk position life time previous disks')
@@ -16,12 +17,6 @@ Block = namedtuple('Block', 'magic checksum kind sequence disk position life tim
 # disk: its number. first, last: sequence numbers of the records that are there (0: none). begun: the last step of which
 # there is any trace. disks: how many are written in order with it. problems: what should not be.
 Findings = namedtuple('Findings', 'disk first last begun disks problems')
-
-
-def mix(z):
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9 & WORD
-    z = (z ^ z >> 27) * 0x94d049bb133111eb & WORD
-    return z ^ z >> 31
 
 
 def run_of(disk, sequence):

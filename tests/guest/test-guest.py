@@ -2,13 +2,11 @@
 """test-guest.py FOLDER: the test guest and its judge, without anything of refpoint: what all other tests with a guest
 rely on. The boot files are kept in FOLDER."""
 
-import json, os, struct, subprocess, sys, tempfile, time
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(os.path.join(HERE, '..', 'interop')) # which has a guest.py as well
+import os, struct, subprocess, sys, tempfile, time
 
 import guest, records
-from kit import behaviour, equal, run_all
+from guest import HERE, judged_good as good
+from tap import behaviour, equal, run_all, skip_all, wait_for
 
 scratch = tempfile.TemporaryDirectory(prefix='guest-test-', dir=os.environ.get('TMPDIR', '/tmp'))
 path = lambda *names: os.path.join(scratch.name, *names)
@@ -16,25 +14,9 @@ boot = sys.argv[1]
 state = {}
 
 
-def judge(*disks, application=False, acks=None):
-    """(good, problems in one text, what was found of each disk)"""
-    command = [os.path.join(HERE, 'check'), *(['--application'] if application else []),
-               *(['--acks', json.dumps(acks)] if acks else []), *disks]
-    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=300)
-    verdict = json.loads(done.stdout)
-    equal(done.returncode, 0 if verdict['good'] else 1)
-    return verdict['good'], '\n'.join(verdict['problems']), verdict['disks']
-
-
-def good(*disks, **how):
-    verdict, problems, found = judge(*disks, **how)
-    assert verdict, problems
-    return found
-
-
 def bad(why, *disks, **how):
-    verdict, problems, _ = judge(*disks, **how)
-    assert not verdict and why in problems, f'"{why}" expected, not: {problems or "nothing wrong"}'
+    problems = '\n'.join(guest.judge(*disks, **how)['problems'])
+    assert why in problems, f'"{why}" expected, not: {problems or "nothing wrong"}'
 
 
 def copy(source, target):
@@ -120,7 +102,7 @@ def it_boots_and_writes_on_ext4_and_xfs_and_its_agent_answers():
           {('/data/1', 'ext4'), ('/data/2', 'xfs')})
     equal(set(vm.wait_acknowledged(70)), {1, 2})
     for name in 'vda', 'vdb':
-        status, counters = vm.run('/bin/cat', f'/sys/block/{name}/stat')
+        counters = vm.inside(f'cat /sys/block/{name}/stat')
         assert int(counters.split()[11]) > 0, f'{name} was never discarded: {counters}'
 
 
@@ -203,8 +185,13 @@ def a_damaged_a_missing_and_a_stale_block_are_noticed():
 def a_writer_over_three_disks_keeps_its_order_through_a_freeze_and_a_kill():
     state['three'] = [guest.make_disk(path(str(number)), number, kind)
                       for number, kind in ((1, 'ext4'), (2, 'xfs'), (3, 'ext4'))]
-    with guest.Guest(path('ordered'), boot, state['three'], writer='ordered', pause=0, hook='ok') as vm:
+    own = guest.boot_files(path('boot'), os.path.join(HERE, 'freeze-hook') + ':/etc/added', '/usr/bin/cmp:/bin/started')
+    with guest.Guest(path('ordered'), own, state['three'], writer='ordered', pause=0, hook='ok',
+                     extra='rp.start=/bin/started') as vm:
         vm.wait_ready()
+        # a program that was added, with its libraries, ran (and complains that it got no files)
+        vm.wait_console('missing operand')
+        equal(vm.inside('started /etc/added /etc/freeze-hook'), '')
         vm.wait_acknowledged(30)
         copies, acks = frozen_copies(vm, '.frozen', '1', '2', '3')
         good(*copies, application=True, acks=acks)
@@ -219,95 +206,61 @@ def a_writer_over_three_disks_keeps_its_order_through_a_freeze_and_a_kill():
 
 
 @behaviour
-def after_a_kill_the_writer_goes_on_and_the_power_button_ends_it_cleanly():
-    with guest.Guest(path('ordered'), boot, state['three'], writer='ordered', agent='hang') as vm:
-        before = vm.acknowledged()
-        vm.wait_ready()
-        now = vm.wait_acknowledged(30)
-        assert all(now[disk] >= before[disk] + 30 for disk in before), (before, now)
-        try:
-            vm.agent('guest-ping', seconds=2)
-            raise AssertionError('a hanging agent answered')
-        except guest.GuestError as error:
-            assert 'no answer' in str(error), error
-        assert agent_is_open(vm)
-        # a fourth disk while it runs is found and mounted
-        guest.make_disk(path('hot'), 4)
-        vm.qmp('blockdev-add', driver='file', filename=path('hot'), **{'node-name': 'hot'})
-        vm.qmp('device_add', driver='virtio-blk-pci', drive='hot', id='hot')
-        vm.wait_console('disk 4 is')
-        vm.power_button()
-        equal(vm.wait_end(), 0)
-        equal(vm.complaints(), [])
-        found = good(path('1'), path('2'), path('3'), application=True, acks=vm.acknowledged())
+def after_a_kill_the_writer_goes_on_also_on_other_controllers_and_with_a_disk_that_comes_later():
+    # a disk comes at the address that it has, by whatever controller
+    state['vm'].kill() # if it runs, because something above has failed
+    disks = [disk._replace(bus=bus) for disk, bus in zip(state['three'], ('ide', 'scsi', 'virtio'))]
+    state['vm'] = vm = guest.Guest(path('ordered'), boot, disks, writer='ordered', hook='fail')
+    before = vm.acknowledged()
+    vm.start().wait_ready()
+    now = vm.wait_acknowledged(30)
+    assert all(now[disk] >= before[disk] + 30 for disk in before), (before, now)
+    equal({(one['mountpoint'], one['disk'][0]['bus-type']) for one in vm.agent('guest-get-fsinfo')},
+          {('/data/1', 'ide'), ('/data/2', 'scsi'), ('/data/3', 'virtio')})
+    guest.make_disk(path('hot'), 4)
+    vm.qmp('blockdev-add', driver='file', filename=path('hot'), **{'node-name': 'hot'})
+    vm.qmp('device_add', driver='virtio-blk-pci', drive='hot', id='hot')
+    vm.wait_console('disk 4 is')
+
+
+@behaviour
+def a_hook_that_fails_or_hangs_and_an_agent_that_died_leave_it_writing():
+    vm = state['vm']
+    try:
+        vm.agent('guest-fsfreeze-freeze')
+        raise AssertionError('the freeze was not refused')
+    except guest.GuestError as error:
+        assert 'fsfreeze hook has failed' in str(error), error
+    equal(vm.agent('guest-fsfreeze-status'), 'thawed')
+    vm.wait_acknowledged(5)
+    equal(vm.inside('echo hang >/run/hook; cat /run/hook'), 'hang\n')
+    try:
+        vm.agent('guest-fsfreeze-freeze', seconds=3)
+        raise AssertionError('the freeze did not hang')
+    except guest.GuestError as error:
+        assert 'no answer' in str(error), error
+    vm.wait_acknowledged(5)
+    assert agent_is_open(vm)
+    vm.inside('kill -KILL $(cat /run/qemu-ga.pid)')
+    wait_for(lambda: not agent_is_open(vm), 60, 'the death of the agent')
+    vm.inside('echo ok >/run/hook; agent')
+    equal(vm.agent('guest-ping', seconds=60), {})
+    vm.wait_acknowledged(5)
+
+
+@behaviour
+def the_power_button_ends_it_cleanly():
+    vm = state['vm']
+    vm.power_button()
+    equal(vm.wait_end(), 0)
+    equal(vm.complaints(), [])
+    found = good(path('1'), path('2'), path('3'), application=True, acks=vm.acknowledged())
     equal([disk['journal'] for disk in found], ['none'] * 3)
     equal(len({disk['last'] for disk in found}), 1)
 
 
-@behaviour
-def on_other_controllers_too_a_hook_that_fails_or_hangs_leaves_the_guest_writing():
-    state['vm'].kill() # if it runs, because something above has failed, it still has these disks
-    disks = [disk._replace(bus=bus) for disk, bus in zip(state['disks'], ('ide', 'scsi'))]
-    with guest.Guest(path('fail'), boot, disks, writer='each', hook='fail') as vm:
-        vm.wait_ready()
-        equal({(one['mountpoint'], one['disk'][0]['bus-type']) for one in vm.agent('guest-get-fsinfo')},
-              {('/data/1', 'ide'), ('/data/2', 'scsi')})
-        try:
-            vm.agent('guest-fsfreeze-freeze')
-            raise AssertionError('the freeze was not refused')
-        except guest.GuestError as error:
-            assert 'fsfreeze hook has failed' in str(error), error
-        equal(vm.agent('guest-fsfreeze-status'), 'thawed')
-        vm.wait_acknowledged(5)
-        status, out = vm.run('/bin/sh', '-c', 'echo hang >/run/hook; cat /run/hook')
-        equal((status, out), (0, 'hang\n'))
-        try:
-            vm.agent('guest-fsfreeze-freeze', seconds=3)
-            raise AssertionError('the freeze did not hang')
-        except guest.GuestError as error:
-            assert 'no answer' in str(error), error
-        vm.wait_acknowledged(5)
-
-
-@behaviour
-def a_blank_disk_is_formatted_when_asked_and_stays_frozen_when_the_agent_dies():
-    own = guest.boot_files(path('boot'), os.path.join(HERE, 'freeze-hook') + ':/etc/added', '/usr/bin/cmp:/bin/started')
-    with open(path('blank'), 'wb') as file:
-        file.truncate(64 << 20)
-    with guest.Guest(path('kill'), own, [guest.Disk(path('blank'))], writer='each', hook='kill',
-                     extra='rp.format=1 rp.start=/bin/started') as vm:
-        vm.wait_ready()
-        # a program that was added, with its libraries, ran (and complains that it got no files)
-        vm.wait_console('missing operand')
-        equal(vm.run('/bin/cmp', '/etc/added', '/etc/freeze-hook'), (0, ''))
-        vm.wait_acknowledged(10)
-        equal(vm.agent('guest-fsfreeze-freeze'), 1)
-        guest.wait_for(lambda: not agent_is_open(vm), 30, 'the death of the agent')
-        acks = vm.acknowledged()
-        time.sleep(1)
-        equal(vm.acknowledged(), acks)
-        vm.kill()
-    good(path('blank'), application=True, acks=acks)
-
-
-@behaviour
-def uefi_starts_it_from_a_disk_of_its_own():
-    disks = [guest.make_boot_disk(path('esp'), boot, writer='each'), guest.make_disk(path('1'), 1)]
-    with guest.Guest(path('uefi'), None, disks, memory=512, machine='q35') as vm:
-        begin = time.monotonic()
-        vm.wait_ready(180)
-        print(f'# ready after {time.monotonic() - begin:.1f} s')
-        equal(vm.agent('guest-ping'), {})
-        vm.wait_acknowledged(10)
-        vm.agent('guest-fsfreeze-freeze')
-        vm.kill()
-        equal(vm.complaints(), [])
-        good(path('1'), application=True, acks=vm.acknowledged())
-
-
 if os.geteuid() != 0:
-    print('1..1\nok 1 - the test guest # SKIP only root may mount its disks')
-    sys.exit(0)
+    sys.exit(skip_all('the test guest', 'only root may mount its disks'))
 try:
     guest.boot_files(boot)
     sys.exit(run_all())

@@ -30,15 +30,15 @@ int __wrap_rp_service_close(struct rp_service *service, struct rp_error *err)
 
 static bool checkpoints_fail;
 
-int __real_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
-                                 struct rp_error *err);
-int __wrap_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
-                                 struct rp_error *err);
-int __wrap_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, struct rp_engine_checkpoint *result,
-                                 struct rp_error *err)
+int __real_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, rp_engine_switched_fn *switched,
+                                 void *context, struct rp_engine_checkpoint *result, struct rp_error *err);
+int __wrap_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, rp_engine_switched_fn *switched,
+                                 void *context, struct rp_engine_checkpoint *result, struct rp_error *err);
+int __wrap_rp_service_checkpoint(struct rp_service *service, const struct rp_guid *operation, rp_engine_switched_fn *switched,
+                                 void *context, struct rp_engine_checkpoint *result, struct rp_error *err)
 {
     return checkpoints_fail ? rp_fail(err, RP_ERR_IO, "an earlier sync failed: on purpose")
-                            : __real_rp_service_checkpoint(service, operation, result, err);
+                            : __real_rp_service_checkpoint(service, operation, switched, context, result, err);
 }
 
 static int setup(void **state)

@@ -540,7 +540,7 @@ static void a_checkpoint_that_was_made_and_not_noted_is_found(void **state)
         {
             RP_CLEANUP(rp_service_close_p) struct rp_service *service = rp_service_open(rp_fs_posix(), directory, &w->err);
             RP_CLEANUP(rp_engine_checkpoint_clear) struct rp_engine_checkpoint made = {0};
-            kit_ok(rp_service_checkpoint(service, &operation, &made, &w->err), w->err);
+            kit_ok(rp_service_checkpoint(service, &operation, NULL, NULL, &made, &w->err), w->err);
         }
         reopen(w);
         RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};

@@ -125,6 +125,10 @@ static void a_database_of_the_first_version_is_brought_up_to_date(void **state)
             "DROP TABLE planned_disk; DROP TABLE planned; DROP TABLE export_name; DROP TABLE export; DROP TABLE applying;"
                "ALTER TABLE vm DROP COLUMN extras; ALTER TABLE vm DROP COLUMN inherited;"
                "ALTER TABLE snapshot DROP COLUMN extras; ALTER TABLE snapshot DROP COLUMN point;"
+               "DROP TABLE domain_disk; DROP TABLE snapshot_state; ALTER TABLE snapshot DROP COLUMN consistency_reason;"
+               "ALTER TABLE vm DROP COLUMN hypervisor; ALTER TABLE vm DROP COLUMN domain; ALTER TABLE vm DROP COLUMN domain_xml;"
+               "ALTER TABLE vm DROP COLUMN problem; ALTER TABLE vm DROP COLUMN unprotected; ALTER TABLE vm DROP COLUMN iothread;"
+               "DROP TABLE releasing_disk; DROP TABLE releasing; DROP TABLE setting;"
                "PRAGMA user_version=1");
     for (int i = 0; i < 2; i++) {
         reopen(w);

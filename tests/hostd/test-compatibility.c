@@ -26,7 +26,8 @@ static void populate(void)
                                        "Msvm_TimeSyncComponentSettingData", "Msvm_HeartbeatComponentSettingData",
                                        "Msvm_KvpExchangeComponentSettingData", "Msvm_VssComponentSettingData",
                                        "Msvm_GuestServiceInterfaceComponentSettingData", "Msvm_TPMSettingData",
-                                       "Msvm_SecuritySettingData"};
+                                       "Msvm_SecuritySettingData", "Refpoint_DomainSettingData",
+                                       "Refpoint_FirmwareStateData"};
     char id[RP_HOST_ID];
     struct rp_cim_instance *out;
     mk_define(&mk, "everything", 1, SIZE, id);

@@ -36,6 +36,10 @@ static void a_config_file_says_all_that_a_host_needs(void **state)
         "folder = /srv/a\n"
         "folder = /srv/b c\n"
         "audit = -\n"
+        "hypervisor = qemu:///system\n"
+        "hypervisor-network = user\n"
+        "hypervisor-accelerator = tcg\n"
+        "freeze-limit = 800 ms\n"
         "read = carol , @wheel\n"
         "administer = alice@EXAMPLE.ORG, LAB\\bob\n";
     RP_CLEANUP(rp_hostd_config_clear) struct rp_hostd_config config;
@@ -63,6 +67,10 @@ static void a_config_file_says_all_that_a_host_needs(void **state)
     assert_string_equal(options.acceptor->keytab, "/etc/a.keytab");
     assert_string_equal(options.acceptor->ntlm_users, "/etc/users");
     assert_string_equal(options.audit, "-");
+    assert_string_equal(options.hypervisor, "qemu:///system");
+    assert_string_equal(options.network, "user");
+    assert_string_equal(options.accelerator, "tcg");
+    assert_int_equal(options.freeze_limit_ms, 800);
 }
 
 static void complains(const char *text, const char *about)
@@ -74,6 +82,64 @@ static void complains(const char *text, const char *about)
     assert_int_equal(err.code, RP_ERR_INVALID);
     if (strncmp(err.text, about, strlen(about)) || strchr(err.text, '\n'))
         fail_msg("\"%s\": %s", text, err.text);
+}
+
+static void the_limit_of_a_freeze_is_said_in_seconds_or_milliseconds(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        unsigned ms;
+    } good[] = {{"1", 1000}, {"10s", 10000}, {"10 s", 10000}, {"100ms", 100}, {"3600", 3600000}, {"3600000ms", 3600000}};
+    static const struct {
+        const char *text, *about;
+    } bad[] = {
+        {"soon", "seconds are needed (10s), or milliseconds (800ms), not \"soon\""},
+        {"-1", "seconds are needed"},
+        {"10m", "seconds are needed"},
+        {"1.5s", "seconds are needed"},
+        {"10s10s", "seconds are needed"},
+        {"0", "0 is not between 100ms and 3600s"},
+        {"99ms", "99ms is not between"},
+        {"3601", "3601 is not between"},
+        {"99999999999999999999999", "99999999999999999999999 is not between"},
+        {"18446744073709552s", "18446744073709552s is not between"},
+    };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        RP_AUTO_FREE char *text = rp_xasprintf("listen = unix:/a\nfreeze-limit = %s\n", good[i].text);
+        RP_CLEANUP(rp_hostd_config_clear) struct rp_hostd_config config;
+        struct rp_error err = {0};
+        kit_ok(rp_hostd_config_parse(text, "test", &config, &err), err);
+        assert_int_equal(config.freeze_limit_ms, good[i].ms);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        RP_AUTO_FREE char *text = rp_xasprintf("freeze-limit = %s\n", bad[i].text);
+        RP_AUTO_FREE char *about = rp_xasprintf("/etc/x.conf:1: freeze-limit: %s", bad[i].about);
+        complains(text, about);
+    }
+    complains("freeze-limit = 1\nfreeze-limit = 2\n", "/etc/x.conf:2: freeze-limit is set twice");
+}
+
+// Whoever asks over WMI gets a connection that was lent.
+static void the_limit_of_a_freeze_counts_for_all_that_clients_ask_for(void **state)
+{
+    (void)state;
+    char *folder = kit_folder();
+    RP_AUTO_FREE char *directory = kit_path("%s/host", folder);
+    for (unsigned limit_ms = 0; limit_ms <= 800; limit_ms += 800) {
+        struct rp_error err = {0};
+        const struct rp_hostd_options options = {.directory = directory, .machine = "HV1", .freeze_limit_ms = limit_ms};
+        struct rp_hostd *hostd = rp_hostd_start(&options, &err);
+        kit_ok(!hostd, err);
+        for (int again = 0; again < 2; again++) { // the second one may have been lent before
+            struct rp_host_connection *host = rp_hostd_hosts_borrow(hostd, &err);
+            kit_ok(!host, err);
+            assert_int_equal(host->frozen_ms, limit_ms);
+            rp_hostd_hosts_return(hostd, host);
+        }
+        rp_hostd_stop(hostd);
+    }
+    kit_remove_folder(folder);
 }
 
 static void a_mistake_in_the_config_is_one_line_with_file_and_number(void **state)
@@ -165,6 +231,8 @@ static void what_a_new_config_says_beside_rights_is_named(void **state)
     static const char *const lines[][2] = {
         {"read = a\n", NULL}, {"directory = /a\n", "directory"}, {"name = B\n", "name"}, {"audit = -\n", "audit"},
         {"keytab = /k\n", "keytab"}, {"ntlm-users = /u\n", "ntlm-users"}, {"folder = /f\n", "folder"},
+        {"hypervisor = qemu:///system\n", "hypervisor"},
+        {"freeze-limit = 5\n", "freeze-limit"},
         {"listen = unix:/b\n", "listen"},
     };
     struct rp_error err = {0};
@@ -536,6 +604,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_config_file_says_all_that_a_host_needs),
+        cmocka_unit_test(the_limit_of_a_freeze_is_said_in_seconds_or_milliseconds),
+        cmocka_unit_test(the_limit_of_a_freeze_counts_for_all_that_clients_ask_for),
         cmocka_unit_test(a_mistake_in_the_config_is_one_line_with_file_and_number),
         cmocka_unit_test(a_config_file_that_is_none_is_refused),
         cmocka_unit_test(files_that_say_who_may_do_what_are_nobody_elses),

@@ -677,9 +677,7 @@ static void after_a_kill_every_job_is_told_with_its_real_outcome(void **state)
          10,
          7,
          false},
-#ifndef __SANITIZE_THREAD__ // whose plugin nbdkit cannot load
         {"a VM that is started", {.type = 12, .caption = "x", .result = RP_HOSTD_STATE}, turn_on, 10, 7, false},
-#endif
         {"an export", {.type = 62, .caption = "x", .result = RP_HOSTD_FILE}, write_file, 10, 7, false},
         {"a disk that is added", {.type = 30, .caption = "x", .result = RP_HOSTD_DISK}, add_disk, 10, 7, true},
         {"a disk of which nobody knows", {.type = 1, .caption = "x", .result = RP_HOSTD_DISK}, write_file, 10, 10, false},

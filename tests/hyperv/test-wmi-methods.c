@@ -210,12 +210,14 @@ static void a_job_that_ends_with_warnings_has_succeeded(void **state)
     good(create(job, result));
     fake_snapshot(fake, FAKE_A, SNAP, "x");
     fake_job(fake, 32768, SNAPSHOT_ELEMENT);
+    fake_set(fake_find(fake, "Msvm_ConcreteJob", FAKE_JOB), fake, "ErrorDescription", "the guest is paused");
     good(rp_host_wait(host, job, result, NULL, NULL, &err));
     assert_string_equal(result, "Microsoft:" SNAP);
     RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
     good(host->ops->list_snapshots(host, FAKE_A, &snapshots, &err));
     assert_int_equal(snapshots.count, 1); // nobody says that the guest was frozen
     assert_int_equal(snapshots.items[0].consistency, RP_CONSISTENCY_CRASH);
+    assert_string_equal(snapshots.items[0].consistency_reason, "the guest is paused");
 }
 
 static void a_snapshot_that_its_job_does_not_name_is_found_and_named(void **state)

@@ -1,13 +1,15 @@
 #!/usr/bin/python3
 """test-lab.py HOSTD: the lab as its user meets it: how it starts and ends, its guests, its folder. What disks hold is
-judged by guest.py."""
+judged by lab_guest.py."""
 
 import os, signal, subprocess, sys, tempfile, time
 
 import nbd
 
-import guest
-from kit import Lab, behaviour, equal, run_all
+sys.path.append(os.path.join(os.path.dirname(__file__), '..'))
+import lab_guest
+from lab import Lab
+from tap import behaviour, equal, run_all
 
 hostd = sys.argv[1]
 scratch = tempfile.TemporaryDirectory(prefix='lab-test-')
@@ -72,15 +74,15 @@ def it_is_ready_in_a_second_with_three_machines_of_two_disks():
 def disks_change_by_themselves_and_always_show_one_moment():
     lab = Lab(hostd, *SMALL, '--vms', '1', '--rate', '1M', '--seed', '7')
     try:
-        assert guest.MARK.match(disk(lab))[1] == b'%016x' % guest.key_of(7, 'vm1', 0)
+        assert lab_guest.MARK.match(disk(lab))[1] == b'%016x' % lab_guest.key_of(7, 'vm1', 0)
         lab.say('now: stop writing')
-        first = guest.moment(disk(lab))
+        first = lab_guest.moment(disk(lab))
         lab.say('now: start writing')
         time.sleep(1.5)
         lab.say('now: stop writing')
-        second = guest.moment(disk(lab))
+        second = lab_guest.moment(disk(lab))
         assert first + 100 < second < first + 800, (first, second) # a megabyte a second is 256 writes
-        equal(guest.moment(disk(lab)), second)
+        equal(lab_guest.moment(disk(lab)), second)
     finally:
         equal(lab.end(), (0, False))
 
@@ -92,7 +94,7 @@ def a_guest_writes_what_it_is_told_to():
         lab.say('now: write 10 of vm1')
         lab.say(f'now: write 5 of {lab.vm("vm1")["id"].lower()}')
         lab.say('now: write 1')
-        equal([guest.moment(disk(lab, vm, i)) for vm in ('vm1', 'vm2') for i in (0, 1)], [32, 32, 17, 17])
+        equal([lab_guest.moment(disk(lab, vm, i)) for vm in ('vm1', 'vm2') for i in (0, 1)], [32, 32, 17, 17])
         for line, why in (('now: write 1 of vm3', 'no VM vm3 runs'), ('now: lose newest point', 'no reference point'),
                           ('now: write', 'is no number of blocks')):
             try:
@@ -118,7 +120,7 @@ def a_folder_that_is_given_is_kept_and_gone_on_with():
     assert lab.password != before['password']
     assert 'another lab runs there' in fails(folder)
     lab.say('now: write 1')
-    equal(guest.moment(disk(lab)), 27)
+    equal(lab_guest.moment(disk(lab)), 27)
     equal(lab.end(), (0, True))
 
 
@@ -131,11 +133,11 @@ def a_killed_lab_leaves_machines_that_the_next_one_takes_over():
     lab.process.wait(60)
     equal(len(services(folder)), 1)
     lab = Lab(hostd, folder, '--rate', '0')
-    between = guest.moment(disk(lab))
+    between = lab_guest.moment(disk(lab))
     assert between > 16
     # it goes on behind the mark, with the same writes again where there are more
     lab.say('now: write 500')
-    last = guest.moment(disk(lab))
+    last = lab_guest.moment(disk(lab))
     assert between < last <= between + 500, (between, last)
     equal(lab.end(), (0, True))
     equal(services(folder), [])

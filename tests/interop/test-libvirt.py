@@ -3,10 +3,12 @@
 recorded), one virsh command after the other, against the lab; and the answers judged as its code does, which takes less than the
 standards allow. SCHEMA is the folder of class declarations: libvirt's own are generated from such."""
 
-import base64, glob, http.client, re, sys, urllib.parse, uuid
+import base64, glob, http.client, os, re, sys, urllib.parse, uuid
 import xml.etree.ElementTree as xml
 
-from kit import Lab, behaviour, equal, run_all
+sys.path.append(os.path.join(os.path.dirname(__file__), '..'))
+from lab import Lab
+from tap import behaviour, equal, run_all
 
 lab = Lab(sys.argv[1], '--basic-in-clear', '--rate', '0', '--size', '16M', '--running', '2')
 CIMV2, V2 = (f'http://schemas.microsoft.com/wbem/wsman/1/wmi/{space}/' for space in

@@ -3,10 +3,11 @@
 middle of a backup by the tool (facts 1.5 F). Nothing of it may be left on the host after the next backup, which must be
 as good as ever."""
 
-import signal, sys, time
+import os, signal, sys, time
 
-from kit import behaviour, equal, run_all
-from tool_kit import Stage
+sys.path.append(os.path.join(os.path.dirname(__file__), '..'))
+from tap import behaviour, equal
+from tool_stage import Stage
 
 stage = Stage(*sys.argv[1:])
 good_backup = stage.good_backup
@@ -87,14 +88,4 @@ def a_host_that_stays_away_is_given_up_after_a_minute():
     stage_of_the_dead.end()
 
 
-@behaviour
-def the_repository_is_sound():
-    stage.rp('check', '--read-data')
-
-
-@behaviour
-def the_lab_ends():
-    stage.end()
-
-
-sys.exit(run_all())
+sys.exit(stage.run_all())

@@ -6,9 +6,11 @@ import json, os, subprocess, sys
 
 import nbd
 
-import guest
-from kit import Lab, behaviour, equal, run_all
-from tool_kit import Stage
+sys.path.append(os.path.join(os.path.dirname(__file__), '..'))
+import lab_guest
+from lab import Lab
+from tap import behaviour, equal
+from tool_stage import Stage
 
 stage = Stage(*sys.argv[1:])
 rp, ask, good_backup = stage.rp, stage.ask, stage.good_backup
@@ -106,7 +108,7 @@ def a_point_becomes_a_machine_of_the_host_that_starts():
     for disk in shown['disks']:
         handle = nbd.NBD()
         handle.connect_uri(disk['nbd_uri'])
-        equal(guest.moment(bytes(handle.pread(handle.get_size(), 0))), stage.written['vm1'])
+        equal(lab_guest.moment(bytes(handle.pread(handle.get_size(), 0))), stage.written['vm1'])
         handle.shutdown()
     rp('vm', 'stop', 'share/again')
     rp('vm', 'delete', 'share/again', '--yes')
@@ -129,14 +131,4 @@ def a_disk_that_is_added_is_read_in_full_and_one_that_is_gone_is_no_more():
     good_backup('share/vm1', good=(0, 1))
 
 
-@behaviour
-def the_repository_is_sound():
-    rp('check', '--read-data')
-
-
-@behaviour
-def the_lab_ends():
-    stage.end()
-
-
-sys.exit(run_all())
+sys.exit(stage.run_all())

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """test-winrm.py HOSTD: backup products' flows A to F (facts 1.5) against the lab, sent by python3-winrm: NTLM, every
-body sealed. Disks are read with qemu-img and libvhdi, and what they hold is judged by guest.py."""
+body sealed. Disks are read with qemu-img and libvhdi, and what they hold is judged by lab_guest.py."""
 
-import os, re, sys, tempfile
+import os, re, subprocess, sys, tempfile, time
 
 # python3-winrm's NTLM needs MD4, which OpenSSL 3 has in a provider of its own; it reads its configuration when loaded.
 settings = tempfile.NamedTemporaryFile('w', suffix='.cnf')
@@ -14,8 +14,11 @@ import pyvhdi
 from winrm.exceptions import WinRMTransportError
 from winrm.transport import Transport
 
-import guest
-from kit import *
+sys.path.append(os.path.join(os.path.dirname(__file__), '..'))
+import lab_guest
+from lab import Lab
+from tap import behaviour, equal, run_all, wait_for
+from wsman import *
 
 lab = Lab(sys.argv[1], '--rate', '0', '--disks', '2', '--size', '16M', '--written', '256K')
 scratch = tempfile.TemporaryDirectory(prefix='lab-winrm-')
@@ -105,17 +108,14 @@ def activity(vm=VM):
 
 def wait_merge(vm=VM):
     """The job's end is not the merge's: OperationalStatus[1] is 32772 until then."""
-    end = time.monotonic() + 60
-    while activity(vm) != '0':
-        assert time.monotonic() < end, f'OperationalStatus[1] stays {activity(vm)}'
-        time.sleep(0.05)
+    wait_for(lambda: activity(vm) == '0', 60, 'the end of a merge')
 
 
 def read(path):
     """Everything that a dynamic VHDX file holds, by qemu-img. Its host keeps it open, for reading."""
     raw = os.path.join(scratch.name, 'disk.raw')
-    run('qemu-img', 'convert', '--image-opts', '-O', 'raw',
-        f'driver=vhdx,file.driver=file,file.locking=off,file.filename={path}', raw)
+    subprocess.run(['qemu-img', 'convert', '--image-opts', '-O', 'raw',
+                    f'driver=vhdx,file.driver=file,file.locking=off,file.filename={path}', raw], check=True, timeout=60)
     with open(raw, 'rb') as file:
         return file.read()
 
@@ -197,7 +197,7 @@ def the_frozen_disks_show_one_moment_whatever_the_guest_writes_later():
     images = disks(state['frozen']['InstanceID'])
     equal(len(images), 2)
     state['full'] = [read(one.array('HostResource')[0]) for one in images]
-    equal([guest.moment(data) for data in state['full']], [64, 64])
+    equal([lab_guest.moment(data) for data in state['full']], [64, 64])
 
 
 @behaviour
@@ -229,7 +229,7 @@ def what_changed_since_a_reference_point_and_no_more_makes_the_new_state_of_the_
         assert 0 < sum(length for _, length in ranges) <= 18 * 65536, ranges # 17 writes and the mark
         for start, length in ranges:
             copy[start:start + length] = now[start:start + length]
-        equal(guest.moment(copy), 64 + 17)
+        equal(lab_guest.moment(copy), 64 + 17)
         assert copy == now
 
 
@@ -264,7 +264,7 @@ def an_export_has_whole_disks():
     export(folder, frozen)
     exported = files(folder, '.vhdx')
     equal(len(exported), 2)
-    equal([guest.moment(read(path)) for path in exported], [81, 81])
+    equal([lab_guest.moment(read(path)) for path in exported], [81, 81])
     equal(len(files(folder, '.vmcx')), 1)
     state['point'] = convert(frozen)
 
@@ -278,7 +278,7 @@ def a_differential_export_has_disks_that_hold_what_changed():
     tops = [path for path in files(folder, 'vhdx')]
     equal(len(tops), 2)
     bases = files(state['exported'], '.vhdx')
-    moments = [guest.moment(read_chain(top, base)) for top, base in zip(tops, bases)]
+    moments = [lab_guest.moment(read_chain(top, base)) for top, base in zip(tops, bases)]
     equal(moments, [86, 86])
     for top in tops:
         assert os.path.getsize(top) < os.path.getsize(bases[0]) + (4 << 20)
@@ -315,7 +315,7 @@ def an_exported_machine_is_planned_corrected_checked_and_realized():
         host.one("SELECT * FROM Msvm_ComputerSystem WHERE ElementName='restored'")
     equal(made['ElementName'], 'restored')
     equal(host.query('SELECT * FROM Msvm_PlannedComputerSystem'), [])
-    equal([guest.moment(read(path)) for path in files(moved, '.vhdx')], [81, 81])
+    equal([lab_guest.moment(read(path)) for path in files(moved, '.vhdx')], [81, 81])
     state['restored'] = made['Name']
 
 

@@ -54,18 +54,24 @@ int log_create(struct log *log, const char *path, const char *root, uint64_t slo
 
 int log_open(struct log *log, const char *path, bool writable)
 {
-    struct log_header header;
+    struct log_header header = {0};
+    struct stat st;
     *log = (struct log){.fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC)};
-    if (log->fd < 0 || pread(log->fd, &header, sizeof header, 0) != sizeof header || header.magic != LOG_MAGIC) {
-        if (log->fd >= 0)
-            close(log->fd);
-        log->fd = -1;
-        return -1;
+    // by mapping alone: it may be the memory of a device, which cannot be read otherwise
+    void *map = log->fd >= 0 && !fstat(log->fd, &st) && st.st_size >= (off_t)PAGE
+                    ? mmap(NULL, PAGE, PROT_READ, MAP_SHARED, log->fd, 0) : MAP_FAILED;
+    if (map != MAP_FAILED) {
+        memcpy(&header, map, sizeof header);
+        munmap(map, PAGE);
     }
     lay_out(log, NULL, &header);
-    void *map = mmap(NULL, log->size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_NORESERVE, log->fd, 0);
+    map = header.magic == LOG_MAGIC && (off_t)log->size <= st.st_size
+              ? mmap(NULL, log->size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_NORESERVE, log->fd, 0)
+              : MAP_FAILED;
     if (map == MAP_FAILED) {
-        close(log->fd);
+        if (log->fd >= 0)
+            close(log->fd);
+        *log = (struct log){.fd = -1};
         return -1;
     }
     lay_out(log, map, &header);

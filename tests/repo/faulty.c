@@ -17,8 +17,10 @@ static int put(struct rp_backend *backend, const char *name, const void *data, s
     if (ours && faulty->fault != FAULT_NONE && __atomic_sub_fetch(&faulty->puts_left, 1, __ATOMIC_RELAXED) < 0) {
         if (faulty->fault == FAULT_NO_SPACE)
             return rp_fail(err, RP_ERR_NO_SPACE, "%s: no space left (on purpose)", name);
-        if (faulty->fault == FAULT_AFTER)
+        if (faulty->fault == FAULT_AFTER || faulty->fault == FAULT_EXISTS)
             faulty->inner->ops->put(faulty->inner, name, data, size, NULL);
+        if (faulty->fault == FAULT_EXISTS)
+            return rp_fail(err, RP_ERR_EXISTS, "%s: exists (on purpose)", name);
         return rp_fail(err, RP_ERR_IO, "%s: failed (on purpose)", name);
     }
     return faulty->inner->ops->put(faulty->inner, name, data, size, err);

@@ -9,6 +9,7 @@ enum fault {
     FAULT_BEFORE,   // the put does nothing and fails
     FAULT_AFTER,    // the put is done and fails all the same (a lost answer)
     FAULT_NO_SPACE,
+    FAULT_EXISTS,   // as after; the second try of whoever tried again finds what it has put (NFS). For leases
 };
 struct faulty {
     struct rp_backend backend;

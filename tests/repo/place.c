@@ -9,8 +9,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "repo/core.h"
+#include "repo/object.h"
 
 void assert_ok_(int result, const struct rp_error *err, const char *call, const char *file, int line)
 {
@@ -269,4 +272,17 @@ uint64_t file_size(const char *path)
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
     return (uint64_t)st.st_size;
+}
+
+void place_put_lease(struct rp_repo *repo, const char *folder, const char *generation, const char *status, int age)
+{
+    struct rp_error err = {0};
+    char name[128];
+    RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
+    snprintf(name, sizeof name, "%s/%s", folder, generation);
+    long long now = rp_clock_wall_ns() - age * 1000000000ll;
+    rp_buf_printf(&json, "{\"version\":1,\"state\":\"%s\",\"owner\":\"stranger\",\"host\":\"far\",\"machine\":\"m\",\"pid\":1,"
+                  "\"pid_started\":1,\"token\":\"00000000000000000000000000000000\",\"since_ns\":%lld,\"renewed_ns\":%lld,\"seconds\":120}",
+                  status, now, now);
+    assert_ok(rp_object_put(repo->backend, repo->crypto, name, json.data, json.size, &err), err);
 }

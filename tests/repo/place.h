@@ -49,6 +49,8 @@ void assert_clean(struct rp_repo *repo, bool read_data);
 // The path of the only (or first) pack in the repository; and of any object.
 void first_pack(const struct place *place, char path[256]);
 unsigned count_files(const char *folder);
+// What a lease of another machine looks like, renewed `age` seconds ago. `status`: "held" or "free".
+void place_put_lease(struct rp_repo *repo, const char *folder, const char *generation, const char *status, int age);
 // Changes a file that exists.
 void flip_bit(const char *path, uint64_t bit);
 uint64_t file_size(const char *path);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../stride.h"
 #include "base/num.h"
 #include "faulty.h"
 
@@ -43,8 +44,9 @@ static void a_failure_of_any_write_leaves_every_point_intact(void **state)
     rp_repo_close(repo);
     size_t points = 1;
     uint32_t seed = 2;
+    int first_put = (int)(test_seed() % STRIDE);
     for (enum fault fault = FAULT_BEFORE; fault <= FAULT_NO_SPACE; fault++)
-        for (int at = 0;; at++) {
+        for (int at = first_put;; at += STRIDE) {
             struct faulty *faulty;
             struct rp_error err = {0};
             fill(second, seed++);

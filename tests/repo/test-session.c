@@ -1,13 +1,10 @@
-// Locks, leases, sessions, tombstones; opening with the right and the wrong key.
+// Sessions, tombstones; opening with the right and the wrong key.
 #include "place.h"
 
 #include <dirent.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,182 +13,6 @@
 #include "repo/json.h"
 #include "repo/lease.h"
 #include "repo/object.h"
-
-static void a_lock_has_one_holder_and_names_it(void **state)
-{
-    struct rp_error err = {0};
-    struct rp_repo *repo = place_open(*state), *other = place_open(*state);
-    struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm-1", "backup of alpha", &err);
-    assert_ok(lock ? 0 : -1, err);
-    assert_true(rp_repo_lock_held(lock));
-    assert_null(rp_repo_lock_take(other, "vm-1", "second", &err));
-    assert_int_equal(err.code, RP_ERR_BUSY);
-    assert_non_null(strstr(err.text, "backup of alpha"));
-    assert_non_null(strstr(err.text, "since 20"));
-    rp_error_clear(&err);
-    struct rp_repo_lock *elsewhere = rp_repo_lock_take(other, "vm-2", "second", &err);
-    assert_ok(elsewhere ? 0 : -1, err);
-    rp_repo_lock_release(elsewhere);
-    rp_repo_lock_release(lock);
-    for (int i = 0; i < 5; i++) { // again and again; little is left behind
-        lock = rp_repo_lock_take(other, "vm-1", "second", &err);
-        assert_ok(lock ? 0 : -1, err);
-        rp_repo_lock_release(lock);
-    }
-    char folder[200];
-    snprintf(folder, sizeof folder, "%s/locks", ((struct place *)*state)->repository);
-    assert_true(count_files(folder) <= 2 * 3);
-    assert_clean(repo, false);
-    rp_repo_close(repo);
-    rp_repo_close(other);
-}
-
-static void the_lock_of_a_dead_process_is_taken_over_at_once(void **state)
-{
-    struct place *place = *state;
-    struct rp_error err = {0};
-    pid_t child = fork();
-    if (child == 0) {
-        struct rp_repo *repo = rp_repo_open(rp_backend_directory_open(place->repository, false, NULL), PASSPHRASE, place->cache, NULL);
-        _exit(repo && rp_repo_lock_take(repo, "vm", "the dead one", NULL) ? 0 : 1);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-    struct rp_repo *repo = place_open(place);
-    struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm", "the heir", &err);
-    assert_ok(lock ? 0 : -1, err);
-    rp_repo_lock_release(lock);
-    rp_repo_close(repo);
-}
-
-// As with hidepid, and a holder that is another user's process.
-static void the_lock_of_a_process_that_cannot_be_seen_is_not_taken_over(void **state)
-{
-    struct place *place = *state;
-    struct rp_error err = {0};
-    struct rp_repo *repo = place_open(place);
-    struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm", "the hidden one", &err);
-    assert_ok(lock ? 0 : -1, err);
-    pid_t child = fork();
-    if (child == 0) {
-        char hidden[64];
-        snprintf(hidden, sizeof hidden, "/proc/%d", (int)getppid());
-        if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-            mount(place->cache, hidden, NULL, MS_BIND, NULL))
-            _exit(77);
-        struct rp_repo *other = place_open(place);
-        _exit(!rp_repo_lock_take(other, "vm", "the impatient", &err) && err.code == RP_ERR_BUSY ? 0 : 1);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    rp_repo_lock_release(lock);
-    rp_repo_close(repo);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-        skip(); // no right to mount
-    assert_int_equal(status, 0);
-}
-
-static void of_many_takers_of_a_stale_lock_one_wins(void **state)
-{
-    struct place *place = *state;
-    for (int round = 0; round < 5; round++) {
-        int results[2];
-        assert_int_equal(pipe(results), 0);
-        pid_t children[6];
-        for (int i = 0; i < 6; i++) {
-            children[i] = fork();
-            if (children[i])
-                continue;
-            struct rp_repo *repo = rp_repo_open(rp_backend_directory_open(place->repository, false, NULL), PASSPHRASE, place->cache, NULL);
-            struct rp_error err = {0};
-            struct rp_repo_lock *lock = repo ? rp_repo_lock_take(repo, "vm", "taker", &err) : NULL;
-            char answer = lock ? 'w' : err.code == RP_ERR_BUSY ? 'b' : 'e';
-            if (write(results[1], &answer, 1) != 1)
-                _exit(1);
-            pause(); // holds it until killed: then it is stale for the next round
-        }
-        int winners = 0;
-        for (int i = 0; i < 6; i++) {
-            char answer;
-            assert_int_equal(read(results[0], &answer, 1), 1);
-            assert_true(answer == 'w' || answer == 'b');
-            winners += answer == 'w';
-        }
-        assert_int_equal(winners, 1);
-        for (int i = 0; i < 6; i++) {
-            kill(children[i], SIGKILL);
-            waitpid(children[i], NULL, 0);
-        }
-        close(results[0]);
-        close(results[1]);
-    }
-}
-
-// What a lease of another machine looks like, renewed `age` seconds ago.
-static void put_foreign_lease(struct rp_repo *repo, const char *folder, const char *generation, const char *status, int age)
-{
-    struct rp_error err = {0};
-    char name[128];
-    RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
-    snprintf(name, sizeof name, "%s/%s", folder, generation);
-    long long now = rp_clock_wall_ns() - age * 1000000000ll;
-    rp_buf_printf(&json, "{\"version\":1,\"state\":\"%s\",\"owner\":\"stranger\",\"host\":\"far\",\"machine\":\"m\",\"pid\":1,"
-                  "\"pid_started\":1,\"token\":\"00000000000000000000000000000000\",\"since_ns\":%lld,\"renewed_ns\":%lld,\"seconds\":120}",
-                  status, now, now);
-    assert_ok(rp_object_put(repo->backend, repo->crypto, name, json.data, json.size, &err), err);
-}
-
-static void a_lease_of_another_machine_holds_until_it_runs_out(void **state)
-{
-    struct rp_error err = {0};
-    struct rp_repo *repo = place_open(*state);
-    put_foreign_lease(repo, "locks/a", "0000000000000005", "held", 100);
-    assert_null(rp_lease_take(repo, "locks/a", "we", NULL, &err));
-    assert_int_equal(err.code, RP_ERR_BUSY);
-    rp_error_clear(&err);
-    put_foreign_lease(repo, "locks/b", "0000000000000005", "held", 200);
-    struct rp_lease *lease = rp_lease_take(repo, "locks/b", "we", NULL, &err);
-    assert_ok(lease ? 0 : -1, err);
-    assert_true(rp_lease_held(lease));
-    // somebody else puts the next generation: it is lost
-    put_foreign_lease(repo, "locks/b", "0000000000000007", "held", 0);
-    assert_int_equal(rp_lease_renew(lease, &err), -1);
-    assert_int_equal(err.code, RP_ERR_STATE);
-    assert_false(rp_lease_held(lease));
-    rp_lease_release(lease, false);
-    rp_repo_close(repo);
-}
-
-static void a_lease_from_the_future_is_stale_once_it_was_seen_unchanged_for_long_enough(void **state)
-{
-    struct place *place = *state;
-    struct rp_error err = {0};
-    struct rp_repo *repo = place_open(place);
-    char path[300];
-    put_foreign_lease(repo, "locks/a", "0000000000000005", "held", -36000); // renewed in ten hours
-    for (int i = 0; i < 2; i++) {
-        assert_null(rp_lease_take(repo, "locks/a", "we", NULL, &err));
-        assert_int_equal(err.code, RP_ERR_BUSY);
-        rp_error_clear(&err);
-    }
-    // as if we had seen it first some minutes ago; but meanwhile its holder has renewed it
-    RP_AUTO_FREE char *seen = rp_repo_cache_path(repo, "seen-locks-a");
-    snprintf(path, sizeof path, "%s", seen);
-    for (int lives = 1; lives >= 0; lives--) {
-        FILE *file = fopen(path, "r+");
-        assert_non_null(file);
-        fprintf(file, "%d %lld\n", lives ? 5 : 6, (long long)rp_clock_wall_ns() - 181000000000ll);
-        fclose(file);
-        if (lives)
-            put_foreign_lease(repo, "locks/a", "0000000000000006", "held", -36000);
-        struct rp_lease *lease = rp_lease_take(repo, "locks/a", "we", NULL, &err);
-        assert_int_equal(lease != NULL, !lives);
-        rp_error_clear(&err);
-        rp_lease_release(lease, false);
-    }
-    rp_repo_close(repo);
-}
 
 static void session_folder(const struct place *place, char folder[64])
 {
@@ -219,7 +40,7 @@ static void a_session_declared_dead_cannot_commit(void **state)
     char folder[64];
     session_folder(place, folder);
     assert_true(folder[0]);
-    put_foreign_lease(repo, folder, "0000000000000002", "free", 0);
+    place_put_lease(repo, folder, "0000000000000002", "free", 0);
     struct rp_repo_root root = {.size = 512};
     struct rp_point point;
     point_of(&point, "vm", &root);
@@ -233,6 +54,105 @@ static void a_session_declared_dead_cannot_commit(void **state)
     assert_int_equal(points.count, 0);
     rp_points_clear(&points);
     rp_repo_close(repo);
+}
+
+// Somebody ends the lock, and takes it, at the nth put of the commit.
+struct rival {
+    struct rp_repo *repo;
+    struct rp_repo_lock *lock;
+    int puts, at;
+};
+
+static void at_put(void *context, const char *name)
+{
+    struct rival *rival = context;
+    struct rp_error err = {0};
+    struct rp_repo_lock_holder holder;
+    (void)name;
+    if (rival->puts++ != rival->at)
+        return;
+    assert_ok(rp_repo_lock_look(rival->repo, "vm", &holder, &err), err);
+    assert_ok(rp_repo_lock_end(rival->repo, "vm", "an administrator", &holder, &err), err);
+    rival->lock = rp_repo_lock_take(rival->repo, "vm", "the rival", &err);
+    assert_ok(rival->lock ? 0 : -1, err);
+}
+
+static void without_its_lock_nothing_is_committed_however_late_it_was_lost(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t *block = rp_xcalloc(1, RP_REPO_BLOCK);
+    struct rp_repo *other = place_open(place);
+    int failed = -1, at = 0;
+    for (; failed; at++) { // until it is the point's own put, which is the last
+        struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+        struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
+        assert_ok(repo ? 0 : -1, err);
+        struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm", "a backup", &err);
+        assert_ok(lock ? 0 : -1, err);
+        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+        assert_ok(session ? 0 : -1, err);
+        rp_repo_session_under(session, lock);
+        struct rp_repo_root root;
+        struct rp_disk_writer *writer = rp_disk_writer_new(session, NULL, RP_REPO_BLOCK, &err);
+        fill_block(block, (uint32_t)at + 1);
+        assert_ok(rp_disk_writer_put(writer, 0, block, RP_REPO_BLOCK, &err), err);
+        assert_ok(rp_disk_writer_finish(writer, &root, &err), err);
+        struct rp_point point;
+        point_of(&point, "vm", &root);
+        struct rival rival = {.repo = other, .at = at};
+        faulty->before_put = at_put;
+        faulty->context = &rival;
+        failed = rp_repo_commit(session, &point, &err);
+        faulty->before_put = NULL;
+        assert_non_null(rival.lock);
+        assert_int_equal(err.code, failed ? RP_ERR_STATE : RP_OK);
+        assert_int_equal(rp_repo_lock_held(lock), !failed);
+        assert_int_equal(count_points(other), !failed);
+        if (!failed)
+            assert_int_equal(rival.puts, at + 1);
+        rp_error_clear(&err);
+        rp_repo_lock_release(rival.lock);
+        rp_point_clear(&point);
+        rp_repo_session_end(session);
+        rp_repo_lock_release(lock);
+        rp_repo_close(repo);
+    }
+    assert_true(at >= 4); // the pack, the renewal of the session, that of the lock, the point
+    rp_repo_close(other);
+    free(block);
+}
+
+static void a_repository_that_is_full_at_the_last_renewal_is_called_full_and_nothing_else(void **state)
+{
+    struct place *place = *state;
+    static const char *const prefixes[] = {"sessions/", "locks/"};
+    for (int i = 0; i < 2; i++) {
+        struct rp_error err = {0};
+        struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+        struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
+        struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm", "a backup", &err);
+        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+        assert_ok(session && lock ? 0 : -1, err);
+        rp_repo_session_under(session, lock);
+        struct rp_repo_root root = {.size = 512};
+        struct rp_point point;
+        point_of(&point, "vm", &root);
+        faulty->prefix = prefixes[i];
+        faulty->fault = FAULT_NO_SPACE;
+        faulty->puts_left = 0;
+        assert_int_equal(rp_repo_commit(session, &point, &err), -1);
+        assert_int_equal(err.code, RP_ERR_NO_SPACE);
+        assert_null(strstr(err.text, "session has ended"));
+        assert_true(rp_repo_lock_held(lock));
+        faulty->fault = FAULT_NONE;
+        rp_error_clear(&err);
+        assert_ok(rp_repo_commit(session, &point, &err), err);
+        rp_point_clear(&point);
+        rp_repo_session_end(session);
+        rp_repo_lock_release(lock);
+        rp_repo_close(repo);
+    }
 }
 
 static void a_session_is_an_object_while_it_runs_and_none_after(void **state)
@@ -481,7 +401,7 @@ static void only_a_session_that_is_dead_for_certain_does_not_count(void **state)
     struct place *place = *state;
     struct rp_repo *repo = place_open(place);
     // On another machine, long stale: it may only have slept.
-    put_foreign_lease(repo, "sessions/0123456789abcdef0123456789abcdef", "0000000000000001", "held", 9999);
+    place_put_lease(repo, "sessions/0123456789abcdef0123456789abcdef", "0000000000000001", "held", 9999);
     struct rp_repo_session *session = stored(repo, 1);
     assert_int_equal(rp_repo_session_discard(session), 0);
     rp_repo_session_end(session);
@@ -674,13 +594,9 @@ int main(void)
     log_off();
 #define WITH(test) cmocka_unit_test_setup_teardown(test, place_setup, place_teardown)
     const struct CMUnitTest tests[] = {
-        WITH(a_lock_has_one_holder_and_names_it),
-        WITH(the_lock_of_a_dead_process_is_taken_over_at_once),
-        WITH(the_lock_of_a_process_that_cannot_be_seen_is_not_taken_over),
-        WITH(of_many_takers_of_a_stale_lock_one_wins),
-        WITH(a_lease_of_another_machine_holds_until_it_runs_out),
-        WITH(a_lease_from_the_future_is_stale_once_it_was_seen_unchanged_for_long_enough),
         WITH(a_session_declared_dead_cannot_commit),
+        WITH(without_its_lock_nothing_is_committed_however_late_it_was_lost),
+        WITH(a_repository_that_is_full_at_the_last_renewal_is_called_full_and_nothing_else),
         WITH(a_session_is_an_object_while_it_runs_and_none_after),
         WITH(a_block_in_a_tombstoned_pack_is_stored_again),
         WITH(a_session_that_begins_while_a_pack_is_collected_does_not_rely_on_it),

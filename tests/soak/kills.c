@@ -111,30 +111,6 @@ static bool ensure_off(struct life *l)
     return !life_service(l) || life_bad(l, "after a kill, vm stop does not stop it");
 }
 
-// The checkpoints and sizes that there really are, after a command of which nobody knows how far it got.
-static bool take_stock(struct life *l)
-{
-    json_t *list = life_refpoint_json(l, "checkpoint list " VM " --json"), *vm = life_refpoint_json(l, "vm show " VM " --json"), *item;
-    size_t i;
-    l->checkpoint_count = 0;
-    json_array_foreach(list, i, item) {
-        const char *name = json_string_value(json_object_get(item, "name"));
-        if (name && name[0] == 'c' && !json_is_true(json_object_get(item, "merging")))
-            snprintf(l->checkpoints[l->checkpoint_count++], sizeof *l->checkpoints, "%s", name);
-    }
-    json_array_foreach(json_object_get(vm, "disks"), i, item) {
-        uint64_t size = (uint64_t)json_integer_value(json_object_get(item, "size"));
-        if (i < DISKS && size != l->disks[i].size) {
-            life_note(l, NOTE_SIZE, (struct note){.disk = (uint32_t)i, .length = size});
-            client_disk_resize(&l->disks[i], size);
-        }
-    }
-    bool good = list && vm;
-    json_decref(list);
-    json_decref(vm);
-    return good;
-}
-
 bool step_verify(struct life *l)
 {
     // With the guest at rest; the next process sees what this one left.
@@ -206,7 +182,7 @@ static bool bury_service(struct life *l, pid_t pid, int pidfd, bool again)
         return life_bad(l, "the traces of a killed disk service cannot be mended");
     note_kill(l, "nbdkit");
     l->running = false;
-    return ensure_running(l, again) && look_after_kill(l) && take_stock(l);
+    return ensure_running(l, again) && look_after_kill(l) && life_take_stock(l);
 }
 
 static int find_service(struct life *l, pid_t *pid)
@@ -274,7 +250,7 @@ static bool kill_command(struct life *l, enum job job, bool off, enum log_fault 
     if (job >= JOB_CREATE)
         return !l->wrong[0] && other_check(l, job, *killed);
     // Start and stop again: what is half way must not be in the way.
-    return !l->wrong[0] && ensure_running(l, false) && (!quiet || ensure_off(l)) && take_stock(l) && (!quiet || life_start(l));
+    return !l->wrong[0] && ensure_running(l, false) && (!quiet || ensure_off(l)) && life_take_stock(l) && (!quiet || life_start(l));
 }
 
 bool step_kill_command(struct life *l)
@@ -303,7 +279,7 @@ bool step_no_room(struct life *l)
         return life_bad(l, "a job that found no room: exit status %d: %.1500s", status, c.output);
     l->counts->faults++;
     if (off)
-        return ensure_off(l) && take_stock(l) && life_start(l) && (life_chance(l, 3) || step_verify(l));
+        return ensure_off(l) && life_take_stock(l) && life_start(l) && (life_chance(l, 3) || step_verify(l));
     pid_t pid;
     int pidfd = find_service(l, &pid);
     if (pidfd < 0)

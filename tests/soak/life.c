@@ -62,10 +62,26 @@ char **life_environment(struct life *l)
     if (asprintf(&copy[count++], "REFPOINT_PLUGIN=%s", s->plugin) < 0 || asprintf(&copy[count++], "REFPOINT_HOST=local:%s", l->host) < 0 ||
         asprintf(&copy[count++], "REFPOINT_REPOSITORY=%s", l->repo) < 0 ||
         asprintf(&copy[count++], "REFPOINT_PASSWORD=%s", PASSPHRASE) < 0 ||
-        asprintf(&copy[count++], "XDG_CACHE_HOME=%s/cache", s->directory) < 0 ||
-        asprintf(&copy[count++], "LD_PRELOAD=%s", s->recorder) < 0 || asprintf(&copy[count++], "RECORD_LOG=%s/log", s->directory) < 0)
+        asprintf(&copy[count++], "XDG_CACHE_HOME=%s/cache", s->directory) < 0)
+        abort();
+    if (s->recorder && (asprintf(&copy[count++], "LD_PRELOAD=%s", s->recorder) < 0 ||
+                        asprintf(&copy[count++], "RECORD_LOG=%s/log", s->directory) < 0))
         abort();
     return copy;
+}
+
+void life_use(struct life *l)
+{
+    snprintf(l->root, sizeof l->root, "%s/root", l->setting->directory);
+    snprintf(l->host, sizeof l->host, "%s/host", l->root);
+    snprintf(l->repo, sizeof l->repo, "%s/repo", l->root);
+    l->environment = life_environment(l);
+}
+
+void life_use_vm(struct life *l, const char *id)
+{
+    snprintf(l->vm_directory, sizeof l->vm_directory, "%s/vms/%s", l->host, id);
+    snprintf(l->socket, sizeof l->socket, "%s/nbd.sock", l->vm_directory);
 }
 
 // Runs `refpoint` with the words of `line`. A killed one's traces are mended.
@@ -135,11 +151,34 @@ pid_t life_service(struct life *l)
     return found ? peer.pid : 0;
 }
 
+bool life_take_stock(struct life *l)
+{
+    json_t *list = life_refpoint_json(l, "checkpoint list " VM " --json"), *vm = life_refpoint_json(l, "vm show " VM " --json"), *item;
+    size_t i;
+    l->checkpoint_count = 0;
+    json_array_foreach(list, i, item) {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (name && name[0] == 'c' && !json_is_true(json_object_get(item, "merging")))
+            snprintf(l->checkpoints[l->checkpoint_count++], sizeof *l->checkpoints, "%s", name);
+    }
+    json_array_foreach(json_object_get(vm, "disks"), i, item) {
+        uint64_t size = (uint64_t)json_integer_value(json_object_get(item, "size"));
+        if (i < DISKS && size != l->disks[i].size) {
+            life_note(l, NOTE_SIZE, (struct note){.disk = (uint32_t)i, .length = size});
+            client_disk_resize(&l->disks[i], size);
+        }
+    }
+    bool good = list && vm;
+    json_decref(list);
+    json_decref(vm);
+    return good;
+}
+
 // ---- the guest ------------------------------------------------------------------------------------------------------
 
 void life_guest_start(struct life *l)
 {
-    l->clients = clients_start(l->log, l->disks, DISKS, l->socket, 2, l->setting->every ? 8000 : l->setting->kills ? 400 : 1500, draw(&l->random));
+    l->clients = clients_start(l->log, l->disks, DISKS, l->socket, 2, l->setting->pace ? l->setting->pace : 1500, draw(&l->random));
 }
 
 bool life_guest_stop(struct life *l)

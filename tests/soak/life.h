@@ -18,7 +18,7 @@ struct life {
     struct log *log;
     struct counts *counts;
     char root[256], host[300], repo[300], vm_directory[400], socket[440];
-    char **environment; // with the recorder
+    char **environment; // with the recorder, if there is one
     struct client_disk disks[DISKS];
     struct clients *clients;
     bool running;
@@ -46,13 +46,22 @@ int life_refpoint_with(struct life *l, struct command *command, const char *line
 bool life_refpoint(struct life *l, const char *line); // must succeed
 json_t *life_refpoint_json(struct life *l, const char *line);
 json_t *life_last_object(char *output); // of the lines of an output
-char **life_environment(struct life *l); // of a program under the recorder
+char **life_environment(struct life *l); // of a program under the recorder, if there is one
 pid_t life_service(struct life *l); // 0: none
+// The checkpoints and sizes that there really are, after a command of which nobody knows how far it got.
+bool life_take_stock(struct life *l);
+void life_use(struct life *l); // paths and environment
+void life_use_vm(struct life *l, const char *id); // where its sockets are
 
 void life_guest_start(struct life *l);
 bool life_guest_stop(struct life *l);
 bool life_start(struct life *l);
 bool life_stop(struct life *l);
+
+// scenario.c
+bool life_prepare(struct life *l); // a host, a repository and a VM of two disks
+bool life_step(struct life *l);    // a random one
+void life_end(struct life *l);
 
 // steps.c
 bool step_backup(struct life *l, const char *more);

@@ -155,6 +155,7 @@ int main(int argc, char **argv)
         }
         i += takes;
     }
+    setting.pace = setting.every ? 8000 : setting.kills ? 400 : 0;
     struct counts counts = {0};
     struct log log;
     signal(SIGPIPE, SIG_IGN);

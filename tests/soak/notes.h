@@ -20,7 +20,7 @@ enum note_kind {
     NOTE_CHECKPOINT,    // ok; text; offset: the index of the BEGIN
     NOTE_DELETE_BEGIN,  // text: the name of a checkpoint
     NOTE_DELETE,        // ok; text
-    NOTE_KILLED,        // text: what
+    NOTE_KILLED,        // text: what; "power": everything, and what the kernel had not written is lost
     NOTE_FOUND,         // disk; then a value for each sector: what stands there after a kill
     NOTE_START,         // the VM's disk service was started
 };

@@ -154,6 +154,11 @@ static void take(struct oracle *o, const struct note *note, const uint32_t *valu
                 add_event(disk->history, s, values[s], at);
         break;
     case NOTE_KILLED:
+        if (!strcmp(note->text, "power")) {
+            GROW(o->cuts, o->cut_count);
+            o->cuts[o->cut_count++] = at;
+        }
+        break;
     case NOTE_START:
     case NOTE_FLUSH_BEGIN:
         break;
@@ -191,6 +196,7 @@ void oracle_free(struct oracle *o)
         free(o->points);
         free(o->checkpoints);
         free(o->ends);
+        free(o->cuts);
     }
     free(o);
 }
@@ -352,20 +358,28 @@ static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint6
     }
 }
 
-void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count)
+// What a power cut adds.
+static void mark_cut(const struct oracle *o, const struct oracle_disk *d, uint64_t at, uint8_t *units, uint64_t count)
 {
     uint64_t session = 0, row = 0, ahead = 0;
-    mark(&o->disks[disk], since, at, UNIT, units, count);
-    if (!cut)
-        return;
     for (size_t i = 0; i < o->end_count && o->ends[i] < at; i++)
         session = o->ends[i];
     uint8_t *regions = calloc(count + 1, 1);
-    mark(&o->disks[disk], session, at, REGION, regions, count);
+    mark(d, session, at, REGION, regions, count);
     for (uint64_t u = 0; u < count; u++) {
         row = regions[u] ? row + 1 : 0;
         ahead = regions[u] ? row : ahead ? ahead - 1 : 0;
         units[u] |= regions[u] || ahead;
     }
     free(regions);
+}
+
+void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count)
+{
+    mark(&o->disks[disk], since, at, UNIT, units, count);
+    for (size_t i = 0; i < o->cut_count && o->cuts[i] < at; i++)
+        if (o->cuts[i] > since)
+            mark_cut(o, &o->disks[disk], o->cuts[i], units, count);
+    if (cut)
+        mark_cut(o, &o->disks[disk], at, units, count);
 }

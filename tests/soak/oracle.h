@@ -61,6 +61,8 @@ struct oracle {
     size_t checkpoint_count;
     uint64_t *ends; // of sessions of the disk service that ended cleanly
     size_t end_count;
+    uint64_t *cuts; // of the power, in a life that went on after them
+    size_t cut_count;
 };
 
 struct oracle *oracle_new(const struct log *log);
@@ -77,7 +79,7 @@ const char *oracle_check_moment(const struct oracle *o, const uint32_t *const *v
 bool oracle_size_possible(const struct oracle *o, uint32_t disk, uint64_t size, uint64_t at);
 
 // Which units may be among the changes since a moment: those that anything was sent to since, and after a power cut the
-// regions that anything was sent to in the session of the disk service that it ended. A stream has regions set ahead of it: behind
+// regions that anything was sent to in the session of the disk service that it ended; so do earlier cuts since then. A stream has regions set ahead of it: behind
 // a row of n such regions, n more.
 void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count);
 

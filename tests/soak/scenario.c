@@ -11,7 +11,7 @@
 
 #include "life.h"
 
-static bool one_step(struct life *l)
+bool life_step(struct life *l)
 {
     if (l->setting->kills && life_chance(l, 100) < 70)
         return life_chance(l, 10) == 0 ? step_no_room(l) : life_chance(l, 2) ? step_kill_service(l) : step_kill_command(l);
@@ -42,18 +42,25 @@ static bool every_step(struct life *l)
 
 // ---- the beginning and the end --------------------------------------------------------------------------------------
 
-static bool prepare(struct life *l)
+// The folder and the log that this life is recorded in.
+static bool begin(struct life *l)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/root", l->setting->directory);
+    mkdir(path, 0700);
+    char *log;
+    if (asprintf(&log, "%s/log", l->setting->directory) < 0)
+        abort();
+    bool good = !log_create(l->log, log, path, 4u << 20, (uint64_t)2 << 30) || life_bad(l, "%s: %s", log, strerror(errno));
+    free(log);
+    return good;
+}
+
+bool life_prepare(struct life *l)
 {
     const struct setting *s = l->setting;
     char path[300], line[700];
-    snprintf(l->root, sizeof l->root, "%s/root", s->directory);
-    snprintf(l->host, sizeof l->host, "%s/host", l->root);
-    snprintf(l->repo, sizeof l->repo, "%s/repo", l->root);
-    mkdir(l->root, 0700);
-    snprintf(path, sizeof path, "%s/log", s->directory);
-    if (log_create(l->log, path, l->root, 4u << 20, (uint64_t)2 << 30))
-        return life_bad(l, "%s: %s", path, strerror(errno));
-    l->environment = life_environment(l);
+    life_use(l);
 
     // disk0 begins with content, disk1 is an empty VHDX that somebody else made.
     static const uint64_t sizes[DISKS] = {(uint64_t)12 << 20, (uint64_t)96 << 20};
@@ -95,13 +102,12 @@ static bool prepare(struct life *l)
     if (!id)
         return life_bad(l, "vm show: no id");
     life_note(l, NOTE_VM, life_named(id));
-    snprintf(l->vm_directory, sizeof l->vm_directory, "%s/vms/%s", l->host, id);
-    snprintf(l->socket, sizeof l->socket, "%s/nbd.sock", l->vm_directory);
+    life_use_vm(l, id);
     json_decref(json);
     return true;
 }
 
-static void end(struct life *l)
+void life_end(struct life *l)
 {
     if (l->clients)
         life_guest_stop(l);
@@ -120,17 +126,17 @@ const char *scenario_run(const struct setting *setting, struct log *log, struct 
 {
     static struct life l;
     l = (struct life){.setting = setting, .log = log, .counts = counts, .random = setting->seed};
-    bool good = prepare(&l) && life_start(&l);
+    bool good = begin(&l) && life_prepare(&l) && life_start(&l);
     if (good && setting->every)
         good = every_step(&l);
     for (unsigned i = 0; good && !setting->every && i < setting->steps && life_has_room(&l); i++)
-        good = one_step(&l);
+        good = life_step(&l);
     if (good)
         good = (!l.running || life_stop(&l)) && step_look_at_points(&l) && (!setting->kills || step_verify(&l));
     if (good && atomic_load(&log->header->overflow))
         good = life_bad(&l, "the log is full");
     if (good && atomic_load(&log->header->mapped))
         good = life_bad(&l, "somebody writes to a file through memory, which the recorder cannot see");
-    end(&l);
+    life_end(&l);
     return good ? NULL : l.wrong;
 }

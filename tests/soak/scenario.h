@@ -3,16 +3,19 @@
 #ifndef RP_TESTS_SOAK_SCENARIO_H
 #define RP_TESTS_SOAK_SCENARIO_H
 
+#include <stdbool.h>
+
 #include "../record/log.h"
 
 struct setting {
-    const char *refpoint, *plugin, *recorder, *shim, *self; // programs and libraries
+    const char *refpoint, *plugin, *recorder, *shim, *self; // programs and libraries; recorder NULL: no process is recorded
     const char *directory; // holds root/ (what is recorded), log, times, cache/ and images
     uint64_t seed;
     unsigned steps;        // of the scenario
     bool kills;            // processes are killed at random moments and at chosen calls
     const char *every;     // JOB:WHERE: instead of steps, this job killed at every stride-th call; WHERE: command, service, off
     unsigned stride, first, count; // which calls; 0: every one, from a random one on, to the end
+    unsigned pace;         // of each client, between two requests, us; 0: as ever
     bool verbose;
 };
 struct counts {

@@ -415,6 +415,9 @@ int verify_run(const struct verify *verify, char *wrong, size_t size)
     wrong[0] = 0;
     rp_log_set_level(verify->verbose ? RP_LOG_DEBUG : RP_LOG_ERROR);
     int failed = look(&l);
+    for (uint32_t i = 0; i < MAX_DISKS && !failed && verify->found; i++)
+        if (l.values[i])
+            verify->found(verify->context, i, l.sizes[i], l.values[i]);
     for (size_t i = 0; i < MAX_DISKS; i++)
         free(l.values[i]);
     rp_vm_clear(&l.vm);

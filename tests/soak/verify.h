@@ -14,6 +14,8 @@ struct verify {
     bool clean;           // nothing was lost: ids must answer exactly
     uint64_t seed;
     bool verbose;         // show what the libraries log
+    void (*found)(void *context, uint32_t disk, uint64_t size, const uint32_t *values); // what good disks hold, or NULL
+    void *context;
 };
 
 // In a process of its own: it may be killed by its deadline. 0 good, 1 wrong: `wrong` says what.

@@ -1,10 +1,11 @@
 """What the tests of the tool against the lab share: a lab with three machines, the tool with two ways to reach it, and
-backups whose every restored byte is judged by guest.py."""
+backups whose every restored byte is judged by lab_guest.py."""
 
 import fcntl, json, os, socket, subprocess, tempfile, time
 
-import guest
-from kit import Lab, equal
+import lab_guest, tap
+from lab import Lab
+from tap import equal
 
 OPTIONS = ('--size', '16M', '--written', '256K', '--rate', '0')
 
@@ -123,7 +124,7 @@ class Stage:
         moments = set()
         for name in os.listdir(folder):
             with open(os.path.join(folder, name), 'rb') as file:
-                moments.add(guest.moment(file.read()))
+                moments.add(lab_guest.moment(file.read()))
             os.unlink(os.path.join(folder, name))
         equal(len(moments), 1)
         return moments.pop()
@@ -163,6 +164,18 @@ class Stage:
             self.lab.say('now: forget faults')
         equal(self.lab.say('now: list faults'), [])
         self.wait_until_left(vm, before)
+
+    def run_all(self):
+        """All behaviours, and the two that are the last everywhere."""
+        @tap.behaviour
+        def the_repository_is_sound():
+            self.rp('check', '--read-data')
+
+        @tap.behaviour
+        def the_lab_ends():
+            self.end()
+
+        return tap.run_all()
 
     def end(self):
         equal(self.lab.end(), (0, True))

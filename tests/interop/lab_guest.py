@@ -1,19 +1,15 @@
 #!/usr/bin/python3
-"""guest.py IMAGE…: what the lab's guests have written (docs/lab.md), computed without any code of ours. Of each raw
+"""lab_guest.py IMAGE…: what the lab's guests have written (docs/lab.md), computed without any code of ours. Of each raw
 image of a disk: how many writes it holds, if it shows exactly one moment of that disk; else what is wrong, and exit
 status 1."""
 
-import functools, re, sys
+import functools, os, re, sys
+
+sys.path.append(os.path.join(os.path.dirname(__file__), '..'))
+from splitmix import WORD, mix
 
 BLOCK = 4096
-WORD = (1 << 64) - 1
 MARK = re.compile(rb'refpoint lab disk, key ([0-9a-f]{16}), (\d+) writes\n')
-
-
-def mix(z):
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9 & WORD
-    z = (z ^ z >> 27) * 0x94d049bb133111eb & WORD
-    return z ^ z >> 31
 
 
 def value(seed, i):

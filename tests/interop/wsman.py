@@ -1,9 +1,11 @@
-"""What the interop tests share: TAP, a lab, messages as text, answers as trees, and a client that sends them by
-whatever can send bytes. It follows the public documents (DSP0226, DSP0227, MS-WSMV), not our code."""
+"""WS-Management as a client speaks it: messages as text, answers as trees, and a client that sends them by whatever can
+send bytes. It follows the public documents (DSP0226, DSP0227, MS-WSMV), not our code."""
 
-import json, os, re, select, socket, subprocess, sys, time, traceback, uuid
+import time, uuid
 import xml.etree.ElementTree as xml
 from xml.sax.saxutils import escape
+
+from tap import equal
 
 SOAP = 'http://www.w3.org/2003/05/soap-envelope'
 ADDRESSING = 'http://schemas.xmlsoap.org/ws/2004/08/addressing'
@@ -16,83 +18,6 @@ ANONYMOUS = ADDRESSING + '/role/anonymous'
 WMI = 'http://schemas.microsoft.com/wbem/wsman/1/wmi/'
 V2 = 'root/virtualization/v2'
 NAMES = {'s': SOAP, 'a': ADDRESSING, 'w': WSMAN, 'n': ENUMERATION}
-
-# ---- TAP -------------------------------------------------------------------------------------------------------------
-
-behaviours = []
-
-
-def behaviour(function):
-    """A behaviour; its name is the sentence. In the order of the file."""
-    behaviours.append(function)
-    return function
-
-
-def equal(got, expected):
-    assert got == expected, f'expected {expected!r}, got {got!r}'
-
-
-def run_all():
-    """The exit status. Later behaviours go on from where earlier ones left the host. INTEROP_ONLY=text,… picks some
-    by name."""
-    failed, only = 0, os.environ.get('INTEROP_ONLY', '').split(',')
-    behaviours[:] = [function for function in behaviours if any(word in function.__name__ for word in only)]
-    print(f'1..{len(behaviours)}', flush=True)
-    for number, function in enumerate(behaviours, 1):
-        start = time.monotonic()
-        try:
-            function()
-            print(f'ok {number} - {function.__name__}', flush=True)
-            print(f'# {time.monotonic() - start:.1f} s', flush=True)
-        except Exception:
-            failed += 1
-            print(f'not ok {number} - {function.__name__}', flush=True)
-            print(*('# ' + line for line in traceback.format_exc().splitlines()), sep='\n', flush=True)
-    return failed > 0
-
-
-# ---- the lab ---------------------------------------------------------------------------------------------------------
-
-
-class Lab:
-    """refpoint-hostd --lab, which ends with this program, however that ends."""
-
-    def __init__(self, program, *options):
-        self.process = subprocess.Popen([program, '--lab', '--until-eof', *options], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE)
-        ready, _, _ = select.select([self.process.stdout], [], [], 60)
-        line = self.process.stdout.readline() if ready else b''
-        if not line:
-            self.process.kill()
-            raise SystemExit('Bail out! the lab did not start')
-        self.about = json.loads(line)
-
-    def __getattr__(self, name):
-        return self.about[name]
-
-    def vm(self, name):
-        return next(vm for vm in self.about['vms'] if vm['name'] == name)
-
-    def say(self, line):
-        """A line of the fault script; what is answered besides "ok", as JSON."""
-        with socket.socket(socket.AF_UNIX) as end:
-            end.settimeout(60)
-            end.connect(self.about['control'])
-            end.sendall(line.encode() + b'\n')
-            answer = b''
-            while not answer.endswith(b'\n'):
-                piece = end.recv(65536)
-                assert piece, f'{line}: no answer'
-                answer += piece
-        answer = answer.decode().rstrip()
-        assert answer.startswith('ok'), f'{line}: {answer}'
-        return json.loads(answer[3:] or 'null')
-
-    def end(self):
-        self.process.stdin.close()
-        status = self.process.wait(60)
-        return status, os.path.exists(os.path.dirname(self.about['ca']))
-
 
 # ---- messages --------------------------------------------------------------------------------------------------------
 
@@ -286,10 +211,3 @@ def quoted(instance):
 def full_path(class_name, instance):
     """As xHyper-VBackup writes paths into string properties."""
     return f'\\\\LABHOST\\root\\virtualization\\v2:{class_name}.InstanceID="{quoted(instance)}"'
-
-
-def run(*command):
-    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=60, text=True)
-    assert done.returncode == 0, f'{" ".join(map(str, command))}: {done.stdout}'
-    return done.stdout
