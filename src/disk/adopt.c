@@ -54,7 +54,7 @@ static int adopt(struct rp_vhdx *v, struct rp_shm *shm, const struct rp_guid *be
     // binds the tracking to the file as it is.
     if (!its || rp_guid_is_zero(&v->header.log_guid))
         return rp_store_settle(v->store, err);
-    return rp_log_resume(v, err) || rp_vhdx_load(v, err) ? -1 : finish(v, shm, err);
+    return rp_log_resume(v, shm, err) || rp_vhdx_load(v, err) ? -1 : finish(v, shm, err);
 }
 
 int rp_vhdx_adopt(struct rp_fs *fs, const char *path, unsigned flags, struct rp_shm *shm, struct rp_error *err)

@@ -32,6 +32,8 @@ static void finish(struct rp_vhdx *v, uint64_t end, size_t cleared, bool entry_w
 {
     rp_lock(v);
     v->space.flushed = end;
+    if (entry_written)
+        rp_journal_logged(&v->journal, &v->log);
     for (size_t i = 0; entry_written && i < v->cache.count; i++) {
         struct rp_page *page = v->cache.pages[i];
         page->pending = false;

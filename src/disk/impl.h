@@ -197,6 +197,11 @@ void rp_cache_free(struct rp_vhdx *v);
 int rp_journal_room(struct rp_journal *j, size_t slots, struct rp_error *err);
 void rp_journal_set(struct rp_journal *j, struct rp_page *page, size_t index, uint64_t word); // as in the file
 void rp_journal_give_back(struct rp_journal *j, struct rp_page *page); // the page is in place
+// The log's last entry is in the file: from now on pages of it may be given back.
+void rp_journal_logged(struct rp_journal *j, const struct rp_log *log);
+// Whether a log whose newest entry has that number is as far as the one that the journal goes with. One of an earlier state
+// of the file (a snapshot put back, writes that the machine lost) lacks entries whose pages the journal has given back.
+bool rp_journal_fits(const struct rp_shm *shm, const struct rp_guid *log, uint64_t sequence);
 void rp_journal_remove(struct rp_vhdx *v); // not under lock: the session ended well
 // What another process left. False: nothing.
 bool rp_journal_of(struct rp_shm *shm, struct rp_guid *session, struct rp_guid *before);
@@ -207,7 +212,8 @@ uint64_t rp_journal_page(struct rp_shm *shm, size_t slot, const _Atomic uint64_t
 // Replays a dirty log: into memory for a reader, into the file for a writer (new FileWriteGuid first).
 int rp_log_replay(struct rp_vhdx *v, struct rp_error *err);
 // For who goes on with a dead process's session: replays its log into the file, durably, and takes the log over as it is.
-int rp_log_resume(struct rp_vhdx *v, struct rp_error *err);
+// RP_ERR_STATE, and nothing is changed, when the log is older than the journal that the process left.
+int rp_log_resume(struct rp_vhdx *v, const struct rp_shm *journal, struct rp_error *err);
 
 // ---- log.c
 
@@ -219,6 +225,8 @@ struct rp_batch {
 };
 void rp_batch_take(struct rp_vhdx *v, struct rp_batch *batch);
 void rp_batch_free(struct rp_batch *batch);
+// Before a log is started or replayed: a dirty one is read as a whole. Microsoft's and ours have 1 to 16 MiB. UNSUPPORTED.
+int rp_log_check_length(const struct rp_vhdx *v, struct rp_error *err);
 size_t rp_log_batch(uint32_t length); // pages, for a log of so many bytes
 // Starts a log: a new GUID and one empty entry. Durable after a sync; then the header may name the GUID.
 int rp_log_start(struct rp_vhdx *v, struct rp_error *err);

@@ -1,7 +1,8 @@
 // What a process that dies leaves of its metadata: a copy of every page of the block table and the sector bitmaps that
 // is not in the file yet, in shared memory.
 //
-//     0       magic (last of all), the session's FileWriteGuid, the header's before it
+//     0       magic (last of all), the session's FileWriteGuid, the header's before it; the log's GUID, and the number of
+//             its newest entry whose pages may have been given back
 //     4096    a word per slot: the place of its page in the file; 0: free
 //     then    the slots' pages
 //
@@ -19,6 +20,8 @@ static const uint64_t magic = 0x31306E6A78646876; // "vhdxjn01"
 struct header {
     _Atomic uint64_t magic;
     struct rp_guid session, before; // FileWriteGuids
+    struct rp_guid log;
+    _Atomic uint64_t sequence;
 };
 
 struct area {
@@ -94,6 +97,21 @@ void rp_journal_give_back(struct rp_journal *j, struct rp_page *page)
     j->free[j->free_count++] = page->slot;
     page->slot = 0;
     j->used--;
+}
+
+void rp_journal_logged(struct rp_journal *j, const struct rp_log *log)
+{
+    if (!j->shm)
+        return;
+    struct header *header = &area_of(j->shm)->header;
+    header->log = log->guid; // changes with the first entry only, before any page is given back
+    atomic_store_explicit(&header->sequence, log->sequence - 1, memory_order_release);
+}
+
+bool rp_journal_fits(const struct rp_shm *shm, const struct rp_guid *log, uint64_t sequence)
+{
+    struct header *header = &area_of(shm)->header;
+    return rp_guid_equal(log, &header->log) && sequence >= atomic_load_explicit(&header->sequence, memory_order_acquire);
 }
 
 void rp_journal_remove(struct rp_vhdx *v)

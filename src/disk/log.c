@@ -71,6 +71,15 @@ int rp_log_apply(struct rp_vhdx *v, const struct rp_batch *batch, struct rp_erro
     return 0;
 }
 
+int rp_log_check_length(const struct rp_vhdx *v, struct rp_error *err)
+{
+    enum { MOST = 64 << 20 };
+    if (v->header.log_length <= MOST)
+        return 0;
+    return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: its log has %u bytes, at most %u are supported (qemu-img convert makes a "
+                                            "file with another)", v->path, v->header.log_length, MOST);
+}
+
 size_t rp_log_batch(uint32_t length)
 {
     return (size_t)rp_min64(rp_entry_capacity(length / RP_VHDX_PAGE / 3), RP_JOURNAL_SLOTS / 2);

@@ -117,6 +117,15 @@ static int table_is_clear(struct rp_vhdx *v, uint64_t from, uint64_t to, bool *c
     return 0;
 }
 
+// Under lock: the same for what the last chunk has behind the last block, up to its sector bitmap.
+static int last_chunk_is_clear(struct rp_vhdx *v, bool *clear, struct rp_error *err)
+{
+    const struct rp_vhdx_layout *l = &v->layout;
+    if (!l->has_parent)
+        return 0;
+    return table_is_clear(v, rp_layout_block_entry(l, l->blocks - 1) + 1, rp_layout_bitmap_entry(l, l->chunks - 1), clear, err);
+}
+
 // Under lock, nothing dirty: copies the table to a larger place, in file space that nobody names yet.
 static int copy_table(struct rp_vhdx *v, uint64_t entries, uint64_t to, struct rp_error *err)
 {
@@ -211,9 +220,12 @@ static int store_size(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
 // fails after `*named` they may tell of a table that is not used: they must never reach the file.
 static int grow(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, bool *named, struct rp_error *err)
 {
-    bool fits = layout->entries <= v->bat_length / 8, clear = true;
-    if (clear_tail(v, err) || (fits && table_is_clear(v, v->layout.entries, layout->entries, &clear, err)))
+    bool fits = layout->entries <= v->bat_length / 8, clear = true, unused = true;
+    if (clear_tail(v, err) || last_chunk_is_clear(v, &unused, err) ||
+        (fits && table_is_clear(v, v->layout.entries, layout->entries, &clear, err)))
         return -1;
+    if (!unused)
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: cannot grow: its table has blocks behind its end", v->path);
     if ((!fits || !clear) && move_table(v, layout, named, err))
         return -1;
     if (store_size(v, layout->size, err))
@@ -234,6 +246,9 @@ static int check_growth(const struct rp_vhdx *v, uint64_t size, struct rp_error 
     if (size < now || size > RP_VHDX_MAX_SIZE || !rp_is_aligned(size, v->layout.logical_sector) || v->info.fixed)
         return rp_fail(err, RP_ERR_INVALID, "%s: cannot grow %sfrom %llu to %llu bytes", v->path,
                        v->info.fixed ? "a fixed disk " : "", (unsigned long long)now, (unsigned long long)size);
+    if (size > now && v->parent && atomic_load(&v->parent->size) > now)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: cannot grow: its parent %s is larger than it, and would show in what is new "
+                                                "(merge it first)", v->path, v->parent->path);
     return 0;
 }
 

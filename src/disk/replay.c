@@ -7,7 +7,6 @@
 #include "disk/impl.h"
 
 enum {
-    MAX_LOG = 64 << 20,       // a dirty log is read as a whole; Microsoft's and ours have 1 to 16 MiB
     MAX_ZERO_STEPS = 16384,   // in the replay of a reader
     CHECKSUM_BUDGET = 32,     // bytes checked per byte of log: entries that overlap in a hostile file
 };
@@ -22,10 +21,8 @@ static int load(struct rp_vhdx *v, struct scan *scan, struct rp_error *err)
 {
     scan->length = v->header.log_length;
     scan->sectors = scan->length / RP_VHDX_PAGE;
-    if (scan->length > MAX_LOG)
-        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: a log of %u bytes needs a replay, at most %u are supported",
-                       v->path,
-                       scan->length, MAX_LOG);
+    if (rp_log_check_length(v, err))
+        return -1;
     scan->bytes = malloc(2 * (size_t)scan->length);
     scan->entries = calloc(scan->sectors, sizeof *scan->entries);
     if (!scan->bytes || !scan->entries)
@@ -201,7 +198,7 @@ static int resume(struct rp_vhdx *v, const struct scan *scan, uint32_t head, str
 
 typedef int replay_fn(struct rp_vhdx *v, const struct scan *scan, uint32_t head, struct rp_error *err);
 
-static int replay(struct rp_vhdx *v, struct scan *scan, replay_fn *how, struct rp_error *err)
+static int replay(struct rp_vhdx *v, struct scan *scan, const struct rp_shm *journal, replay_fn *how, struct rp_error *err)
 {
     if (load(v, scan, err))
         return -1;
@@ -217,16 +214,18 @@ static int replay(struct rp_vhdx *v, struct scan *scan, replay_fn *how, struct r
     if (entry->last_size > RP_VHDX_MAX_FILE || !rp_is_aligned(entry->last_size, RP_VHDX_ALIGN))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: the log wants a file of %llu bytes", v->path,
                        (unsigned long long)entry->last_size);
+    if (journal && !rp_journal_fits(journal, &v->header.log_guid, entry->sequence))
+        return rp_fail(err, RP_ERR_STATE, "%s: is older than what its killed process left", v->path);
     return how(v, scan, (uint32_t)head, err);
 }
 
-static int replay_log(struct rp_vhdx *v, replay_fn *how, struct rp_error *err)
+static int replay_log(struct rp_vhdx *v, const struct rp_shm *journal, replay_fn *how, struct rp_error *err)
 {
     v->info.dirty_log = true;
     if (v->header.log_version)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: log version %u", v->path, v->header.log_version);
     struct scan scan = {0};
-    int failed = replay(v, &scan, how, err);
+    int failed = replay(v, &scan, journal, how, err);
     free(scan.bytes);
     free(scan.entries);
     return failed;
@@ -236,7 +235,10 @@ int rp_log_replay(struct rp_vhdx *v, struct rp_error *err)
 {
     if (rp_guid_is_zero(&v->header.log_guid))
         return 0;
-    return replay_log(v, v->flags & RP_VHDX_WRITE ? into_file : into_memory, err);
+    return replay_log(v, NULL, v->flags & RP_VHDX_WRITE ? into_file : into_memory, err);
 }
 
-int rp_log_resume(struct rp_vhdx *v, struct rp_error *err) { return replay_log(v, resume, err); }
+int rp_log_resume(struct rp_vhdx *v, const struct rp_shm *journal, struct rp_error *err)
+{
+    return replay_log(v, journal, resume, err);
+}

@@ -26,6 +26,8 @@ void rp_session_fail_locked(struct rp_vhdx *v, const struct rp_error *why)
         v->failure = *why;
         if (why->code == RP_ERR_NO_SPACE)
             v->failure.code = RP_ERR_STATE; // room would not help any more, and no sync failed
+        else if (why->sys)
+            v->failure.code = RP_ERR_IO; // a write of the log or of metadata, whatever the kernel calls it
         atomic_store(&v->failed, true);
     }
     rp_wake(v);
@@ -79,6 +81,9 @@ static int start(struct rp_vhdx *v, enum rp_session level, struct rp_error *err)
     if (failed || rp_store_flush(v->store, err))
         return -1;
     v->header.log_guid = v->log.guid;
+    rp_lock(v);
+    rp_journal_logged(&v->journal, &v->log);
+    rp_unlock(v);
     if (rp_header_update(v, 2, err))
         return -1;
     rp_lock(v);

@@ -147,7 +147,8 @@ int rp_vhdx_extents(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, rp_v
 int rp_vhdx_chain_extents(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length, rp_vhdx_extent_fn *extent,
                           void *context, struct rp_error *err);
 
-// Grows the virtual disk (never shrinks; INVALID). New space reads as zeros. Durable at return.
+// Grows the virtual disk (never shrinks; INVALID). New space reads as zeros. Durable at return. A differencing disk must have
+// been given its parent, which may not be larger than it is now (UNSUPPORTED): its bytes would show in the new space.
 int rp_vhdx_grow(struct rp_vhdx *vhdx, uint64_t size, struct rp_error *err);
 // Rewrites the parent locator in one logged step, durable at return. `linkage2` zero: absent. `path` NULL: unchanged.
 int rp_vhdx_set_parent_locator(struct rp_vhdx *vhdx, const struct rp_guid *linkage, const struct rp_guid *linkage2,

@@ -88,6 +88,9 @@ static int take_parent(const struct rp_hostd_call *call, struct wanted *wanted, 
     wanted->create.physical_sector = info->physical_sector;
     if (!wanted->create.size)
         wanted->create.size = info->size;
+    if (wanted->create.size < info->size)
+        return rp_fail(err, RP_ERR_INVALID, "MaxInternalSize %llu: its parent %s has %llu", (unsigned long long)wanted->create.size,
+                       parent->path, (unsigned long long)info->size);
     return 0;
 }
 
@@ -194,9 +197,16 @@ static int run_resize(struct rp_hostd *hostd, struct rp_host_connection *host, v
         memcpy(result, task->id, RP_HOST_ID);
         return 0;
     }
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *parent = NULL;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
         rp_vhdx_open(&hostd->files.fs, task->path, RP_VHDX_WRITE, NULL, err);
-    if (!vhdx || rp_vhdx_grow(vhdx, size, err))
+    if (!vhdx)
+        return -1;
+    if (rp_vhdx_info(vhdx)->has_parent &&
+        (!(parent = rp_vhdx_open(&hostd->files.fs, rp_vhdx_info(vhdx)->parent_path, RP_VHDX_READ, NULL, err)) ||
+         rp_vhdx_set_parent(vhdx, parent, err)))
+        return -1;
+    if (rp_vhdx_grow(vhdx, size, err))
         return -1;
     int rc = rp_vhdx_close(vhdx, err);
     vhdx = NULL;

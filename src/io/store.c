@@ -23,11 +23,12 @@ static int sync_with(int (*sync)(struct rp_store *store, struct rp_error *err), 
 {
     bool first = err && !err->code;
     int failed = sync(store, err);
-    if (failed && first)
+    // Whatever the kernel calls it (ext4 after an aborted journal: EROFS), it is not tried again: the next sync would succeed
+    // without what this one lost.
+    if (failed && first) {
         err->sync = true;
-    // What found no place is not tried again: the next sync would succeed without it.
-    if (failed && first && err->code == RP_ERR_NO_SPACE)
         err->code = RP_ERR_IO;
+    }
     return failed;
 }
 

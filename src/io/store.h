@@ -67,7 +67,7 @@ int rp_store_pwrite_direct(struct rp_store *store, const void *data, size_t size
 // they only wait for each other.
 bool rp_store_direct(struct rp_store *store);
 enum { RP_STORE_ALIGN = 4096 };
-// Makes content and size durable (fdatasync). A failure is final, also for want of space: RP_ERR_IO, never RP_ERR_NO_SPACE.
+// Makes content and size durable (fdatasync). A failure is final and always RP_ERR_IO, also for want of space.
 int rp_store_flush(struct rp_store *store, struct rp_error *err);
 // As flush, and the file's times too (fsync): the identity is then what it will still be after a power cut.
 int rp_store_settle(struct rp_store *store, struct rp_error *err);

@@ -295,6 +295,37 @@ static void a_file_that_somebody_else_wrote_is_left_alone(void **state)
     torn_fs_free(fs);
 }
 
+static void a_file_that_was_put_back_to_an_earlier_moment_of_its_session_is_left_alone(void **state)
+{
+    (void)state;
+    static struct ledger l;
+    for (int child = 0; child < 2; child++) {
+        struct rp_fs *fs = torn_fs_new();
+        struct rp_vhdx *parent = ledger_make(fs, child ? "p" : NULL, "d", &l);
+        struct worker w = {.ledger = &l, .disk = ledger_open_shared(fs, "d", parent, NULL), .random = 1, .threads = 1};
+        RP_CLEANUP(rp_buf_clear) struct rp_buf snapshot = {0};
+        must(ledger_change(&w, 0, 1, 7, false, &err) || rp_vhdx_flush(w.disk, &err));
+        must(rp_fs_read_file(fs, "d", 1 << 30, &snapshot, &err));
+        struct ledger then = l;
+        must(ledger_change(&w, BLOCK / SECTOR, 1, 8, false, &err) || rp_vhdx_flush(w.disk, &err));
+        must(ledger_change(&w, 2 * BLOCK / SECTOR, 1, 9, false, &err));
+        rp_vhdx_abandon(w.disk);
+        struct rp_store *store = rp_fs_open(fs, "d", RP_OPEN_WRITE, &err);
+        must(!store || rp_store_truncate(store, snapshot.size, &err) ||
+             rp_store_pwrite(store, snapshot.data, snapshot.size, 0, &err));
+        rp_store_close(store);
+        struct rp_error why = {0};
+        assert_int_equal(ledger_adopt(fs, "d", &why), -1);
+        assert_int_equal(why.code, RP_ERR_STATE);
+        struct rp_vhdx *v = rp_vhdx_open(fs, "d", RP_VHDX_WRITE, NULL, &err);
+        must(!v || (parent && rp_vhdx_set_parent(v, parent, &err)));
+        ledger_verify(v, &then, 1);
+        rp_vhdx_abandon(v);
+        rp_vhdx_abandon(parent);
+        torn_fs_free(fs);
+    }
+}
+
 static void a_session_that_ends_well_leaves_no_shared_memory(void **state)
 {
     (void)state;
@@ -496,6 +527,7 @@ int main(void)
         cmocka_unit_test(a_power_cut_during_an_adoption_loses_nothing_that_was_flushed),
         cmocka_unit_test(a_power_cut_while_the_largest_journal_is_logged_leaves_a_valid_log),
         cmocka_unit_test(a_file_that_somebody_else_wrote_is_left_alone),
+        cmocka_unit_test(a_file_that_was_put_back_to_an_earlier_moment_of_its_session_is_left_alone),
         cmocka_unit_test(a_session_that_ends_well_leaves_no_shared_memory),
         cmocka_unit_test(the_session_that_is_adopted_keeps_its_guids),
         cmocka_unit_test(growth_that_is_killed_loses_nothing),

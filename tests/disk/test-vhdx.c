@@ -459,6 +459,54 @@ static void a_child_that_grew_reads_zeros_behind_its_parent(void **state)
     rp_vhdx_abandon(v);
 }
 
+static void a_child_does_not_grow_where_its_parent_would_show(void **state)
+{
+    (void)state;
+    make("p", 8 * RP_MIB, RP_MIB);
+    struct rp_vhdx *parent = open_with("p", RP_VHDX_WRITE);
+    write_byte(parent, 9, 0, 8 * RP_MIB);
+    must(rp_vhdx_freeze(parent, &err));
+    const struct rp_vhdx_info *p = rp_vhdx_info(parent);
+    struct rp_vhdx_create create = {.size = 4 * RP_MIB, .block_size = RP_MIB, .disk_id = p->disk_id, .parent_path = "p",
+                                    .parent_data_write_guid = p->data_write_guid};
+    must(rp_vhdx_create(fs, "c", &create, &err));
+    struct rp_vhdx *v = open_with("c", RP_VHDX_WRITE);
+    must(rp_vhdx_set_parent(v, parent, &err));
+    struct rp_error why = {0};
+    assert_int_equal(rp_vhdx_grow(v, 8 * RP_MIB, &why), -1);
+    assert_int_equal(why.code, RP_ERR_UNSUPPORTED);
+    assert_int_equal(rp_vhdx_info(v)->size, 4 * RP_MIB);
+    must(rp_vhdx_close(v, &err)); // nothing else is wrong with it
+    rp_vhdx_abandon(parent);
+}
+
+static void blocks_behind_the_end_of_a_child_do_not_come_alive(void **state)
+{
+    (void)state;
+    make("p", 4 * RP_MIB, RP_MIB);
+    make_child("c", "p");
+    struct rp_vhdx *parent = open_with("p", RP_VHDX_READ), *v = open_with("c", RP_VHDX_WRITE);
+    must(rp_vhdx_set_parent(v, parent, &err));
+    write_byte(v, 7, 0, RP_MIB);
+    must(rp_vhdx_close(v, &err));
+    RP_CLEANUP(rp_buf_clear) struct rp_buf file = {0};
+    content("c", &file);
+    uint64_t region = 0;
+    static const uint8_t bat[4] = {0x66, 0x77, 0xC2, 0x2D}; // how the region's GUID begins
+    for (size_t at = 16; !region; at += 32)
+        if (!memcmp(file.data + 192 * 1024 + at, bat, 4))
+            memcpy(&region, file.data + 192 * 1024 + at + 16, 8);
+    patch("c", region + 6 * 8, &(uint64_t){2}, 8); // block 6: zeros
+    v = open_with("c", RP_VHDX_WRITE);
+    must(rp_vhdx_set_parent(v, parent, &err));
+    struct rp_error why = {0};
+    assert_int_equal(rp_vhdx_grow(v, 8 * RP_MIB, &why), -1);
+    assert_int_equal(why.code, RP_ERR_CORRUPT);
+    expect_byte(v, 7, 0, RP_MIB);
+    rp_vhdx_abandon(v);
+    rp_vhdx_abandon(parent);
+}
+
 static void chains_are_checked(void **state)
 {
     (void)state;
@@ -556,6 +604,8 @@ int main(void)
         TEST(a_child_hides_its_parent_where_it_was_zeroed_or_trimmed),
         TEST(a_disk_grows_beyond_its_block_table),
         TEST(a_child_that_grew_reads_zeros_behind_its_parent),
+        TEST(a_child_does_not_grow_where_its_parent_would_show),
+        TEST(blocks_behind_the_end_of_a_child_do_not_come_alive),
         TEST(chains_are_checked),
         TEST(arguments_are_checked),
         TEST(the_largest_disk_opens_without_its_table_in_memory),

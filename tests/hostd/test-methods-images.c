@@ -440,6 +440,17 @@ static void disks_grow_and_never_shrink(void **state)
     assert_int_equal(resize("/nowhere.vhdx", 16 * RP_MIB, NULL), 32769);
 }
 
+static void a_child_is_never_smaller_than_its_parent(void **state)
+{
+    (void)state;
+    struct rp_cim_instance *out;
+    RP_AUTO_FREE char *base = mk_file(&mk, "large.vhdx"), *child = mk_file(&mk, "large-child.vhdx");
+    assert_int_equal(make(base, 3, "", 64 * RP_MIB), 0);
+    assert_int_equal(make(child, 4, base, 32 * RP_MIB), 32773);
+    assert_int_equal(make(child, 4, base, 64 * RP_MIB), 0);
+    mk_made(&mk, resize(child, 80 * RP_MIB, &out), &out, NULL);
+}
+
 static void a_file_of_freed_blocks_becomes_shorter(void **state)
 {
     (void)state;
@@ -514,6 +525,7 @@ int main(void)
         cmocka_unit_test(the_files_of_vms_are_left_alone),
         cmocka_unit_test(a_raw_image_and_a_chain_become_a_disk_of_their_own),
         cmocka_unit_test(disks_grow_and_never_shrink),
+        cmocka_unit_test(a_child_is_never_smaller_than_its_parent),
         cmocka_unit_test(a_file_of_freed_blocks_becomes_shorter),
         cmocka_unit_test(a_moved_parent_is_found_again_and_another_only_when_told_so),
     };

@@ -1,5 +1,6 @@
 #include "crashfs.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -138,7 +139,7 @@ static int crash_flush(struct rp_store *store, struct rp_error *err)
     if (refused(s, true))
         return rp_fail(err, RP_ERR_NO_SPACE, "%s: sync: no space", s->path);
     if (loses(s))
-        return rp_fail(err, RP_ERR_IO, "%s: sync: the disk is broken", s->path);
+        return rp_fail_sys(err, EROFS, "%s: sync", s->path); // as ext4 says it when an error has aborted its journal
     pthread_mutex_lock(&s->fs->lock);
     enum step now = step(s->fs);
     int failed = 0;
