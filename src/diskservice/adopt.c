@@ -57,11 +57,7 @@ static bool has_files(const char *directory)
 
 bool rp_engine_left_behind(struct rp_fs *fs, const char *vm_directory)
 {
-    RP_AUTO_FREE char *path = rp_path_join(vm_directory, RP_ENGINE_LOCK);
-    // An engine that ends leaves an empty lock file.
-    RP_CLEANUP(rp_store_close_p) struct rp_store *lock = fs == rp_fs_posix() ? rp_fs_open(fs, path, RP_OPEN_READ, NULL) : NULL;
-    uint64_t size = 0;
-    if (!lock || rp_store_size(lock, &size, NULL) || !size)
+    if (fs != rp_fs_posix() || rp_engine_ended(fs, vm_directory))
         return false;
     RP_AUTO_FREE char *directory = rp_engine_shm_directory(fs, vm_directory);
     return directory && has_files(directory);

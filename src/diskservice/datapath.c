@@ -180,9 +180,10 @@ int rp_engine_flush(struct rp_engine *engine, size_t disk, struct rp_error *err)
     unsigned long announced;
     struct rp_layer *leaf = hold_leaf(engine, disk, &announced);
     struct rp_error why = {0};
-    int failed = wait_settled(engine, announced, &why) || rp_engine_check(engine, &why) || check_syncs(engine, &why) || rp_vhdx_flush(leaf->vhdx, &why);
+    int failed = wait_settled(engine, announced, &why) || rp_engine_check(engine, &why) || check_syncs(engine, &why);
+    if (!failed && (failed = rp_vhdx_flush(leaf->vhdx, &why)))
+        rp_engine_sync_failed(engine, &why); // not for want of a record alone: the next engine writes that
     rp_layer_release(leaf);
-    rp_engine_sync_failed(engine, &why);
     if (why.code == RP_ERR_NO_SPACE)
         rp_room_missing(engine, disk);
     if (failed && err && !err->code)

@@ -11,6 +11,15 @@
 
 enum { SETTLE_PATIENCE_MS = 300000, SETTLE_EVERY_MS = 100 };
 
+#define ENDED "ended\n"
+
+// At no moment the file is empty, or short of a block for the next text when the file system has none left. Not durable.
+static int write_lock_text(struct rp_engine *engine, const char *text, struct rp_error *err)
+{
+    size_t size = strlen(text);
+    return rp_store_pwrite(engine->lock, text, size, 0, err) || rp_store_truncate(engine->lock, size, err) ? -1 : 0;
+}
+
 static int take_vm_lock(struct rp_engine *engine, struct rp_error *err)
 {
     RP_AUTO_FREE char *path = rp_path_join(engine->directory, RP_ENGINE_LOCK);
@@ -24,9 +33,20 @@ static int take_vm_lock(struct rp_engine *engine, struct rp_error *err)
         return -1;
     if (rp_store_lock(engine->lock, true, err))
         return rp_context(err, "the disks of %s", engine->directory);
-    // For people: who has it. Nobody reads this back, and it need not be durable.
+    // For people: who has it.
     RP_AUTO_FREE char *text = rp_xasprintf("pid %ld\nsocket %s/control.sock\n", (long)getpid(), engine->directory);
-    return rp_store_truncate(engine->lock, 0, err) || rp_store_pwrite(engine->lock, text, strlen(text), 0, err) ? -1 : 0;
+    return write_lock_text(engine, text, err);
+}
+
+bool rp_engine_ended(struct rp_fs *fs, const char *vm_directory)
+{
+    RP_AUTO_FREE char *path = rp_path_join(vm_directory, RP_ENGINE_LOCK);
+    RP_CLEANUP(rp_store_close_p) struct rp_store *lock = rp_fs_open(fs, path, RP_OPEN_READ, NULL);
+    uint64_t size = 0;
+    char text[sizeof ENDED - 1];
+    if (!lock || rp_store_size(lock, &size, NULL) || size < sizeof text)
+        return true;
+    return !rp_store_pread(lock, text, sizeof text, 0, NULL) && !memcmp(text, ENDED, sizeof text);
 }
 
 // Opens the parents of the file that `info` describes, root first, and links them to each other.
@@ -224,7 +244,7 @@ int rp_engine_close(struct rp_engine *engine, struct rp_error *err)
     else if (engine->shm_directory)
         rp_shm_drop(engine->shm_directory);
     if (clean)
-        rp_store_truncate(engine->lock, 0, NULL); // see rp_engine_left_behind
+        write_lock_text(engine, ENDED, NULL);
     free_engine(engine);
     return failed ? -1 : 0;
 }

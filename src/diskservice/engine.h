@@ -25,6 +25,8 @@ struct rp_engine *rp_engine_open(struct rp_fs *fs, const char *vm_directory, con
 // The name of that folder for a VM whose files are on the machine's file system: malloc'ed. NULL for others, and where there
 // can be none (then the log says why). rp_engine_open makes it.
 char *rp_engine_shm_directory(struct rp_fs *fs, const char *vm_directory);
+// Whether the last engine of these disks closed all of them, as its lock file says; also when there was none.
+bool rp_engine_ended(struct rp_fs *fs, const char *vm_directory);
 // Whether an engine was killed and left something there, which the next open brings into the files. Also true for one that
 // lives and works on them; opening them will tell.
 bool rp_engine_left_behind(struct rp_fs *fs, const char *vm_directory);

@@ -247,12 +247,9 @@ int rp_service_start(const char *vm_directory, struct rp_error *err)
     return wait_until_up(directory, control, nbd, pidfd, log_path, log_start, err);
 }
 
-// An engine that closed all its disks leaves an empty lock file.
 static int check_closed(const char *directory, struct rp_error *err)
 {
-    RP_AUTO_FREE char *path = rp_path_join(directory, RP_ENGINE_LOCK);
-    struct stat st;
-    if (stat(path, &st) || !st.st_size)
+    if (rp_engine_ended(rp_fs_posix(), directory))
         return 0;
     return rp_fail(err, RP_ERR_IO, "the disk service of %s ended before it had closed its disks; the next one to open them brings in "
                                    "what it left (see service.log there)", directory);

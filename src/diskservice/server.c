@@ -2,24 +2,27 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "diskservice/control.h"
 #include "diskservice/socket.h"
 
-enum { MAX_CONNECTIONS = 32 };
+enum { MAX_CONNECTIONS = 32, PATIENCE_MS = 5000 }; // for one that does not take its answer, at the end
 
 struct connection {
     struct rp_server *server;
     pthread_t thread;
     int fd;
     bool used, ended; // ended: the thread only waits to be joined
+    _Atomic uint64_t sending; // since when, or 0
 };
 
 struct rp_server {
@@ -112,6 +115,14 @@ static void answer(const struct connection *connection, const struct rp_control_
     }
 }
 
+static int send_answer(struct connection *c, const struct rp_buf *out)
+{
+    atomic_store(&c->sending, rp_clock_monotonic_ns());
+    int failed = rp_socket_write(c->fd, out->data, out->size, NULL);
+    atomic_store(&c->sending, 0);
+    return failed;
+}
+
 static void *serve(void *argument)
 {
     struct connection *connection = argument;
@@ -131,13 +142,13 @@ static void *serve(void *argument)
             rp_control_reply_clear(reply);
             rp_control_request_clear(&request);
         }
-        if (rp_socket_write(connection->fd, out.data, out.size, NULL))
+        if (send_answer(connection, &out))
             break;
     }
     if (got < 0 && err.code == RP_ERR_INVALID) { // too long: where the next one starts is unknown
         rp_buf_reset(&out);
         rp_control_format_refusal(&err, &out);
-        rp_socket_write(connection->fd, out.data, out.size, NULL);
+        send_answer(connection, &out);
     }
     shutdown(connection->fd, SHUT_RDWR);
     pthread_mutex_lock(&connection->server->lock);
@@ -223,6 +234,14 @@ failed:
     return NULL;
 }
 
+static bool has_ended(struct connection *c)
+{
+    pthread_mutex_lock(&c->server->lock);
+    bool ended = c->ended;
+    pthread_mutex_unlock(&c->server->lock);
+    return ended;
+}
+
 void rp_server_stop(struct rp_server *server)
 {
     if (!server)
@@ -236,6 +255,12 @@ void rp_server_stop(struct rp_server *server)
         if (!c->used)
             continue;
         shutdown(c->fd, SHUT_RD); // what is being answered is answered
+        while (!has_ended(c)) {
+            uint64_t since = atomic_load(&c->sending);
+            if (since && rp_clock_monotonic_ns() - since > PATIENCE_MS * 1000000ull)
+                shutdown(c->fd, SHUT_RDWR);
+            usleep(1000);
+        }
         pthread_join(c->thread, NULL);
         close(c->fd);
     }

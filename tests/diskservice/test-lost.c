@@ -166,6 +166,33 @@ static void a_failed_sync_inside_a_write_is_not_forgotten_by_a_kill(void **state
     crashfs_free(fs);
 }
 
+// The switch itself is durable, and its announcement outlives the kill: the next engine finishes it.
+static void a_guest_that_flushes_after_the_record_of_a_checkpoint_was_lost_loses_nothing_by_a_kill(void **state)
+{
+    (void)state;
+    uint64_t seed = test_seed();
+    unsigned refused = 0;
+    for (unsigned pass = 0, lost = 1; lost; pass++) {
+        struct scene s;
+        start(&s);
+        RP_AUTO_FREE char *record = rp_path_join(VM_DIRECTORY, RP_RECORD_NAME);
+        crashfs_lose(s.fs, record, pass);
+        lost = make(&s, CHECKPOINT) != 0;
+        if (lost) {
+            assert_int_equal(model_write(&s.now, s.engine, 0, 1200, 50, 11), 0);
+            refused += rp_engine_flush(s.engine, 0, NULL) != 0;
+            assert_false(is_marked(s.shm));
+        }
+        crashfs_lose(s.fs, NULL, 0);
+        rp_engine_abandon(s.engine);
+        crashfs_restart(s.fs, false, &seed);
+        reopen(&s);
+        check(&s);
+        end(&s);
+    }
+    assert_true(refused > 0);
+}
+
 // Sync number `pass` of a file of the leaf, or (`kind` NULL) of the record, fails when the next engine takes over from one that
 // was killed. False: there were not so many.
 static bool lose_a_sync_of_a_takeover(const char *kind, unsigned pass, uint64_t *seed)
@@ -247,6 +274,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failed_sync_of_a_merge_or_checkpoint_is_forgotten_neither_by_a_kill_nor_by_an_end),
         cmocka_unit_test(a_failed_sync_inside_a_write_is_not_forgotten_by_a_kill),
+        cmocka_unit_test(a_guest_that_flushes_after_the_record_of_a_checkpoint_was_lost_loses_nothing_by_a_kill),
         cmocka_unit_test(a_failed_sync_of_a_takeover_is_not_forgotten),
         cmocka_unit_test(the_tracking_of_a_parent_is_shared_only_beside_its_disk),
     };

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "diskservice/control.h"
 #include "diskservice/server.h"
@@ -363,6 +364,40 @@ static void a_thaw_that_flushes_is_told_before_the_record_and_ends_after_it(void
     tear_down(&f, 0);
 }
 
+// Its thread is stuck in a send that nobody takes.
+static void a_client_that_does_not_take_its_answers_does_not_keep_the_server_from_ending(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    char folder[] = "/tmp/test-switch-XXXXXX";
+    struct rp_server_clients clients = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    hold.memory = rp_fs_memory_new();
+    set(-1, false);
+    vm_create(&held_fs, VM_DIRECTORY, 1, 4 << 20);
+    f.engine = vm_open(&held_fs, VM_DIRECTORY);
+    model_new(&f.model, 4 << 20);
+    assert_non_null(mkdtemp(folder));
+    struct rp_server *server = rp_server_start(f.engine, folder, &clients, NULL);
+    assert_non_null(server);
+    RP_AUTO_FREE char *path = rp_path_join(folder, RP_CONTROL_SOCKET);
+    RP_AUTO_FD int fd = rp_socket_connect(path, NULL);
+    assert_true(fd >= 0);
+    static const char nonsense[] = "nonsense\n"; // each is refused, with a reason
+    unsigned full = 0;
+    for (unsigned i = 0; i < 1000000 && full < 20; i++) {
+        bool sent = send(fd, nonsense, sizeof nonsense - 1, MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+        full = sent ? 0 : full + 1; // it does not read any more either
+        if (!sent)
+            usleep(10000);
+    }
+    assert_int_equal(full, 20);
+    uint64_t began = rp_clock_monotonic_ns();
+    rp_server_stop(server);
+    assert_in_range(rp_clock_monotonic_ns() - began, 1000000000, 60000000000);
+    rmdir(folder);
+    tear_down(&f, 0);
+}
+
 static void count_call(void *context) { ++*(unsigned *)context; }
 
 static void a_checkpoint_whose_record_fails_has_told_that_the_pause_is_over(void **state)
@@ -440,6 +475,7 @@ int main(void)
         cmocka_unit_test(a_flush_fails_when_the_record_cannot_be_written),
         cmocka_unit_test(a_merge_whose_record_cannot_be_written_leaves_the_disk_whole),
         cmocka_unit_test(a_thaw_that_flushes_is_told_before_the_record_and_ends_after_it),
+        cmocka_unit_test(a_client_that_does_not_take_its_answers_does_not_keep_the_server_from_ending),
         cmocka_unit_test(a_checkpoint_whose_record_fails_has_told_that_the_pause_is_over),
         cmocka_unit_test(the_answer_of_an_older_service_lets_the_guest_go),
     };
