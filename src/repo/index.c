@@ -31,6 +31,7 @@ struct rp_index {
     bool damaged;                // a segment lost entries
     pthread_mutex_t maintenance; // one refresh or merge at a time; taken before `lock`
     uint32_t looks;              // at the repository, so far
+    uint32_t doubts;             // see rp_index_doubts
 };
 
 static bool empty(const struct rp_entry *entry) { return entry->at.stored == 0; }
@@ -237,20 +238,40 @@ void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack
     pthread_rwlock_unlock(&index->lock);
 }
 
+static bool is_doubtful(const struct rp_pack_state *pack)
+{
+    return (pack->indexed && !pack->present) || pack->unreadable || (pack->present && pack->damaged);
+}
+
+// Of what the last look found, what was not so before.
+static void count_doubts(struct rp_index *index)
+{
+    pthread_rwlock_wrlock(&index->lock);
+    for (uint32_t i = 0; i < index->packs.count; i++) {
+        struct rp_pack_state *pack = &index->packs.items[i];
+        bool before = pack->doubtful;
+        pack->doubtful = is_doubtful(pack);
+        index->doubts += pack->doubtful && !before;
+    }
+    pthread_rwlock_unlock(&index->lock);
+}
+
 uint32_t rp_index_doubts(struct rp_index *index)
 {
-    uint32_t doubts = 0;
     pthread_rwlock_rdlock(&index->lock);
-    for (uint32_t i = 0; i < index->packs.count; i++)
-        doubts += (index->packs.items[i].indexed && !index->packs.items[i].present) || index->packs.items[i].unreadable ||
-                  (index->packs.items[i].present && index->packs.items[i].damaged);
+    uint32_t doubts = index->doubts;
     pthread_rwlock_unlock(&index->lock);
     return doubts;
 }
 
 bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES])
 {
-    return !rp_index_doubts(index) && rp_index_roots_has(index->segments.directory, root);
+    bool doubtful = false;
+    pthread_rwlock_rdlock(&index->lock);
+    for (uint32_t i = 0; i < index->packs.count && !doubtful; i++)
+        doubtful = is_doubtful(&index->packs.items[i]);
+    pthread_rwlock_unlock(&index->lock);
+    return !doubtful && rp_index_roots_has(index->segments.directory, root);
 }
 
 void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES], bool complete)
@@ -410,6 +431,7 @@ int rp_index_refresh(struct rp_index *index, struct rp_error *err)
         for (uint32_t i = 0; i < index->packs.count; i++)
             index->packs.items[i].indexed = false;
         index->damaged = false;
+        index->doubts++; // nobody will miss a pack that only the segments knew
     }
     int result = look(index, err);
     uint32_t count = index->packs.count;
@@ -439,6 +461,8 @@ int rp_index_refresh(struct rp_index *index, struct rp_error *err)
         if (why.code != RP_ERR_NOT_FOUND) // one damaged pack must not keep the others from being read
             bad_pack(index, pack.id, &why);
     }
+    if (result == 0)
+        count_doubts(index);
     return result;
 }
 

@@ -35,10 +35,10 @@ void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and de
 // Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 
-// Packs that have disappeared, cannot be read or were found damaged: reasons to
-// doubt that every block that old trees name is there.
+// How often a look found a pack that had disappeared, cannot be read or was found damaged: reasons to doubt that every block
+// that old trees name is there. It only grows, also when a pack comes back: where it is what it was, none was lost meanwhile.
 uint32_t rp_index_doubts(struct rp_index *index);
-// Is this tree known to be complete? Only as long as there are no doubts.
+// Is this tree known to be complete? Only while there is no such pack.
 bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES]);
 void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES], bool complete);
 

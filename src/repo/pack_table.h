@@ -17,6 +17,7 @@ struct rp_pack_state {
     bool indexed;    // its entries are in a segment or in the table
     bool unreadable; // its index is damaged
     bool discarded;  // its writer removed it: nothing relies on it
+    bool doubtful;   // after the last look: see rp_index_doubts
 };
 struct rp_pack_table {
     struct rp_pack_state *items;

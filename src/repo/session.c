@@ -141,7 +141,7 @@ static int check_packs(struct rp_repo_session *session, struct rp_error *err)
 }
 
 // The rest of the new trees is the rest of older ones, which the session pins. If nevertheless packs have disappeared since
-// it began, every block is looked up.
+// it began, every node and block is looked up.
 static int check_trees(struct rp_repo_session *session, const struct rp_point *point, struct rp_error *err)
 {
     if (rp_index_doubts(session->repo->index) == session->doubts)

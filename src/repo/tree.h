@@ -27,8 +27,8 @@ static inline unsigned rp_tree_levels(uint64_t size)
 typedef int rp_tree_walk_fn(void *context, uint64_t block, const uint8_t *ids, uint32_t count, struct rp_error *err);
 int rp_tree_walk(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t from, rp_tree_walk_fn *each,
                  void *context, struct rp_error *err);
-// Looks for every block of the tree in the index: RP_ERR_CORRUPT when one is in no pack.
-// Reads the nodes, not the blocks.
+// Looks for every node and block of the tree in the index: RP_ERR_CORRUPT when one is in no pack that is there and not
+// known to be damaged. Reads the nodes, not the blocks.
 int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_error *err);
 int rp_tree_check_root(const struct rp_repo_root *root, struct rp_error *err);
 

@@ -397,6 +397,84 @@ static void a_check_can_be_cancelled(void **state)
     free(stored.data);
 }
 
+// ---- packs that are lost while somebody relies on them --------------------------------------------------------------
+
+// The pack that is there besides this one.
+static void other_pack(const struct place *place, const char *known, char path[256])
+{
+    char command[600];
+    snprintf(command, sizeof command, "find '%s/packs' -type f ! -path '%s'", place->repository, known);
+    FILE *list = popen(command, "r");
+    assert_non_null(fgets(path, 256, list));
+    pclose(list);
+    path[strcspn(path, "\n")] = 0;
+}
+
+// Writes one block of a disk, then lets somebody take a pack away (and bring another back), and commits.
+static void fails_to_commit_without(struct rp_repo *repo, const struct rp_repo_root *base, const char *lost,
+                                    const char *hidden, const char *back)
+{
+    struct rp_error err = {0};
+    uint8_t block[RP_REPO_BLOCK];
+    struct rp_repo_root root;
+    struct rp_point point;
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", base, 1, &err);
+    assert_ok(session ? 0 : -1, err);
+    struct rp_disk_writer *writer = rp_disk_writer_new(session, base, base->size, &err);
+    assert_ok(writer ? 0 : -1, err);
+    fill_block(block, 77);
+    assert_ok(rp_disk_writer_put(writer, 0, block, sizeof block, &err), err);
+    assert_ok(rp_disk_writer_finish(writer, &root, &err), err);
+    assert_int_equal(unlink(lost), 0);
+    if (hidden)
+        assert_int_equal(rename(hidden, back), 0);
+    point_of(&point, "vm", &root);
+    assert_int_equal(rp_repo_commit(session, &point, &err), -1);
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    rp_point_clear(&point);
+    rp_repo_session_end(session);
+}
+
+static void a_node_in_memory_does_not_hide_that_its_pack_is_gone(void **state)
+{
+    struct place *place = *state;
+    uint64_t size = (RP_NODE_IDS + 2) * RP_REPO_BLOCK; // two nodes of level 1, which are not the same
+    uint8_t *data = rp_xcalloc(1, size);
+    char first[256], second[256];
+    fill_block(data, 1);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, size, "vm", NULL);
+    first_pack(place, first);
+    memcpy(data + (RP_NODE_IDS + 1) * RP_REPO_BLOCK, data, RP_REPO_BLOCK); // known: the next pack has nodes only
+    root = store_disk(repo, &root, data, size, "vm", NULL);
+    other_pack(place, first, second);
+    rp_repo_close(repo);
+    place_remove_cache(place); // so that the base is looked at, and its nodes are kept in memory
+    repo = place_open(place);
+    fails_to_commit_without(repo, &root, second, NULL, NULL);
+    rp_repo_close(repo);
+    free(data);
+}
+
+static void a_pack_that_comes_back_does_not_hide_that_another_is_gone(void **state)
+{
+    struct place *place = *state;
+    uint8_t data[2 * RP_REPO_BLOCK];
+    char base[256], other[256], hidden[100];
+    fill_block(data, 1);
+    fill_block(data + RP_REPO_BLOCK, 2);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    first_pack(place, base);
+    fill_block(data, 3);
+    store_disk(repo, NULL, data, RP_REPO_BLOCK, "vm2", NULL);
+    other_pack(place, base, other);
+    snprintf(hidden, sizeof hidden, "%s/hidden", place->folder);
+    assert_int_equal(rename(other, hidden), 0);
+    fails_to_commit_without(repo, &root, base, hidden, other);
+    rp_repo_close(repo);
+}
+
 int main(void)
 {
     log_off();
@@ -414,6 +492,8 @@ int main(void)
         WITH(a_pack_with_very_many_damages_is_told_in_few_lines_that_name_every_block),
         WITH(a_pack_whose_index_is_damaged_is_marked_by_the_plain_check),
         WITH(a_check_can_be_cancelled),
+        WITH(a_node_in_memory_does_not_hide_that_its_pack_is_gone),
+        WITH(a_pack_that_comes_back_does_not_hide_that_another_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

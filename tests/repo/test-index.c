@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "repo/core.h"
 #include "repo/index_segments.h"
 #include "repo/pending.h"
 
@@ -227,6 +228,34 @@ static void a_damaged_cache_does_not_make_a_base_look_damaged(void **state)
     free(data);
 }
 
+static void a_pack_is_missed_also_when_only_a_damaged_cache_knew_it(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct rp_location places[RP_INDEX_MAX_COPIES];
+    uint8_t data[RP_REPO_BLOCK];
+    char pack[256], command[400], path[300];
+    fill_block(data, 1);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    first_pack(place, pack);
+    rp_repo_close(repo);
+    snprintf(command, sizeof command, "find '%s' -name '*.segment'", place->cache);
+    FILE *list = popen(command, "r");
+    assert_non_null(fgets(path, sizeof path, list));
+    pclose(list);
+    path[strcspn(path, "\n")] = 0;
+    flip_bit(path, (file_size(path) - 4096 + 40) * 8); // in its only page of entries
+    repo = place_open(place);
+    assert_ok(rp_repo_need_index(repo, NULL, &err), err);
+    uint32_t doubts = rp_index_doubts(repo->index);
+    assert_int_equal(rp_index_find(repo->index, root.id, RP_INDEX_READ, places), 0); // that is when it is found out
+    assert_int_equal(unlink(pack), 0);
+    assert_ok(rp_index_refresh(repo->index, &err), err);
+    assert_int_not_equal(rp_index_doubts(repo->index), doubts);
+    rp_repo_close(repo);
+}
+
 static void what_only_the_cache_knows_is_stored_again(void **state)
 {
     struct place *place = *state;
@@ -297,6 +326,7 @@ int main(void)
         cmocka_unit_test(the_pending_set_agrees_with_a_model),
         WITH(a_damaged_cache_is_made_again_and_never_believed),
         WITH(a_damaged_cache_does_not_make_a_base_look_damaged),
+        WITH(a_pack_is_missed_also_when_only_a_damaged_cache_knew_it),
         WITH(what_only_the_cache_knows_is_stored_again),
         WITH(an_index_that_could_not_be_written_vouches_for_no_tree),
     };
