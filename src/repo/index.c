@@ -192,6 +192,7 @@ static uint32_t add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], u
     uint32_t number = rp_pack_table_number(&index->packs, id);
     struct rp_pack_state *pack = &index->packs.items[number];
     pack->size = size;
+    pack->indexed_size = (uint32_t)size;
     pack->present = true;
     pack->seen = index->looks;
     for (uint32_t f = 0; f < content->frame_count && !pack->indexed; f++) {
@@ -232,6 +233,7 @@ void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack
     const struct rp_pack_state *pack = &index->packs.items[number];
     memcpy(out->id, pack->id, RP_PACK_ID);
     out->size = pack->size;
+    out->indexed_size = pack->indexed_size;
     out->present = pack->present;
     out->tombstoned = pack->tombstoned;
     out->damaged = pack->damaged;

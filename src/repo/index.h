@@ -35,8 +35,9 @@ void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and de
 // Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 
-// How often a look found a pack that had disappeared, cannot be read or was found damaged: reasons to doubt that every block
-// that old trees name is there. It only grows, also when a pack comes back: where it is what it was, none was lost meanwhile.
+// How often a look found a pack that had disappeared, cannot be read or was found damaged: reasons to doubt that
+// every block that old trees name is there. It only grows, also when a pack comes back: while it is what it was, none
+// was lost.
 uint32_t rp_index_doubts(struct rp_index *index);
 // Is this tree known to be complete? Only while there is no such pack.
 bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES]);
@@ -69,7 +70,8 @@ void rp_index_tidy(struct rp_index *index);
 
 struct rp_index_pack {
     uint8_t id[RP_PACK_ID];
-    uint64_t size;
+    uint64_t size;         // at the last look
+    uint64_t indexed_size; // when it was written, or its index read; 0: its index came from the cache
     bool present, tombstoned, damaged;
 };
 uint32_t rp_index_pack_count(struct rp_index *index); // numbers are below this; some packs may be gone

@@ -118,16 +118,20 @@ static int check_pack(void *context, uint32_t number)
     struct rp_repo *repo = presence->repo;
     struct rp_index_pack pack;
     char name[RP_PACK_NAME];
-    uint64_t size = 0;
     struct rp_error why = {0};
     rp_index_pack(repo->index, number, &pack);
     rp_pack_name(pack.id, name);
+    uint64_t size = pack.size, expected = pack.indexed_size ? pack.indexed_size : pack.size;
     if (presence->singly && repo->backend->ops->size(repo->backend, name, &size, &why) && why.code != RP_ERR_NOT_FOUND)
         return rp_repo_fail_again(presence->err, &why);
-    bool there = presence->singly ? !why.code && size == pack.size : pack.present;
-    return there ? 0
-                 : rp_fail(presence->err, RP_ERR_STATE, "%s/%s: this pack, which the new restore point needs, has "
-                           "disappeared; run the backup again", repo->backend->location, name);
+    if (presence->singly ? why.code != RP_OK : !pack.present)
+        return rp_fail(presence->err, RP_ERR_STATE, "%s/%s: this pack, which the new restore point needs, has "
+                       "disappeared; run the backup again", repo->backend->location, name);
+    if (size != expected)
+        return rp_fail(presence->err, RP_ERR_STATE, "%s/%s: this pack, which the new restore point needs, has %llu "
+                       "bytes, and had %llu; run refpoint check, then the backup again", repo->backend->location, name,
+                       (unsigned long long)size, (unsigned long long)expected);
+    return 0;
 }
 
 static int check_packs(struct rp_repo_session *session, struct rp_error *err)

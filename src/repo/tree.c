@@ -218,13 +218,13 @@ static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned leve
     char hex[RP_HEX(8)];
     if (rp_id_is_zero(id))
         return 0;
-    if (!rp_index_find(repo->index, id, RP_INDEX_SOUND, places)) { // also of a node: it may be in memory and nowhere else
+    if (!rp_index_find(repo->index, id, RP_INDEX_SOUND, places)) { // nor a node, which may be in memory only
         // Not before a second look: the cache may be damaged, which the first one found out.
         if (rp_index_refresh(repo->index, err))
             return -1;
         if (!rp_index_find(repo->index, id, RP_INDEX_SOUND, places))
-            return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no good pack: a pack is missing or damaged; run refpoint check",
-                           level ? "node" : "block", rp_hex(id, 8, hex));
+            return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no good pack: a pack is missing or damaged; run refpoint "
+                           "check", level ? "node" : "block", rp_hex(id, 8, hex));
     }
     if (!level)
         return 0;

@@ -435,6 +435,39 @@ static void fails_to_commit_without(struct rp_repo *repo, const struct rp_repo_r
     rp_repo_session_end(session);
 }
 
+static void a_commit_that_needs_a_pack_of_another_size_is_refused(void **state)
+{
+    struct place *place = *state;
+    enum { MANY = 65 }; // so many are looked up with one listing
+    for (unsigned packs = 1; packs <= MANY; packs += MANY - 1) {
+        struct rp_error err = {0};
+        uint8_t block[RP_REPO_BLOCK];
+        char pack[256];
+        struct rp_repo_root root;
+        struct rp_point point;
+        struct rp_repo *repo = place_open(place);
+        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+        struct rp_disk_writer *writer = rp_disk_writer_new(session, NULL, MANY * sizeof block, &err);
+        for (unsigned i = 0; i < packs; i++) {
+            fill_block(block, packs + i);
+            assert_ok(rp_disk_writer_put(writer, i * sizeof block, block, sizeof block, &err), err);
+            assert_ok(rp_repo_session_flush(session, &err), err);
+        }
+        assert_ok(rp_disk_writer_finish(writer, &root, &err), err);
+        first_pack(place, pack);
+        assert_int_equal(truncate(pack, (off_t)file_size(pack) - 1), 0);
+        point_of(&point, "vm", &root);
+        assert_int_equal(rp_repo_commit(session, &point, &err), -1);
+        assert_int_equal(err.code, RP_ERR_STATE);
+        assert_non_null(strstr(err.text, strrchr(pack, '/') + 1));
+        assert_int_equal(count_points(repo), 0);
+        rp_point_clear(&point);
+        assert_int_equal(rp_repo_session_discard(session), packs + 1);
+        rp_repo_session_end(session);
+        rp_repo_close(repo);
+    }
+}
+
 static void a_node_in_memory_does_not_hide_that_its_pack_is_gone(void **state)
 {
     struct place *place = *state;
@@ -492,6 +525,7 @@ int main(void)
         WITH(a_pack_with_very_many_damages_is_told_in_few_lines_that_name_every_block),
         WITH(a_pack_whose_index_is_damaged_is_marked_by_the_plain_check),
         WITH(a_check_can_be_cancelled),
+        WITH(a_commit_that_needs_a_pack_of_another_size_is_refused),
         WITH(a_node_in_memory_does_not_hide_that_its_pack_is_gone),
         WITH(a_pack_that_comes_back_does_not_hide_that_another_is_gone),
     };
