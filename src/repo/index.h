@@ -41,6 +41,7 @@ int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 uint32_t rp_index_doubts(struct rp_index *index);
 // Is this tree known to be complete? Only while there is no such pack.
 bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES]);
+// True only after rp_index_spill: a pack that is only in memory would not be missed by the next process.
 void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES], bool complete);
 
 // "damaged/<pack id>": a check found this pack damaged.

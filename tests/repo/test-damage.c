@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "repo/pack.h"
@@ -508,6 +509,44 @@ static void a_pack_that_comes_back_does_not_hide_that_another_is_gone(void **sta
     rp_repo_close(repo);
 }
 
+static void a_killed_backup_does_not_vouch_for_a_base_whose_packs_it_only_had_in_memory(void **state)
+{
+    struct place *place = *state, elsewhere = *place;
+    struct rp_error err = {0};
+    uint8_t data[3 * RP_REPO_BLOCK];
+    char first[256], second[256];
+    for (uint32_t i = 0; i < 3; i++)
+        fill_block(data + i * RP_REPO_BLOCK, i);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    first_pack(place, first);
+    rp_repo_close(repo);
+    snprintf(elsewhere.cache, sizeof elsewhere.cache, "%s/elsewhere", place->folder);
+    repo = place_open(&elsewhere);
+    fill_block(data, 10);
+    root = store_disk(repo, &root, data, sizeof data, "vm", NULL);
+    other_pack(place, first, second);
+    fill_block(data + RP_REPO_BLOCK, 11);
+    root = store_disk(repo, &root, data, sizeof data, "vm", NULL);
+    rp_repo_close(repo);
+    pid_t child = fork();
+    if (child == 0) { // finds the base complete, and is gone
+        struct rp_repo_session *theirs = rp_repo_session_begin(place_open(place), "killed", &root, 1, &err);
+        _exit(theirs && rp_disk_writer_new(theirs, &root, sizeof data, &err) ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(unlink(second), 0);
+    repo = place_open(place);
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &root, 1, &err);
+    assert_ok(session ? 0 : -1, err);
+    assert_null(rp_disk_writer_new(session, &root, sizeof data, &err));
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    rp_repo_session_end(session);
+    rp_repo_close(repo);
+}
+
 int main(void)
 {
     log_off();
@@ -528,6 +567,7 @@ int main(void)
         WITH(a_commit_that_needs_a_pack_of_another_size_is_refused),
         WITH(a_node_in_memory_does_not_hide_that_its_pack_is_gone),
         WITH(a_pack_that_comes_back_does_not_hide_that_another_is_gone),
+        WITH(a_killed_backup_does_not_vouch_for_a_base_whose_packs_it_only_had_in_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
