@@ -238,8 +238,8 @@ struct rp_host_ops {
     // not; an id is never of two.
     int (*import_system)(struct rp_host_connection *host, const char *definition_file, bool new_identity,
                          RP_METHOD_RESULT, struct rp_error *err);
-    // DefinePlannedSystem from saved settings (rp_vm_settings.document) of this kind of host, disks at the given paths,
-    // in the document's order. result: the planned VM's id.
+    // DefinePlannedSystem from saved settings (rp_vm_settings.document) of this kind of host, disks at the given paths:
+    // in the order of rp_vm_settings.disks, whatever that of the document is. result: the planned VM's id.
     int (*plan_system)(struct rp_host_connection *host, const char *document, const char *const *disks,
                        size_t disk_count, bool new_identity, RP_METHOD_RESULT, struct rp_error *err);
     // ModifyResourceSettings: HostResource of a disk of a planned VM.

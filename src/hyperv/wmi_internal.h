@@ -157,7 +157,8 @@ struct rp_wmi_disk_facts {
     uint32_t logical_sector, physical_sector;
 };
 int rp_wmi_disk_facts(struct rp_wmi *wmi, const char *path, struct rp_wmi_disk_facts *facts, struct rp_error *err);
-bool rp_wmi_is_disk(const struct rp_cim_instance *resource); // a virtual hard disk, and not a DVD's image
+// The virtual hard disks (and no DVD's image) among `resources`, in the order of their places. The array is malloc'ed.
+struct rp_cim_instance **rp_wmi_sort_disks(const struct rp_cim_instances *resources, size_t *count);
 // Appends a disk for each of `resources` that is one, in the order of their numbers. `vm_id`: whose disks they are (a
 // snapshot's are called as the VM's).
 int rp_wmi_disks(const struct rp_cim_instances *resources, const char *vm_id, struct rp_vm_settings *settings,

@@ -53,20 +53,18 @@ static struct rp_cim_value one_file(const char *path)
     return files;
 }
 
+// A host lists its resources in any order: that of the files is that of vm_settings.
 static int place_disks(const struct rp_cim_instances *all, const char *const *disks, size_t disk_count,
                        struct rp_error *err)
 {
-    size_t count = 0;
-    for (size_t i = 1; i < all->count; i++) {
-        if (!rp_wmi_is_disk(all->items[i]))
-            continue;
-        if (count < disk_count)
-            rp_cim_set(all->items[i], "HostResource", one_file(disks[count]));
-        count++;
-    }
-    return count == disk_count ? 0
-                               : rp_fail(err, RP_ERR_INVALID, "saved settings: they name %zu disks, and %zu are there",
-                                         count, disk_count);
+    size_t count;
+    RP_AUTO_FREE struct rp_cim_instance **sorted = rp_wmi_sort_disks(all, &count);
+    if (count != disk_count)
+        return rp_fail(err, RP_ERR_INVALID, "saved settings: they name %zu disks, and %zu are there", count,
+                       disk_count);
+    for (size_t i = 0; i < count; i++)
+        rp_cim_set(sorted[i], "HostResource", one_file(disks[i]));
+    return 0;
 }
 
 // What belongs to the moment or to the host that the settings were saved on.

@@ -27,7 +27,7 @@ int rp_wmi_settings_parts(struct rp_wmi *wmi, const struct rp_cim_instance *sett
 
 // ---- disks ----------------------------------------------------------------------------------------------------------
 
-bool rp_wmi_is_disk(const struct rp_cim_instance *resource)
+static bool is_disk(const struct rp_cim_instance *resource)
 {
     const char *type = rp_cim_get_text(resource, "ResourceSubType");
     return !strcasecmp(resource->class_name, "Msvm_StorageAllocationSettingData") &&
@@ -56,7 +56,7 @@ struct place {
 static struct place place_of(const char *instance)
 {
     struct place place = {.known = false};
-    const char *rest = strchr(instance, '\\');
+    const char *rest = instance ? strchr(instance, '\\') : NULL;
     size_t length = rest ? strcspn(rest + 1, "\\") : 0;
     if (!length || length >= sizeof place.controller)
         return place;
@@ -74,23 +74,36 @@ static int compare_controllers(const char *a, const char *b)
     return a_ide != b_ide ? b_ide - a_ide : strcasecmp(a, b);
 }
 
+static int by_place(const void *a, const void *b)
+{
+    const char *one = rp_cim_get_text(*(struct rp_cim_instance *const *)a, "InstanceID"),
+               *other = rp_cim_get_text(*(struct rp_cim_instance *const *)b, "InstanceID");
+    struct place x = place_of(one), y = place_of(other);
+    int order = (int)y.known - (int)x.known;
+    if (!order)
+        order = compare_controllers(x.controller, y.controller);
+    if (!order)
+        order = (x.bus > y.bus) - (x.bus < y.bus);
+    if (!order)
+        order = (x.slot > y.slot) - (x.slot < y.slot);
+    return order ? order : strcmp(one ? one : "", other ? other : "");
+}
+
+struct rp_cim_instance **rp_wmi_sort_disks(const struct rp_cim_instances *resources, size_t *count)
+{
+    struct rp_cim_instance **disks = rp_xcalloc(resources->count + 1, sizeof *disks);
+    *count = 0;
+    for (size_t i = 0; i < resources->count; i++)
+        if (is_disk(resources->items[i]))
+            disks[(*count)++] = resources->items[i];
+    qsort(disks, *count, sizeof *disks, by_place);
+    return disks;
+}
+
 struct found {
     struct rp_vm_disk disk;
     struct place place;
 };
-
-static int by_place(const void *a, const void *b)
-{
-    const struct found *x = a, *y = b;
-    int order = (int)y->place.known - (int)x->place.known;
-    if (!order)
-        order = compare_controllers(x->place.controller, y->place.controller);
-    if (!order)
-        order = (x->place.bus > y->place.bus) - (x->place.bus < y->place.bus);
-    if (!order)
-        order = (x->place.slot > y->place.slot) - (x->place.slot < y->place.slot);
-    return order ? order : strcmp(x->disk.instance, y->disk.instance);
-}
 
 // A disk's number says where it is, so that it stays the same when others come and go: 64 for each controller, the two
 // of IDE first. A second SCSI controller has a GUID of its own, hence a place by the order of these.
@@ -140,19 +153,16 @@ static int add_found(const struct rp_cim_instance *resource, const char *vm_id, 
 int rp_wmi_disks(const struct rp_cim_instances *resources, const char *vm_id, struct rp_vm_settings *settings,
                  struct rp_error *err)
 {
-    RP_AUTO_FREE struct found *found = rp_xcalloc(resources->count + 1, sizeof *found);
-    size_t count = 0;
-    int failed = 0;
-    for (size_t i = 0; i < resources->count && !failed; i++)
-        if (rp_wmi_is_disk(resources->items[i]) &&
-            !(failed = add_found(resources->items[i], vm_id, &found[count], err)))
-            count++;
-    qsort(found, count, sizeof *found, by_place);
+    size_t disk_count, count = 0;
+    RP_AUTO_FREE struct rp_cim_instance **disks = rp_wmi_sort_disks(resources, &disk_count);
+    RP_AUTO_FREE struct found *found = rp_xcalloc(disk_count + 1, sizeof *found);
+    while (count < disk_count && !add_found(disks[count], vm_id, &found[count], err))
+        count++;
     number_disks(found, count);
     settings->disks = rp_xrealloc(settings->disks, (settings->disk_count + count + 1) * sizeof *settings->disks);
     for (size_t i = 0; i < count; i++)
         settings->disks[settings->disk_count++] = found[i].disk;
-    return failed;
+    return count < disk_count ? -1 : 0;
 }
 
 // GetVirtualHardDiskSettingData gives an Msvm_VirtualHardDiskSettingData as text.

@@ -321,6 +321,28 @@ static void saved_settings_become_a_plan_with_other_files(void **state)
         RP_ERR_CORRUPT, "saved settings");
 }
 
+static void planned_disks_get_their_files_by_their_places_in_whatever_order_a_host_lists_them(void **state)
+{
+    (void)state;
+    static const struct fake_answer list[] = {
+        {"GetVirtualHardDiskSettingData", disk_facts, 0}, {"DefinePlannedSystem", define_plan, 0}, {0}};
+    static const char *const places[] = {"C0\\0\\1", "C0\\0\\0", "83F8638B-8DCA-4152-9EDA-2CA8B33039B4\\0\\1"};
+    static const char *const disks[] = {"E:\\ide.vhdx", "E:\\slot0.vhdx", "E:\\slot1.vhdx"};
+    char job[RP_HOST_ID], result[RP_HOST_ID];
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    answers(list);
+    for (size_t i = 0; i < 3; i++)
+        fake_disk(fake, FAKE_A, places[i], "D:\\a.vhdx");
+    good(host->ops->vm_settings(host, FAKE_A, &settings, &err));
+    good(host->ops->plan_system(host, settings.document, disks, 3, true, job, result, &err));
+    for (size_t i = 0; i < 3; i++) { // as they were listed
+        const char *text = rp_cim_get_text_at(fake->in, "ResourceSettings", i);
+        assert_non_null(strstr(text, places[i]));
+        assert_non_null(strstr(settings.disks[2 - i].instance, places[i]));
+        assert_non_null(strstr(text, disks[2 - i]));
+    }
+}
+
 static void what_a_newer_host_says_is_saved_and_not_given_to_one_that_may_not_know_it(void **state)
 {
     (void)state;
@@ -443,6 +465,7 @@ int main(void)
         SCENE(who_may_not_see_cimv2_is_told_the_version_all_the_same),
         SCENE(an_export_says_what_products_say),
         SCENE(saved_settings_become_a_plan_with_other_files),
+        SCENE(planned_disks_get_their_files_by_their_places_in_whatever_order_a_host_lists_them),
         SCENE(what_a_newer_host_says_is_saved_and_not_given_to_one_that_may_not_know_it),
         SCENE(settings_of_a_checkpoint_are_called_as_the_machine),
         SCENE(planned_machines_are_listed_by_themselves),
