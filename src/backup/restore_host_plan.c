@@ -86,12 +86,14 @@ static const char *place(const char *instance)
     return slash ? slash : "";
 }
 
-// Which file is this disk's: the one that it has, the one of the disk in its place, or of its number.
+// Which file is this disk's: the one that it was planned with, the one of the disk in its place, or of its number. An
+// imported disk has the name that its file had once, under which another one of ours may be now: no path proves
+// anything, and neither does the id of the disk that a host reads from the file there.
 static int find_file(const struct rp_restore_host_job *job, const struct rp_vm_disk *disk, const bool *taken,
                      size_t *found)
 {
     const struct rp_point *point = job->point;
-    for (unsigned way = 0; way < 3; way++)
+    for (unsigned way = job->result->imported ? 1 : 0; way < 3; way++)
         for (size_t i = 0; i < point->disk_count; i++) {
             const struct rp_point_disk *old = &point->disks[i];
             bool same = way == 0   ? disk->path && !strcmp(disk->path, job->disks[i])

@@ -79,6 +79,7 @@ struct fake_host {
     char excluded[FAKE_MAX][RP_HOST_ID]; // of the last export
     size_t excluded_count;
     char *definition;            // what the last import was given
+    const char *old_files[FAKE_MAX]; // of an imported VM's disks; NULL: of a machine that is long gone
     char reference_id[RP_HOST_ID]; // what an import of the reference point makes
     struct fake_planned {
         bool present, real, running, validated;

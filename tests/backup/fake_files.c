@@ -262,7 +262,7 @@ static int import_system(struct rp_host_connection *host, const char *definition
     struct fake_planned *planned = new_planned(fake, new_identity);
     for (unsigned i = FAKE_MAX; i-- > 0;) // in an order of its own
         if (fake->disks[i].present)
-            add_disk(planned, i, "X:\\long gone.vhdx");
+            add_disk(planned, i, fake->old_files[i] ? fake->old_files[i] : "X:\\long gone.vhdx");
     struct fake_job what = {.verb = "import_system"};
     snprintf(what.result, sizeof what.result, "%s", planned->id);
     fake_job_start(fake, &what, job);

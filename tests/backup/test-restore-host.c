@@ -122,6 +122,18 @@ static void check_disks(struct restore *restore)
     }
 }
 
+// The host has neither VMs nor files.
+static void start_again(struct restore *restore)
+{
+    const char *folder = restore->world.folder;
+    RP_AUTO_FREE char *remove = rp_xasprintf("rm -r %s/vms %s/exports", folder, folder);
+    RP_AUTO_FREE char *empty = rp_xasprintf("rm -r %s/vms/*", folder);
+    fake_clear_files(&restore->world.fake);
+    assert_int_equal(system(remove), 0);
+    fake_use_files(&restore->world.fake, folder);
+    assert_int_equal(system(empty), 0);
+}
+
 static void an_exported_vm_is_imported_with_its_disks_and_goes_on_incrementally(void **state)
 {
     struct restore *restore = *state;
@@ -134,6 +146,20 @@ static void an_exported_vm_is_imported_with_its_disks_and_goes_on_incrementally(
     assert_true(restore->world.fake.planned[0].running);
     assert_non_null(strstr(restore->world.fake.definition, "D:\\VMs\\restored\\Virtual Machines\\"));
     check_disks(restore);
+}
+
+static void imported_disks_get_their_own_files_whatever_the_old_ones_were_called(void **state)
+{
+    struct restore *restore = *state;
+#define RESTORED(number) "D:\\VMs\\restored\\Virtual Hard Disks\\web1-disk" number ".vhdx"
+    static const char *const names[][2] = {{RESTORED("1"), RESTORED("0")}, {RESTORED("1"), RESTORED("2")},
+                                           {RESTORED("7"), RESTORED("0")}, {RESTORED("0"), RESTORED("1")}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        memcpy(restore->world.fake.old_files, names[i], sizeof names[i]);
+        must_run(restore);
+        check_disks(restore);
+        start_again(restore);
+    }
 }
 
 static void without_an_export_a_vm_is_planned_from_its_saved_settings(void **state)
@@ -247,13 +273,7 @@ static void fail_at_every_call(struct restore *restore, bool after, unsigned lea
         // What fails once the VM is there is a remark; that the planned ones cannot be listed matters to nobody then.
         assert_true(restore->remarks > 0 || !strcmp(fake->failed_verb, "list_planned"));
         check_disks(restore);
-        fake_clear_files(fake);
-        RP_AUTO_FREE char *command = rp_xasprintf("rm -r %s/vms %s/exports", restore->world.folder,
-                                                  restore->world.folder);
-        assert_int_equal(system(command), 0);
-        fake_use_files(fake, restore->world.folder);
-        RP_AUTO_FREE char *empty = rp_xasprintf("rm -r %s/vms/*", restore->world.folder);
-        assert_int_equal(system(empty), 0);
+        start_again(restore);
     }
     assert_true(failures >= least);
     check_disks(restore);
@@ -438,6 +458,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         EXPORTED(an_exported_vm_is_imported_with_its_disks_and_goes_on_incrementally),
+        EXPORTED(imported_disks_get_their_own_files_whatever_the_old_ones_were_called),
         SETTINGS(without_an_export_a_vm_is_planned_from_its_saved_settings),
         EXPORTED(a_new_vm_beside_the_old_one_has_its_own_id_and_name),
         SETTINGS(the_first_mapped_folder_is_taken_when_none_is_named),
