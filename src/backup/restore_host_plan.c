@@ -211,7 +211,7 @@ static bool find_unnamed(struct rp_restore_host_job *job)
         return find_new(job);
     if (was_there(job, job->point->vm_id) || !host->ops->find_vm(host, job->point->vm_id, &vm, NULL))
         return false; // somebody else's, or a real one
-    if (host->ops->vm_settings(host, job->point->vm_id, &settings, NULL)) {
+    if (!job->before_known || host->ops->vm_settings(host, job->point->vm_id, &settings, NULL)) {
         remark_may_come(job);
         return false;
     }
@@ -223,7 +223,8 @@ void rp_restore_host_destroy_planned(struct rp_restore_host_job *job)
 {
     struct rp_error err = {0};
     char work[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
-    if (!job->may_be_planned || (!*job->planned && !find_unnamed(job)))
+    // Where the id was taken the host made nothing: what has it is somebody else's.
+    if (!job->may_be_planned || job->plan_failed == RP_ERR_EXISTS || (!*job->planned && !find_unnamed(job)))
         return;
     job->may_be_planned = false;
     if ((job->host->ops->destroy_system(job->host, job->planned, false, work, result, &err) ||

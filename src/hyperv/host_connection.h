@@ -235,11 +235,12 @@ struct rp_host_ops {
                          struct rp_error *err);
     // ImportSystemDefinition of an exported VM, in place. result: the planned VM's id (a VM that vm_settings, modify_disk,
     // rename and destroy_system know and list_vms does not show). RP_ERR_EXISTS: the old identity is that of a VM, planned or
-    // not; an id is never of two.
+    // not; an id is never of two. Nothing was made then.
     int (*import_system)(struct rp_host_connection *host, const char *definition_file, bool new_identity,
                          RP_METHOD_RESULT, struct rp_error *err);
     // DefinePlannedSystem from saved settings (rp_vm_settings.document) of this kind of host, disks at the given paths:
     // in the order of rp_vm_settings.disks, whatever that of the document is. result: the planned VM's id.
+    // RP_ERR_EXISTS: as from import_system.
     int (*plan_system)(struct rp_host_connection *host, const char *document, const char *const *disks,
                        size_t disk_count, bool new_identity, RP_METHOD_RESULT, struct rp_error *err);
     // ModifyResourceSettings: HostResource of a disk of a planned VM.

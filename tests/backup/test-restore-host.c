@@ -339,6 +339,36 @@ static void the_planned_vm_of_somebody_else_is_not_taken_for_ours(void **state)
     assert_true(fake->planned[0].present && fake->planned[1].present);
 }
 
+static void take_the_id(struct fake_host *fake, const char *verb)
+{
+    if (strcmp(verb, "import_system"))
+        return;
+    fake->before = NULL;
+    plan_another(fake->context, false);
+}
+
+static void hide_the_planned_and_lose_the_import(struct fake_host *fake, const char *verb)
+{
+    if (!strcmp(verb, "list_planned") || !strcmp(verb, "import_system"))
+        fake->fail_at = fake->calls + 1;
+}
+
+static void who_plans_the_same_vm_meanwhile_or_unseen_keeps_it(void **state)
+{
+    struct restore *restore = *state;
+    struct fake_host *fake = &restore->world.fake;
+    fake->context = restore;
+    fake->before = take_the_id;
+    fails(restore, RP_ERR_EXISTS, "already");
+    assert_int_equal(fake_count_planned(fake, false), 1);
+    assert_int_equal(restore->remarks, 0); // nothing of ours can come
+    fake->before = hide_the_planned_and_lose_the_import;
+    fails(restore, RP_ERR_IO, "on purpose");
+    assert_int_equal(fake_count_planned(fake, false), 1);
+    assert_non_null(strstr(restore->remark, "refpoint vm delete"));
+    assert_int_equal(files_left(restore), 0);
+}
+
 static void plan_two_more(struct fake_host *fake, const char *verb)
 {
     struct restore *restore = fake->context;
@@ -474,6 +504,7 @@ int main(void)
         EXPORTED(with_a_new_id_a_lost_answer_of_an_import_leaves_neither_vm_nor_file),
         SETTINGS(with_a_new_id_a_lost_answer_of_a_plan_leaves_neither_vm_nor_file),
         EXPORTED(the_planned_vm_of_somebody_else_is_not_taken_for_ours),
+        EXPORTED(who_plans_the_same_vm_meanwhile_or_unseen_keeps_it),
         EXPORTED(when_several_might_be_ours_none_is_removed_and_all_are_named),
         SETTINGS(a_vm_gets_its_name_whatever_its_settings_say),
         EXPORTED(a_dry_run_says_what_would_be_made_and_makes_nothing),
