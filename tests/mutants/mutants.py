@@ -154,8 +154,9 @@ MUTANTS = [
            ['diskservice pause']),
     # ---- backup and repository
     Mutant('a point is written before its packs', 'src/repo/session.c',
-           'if (rp_packer_flush(session->packer, err) || check_packs(session, err) || check_trees(session, point, err))',
-           'if (0)',
+           'if (rp_packer_flush(session->packer, err) || check_packs(session, err) || check_trees(session, point, err) ||\n'
+           '        confirm(session, err))',
+           'if (0 && confirm(session, err))',
            ['repo crash', 'repo session', 'repo repo']),
     Mutant('an object gets its name before it is durable', 'src/repo/whole_file.c',
            'if (!failed && fsync(fd))',
@@ -175,8 +176,8 @@ MUTANTS = [
            'rp_service_close(service, &why);',
            ['host close']),
     Mutant('a stop does not look whether the disks were closed', 'src/diskservice/launch.c',
-           'stat(path, &st) || !st.st_size',
-           '!stat(path, &st) || st.st_size',
+           'if (rp_engine_ended(rp_fs_posix(), directory))',
+           'if (true)',
            ['host close']),
     # ---- the host service
     Mutant('an id that a job did not use stays with its connection', 'src/hostd/jobs.c',
