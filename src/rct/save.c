@@ -10,8 +10,10 @@
 struct slot {
     struct rp_rct_header header;
     uint8_t *bitmap;
-    bool valid;
+    bool ours, valid;
 };
+
+static unsigned slot_of(uint64_t sequence) { return sequence % 2 ? 0 : 1; }
 
 // Every page that the bitmap names lies inside the file: a file that was cut short is damaged as a whole, and no bitmap
 // makes us hold more pages than the file has.
@@ -25,9 +27,8 @@ static bool pages_inside(const struct slot *slot, size_t bitmap_size, uint64_t s
     return rp_range_ok(RP_RCT_PAGES_AT, pages * RP_RCT_PAGE_SIZE, size);
 }
 
-// Sets valid; a slot that breaks the format is only invalid. -1: the store failed, or a later version wrote it.
-static int read_slot(struct rp_store *store, uint64_t size, int number, struct slot *slot, bool *ours,
-                     struct rp_error *err)
+// Sets ours and valid; a slot that breaks the format is only invalid. -1: the store failed, or a later version wrote it.
+static int read_slot(struct rp_store *store, uint64_t size, int number, struct slot *slot, struct rp_error *err)
 {
     uint64_t at = (uint64_t)number * RP_RCT_SLOT_SIZE;
     uint8_t head[RP_RCT_HEAD_SIZE];
@@ -35,7 +36,7 @@ static int read_slot(struct rp_store *store, uint64_t size, int number, struct s
         return size < at + 8 ? 0 : -1;
     if (!rp_rct_has_signature(head))
         return 0;
-    *ours = true;
+    slot->ours = true;
     if (size < at + RP_RCT_HEAD_SIZE)
         return 0;
     if (rp_store_pread(store, head, sizeof head, at, err))
@@ -63,16 +64,17 @@ int rp_rct_read_slots(struct rp_rct *rct, enum rp_rct_found *found, struct rp_er
     if (rp_store_size(rct->store, &size, err))
         return -1;
     struct slot *slots = rp_xcalloc(2, sizeof *slots);
-    bool ours = false;
     int failed = 0;
     for (int i = 0; i < 2 && !failed; i++)
-        failed = read_slot(rct->store, size, i, &slots[i], &ours, err);
+        failed = read_slot(rct->store, size, i, &slots[i], err);
     const struct slot *newest = NULL;
     for (int i = 0; i < 2; i++)
         if (slots[i].valid && (!newest || slots[i].header.sequence > newest->header.sequence))
             newest = &slots[i];
-    *found = newest ? RP_RCT_FOUND : ours ? RP_RCT_FOUND_DAMAGED : RP_RCT_FOUND_NOT_OURS;
+    *found = newest ? RP_RCT_FOUND : slots[0].ours || slots[1].ours ? RP_RCT_FOUND_DAMAGED : RP_RCT_FOUND_NOT_OURS;
     if (newest && !failed) {
+        const struct slot *next = &slots[slot_of(newest->header.sequence + 1)];
+        rct->torn = next->ours && !next->valid;
         rct->header = newest->header;
         rp_rct_adopt_header(rct);
         rp_rct_forget_pages(rct);
@@ -98,6 +100,16 @@ static int sync_file(struct rp_rct *rct, struct rp_error *err)
     return rct->failed ? -1 : 0;
 }
 
+// What a torn write has left may not become whole by one that is torn, too.
+static int clear_slot(struct rp_rct *rct, uint64_t at, struct rp_error *err)
+{
+    static const uint8_t nothing[RP_RCT_HEAD_SIZE];
+    if (rp_store_pwrite(rct->store, nothing, sizeof nothing, at, err) || sync_file(rct, err))
+        return -1;
+    rct->torn = false;
+    return 0;
+}
+
 int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err)
 {
     struct rp_rct_header *h = &rct->header;
@@ -117,11 +129,15 @@ int rp_rct_write_header(struct rp_rct *rct, bool clean, struct rp_error *err)
         h->coarse = (struct rp_guid){{0}};
     }
 
-    uint64_t at = h->sequence % 2 ? 0 : RP_RCT_SLOT_SIZE;
+    uint64_t at = (uint64_t)slot_of(h->sequence) * RP_RCT_SLOT_SIZE;
     uint8_t head[RP_RCT_HEAD_SIZE];
     RP_CLEANUP(rp_buf_clear) struct rp_buf lineage = {0};
     rp_rct_head_encode(h, rct->present, head, &lineage);
     struct rp_error why = {0};
+    if (rct->torn && clear_slot(rct, at, &why)) {
+        *h = *before;
+        return lost(rct, &why, err);
+    }
     if ((lineage.size && rp_store_pwrite(rct->store, lineage.data, lineage.size, at + RP_RCT_LINEAGE_AT, &why)) ||
         (rct->present_size &&
          rp_store_pwrite(rct->store, rct->present, rct->present_size, at + RP_RCT_BITMAP_AT, &why)) ||

@@ -24,6 +24,7 @@ struct rp_rct {
     struct rp_store *store;
     bool writable; // the store is open for writing
     bool failed;   // a write failed: nothing is committed any more
+    bool torn;     // the slot that is written next holds a part of a header
     bool unnamed;  // the next flush needs a header: the file has pages that its header does not name, or may have
     bool warned;   // of damaged pages
 
