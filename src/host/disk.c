@@ -1,4 +1,6 @@
 // The disks of a VM while it is off: added, removed, grown.
+#include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -204,6 +206,26 @@ static int check_no_snapshots(const struct rp_local_vm *vm, const char *what, st
     return 0;
 }
 
+int64_t rp_local_disk_number_of(const char *name)
+{
+    unsigned number;
+    int end = 0;
+    return sscanf(name, "disk%u%n", &number, &end) == 1 && (name[end] == '.' || name[end] == '_') ? (int64_t)number : -1;
+}
+
+// Whether the VM's folder has files by that number: what an earlier VM of this id left is not ours. -1: error.
+static int is_left(const struct rp_local_vm *vm, uint32_t number, struct rp_error *err)
+{
+    DIR *folder = opendir(vm->directory);
+    if (!folder)
+        return rp_fail_sys(err, errno, "%s", vm->directory);
+    bool left = false;
+    for (struct dirent *entry; !left && (entry = readdir(folder));)
+        left = rp_local_disk_number_of(entry->d_name) == number;
+    closedir(folder);
+    return left;
+}
+
 int rp_local_disk_add(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT, struct rp_error *err)
 {
     job[0] = result[0] = '\0';
@@ -214,6 +236,11 @@ int rp_local_disk_add(struct rp_host_connection *host, const char *vm_id, const 
         rp_local_image_inspect(local, disk, &image, err))
         return -1;
     uint32_t number = (uint32_t)vm.next_disk;
+    int left;
+    while ((left = is_left(&vm, number, err)) > 0)
+        number++;
+    if (left < 0)
+        return -1;
     {
         RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
         if (rp_transaction_begin(&t, local->db, err) || rp_local_disk_reserve(&vm, &image, number, err) ||

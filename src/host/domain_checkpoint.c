@@ -117,8 +117,9 @@ int rp_local_domain_put_back(const struct rp_local_vm *vm, int64_t snapshot, str
     if (!files.count)
         return 0;
     RP_CLEANUP(rp_domain_xml_clear) struct rp_domain_xml xml = {0};
-    if (definition_of(vm, &xml, err))
-        return -1;
+    struct rp_error why = {0};
+    if (definition_of(vm, &xml, &why)) // a domain that was undefined has no firmware
+        return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail_as(err, &why);
     rp_domain_state_places(vm->hypervisor, &xml, &places);
     if (rp_domain_state_write(&places, &files, &left_out, err))
         return rp_context(err, "VM %s: put its firmware's state back", vm->id);

@@ -97,8 +97,9 @@ int rp_local_domain_drop_disk(const struct rp_local_vm *vm, uint32_t number, str
         rp_db_copy(query, 0, disk.target, sizeof disk.target);
     }
     snprintf(disk.export_name, sizeof disk.export_name, "disk%u", number);
-    if (read_definition(vm, &hv, &xml, err))
-        return -1;
+    struct rp_error why = {0};
+    if (read_definition(vm, &hv, &xml, &why)) // a domain that was undefined has no disk
+        return why.code == RP_ERR_NOT_FOUND ? 0 : rp_fail_as(err, &why);
     const struct rp_domain_xml_disk *there = rp_domain_xml_disk(&xml, disk.target);
     if (!there || !rp_domain_xml_is_attached(there, &disk)) // not any more, or not yet
         return 0;

@@ -49,11 +49,27 @@ int rp_local_export_names_add(struct rp_local_export_names *names, const char *p
     return 0;
 }
 
+// A name that another export has announced becomes its file, or is deleted when it fails.
+static int check_others(const struct rp_local_export_names *names, struct rp_error *err)
+{
+    for (size_t i = 0; i < names->count; i++) {
+        const struct rp_local_export_name *name = &names->items[i];
+        int64_t others = 0;
+        if (!name->folder &&
+            rp_db_number(names->local->db, err, &others, "SELECT count(*) FROM export_name WHERE NOT folder AND path = ?", "t",
+                         name->path))
+            return -1;
+        if (others)
+            return rp_fail(err, RP_ERR_EXISTS, "%s: another export is about to write it", name->path);
+    }
+    return 0;
+}
+
 int rp_local_export_names_announce(struct rp_local_export_names *names, struct rp_error *err)
 {
     struct rp_local *local = names->local;
     RP_CLEANUP(rp_transaction_end) struct rp_transaction t = {0};
-    if (rp_transaction_begin(&t, local->db, err) ||
+    if (rp_transaction_begin(&t, local->db, err) || check_others(names, err) ||
         rp_db_run(local->db, err, "INSERT INTO export (definition) VALUES (?)", "t", names->definition))
         return -1;
     int64_t row = rp_db_last_row(local->db);

@@ -264,6 +264,8 @@ void rp_local_disk_sweep(const struct rp_local_vm *vm);
 int rp_local_disk_check_leaves(const struct rp_local_vm *vm, int64_t number, bool own, const char *what,
                                struct rp_error *err);
 int rp_local_disk_recover(const struct rp_local_vm *vm, struct rp_error *err);
+// The number of the disk that a file in a VM's folder belongs to by its name ("disk0.vhdx", "disk0_<guid>.avhdx.rct"); -1: none.
+int64_t rp_local_disk_number_of(const char *name);
 int rp_local_disk_add(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT,
                       struct rp_error *err);
 int rp_local_disk_remove(struct rp_host_connection *host, const char *vm_id, uint32_t number, RP_METHOD_RESULT,

@@ -57,18 +57,10 @@ static bool is_service_file(const struct rp_local_vm *vm, const char *path)
     return false;
 }
 
-// The number of the disk that a file in the folder belongs to by its name ("disk0.vhdx", "disk0_<guid>.avhdx.rct"); -1: none.
-static int64_t number_of(const char *name)
-{
-    unsigned number;
-    int end = 0;
-    return sscanf(name, "disk%u%n", &number, &end) == 1 && (name[end] == '.' || name[end] == '_') ? (int64_t)number : -1;
-}
-
 // In a folder that others left something in.
 static bool is_its_own(const struct rp_local_vm *vm, const char *path)
 {
-    int64_t number = number_of(rp_path_name(path)), own = 0;
+    int64_t number = rp_local_disk_number_of(rp_path_name(path)), own = 0;
     if (is_service_file(vm, path))
         return true;
     return number >= 0 &&
@@ -89,7 +81,7 @@ int rp_local_system_check_folder(struct rp_local *local, const char *id, const u
         return rp_fail(err, RP_ERR_EXISTS, "%s: is in the way", directory);
     int rc = 0;
     for (struct dirent *entry; !rc && (entry = readdir(folder));) {
-        int64_t number = number_of(entry->d_name);
+        int64_t number = rp_local_disk_number_of(entry->d_name);
         bool taken = is_service_file(&vm, entry->d_name);
         for (size_t i = 0; i < count; i++)
             taken |= images[i].format == RP_IMAGE_RAW && number == numbers[i];
@@ -269,17 +261,18 @@ int rp_local_system_define(struct rp_host_connection *host, const char *name, co
     return rc;
 }
 
-// The folder goes as a whole: nothing in it may belong to another VM (a disk taken out of this one and given to another).
+// The folder goes as a whole: nothing in it may belong to another VM (a disk taken out of this one and given to another), or be
+// used in place by this one (taken out, and attached again): such a file is never deleted.
 static int check_folder_free(const struct rp_local_vm *vm, struct rp_error *err)
 {
     RP_AUTO_FREE char *prefix = rp_xasprintf("%s/", vm->directory);
     RP_AUTO_QUERY *query = rp_db_query(vm->local->db, err,
-        "SELECT d.path, v.id FROM disk d JOIN vm v ON v.row = d.vm WHERE d.vm <> ?1 AND substr(d.path, 1, length(?2)) = ?2"
-        " UNION ALL SELECT p.path, v.id FROM disk_parent p JOIN vm v ON v.row = p.vm WHERE p.vm <> ?1 AND substr(p.path, 1, length(?2)) = ?2",
+        "SELECT d.path, v.id FROM disk d JOIN vm v ON v.row = d.vm WHERE (d.vm <> ?1 OR NOT d.own) AND substr(d.path, 1, length(?2)) = ?2"
+        " UNION ALL SELECT p.path, v.id FROM disk_parent p JOIN vm v ON v.row = p.vm WHERE substr(p.path, 1, length(?2)) = ?2",
         "it", vm->row, prefix);
     int rc = query ? rp_db_step(vm->local->db, query, err) : -1;
     if (rc == 1)
-        return rp_fail(err, RP_ERR_STATE, "VM %s: its folder holds %s, which belongs to VM %s; delete the VM without its disks",
+        return rp_fail(err, RP_ERR_STATE, "VM %s: its folder holds %s, which VM %s uses; delete the VM without its disks",
                        vm->id, rp_db_text(query, 0), rp_db_text(query, 1));
     return rc;
 }

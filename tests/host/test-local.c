@@ -360,6 +360,23 @@ static void a_folder_with_another_vms_disk_is_not_deleted(void **state)
     set_state(w, b, RP_VM_OFF);
 }
 
+static void a_disk_that_is_used_in_place_is_not_deleted_with_the_folder_that_it_is_in(void **state)
+{
+    struct world *w = *state;
+    char id[RP_HOST_ID];
+    RP_AUTO_FREE char *raw = kit_path("%s/second.raw", w->files);
+    kit_raw(raw, DISK, 2);
+    define_raw(w, "a", id);
+    RP_AUTO_FREE char *kept = kit_path("%s/vms/%s/disk1.vhdx", w->host, id);
+    kit_ok(w->c->ops->add_disk(w->c, id, raw, job, result, &w->err), w->err);
+    kit_ok(w->c->ops->remove_disk(w->c, id, 1, job, result, &w->err), w->err);
+    kit_ok(w->c->ops->add_disk(w->c, id, kept, job, result, &w->err), w->err);
+    kit_fails(w->c->ops->destroy_system(w->c, id, true, job, result, &w->err), w->err, RP_ERR_STATE);
+    assert_true(exists(kept));
+    kit_ok(w->c->ops->destroy_system(w->c, id, false, job, result, &w->err), w->err);
+    assert_true(exists(kept));
+}
+
 static void a_vm_whose_files_are_lost_can_be_seen_and_deleted(void **state)
 {
     struct world *w = *state;
@@ -636,6 +653,7 @@ int main(void)
         TEST(a_copy_of_a_disk_is_not_taken_for_a_second_one),
         TEST(a_deleted_vm_leaves_its_disk_files_unless_asked),
         TEST(a_folder_with_another_vms_disk_is_not_deleted),
+        TEST(a_disk_that_is_used_in_place_is_not_deleted_with_the_folder_that_it_is_in),
         TEST(a_vm_whose_files_are_lost_can_be_seen_and_deleted),
         TEST(a_lost_chain_record_is_not_made_up),
         TEST(a_vm_with_a_checkpoint_that_the_host_does_not_know_keeps_its_record),

@@ -625,6 +625,34 @@ static void what_an_earlier_vm_of_the_same_id_left_stays(void **state)
     assert_true(exists(precious));
 }
 
+static void a_disk_that_is_added_does_not_take_the_name_of_one_that_an_earlier_vm_left(void **state)
+{
+    struct world *w = *state;
+    char planned[RP_HOST_ID];
+    RP_AUTO_FREE char *definition = definition_of(w), *left = kit_path("%s/vms/%s/disk1.vhdx", w->host, w->vm),
+                      *added = kit_path("%s/vms/%s/disk2.vhdx", w->host, w->vm), *raw = kit_path("%s/second.raw", w->files);
+    kit_ok(export_now(w, w->out), w->err);
+    kit_ok(w->c->ops->destroy_system(w->c, w->vm, false, job, result, &w->err), w->err);
+    kit_write_file(left, "precious", 8);
+    kit_raw(raw, DISK, 2);
+    kit_ok(import(w, definition, false, planned), w->err);
+    kit_ok(w->c->ops->realize_planned(w->c, planned, job, result, &w->err), w->err);
+    kit_ok(w->c->ops->add_disk(w->c, w->vm, raw, job, result, &w->err), w->err);
+    assert_true(exists(left) && exists(added));
+}
+
+static void two_exports_do_not_announce_one_file(void **state)
+{
+    struct world *w = *state;
+    RP_AUTO_FREE char *file = kit_path("%s/Virtual Hard Disks/disk0.vhdx", w->out);
+    RP_AUTO_FREE char *sql = kit_path("INSERT INTO export (row, definition) VALUES (77, 'other'); "
+                                      "INSERT INTO export_name (export, folder, path) VALUES (77, 0, '%s')", file);
+    run_sql(w, sql);
+    kit_fails(export_now(w, w->out), w->err, RP_ERR_EXISTS);
+    run_sql(w, "DELETE FROM export_name; DELETE FROM export");
+    kit_ok(export_now(w, w->out), w->err);
+}
+
 static void what_is_cancelled_while_it_converts_leaves_nothing(void **state)
 {
     struct world *w = *state;
@@ -689,6 +717,8 @@ int main(void)
         TEST(definitions_that_make_no_sense_are_refused),
         TEST(one_id_is_of_one_vm_planned_or_not),
         TEST(what_an_earlier_vm_of_the_same_id_left_stays),
+        TEST(a_disk_that_is_added_does_not_take_the_name_of_one_that_an_earlier_vm_left),
+        TEST(two_exports_do_not_announce_one_file),
         TEST(what_is_cancelled_while_it_converts_leaves_nothing),
         TEST(a_checkpoint_that_was_announced_for_a_reference_point_becomes_one),
     };
