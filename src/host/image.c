@@ -66,11 +66,21 @@ char *rp_local_image_where(const char *path, struct rp_error *err)
     return NULL;
 }
 
-static int inspect_raw(struct rp_local *local, struct rp_local_image *image, struct rp_error *err)
+static int judge(const struct rp_local *local, const char *path, struct rp_error *err)
 {
-    if (rp_image_check_raw(local->fs, image->path, err))
+    return local->judge ? local->judge(local->judge_context, path, err) : 0;
+}
+
+struct rp_fs *rp_local_image_fs(const struct rp_local_image *image, struct rp_fs_no_links *fs)
+{
+    return rp_fs_no_links(fs, image->path);
+}
+
+static int inspect_raw(struct rp_fs *fs, struct rp_local_image *image, struct rp_error *err)
+{
+    if (rp_image_check_raw(fs, image->path, err))
         return -1;
-    RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(local->fs, image->path, RP_OPEN_READ, err);
+    RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(fs, image->path, RP_OPEN_READ, err);
     if (!store || rp_store_size(store, &image->size, err))
         return -1;
     if (image->size == 0)
@@ -80,7 +90,8 @@ static int inspect_raw(struct rp_local *local, struct rp_local_image *image, str
     return 0;
 }
 
-static int inspect_vhdx(struct rp_local *local, const struct stat *st, struct rp_local_image *image, struct rp_error *err)
+static int inspect_vhdx(struct rp_local *local, struct rp_fs *fs, const struct stat *st, struct rp_local_image *image,
+                        struct rp_error *err)
 {
     if (!S_ISREG(st->st_mode))
         return rp_fail(err, RP_ERR_INVALID, "%s: a VHDX is used in place and must be a file", image->path);
@@ -91,32 +102,40 @@ static int inspect_vhdx(struct rp_local *local, const struct stat *st, struct rp
     if (access(directory, W_OK | X_OK))
         return rp_fail_sys(err, errno, "%s: checkpoints are made beside it, but its folder", image->path);
     RP_CLEANUP(rp_chain_close) struct rp_chain chain = {0};
-    if (rp_chain_open(local->fs, image->path, &chain, err))
+    if (rp_chain_open(fs, image->path, &chain, err))
         return -1;
     take_facts(image, rp_vhdx_info(chain.layers[0]));
     // The chain grows with every checkpoint.
     if (chain.depth > RP_CHAIN_MAX_DEPTH / 2)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: a chain of %zu differencing disks; merge some first (at most %d)",
                        image->path, chain.depth, RP_CHAIN_MAX_DEPTH / 2);
-    for (size_t i = 1; i < chain.depth; i++)
-        if (canonical(rp_vhdx_path(chain.layers[i]), &image->parents[image->parent_count++], err))
+    for (size_t i = 1; i < chain.depth; i++) {
+        char **parent = &image->parents[image->parent_count++];
+        if (canonical(rp_vhdx_path(chain.layers[i]), parent, err) || judge(local, *parent, err))
             return -1;
+    }
     return 0;
 }
 
 int rp_local_image_inspect(struct rp_local *local, const char *path, struct rp_local_image *image, struct rp_error *err)
 {
     struct stat st;
+    struct rp_fs_no_links here;
     if (canonical(path, &image->path, err))
+        return -1;
+    if (local->judge && strcmp(image->path, path))
+        return rp_fail(err, RP_ERR_PERMISSION, "%s: a link is in the path now, and none is followed there", path);
+    if (judge(local, image->path, err))
         return -1;
     if (stat(image->path, &st))
         return rp_fail_sys(err, errno, "%s", path);
     // Nothing is opened that an open could block on or change (a pipe, a tape).
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return rp_fail(err, RP_ERR_INVALID, "%s: neither a file nor a block device", path);
-    if (rp_image_detect(local->fs, image->path, &image->format, err))
+    struct rp_fs *fs = rp_local_image_fs(image, &here);
+    if (rp_image_detect(fs, image->path, &image->format, err))
         return -1;
-    return image->format == RP_IMAGE_RAW ? inspect_raw(local, image, err) : inspect_vhdx(local, &st, image, err);
+    return image->format == RP_IMAGE_RAW ? inspect_raw(fs, image, err) : inspect_vhdx(local, fs, &st, image, err);
 }
 
 // A file of the image's chain: the image, then its parents.

@@ -11,6 +11,7 @@
 #include "diskservice/record.h"
 #include "diskservice/service.h"
 #include "host/db.h"
+#include "host/local.h"
 #include "host/lock.h"
 #include "hyperv/host_connection.h"
 
@@ -22,6 +23,8 @@ struct rp_local {
     int lock_fd;
     char next_id[RP_GUID_TEXT];     // what is made next gets this id; "": a new one
     char *next_extras;              // what is defined next has these settings; NULL: none
+    rp_host_local_judge_fn *judge;  // which files may be disks; NULL: all
+    void *judge_context;
 };
 static inline struct rp_local *rp_local_of(struct rp_host_connection *host) { return (struct rp_local *)host; }
 
@@ -237,9 +240,13 @@ void rp_local_image_clear(struct rp_local_image *image);
 bool rp_local_image_is_text(const char *path);
 // The path as the host keeps it: canonical when the file is there, else made absolute. malloc'ed; NULL: not valid text.
 char *rp_local_image_where(const char *path, struct rp_error *err);
-// Opens and judges the file: readable, writable in place when VHDX, its parents there, of a format that we know.
+// Opens and judges the file: readable, writable in place when VHDX, its parents there, of a format that we know; what
+// the connection's judge says to it and its parents.
 int rp_local_image_inspect(struct rp_local *local, const char *path, struct rp_local_image *image,
                            struct rp_error *err);
+// To open the image itself: a link that has come into its path since is not followed. Parents and other files are opened
+// as always. Fills `fs` and returns its first member.
+struct rp_fs *rp_local_image_fs(const struct rp_local_image *image, struct rp_fs_no_links *fs);
 // Reads the facts of a VHDX of ours; takes no lock.
 int rp_local_image_facts(struct rp_fs *fs, const char *path, struct rp_local_image *image, struct rp_error *err);
 // Inside a transaction: no VM here has the file, as a disk or in a disk's chain, nor writes one of its parents, and no

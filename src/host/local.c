@@ -79,6 +79,13 @@ void rp_host_local_next_id(struct rp_host_connection *host, const char *guid)
         rp_local_guid_text(&id, local->next_id);
 }
 
+void rp_host_local_set_judge(struct rp_host_connection *host, rp_host_local_judge_fn *judge, void *context)
+{
+    struct rp_local *local = rp_local_of(host);
+    local->judge = judge;
+    local->judge_context = context;
+}
+
 int rp_host_local_version(struct rp_host_connection *host, uint64_t *version, struct rp_error *err)
 {
     return rp_db_version(rp_local_of(host)->db, version, err);

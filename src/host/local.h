@@ -21,6 +21,13 @@ void rp_host_local_next_id(struct rp_host_connection *host, const char *guid);
 // Copied; used up by that method, also when it fails.
 void rp_host_local_next_extras(struct rp_host_connection *host, const char *text);
 
+// Which files may be disks, for who names files on behalf of others: asked about each file that is to be one and each that one
+// reads from, at the moment when it is used (define_system, add_disk, validate_planned, realize_planned). `path`: canonical. 0, or
+// -1 with the reason. With a judge the path of a disk has to be canonical (RP_ERR_PERMISSION): a link in it has come after whoever
+// named it looked. NULL: all files may be.
+typedef int rp_host_local_judge_fn(void *context, const char *path, struct rp_error *err);
+void rp_host_local_set_judge(struct rp_host_connection *host, rp_host_local_judge_fn *judge, void *context);
+
 // Settings of a VM that this host has no use for itself, and keeps: processors, memory, notes, start and stop actions, as a
 // text of the caller's (at most 1 MiB). `id`: a VM's, a planned VM's, or a snapshot's, which has those of its moment. Exports
 // carry it. *text is malloc'ed, "" when nothing was set.

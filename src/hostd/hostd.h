@@ -183,6 +183,8 @@ extern const struct rp_hostd_method rp_hostd_snapshot_methods[], rp_hostd_point_
     rp_hostd_summary_methods[];
 // method_export.c: at the start, takes away the checkpoints that exports of a killed hostd had made for themselves.
 void rp_hostd_export_recover(struct rp_hostd *hostd);
+// method_image.c: the judge (rp_host_local_set_judge) of all connections that are lent; `hostd` is the host.
+int rp_hostd_file_judge(void *hostd, const char *path, struct rp_error *err);
 extern const struct rp_hostd_method rp_hostd_job_methods[]; // object_jobs.c: RequestStateChange, GetError, GetErrorEx
 extern const struct rp_hostd_method *const rp_hostd_method_tables[]; // tables.c: all of them, ended by NULL
 

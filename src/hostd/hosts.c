@@ -52,8 +52,10 @@ struct rp_host_connection *rp_hostd_hosts_borrow(struct rp_hostd *hostd, struct 
     pthread_mutex_unlock(&hosts->mutex);
     if (!host)
         host = rp_host_local_open_resident(hostd->directory, false, err);
-    if (host)
-        host->frozen_ms = hostd->freeze_limit_ms;
+    if (!host)
+        return NULL;
+    host->frozen_ms = hostd->freeze_limit_ms;
+    rp_host_local_set_judge(host, rp_hostd_file_judge, hostd);
     return host;
 }
 

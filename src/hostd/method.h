@@ -134,7 +134,8 @@ enum rp_method_kind {
 // Element `i` of ResourceSettings and what it is; RP_ERR_INVALID for what is no resource. To be freed.
 struct rp_cim_instance *rp_method_resource(const struct rp_hostd_call *call, size_t i, enum rp_method_kind *kind,
                                            struct rp_error *err);
-// The file of a disk; canonical, free, and all that it reads from is where clients may name files. To be freed.
+// The file of a disk; canonical, free, and all that it reads from is where clients may name files. To be freed. It is asked
+// again when it becomes a disk (rp_hostd_file_judge): by then it may be another.
 char *rp_method_resource_file(const struct rp_hostd_call *call, const struct rp_cim_instance *settings,
                               struct rp_error *err);
 // Sorts the ResourceSettings of a new VM: files of disks go to `disks` ("" for one that is to be said later, when the

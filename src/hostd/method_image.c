@@ -49,6 +49,13 @@ int rp_method_file(const struct rp_hostd_call *call, const char *text, const cha
     return file->path ? 0 : rp_context(err, "%s", what);
 }
 
+int rp_hostd_file_judge(void *hostd, const char *path, struct rp_error *err)
+{
+    const struct rp_hostd_call call = {.hostd = hostd};
+    RP_CLEANUP(rp_method_file_clear) struct rp_method_file file = {0};
+    return rp_method_file(&call, path, "HostResource", &file, err);
+}
+
 int rp_method_file_there(const struct rp_method_file *file, const char *what, struct rp_error *err)
 {
     struct stat st;

@@ -696,6 +696,37 @@ static void a_checkpoint_that_was_announced_for_a_reference_point_becomes_one(vo
     assert_int_equal(list.count, 0);
 }
 
+// ---- who says which files may be disks ------------------------------------------------------------------------------
+
+static const char *secret;
+
+// What is asked about is good, and then somebody who may write there puts a link in its place.
+static int exchange(void *context, const char *path, struct rp_error *err)
+{
+    (void)err;
+    ++*(int *)context;
+    assert_int_equal(unlink(path) | symlink(secret, path), 0);
+    return 0;
+}
+
+static void a_link_that_comes_after_a_file_was_allowed_is_not_followed(void **state)
+{
+    struct world *w = *state;
+    int asked = 0;
+    RP_AUTO_FREE char *elsewhere = kit_path("%s/elsewhere", w->host), *raw = kit_path("%s/a.raw", w->files),
+                      *vhdx = kit_path("%s/a.vhdx", w->files);
+    secret = elsewhere;
+    rp_host_local_set_judge(w->c, exchange, &asked);
+    kit_raw(elsewhere, DISK, 2);
+    kit_raw(raw, DISK, 1);
+    kit_fails(w->c->ops->add_disk(w->c, w->vm, raw, job, result, &w->err), w->err, RP_ERR_PERMISSION);
+    assert_int_equal(unlink(elsewhere), 0);
+    kit_vhdx(elsewhere, DISK);
+    kit_vhdx(vhdx, DISK);
+    kit_fails(w->c->ops->add_disk(w->c, w->vm, vhdx, job, result, &w->err), w->err, RP_ERR_PERMISSION);
+    assert_int_equal(asked, 2);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -721,6 +752,7 @@ int main(void)
         TEST(two_exports_do_not_announce_one_file),
         TEST(what_is_cancelled_while_it_converts_leaves_nothing),
         TEST(a_checkpoint_that_was_announced_for_a_reference_point_becomes_one),
+        TEST(a_link_that_comes_after_a_file_was_allowed_is_not_followed),
     };
     return cmocka_run_group_tests(management, NULL, NULL);
 }

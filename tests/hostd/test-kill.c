@@ -18,7 +18,8 @@ static void open_host(struct mk *mk, const char *folder)
 {
     struct rp_error err = {0};
     RP_AUTO_FREE char *host = rp_path_join(folder, "host");
-    const struct rp_hostd_options options = {.directory = host, .machine = "HV1"};
+    const char *const folders[] = {folder};
+    const struct rp_hostd_options options = {.directory = host, .machine = "HV1", .folders = folders, .folder_count = 1};
     *mk = (struct mk){.caller = {"LAB\\admin", "test", RP_CIM_ADMINISTER}};
     mk->hostd = rp_hostd_start(&options, &err);
     if (!mk->hostd)

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "cim/cimxml.h"
+#include "disk/vhdx.h"
 
 #define SIZE (8 * RP_MIB)
 #define OLD "8BC4F2A0-5D0E-4F3B-9C11-3F6E5A2B7D10" // the VM on the host that the settings come from
@@ -429,6 +430,42 @@ static void more_resources_than_can_be_read_again_are_refused(void **state)
     assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_VirtualSystemSettingData"), before);
 }
 
+// A job looks again: until it runs, whoever may write to a folder of the host can exchange what was named there. What
+// the jobs do is done here with what they would find.
+static void what_was_exchanged_for_a_link_after_it_was_named_becomes_no_disk(void **state)
+{
+    (void)state;
+    char id[RP_HOST_ID], job[RP_HOST_ID], made[RP_HOST_ID];
+    struct rp_error err = {0};
+    mk_define(&mk, "exchanged", 0, 0, id);
+    RP_AUTO_FREE char *raw = kit_path("%s/secret.img", mk.folder), *vhdx = kit_path("%s/secret.vhdx", mk.folder),
+                      *raw_link = mk_file(&mk, "a.img"), *vhdx_link = mk_file(&mk, "a.vhdx"),
+                      *inside = mk_file(&mk, "inside.img"), *inside_link = mk_file(&mk, "b.img"),
+                      *folder_link = mk_file(&mk, "above"), *below = mk_file(&mk, "above/secret.img"),
+                      *child = mk_file(&mk, "child.vhdx"), *secret = rp_xcalloc(1, RP_MIB);
+    kit_write_file(raw, secret, RP_MIB);
+    kit_write_file(inside, secret, RP_MIB);
+    kit_vhdx(vhdx, SIZE);
+    assert_int_equal(symlink(raw, raw_link) | symlink(vhdx, vhdx_link) | symlink(inside, inside_link) |
+                         symlink(mk.folder, folder_link), 0);
+    struct rp_vhdx *parent = rp_vhdx_open(rp_fs_posix(), vhdx, RP_VHDX_READ, NULL, &err);
+    assert_non_null(parent);
+    struct rp_vhdx_create create = {.size = SIZE, .parent_path = vhdx, .disk_id = rp_vhdx_info(parent)->disk_id,
+                                    .parent_data_write_guid = rp_vhdx_info(parent)->data_write_guid};
+    kit_ok(rp_vhdx_create(rp_fs_posix(), child, &create, &err), err);
+    rp_vhdx_abandon(parent);
+    const char *const files[] = {raw_link, vhdx_link, inside_link, below, child};
+    struct rp_host_connection *host = rp_hostd_hosts_borrow(mk.hostd, &err);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        kit_fails(host->ops->add_disk(host, id, files[i], job, made, &err), err, RP_ERR_PERMISSION);
+        kit_fails(host->ops->define_system(host, "exchanged too", &files[i], 1, NULL, NULL, job, made, &err), err,
+                  RP_ERR_PERMISSION);
+    }
+    rp_hostd_hosts_return(mk.hostd, host);
+    assert_int_equal(mk_count(&mk, "SELECT * FROM Msvm_ComputerSystem WHERE ElementName = 'exchanged too'"), 0);
+    assert_int_equal(mk_count(&mk, "SELECT * FROM " STORAGE " WHERE InstanceID LIKE 'Microsoft:%s%%'", id), 0);
+}
+
 // However they came there: by an older version, by somebody's hand.
 static void settings_that_cannot_be_read_hide_no_other_vm(void **state)
 {
@@ -591,6 +628,7 @@ int main(void)
         cmocka_unit_test(several_resources_are_added_in_order_and_removed_or_none_of_them),
         cmocka_unit_test(a_disk_is_not_removed_while_it_is_needed),
         cmocka_unit_test(more_resources_than_can_be_read_again_are_refused),
+        cmocka_unit_test(what_was_exchanged_for_a_link_after_it_was_named_becomes_no_disk),
         cmocka_unit_test(settings_that_cannot_be_read_hide_no_other_vm),
         cmocka_unit_test(a_definition_with_settings_that_cannot_be_read_is_not_imported),
         cmocka_unit_test(methods_that_change_one_vm_at_once_lose_nothing_of_each_other),
