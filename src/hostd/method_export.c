@@ -23,16 +23,29 @@ struct export_task {
     char base_id[RP_HOST_ID];      // "": whole disks
     char point_id[RP_HOST_ID];     // of ExportReferencePoint
     char *folder;                  // canonical
-    bool made;                     // it was missing
+    bool made;                     // it was missing: it goes again, unless the export is
+    bool done;
     bool live;                     // the VM is off: its disks themselves, without a checkpoint
     bool subdirectory, storage;
     char **excluded;
     size_t excluded_count;
 };
 
+// When it is empty; nobody's link is followed on the way to it.
+static void remove_folder(const char *path)
+{
+    const char *name;
+    RP_AUTO_FD int above = rp_path_open_parent(path, &name, NULL);
+    if (above >= 0)
+        unlinkat(above, name, AT_REMOVEDIR);
+}
+
+// However the job ends, and if it never runs.
 static void task_free(void *context)
 {
     struct export_task *task = context;
+    if (task->made && !task->done)
+        remove_folder(task->folder);
     for (size_t i = 0; i < task->excluded_count; i++)
         free(task->excluded[i]);
     free(task->excluded);
@@ -58,15 +71,6 @@ static void exclude(struct export_task *task, const char *instance)
 {
     task->excluded = rp_xrealloc(task->excluded, (task->excluded_count + 1) * sizeof *task->excluded);
     task->excluded[task->excluded_count++] = rp_xstrdup(instance);
-}
-
-// When it is empty; nobody's link is followed on the way to it.
-static void remove_folder(const char *path)
-{
-    const char *name;
-    RP_AUTO_FD int above = rp_path_open_parent(path, &name, NULL);
-    if (above >= 0)
-        unlinkat(above, name, AT_REMOVEDIR);
 }
 
 // ---- the work -------------------------------------------------------------------------------------------------------
@@ -199,16 +203,15 @@ static int run(struct rp_hostd *hostd, struct rp_host_connection *host, void *co
                struct rp_error *err)
 {
     (void)result;
-    const struct export_task *task = context;
+    struct export_task *task = context;
     char temporary[RP_HOST_ID] = "";
     int rc = *task->snapshot_id || task->live ? 0 : freeze(host, task, temporary, err);
     if (!rc)
         rc = export_it(host, task, task->live ? NULL : *temporary ? temporary : task->snapshot_id, err);
     if (*temporary)
         thaw(host, temporary);
-    if (rc && task->made)
-        remove_folder(task->folder);
-    if (!rc && *task->point_id) {
+    task->done = !rc;
+    if (task->done && *task->point_id) {
         tell_files(hostd, task->folder, "Virtual Hard Disks", ".vhdx", "ExportedDisks", true);
         tell_files(hostd, task->folder, "Virtual Machines", ".vmcx", "ExportedConfigFilePath", false);
     }
@@ -225,8 +228,6 @@ static int start(const struct rp_hostd_call *call, struct rp_hostd_job job, stru
     RP_AUTO_FREE char *definition = host ? rp_host_local_export_file(host, &what, err) : NULL;
     rp_hostd_hosts_return(call->hostd, host);
     if (!definition) {
-        if (task->made)
-            remove_folder(task->folder);
         task_free(task);
         return -1;
     }

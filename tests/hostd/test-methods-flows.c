@@ -2,6 +2,10 @@
 // else.
 #include "method-kit.h"
 
+#include <sys/stat.h>
+
+#include "hostd/core.h"
+
 #define RECOVERY 32768
 #define SIZE (64 * RP_MIB)
 
@@ -325,6 +329,23 @@ static void f_what_a_failed_backup_leaves_is_found_and_removed(void **state)
     mk_made(&mk, mk_call_on(&mk, vm, "RequestStateChange", &out, "RequestedState", mk_number(3), NULL), &out, NULL);
 }
 
+// hostd is being stopped: no job is taken any more.
+static void an_export_that_never_runs_leaves_no_folder(void **state)
+{
+    (void)state;
+    char id[RP_HOST_ID];
+    struct stat st;
+    mk_define(&mk, "not exported", 1, SIZE, id);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *vm = vm_called("not exported"), *made = checkpoint(vm);
+    RP_AUTO_FREE char *folder = mk_file(&mk, "never"), *own = mk_file(&mk, "own");
+    assert_int_equal(mkdir(own, 0700), 0);
+    rp_hostd_jobs_stop(mk.hostd);
+    assert_int_equal(export(vm, made, NULL, folder, NULL), 32774);
+    assert_int_equal(export(vm, made, NULL, own, NULL), 32774);
+    assert_int_equal(stat(folder, &st), -1);
+    assert_int_equal(stat(own, &st), 0); // it was there before
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -334,6 +355,7 @@ int main(void)
         cmocka_unit_test(d_a_restored_vm_goes_on_with_incrementals),
         cmocka_unit_test(e_consistency_is_told_as_it_was_reached),
         cmocka_unit_test(f_what_a_failed_backup_leaves_is_found_and_removed),
+        cmocka_unit_test(an_export_that_never_runs_leaves_no_folder), // the last: the host takes no jobs afterwards
     };
     return cmocka_run_group_tests_name("hostd methods: flows", tests, start, stop);
 }
