@@ -13,7 +13,6 @@
 
 #define DEFINITION "Microsoft:Definition\\b637f346-6a0e-4dec-af52-bd70cb80a21d\\Maximum"
 #define MAX_PROCESSORS 240
-#define STATE_CLASS "Refpoint_FirmwareStateData"
 
 bool rp_hostd_settings_owner(const struct rp_inventory *inventory, const char *instance, struct rp_hostd_owner *owner)
 {
@@ -45,7 +44,7 @@ static void settings_clear(struct rp_settings *settings)
 static int load_state(struct rp_settings *s, struct rp_host_connection *host, struct rp_error *err)
 {
     RP_AUTO_FREE char *text = NULL;
-    if (!s->owner.snapshot || (s->class && !rp_cim_class_is_named(s->class, STATE_CLASS)))
+    if (!s->owner.snapshot || (s->class && !rp_cim_class_is_named(s->class, RP_HOSTD_FIRMWARE_STATE)))
         return 0;
     return rp_host_local_firmware(host, s->owner.snapshot->id, &text, err) || rp_hostd_extras_parse(text, &s->extras, err) ? -1 : 0;
 }
@@ -244,7 +243,7 @@ static const char *const classes[] = {
     "Msvm_TPMSettingData",
     "Msvm_SecuritySettingData",
     "Refpoint_DomainSettingData",
-    STATE_CLASS,
+    RP_HOSTD_FIRMWARE_STATE,
 };
 
 #define KEPT 3 // those from here on
@@ -419,6 +418,6 @@ const struct rp_hostd_objects rp_hostd_settings_objects[] = {
     {"Msvm_TPMSettingData", "InstanceID", true, each_settings},
     {"Msvm_SecuritySettingData", "InstanceID", true, each_settings},
     {"Refpoint_DomainSettingData", "InstanceID", true, each_settings},
-    {STATE_CLASS, "InstanceID", true, each_settings},
+    {RP_HOSTD_FIRMWARE_STATE, "InstanceID", true, each_settings},
     {0},
 };

@@ -29,6 +29,12 @@ static const struct rp_hostd_objects *find_objects(const struct rp_cim_class *cl
     return NULL;
 }
 
+// A guest's NVRAM and TPM may hold its keys.
+static bool is_secret(const struct rp_cim_instance *instance, const char *property)
+{
+    return !strcasecmp(instance->class_name, RP_HOSTD_FIRMWARE_STATE) && !strcasecmp(property, "Content");
+}
+
 // `only` NULL: all. Classes that nothing here has instances of have none.
 static int each(struct rp_hostd *hostd, const struct rp_cim_class *class, const char *only, struct rp_cim_sink sink,
                 struct rp_error *err)
@@ -147,14 +153,19 @@ static size_t items_of(const struct rp_cim_value *value)
 static void describe_settings(const char *text, struct rp_buf *out)
 {
     RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *settings =
-        *text == '<' ? rp_cimxml_parse(text, strlen(text), NULL) : NULL;
-    rp_buf_printf(out, "%s", settings ? settings->class_name : text);
+        strchr(text, '<') ? rp_cimxml_parse(text, strlen(text), NULL) : NULL;
+    bool broken = !settings && strcasestr(text, RP_HOSTD_FIRMWARE_STATE);
+    rp_buf_printf(out, "%s", settings ? settings->class_name : broken ? RP_HOSTD_FIRMWARE_STATE " (broken)" : text);
     for (size_t i = 0; settings && i < settings->count; i++) {
+        const char *name = settings->properties[i].name;
         const struct rp_cim_value *value = &settings->properties[i].value;
         for (size_t j = 0; j < items_of(value) && j < MOST_ITEMS; j++) {
             struct rp_cim_value item = rp_cim_value_at(value, j);
-            rp_buf_printf(out, " %s=", settings->properties[i].name);
-            rp_cim_value_text(&item, out);
+            rp_buf_printf(out, " %s=", name);
+            if (is_secret(settings, name))
+                rp_buf_printf(out, "(not told)");
+            else
+                rp_cim_value_text(&item, out);
         }
     }
 }

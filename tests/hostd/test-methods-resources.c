@@ -6,6 +6,7 @@
 
 #include "cim/cimxml.h"
 #include "disk/vhdx.h"
+#include "hostd/core.h"
 
 #define SIZE (8 * RP_MIB)
 #define OLD "8BC4F2A0-5D0E-4F3B-9C11-3F6E5A2B7D10" // the VM on the host that the settings come from
@@ -561,6 +562,39 @@ static void methods_that_change_one_vm_at_once_lose_nothing_of_each_other(void *
     assert_null(lost);
 }
 
+// ---- the firmware's state -------------------------------------------------------------------------------------------
+
+#define STATE "Refpoint_FirmwareStateData"
+#define SECRET "c2VjcmV0"
+
+static struct rp_cim_value firmware_state(const char *content)
+{
+    RP_AUTO_FREE char *nvram = mk_embed(STATE, "Kind", mk_text("nvram"), "Size", mk_number(6), "Content",
+                                        mk_text("%s", content), NULL);
+    return mk_texts(nvram, NULL);
+}
+
+static void the_audit_does_not_tell_what_a_firmware_keeps(void **state)
+{
+    (void)state;
+    char *folder = kit_folder();
+    RP_AUTO_FREE char *path = kit_path("%s/audit", folder);
+    struct rp_error err = {0};
+    struct rp_hostd_audit *others = mk.hostd->audit;
+    mk.hostd->audit = rp_hostd_audit_open(path, &err);
+    assert_non_null(mk.hostd->audit);
+    assert_int_equal(define("DefinePlannedSystem", "told", firmware_state(SECRET), NULL), 0);
+    RP_AUTO_FREE char *broken = rp_xasprintf(" <INSTANCE CLASSNAME=\"" STATE "\">" SECRET);
+    assert_int_equal(define("DefinePlannedSystem", "told", mk_texts(broken, NULL), NULL), 4);
+    rp_hostd_audit_close(mk.hostd->audit);
+    mk.hostd->audit = others;
+    RP_CLEANUP(rp_buf_clear) struct rp_buf lines = {0};
+    kit_ok(rp_fs_read_file(rp_fs_posix(), path, 1 << 20, &lines, &err), err);
+    assert_non_null(strstr(rp_buf_text(&lines), STATE " Content=(not told) Kind=nvram"));
+    assert_null(strstr(rp_buf_text(&lines), SECRET));
+    kit_remove_folder(folder);
+}
+
 // ---- what belongs to a VM -------------------------------------------------------------------------------------------
 
 static void the_checkpoint_that_was_applied_last_is_remembered(void **state)
@@ -632,6 +666,7 @@ int main(void)
         cmocka_unit_test(settings_that_cannot_be_read_hide_no_other_vm),
         cmocka_unit_test(a_definition_with_settings_that_cannot_be_read_is_not_imported),
         cmocka_unit_test(methods_that_change_one_vm_at_once_lose_nothing_of_each_other),
+        cmocka_unit_test(the_audit_does_not_tell_what_a_firmware_keeps),
         cmocka_unit_test(the_checkpoint_that_was_applied_last_is_remembered),
         cmocka_unit_test(a_vm_has_the_drives_of_its_disks_as_devices),
     };
