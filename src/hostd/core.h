@@ -125,7 +125,8 @@ const char *rp_hostd_settings_id(const struct rp_hostd_owner *owner); // as the 
 typedef int rp_hostd_part_fn(void *context, const char *class_name, const char *instance, struct rp_error *err);
 int rp_hostd_settings_parts(struct rp_hostd *hostd, const struct rp_hostd_owner *owner, rp_hostd_part_fn *visit,
                             void *context, struct rp_error *err);
-// What a checkpoint has of a guest's firmware and TPM (host/domain_state.h). Its Content is secret: no log has it.
+// What a checkpoint has of a guest's firmware and TPM (host/domain_state.h). Its Content is secret: who may only
+// read does not see it, and no log has it.
 #define RP_HOSTD_FIRMWARE_STATE "Refpoint_FirmwareStateData"
 #define RP_HOSTD_EXPORT "\\Export" // InstanceID of a VM's export settings, after its GUID
 

@@ -30,16 +30,29 @@ static const struct rp_hostd_objects *find_objects(const struct rp_cim_class *cl
 }
 
 // A guest's NVRAM and TPM may hold its keys.
+#define SECRET "Content"
+
 static bool is_secret(const struct rp_cim_instance *instance, const char *property)
 {
-    return !strcasecmp(instance->class_name, RP_HOSTD_FIRMWARE_STATE) && !strcasecmp(property, "Content");
+    return !strcasecmp(instance->class_name, RP_HOSTD_FIRMWARE_STATE) && !strcasecmp(property, SECRET);
 }
 
-// `only` NULL: all. Classes that nothing here has instances of have none.
-static int each(struct rp_hostd *hostd, const struct rp_cim_class *class, const char *only, struct rp_cim_sink sink,
-                struct rp_error *err)
+static int take_without_secrets(void *context, struct rp_cim_instance *instance, struct rp_error *err)
+{
+    const struct rp_cim_sink *sink = context;
+    if (is_secret(instance, SECRET))
+        rp_cim_set(instance, SECRET, rp_cim_null(RP_CIM_STRING, false));
+    return sink->take(sink->context, instance, err);
+}
+
+// `only` NULL: all. Classes that nothing here has instances of have none. Secrets are for those who get the disks, too,
+// and gone before anybody compares with them.
+static int each(struct rp_hostd *hostd, const struct rp_cim_caller *caller, const struct rp_cim_class *class,
+                const char *only, struct rp_cim_sink all, struct rp_error *err)
 {
     const struct rp_hostd_objects *objects = find_objects(class);
+    const struct rp_cim_sink sink =
+        caller->access >= RP_CIM_OPERATE ? all : (struct rp_cim_sink){take_without_secrets, &all};
     if (!objects)
         return 0;
     const struct rp_inventory *inventory = objects->inventory ? rp_hostd_hosts_inventory(hostd, err) : NULL;
@@ -53,13 +66,12 @@ static int each(struct rp_hostd *hostd, const struct rp_cim_class *class, const 
 static int instances(struct rp_cim_provider *p, const struct rp_cim_caller *caller, const struct rp_cim_class *class,
                      const struct rp_wql *query, struct rp_cim_sink sink, struct rp_error *err)
 {
-    (void)caller;
     struct rp_hostd *hostd = hostd_of(p);
     if (class->association)
         return rp_hostd_links_each(hostd, class, NULL, sink, err);
     const struct rp_hostd_objects *objects = find_objects(class);
     const char *only = objects && query ? rp_wql_required(query, objects->key) : NULL;
-    return each(hostd, class, only, sink, err);
+    return each(hostd, caller, class, only, sink, err);
 }
 
 // ---- one ------------------------------------------------------------------------------------------------------------
@@ -101,14 +113,13 @@ static int take_match(void *context, struct rp_cim_instance *instance, struct rp
 static struct rp_cim_instance *get(struct rp_cim_provider *p, const struct rp_cim_caller *caller,
                                    const struct rp_cim_path *path, struct rp_error *err)
 {
-    (void)caller;
     struct rp_hostd *hostd = hostd_of(p);
     const struct rp_cim_class *class = rp_cim_schema_class(p->schema, path->class_name);
     const struct rp_hostd_objects *objects = class ? find_objects(class) : NULL;
     struct search search = {.path = path};
     struct rp_cim_sink sink = {take_match, &search};
     int rc = !class ? 0 : class->association ? rp_hostd_links_each(hostd, class, NULL, sink, err)
-                        : each(hostd, class, objects ? rp_cim_path_get(path, objects->key) : NULL, sink, err);
+                        : each(hostd, caller, class, objects ? rp_cim_path_get(path, objects->key) : NULL, sink, err);
     if (!rc && search.found)
         return search.found;
     rp_cim_instance_free(search.found);

@@ -595,6 +595,43 @@ static void the_audit_does_not_tell_what_a_firmware_keeps(void **state)
     kit_remove_folder(folder);
 }
 
+static void what_a_firmware_keeps_is_not_for_those_who_may_only_read(void **state)
+{
+    (void)state;
+    struct rp_cim_instance *out;
+    assert_int_equal(define("DefinePlannedSystem", "kept", firmware_state(SECRET), &out), 0);
+    const char *id = rp_cim_path_get(rp_cim_get_path(out, "ResultingSystem"), "Name");
+    RP_CLEANUP(rp_cim_instance_free_p)
+    struct rp_cim_instance *whole = mk_one(&mk, "SELECT * FROM " STATE " WHERE InstanceID LIKE 'Microsoft:%s%%'", id);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *settings = mk_settings(&mk, id);
+    RP_AUTO_FREE char *text = mk_path_text(settings);
+    static const struct { enum rp_cim_access access; const char *content; } rows[] = {
+        {RP_CIM_READ, ""}, {RP_CIM_OPERATE, SECRET}, {RP_CIM_ADMINISTER, SECRET},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct mk who = mk;
+        who.caller.access = rows[i].access;
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *found =
+            rp_cim_find(who.provider, &who.caller, whole->path, NULL);
+        RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *listed =
+            mk_one(&who, "SELECT * FROM CIM_ResourceAllocationSettingData WHERE InstanceID = '%s'",
+                   rp_cim_get_text(whole, "InstanceID"));
+        RP_CLEANUP(rp_cim_instance_free_p)
+        struct rp_cim_instance *walked = mk_one(&who, "ASSOCIATORS OF {%s} WHERE ResultClass = " STATE, text);
+        size_t guessed = mk_count(&who, "SELECT * FROM " STATE " WHERE Content = '" SECRET "' AND InstanceID = '%s'",
+                                  rp_cim_get_text(whole, "InstanceID"));
+        const struct rp_cim_instance *const seen[] = {found, listed, walked};
+        for (size_t j = 0; j < 3; j++) {
+            const char *content = seen[j] ? rp_cim_get_text(seen[j], "Content") : "nothing";
+            if (strcmp(content ? content : "", rows[i].content))
+                fail_msg("access %d, way %zu: %s", rows[i].access, j, content);
+            assert_string_equal(rp_cim_get_text(seen[j], "Kind"), "nvram"); // the rest is no secret
+        }
+        assert_int_equal(guessed, *rows[i].content != 0);
+    }
+    rp_cim_instance_free(out);
+}
+
 // ---- what belongs to a VM -------------------------------------------------------------------------------------------
 
 static void the_checkpoint_that_was_applied_last_is_remembered(void **state)
@@ -667,6 +704,7 @@ int main(void)
         cmocka_unit_test(a_definition_with_settings_that_cannot_be_read_is_not_imported),
         cmocka_unit_test(methods_that_change_one_vm_at_once_lose_nothing_of_each_other),
         cmocka_unit_test(the_audit_does_not_tell_what_a_firmware_keeps),
+        cmocka_unit_test(what_a_firmware_keeps_is_not_for_those_who_may_only_read),
         cmocka_unit_test(the_checkpoint_that_was_applied_last_is_remembered),
         cmocka_unit_test(a_vm_has_the_drives_of_its_disks_as_devices),
     };
