@@ -19,15 +19,18 @@ static struct rp_cim_instance *defaults(struct rp_wmi *wmi, const struct rp_cim_
     return one;
 }
 
+// Hosts since Windows 10 1709 know both: without the flag they make differencing disks on what is left out.
 static void set_excluded(struct rp_cim_instance *settings, const struct rp_export *what)
 {
+    if (!what->excluded_count)
+        return;
     struct rp_cim_value list = rp_cim_null(RP_CIM_STRING, true);
     for (size_t i = 0; i < what->excluded_count; i++) {
         struct rp_cim_value one = rp_cim_string(what->excluded[i]);
         rp_cim_value_push(&list, &one);
     }
-    if (what->excluded_count)
-        rp_cim_set(settings, "ExcludedVirtualHardDisks", list);
+    rp_cim_set(settings, "ExcludedVirtualHardDisks", list);
+    rp_cim_set(settings, "DisableDifferentialOfIgnoredStorage", rp_cim_boolean(true));
 }
 
 static int set_snapshot(struct rp_wmi *wmi, struct rp_cim_instance *settings, const char *snapshot_id,

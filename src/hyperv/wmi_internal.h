@@ -26,7 +26,7 @@ struct rp_wmi_ids {                     // of a VM's snapshots of a kind, or of 
 struct rp_wmi_job {
     struct rp_wmi_job *next;
     char id[RP_HOST_ID];                // what the caller has: "Class.InstanceID"
-    const char *result_class;           // what it makes; NULL: nothing
+    char *result_class;                 // what it makes; NULL: nothing
     char *what;                         // for messages
     // Of a snapshot that is being made: what it shall be called, what was asked for, and what the VM had before.
     char *name;

@@ -18,6 +18,7 @@ void rp_wmi_jobs_free(struct rp_wmi *wmi)
     while (wmi->jobs) {
         struct rp_wmi_job *job = wmi->jobs;
         wmi->jobs = job->next;
+        free(job->result_class);
         free(job->what);
         free(job->name);
         free(job->point_name);
@@ -46,7 +47,7 @@ struct rp_wmi_job *rp_wmi_job_add(struct rp_wmi *wmi, const struct rp_cim_path *
     }
     struct rp_wmi_job *job = rp_xcalloc(1, sizeof *job);
     memcpy(job->id, id, RP_HOST_ID);
-    job->result_class = call->result_class;
+    job->result_class = call->result_class ? rp_xstrdup(call->result_class) : NULL;
     job->what = rp_xstrdup(call->what);
     job->last.phase = RP_JOB_RUNNING;
     job->next = wmi->jobs;

@@ -273,6 +273,7 @@ static void an_export_says_what_products_say(void **state)
     assert_string_equal(rp_cim_path_get(base, "InstanceID"), POINT);
     assert_string_equal(base->host, "HV1");
     assert_string_equal(rp_cim_get_text(settings, "ExcludedVirtualHardDisks"), DISK);
+    assert_true(rp_cim_get_boolean(settings, "DisableDifferentialOfIgnoredStorage", false));
 }
 
 static void define_plan(struct fake *f, const struct rp_cim_path *path, const struct rp_cim_instance *in,
