@@ -64,7 +64,8 @@ int rp_vhdx_open_store(struct rp_vhdx *v, struct rp_error *err)
 static int open_file(struct rp_vhdx *v, struct rp_error *err)
 {
     bool write = v->flags & RP_VHDX_WRITE;
-    if (rp_vhdx_open_store(v, err) || (write && rp_log_check_length(v, err)) || rp_log_replay(v, err) || rp_vhdx_load(v, err) || (write && rp_space_scan(v, err)))
+    if (rp_vhdx_open_store(v, err) || (write && rp_log_check_length(v, err)) || rp_log_replay(v, err) ||
+        rp_vhdx_load(v, err) || (write && rp_space_scan(v, err)))
         return -1;
     atomic_store(&v->writable, write);
     return 0;

@@ -49,8 +49,8 @@ int rp_local_disk_make(const struct rp_local_vm *vm, const struct rp_local_image
         return 0;
     RP_AUTO_FREE char *own = own_path(vm, number);
     struct rp_vhdx_create create = {.size = image->size, .disk_id = rp_guid_new()};
-    struct rp_fs_no_links files;
-    if (rp_convert_raw_to_vhdx(rp_local_image_fs(image, &files), image->path, own, &create, progress, context, err))
+    struct rp_fs_no_links here; // a link that has come into its path since it was inspected is not followed
+    if (rp_convert_raw_to_vhdx(rp_fs_no_links(&here, image->path), image->path, own, &create, progress, context, err))
         return rp_context(err, "%s: convert", image->path);
     RP_CLEANUP(rp_local_image_clear) struct rp_local_image facts = {0};
     if (rp_local_image_facts(vm->local->fs, own, &facts, err))

@@ -71,11 +71,6 @@ static int judge(const struct rp_local *local, const char *path, struct rp_error
     return local->judge ? local->judge(local->judge_context, path, err) : 0;
 }
 
-struct rp_fs *rp_local_image_fs(const struct rp_local_image *image, struct rp_fs_no_links *fs)
-{
-    return rp_fs_no_links(fs, image->path);
-}
-
 static int inspect_raw(struct rp_fs *fs, struct rp_local_image *image, struct rp_error *err)
 {
     if (rp_image_check_raw(fs, image->path, err))
@@ -132,7 +127,7 @@ int rp_local_image_inspect(struct rp_local *local, const char *path, struct rp_l
     // Nothing is opened that an open could block on or change (a pipe, a tape).
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return rp_fail(err, RP_ERR_INVALID, "%s: neither a file nor a block device", path);
-    struct rp_fs *fs = rp_local_image_fs(image, &here);
+    struct rp_fs *fs = rp_fs_no_links(&here, image->path); // a link that comes in now is not followed
     if (rp_image_detect(fs, image->path, &image->format, err))
         return -1;
     return image->format == RP_IMAGE_RAW ? inspect_raw(fs, image, err) : inspect_vhdx(local, fs, &st, image, err);

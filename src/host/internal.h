@@ -244,9 +244,6 @@ char *rp_local_image_where(const char *path, struct rp_error *err);
 // the connection's judge says to it and its parents.
 int rp_local_image_inspect(struct rp_local *local, const char *path, struct rp_local_image *image,
                            struct rp_error *err);
-// To open the image itself: a link that has come into its path since is not followed. Parents and other files are opened
-// as always. Fills `fs` and returns its first member.
-struct rp_fs *rp_local_image_fs(const struct rp_local_image *image, struct rp_fs_no_links *fs);
 // Reads the facts of a VHDX of ours; takes no lock.
 int rp_local_image_facts(struct rp_fs *fs, const char *path, struct rp_local_image *image, struct rp_error *err);
 // Inside a transaction: no VM here has the file, as a disk or in a disk's chain, nor writes one of its parents, and no

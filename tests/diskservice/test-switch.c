@@ -170,8 +170,8 @@ struct fixture {
     struct call *checkpoint;
 };
 
-// A checkpoint has switched the guest to new leaves, and its record is about to be written.
-static void set_up(struct fixture *f)
+// A disk with something in it; nothing is held.
+static void open_disk(struct fixture *f)
 {
     hold.memory = rp_fs_memory_new();
     set(-1, false);
@@ -179,6 +179,12 @@ static void set_up(struct fixture *f)
     f->engine = vm_open(&held_fs, VM_DIRECTORY);
     model_new(&f->model, 4 << 20);
     assert_int_equal(model_write(&f->model, f->engine, 0, 0, 32, 1), 0);
+}
+
+// A checkpoint has switched the guest to new leaves, and its record is about to be written.
+static void set_up(struct fixture *f)
+{
+    open_disk(f);
     set(1, false); // the first one lists the files to come
     f->checkpoint = start(f->engine, call_checkpoint);
     wait_until_held();
@@ -319,21 +325,23 @@ static void *ask_for_checkpoint(void *argument)
     return NULL;
 }
 
+// Its engine answers on a socket in `folder`, which is made.
+static struct rp_server *set_up_served(struct fixture *f, char *folder, struct rp_server_clients *clients)
+{
+    open_disk(f);
+    assert_non_null(mkdtemp(folder));
+    struct rp_server *server = rp_server_start(f->engine, folder, clients, NULL);
+    assert_non_null(server);
+    return server;
+}
+
 static void a_thaw_that_flushes_is_told_before_the_record_and_ends_after_it(void **state)
 {
     (void)state;
     struct fixture f = {0};
     char folder[] = "/tmp/test-switch-XXXXXX";
     struct rp_server_clients clients = {.lock = PTHREAD_MUTEX_INITIALIZER};
-    hold.memory = rp_fs_memory_new();
-    set(-1, false);
-    vm_create(&held_fs, VM_DIRECTORY, 1, 4 << 20);
-    f.engine = vm_open(&held_fs, VM_DIRECTORY);
-    model_new(&f.model, 4 << 20);
-    assert_int_equal(model_write(&f.model, f.engine, 0, 0, 32, 1), 0);
-    assert_non_null(mkdtemp(folder));
-    struct rp_server *server = rp_server_start(f.engine, folder, &clients, NULL);
-    assert_non_null(server);
+    struct rp_server *server = set_up_served(&f, folder, &clients);
 
     struct thaw thaw = {.engine = f.engine, .folder = folder, .operation = vm_operation()};
     set(1, false);
@@ -371,14 +379,7 @@ static void a_client_that_does_not_take_its_answers_does_not_keep_the_server_fro
     struct fixture f = {0};
     char folder[] = "/tmp/test-switch-XXXXXX";
     struct rp_server_clients clients = {.lock = PTHREAD_MUTEX_INITIALIZER};
-    hold.memory = rp_fs_memory_new();
-    set(-1, false);
-    vm_create(&held_fs, VM_DIRECTORY, 1, 4 << 20);
-    f.engine = vm_open(&held_fs, VM_DIRECTORY);
-    model_new(&f.model, 4 << 20);
-    assert_non_null(mkdtemp(folder));
-    struct rp_server *server = rp_server_start(f.engine, folder, &clients, NULL);
-    assert_non_null(server);
+    struct rp_server *server = set_up_served(&f, folder, &clients);
     RP_AUTO_FREE char *path = rp_path_join(folder, RP_CONTROL_SOCKET);
     RP_AUTO_FD int fd = rp_socket_connect(path, NULL);
     assert_true(fd >= 0);

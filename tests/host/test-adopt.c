@@ -310,21 +310,6 @@ static void an_image_that_was_written_since_is_not_replaced(void **state)
     assert_same(rp_xstrdup(ak->xml), ak_kept(ak));
 }
 
-// While the images are written, once.
-struct meanwhile {
-    struct ak *ak;
-    const char *command;
-};
-static int do_meanwhile(void *context, uint64_t done, uint64_t total)
-{
-    struct meanwhile *meanwhile = context;
-    (void)done, (void)total;
-    if (meanwhile->command)
-        ak_shell(meanwhile->ak, "%s", meanwhile->command);
-    meanwhile->command = NULL;
-    return 0;
-}
-
 static void what_comes_to_an_images_place_while_it_is_written_is_not_replaced(void **state)
 {
     static const struct {
@@ -337,12 +322,7 @@ static void what_comes_to_an_images_place_while_it_is_written_is_not_replaced(vo
     kit_ok(ak_adopt(ak), ak->err);
     RP_AUTO_FREE char *attached = ak_kept(ak), *root = ak_sum(ak, NULL, "images/root.vhdx");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct meanwhile meanwhile = {ak, cases[i].command};
-        ak->host->progress = do_meanwhile;
-        ak->host->progress_context = &meanwhile;
-        kit_fails(ak_release(ak, cases[i].format), ak->err, cases[i].code);
-        ak->host->progress = NULL;
-        assert_null(meanwhile.command);
+        kit_fails(ak_release_while(ak, cases[i].format, cases[i].command), ak->err, cases[i].code);
         assert_true(ak_has_vm(ak));
         assert_same(rp_xstrdup("mine\n"), ak_file(ak, cases[i].file));
         assert_same(rp_xstrdup(attached), ak_kept(ak));

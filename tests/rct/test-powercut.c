@@ -16,6 +16,7 @@
 
 typedef int step_fn(struct world *w);
 #define SIZE (200 * RP_MIB)
+enum { SLOT = 256 << 10, SECTOR = 512 }; // of a tracking file
 
 static int checkpoint(struct world *w) { return world_checkpoint(w, true); }
 static int grow(struct world *w) { return world_grow(w, w->size + 5 * RP_MIB); }
@@ -217,6 +218,54 @@ static void a_recovery_can_stop_anywhere(void **state)
     assert_true(stops >= 100);
 }
 
+// Bytes of the slot that the leaf's next header goes to. The other one has the larger sequence number, at 16.
+static void next_head(struct world *w, uint8_t head[SECTOR], uint64_t *at)
+{
+    RP_AUTO_FREE char *path = rp_rct_path(w->layers[0].path);
+    RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(w->fs, path, RP_OPEN_READ, NULL);
+    uint64_t sequences[2];
+    assert_non_null(store);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(rp_store_pread(store, &sequences[i], 8, (uint64_t)i * SLOT + 16, NULL), 0);
+    *at = sequences[0] < sequences[1] ? 0 : SLOT;
+    assert_int_equal(rp_store_pread(store, head, SECTOR, *at, NULL), 0);
+}
+
+// Else the part of a header that one torn write left could become whole by another one that is torn.
+static void a_torn_slot_is_durably_cleared_before_it_is_written_again(void **state)
+{
+    (void)state;
+    static struct world w;
+    static const uint8_t nothing[SECTOR];
+    uint64_t seed = test_seed();
+    unsigned cleared = 0;
+    for (unsigned long n = 1, stopped = 1; stopped; n++) {
+        uint8_t head[SECTOR];
+        uint64_t at, ignored;
+        world_start(&w, seed * 2, SIZE);
+        some_history(&w);
+        world_fall(&w, KILL_UNSHARED);
+        next_head(&w, head, &at);
+        head[SECTOR - 1] ^= 1;
+        RP_AUTO_FREE char *path = rp_rct_path(w.layers[0].path);
+        struct rp_store *store = rp_fs_open(w.fs, path, RP_OPEN_WRITE, NULL);
+        assert_int_equal(rp_store_pwrite(store, head, SECTOR, at, NULL) | rp_store_flush(store, NULL), 0);
+        rp_store_close(store);
+        crashfs_arm(w.fs, n);
+        stopped = world_rise(&w) != 0;
+        crashfs_arm(w.fs, 0);
+        if (stopped) {
+            world_fall(&w, POWER_CUT);
+            next_head(&w, head, &ignored);
+            cleared += !memcmp(head, nothing, SECTOR);
+            assert_int_equal(world_rise(&w), 0);
+        }
+        must_recover(&w);
+        world_end(&w);
+    }
+    assert_true(cleared > 0);
+}
+
 // What a killed process wrote last may be in the page cache only; the next one goes on from it, and then the power fails.
 static void a_power_cut_soon_after_a_kill_costs_no_id(void **state)
 {
@@ -297,6 +346,7 @@ int main(void)
         cmocka_unit_test(a_second_attempt_to_merge_the_leaf_can_stop_anywhere),
         cmocka_unit_test(a_second_attempt_to_merge_below_can_stop_anywhere),
         cmocka_unit_test(a_recovery_can_stop_anywhere),
+        cmocka_unit_test(a_torn_slot_is_durably_cleared_before_it_is_written_again),
         cmocka_unit_test(a_power_cut_soon_after_a_kill_costs_no_id),
         cmocka_unit_test(a_failed_write_is_final),
         cmocka_unit_test(the_power_can_fail_after_each_step),
