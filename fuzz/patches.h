@@ -18,7 +18,8 @@ static inline void apply_patches(const uint8_t *data, size_t size, size_t limit,
             size_t old = image->size;
             memset(rp_buf_extend(image, offset + length - old), 0, offset + length - old);
         }
-        memcpy(image->data + offset, rp_cursor_bytes(&c, length), length);
+        if (length) // memcpy takes no null pointer, and an image that nothing was written over has no bytes
+            memcpy(image->data + offset, rp_cursor_bytes(&c, length), length);
     }
 }
 
