@@ -17,6 +17,7 @@ struct rp_backup_options {
                                      // nothing ask for a crash-consistent one; the point records why
     bool by_default;                 // nobody asked for application consistency in so many words: that a guest has no agent, or
                                      // does not run, is recorded, but no remark
+    bool left_out_known;             // no remark on disks of the VM that its checkpoint leaves out
     bool ignore_room;                // begin also when the repository seems to have too little
     uint64_t rate;                   // bytes per second read; 0: no limit
     unsigned threads;                // 0: as many as fit the machine

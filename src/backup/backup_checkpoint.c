@@ -1,6 +1,7 @@
 // The checkpoint of a backup, application-consistent where that can be had.
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "backup/backup_impl.h"
 #include "backup/document.h"
@@ -60,6 +61,31 @@ static int freeze(struct rp_backup_job *job, enum rp_consistency asked, enum rp_
     return 1;
 }
 
+static bool is_frozen(const struct rp_vm_settings *frozen, const struct rp_vm_disk *disk)
+{
+    for (size_t i = 0; i < frozen->disk_count; i++)
+        if (!strcasecmp(frozen->disks[i].instance, disk->instance))
+            return true;
+    return false;
+}
+
+// What the VM has and the checkpoint has not, and who thinks of it as backed up is wrong.
+static void remark_left_out(struct rp_backup_job *job)
+{
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings all = {0};
+    struct rp_error why = {0};
+    if (job->options->left_out_known)
+        return;
+    if (job->host->ops->vm_settings(job->host, job->vm->id, &all, &why))
+        rp_backup_remark(job, "whether the checkpoint leaves disks out is not known: %s", why.text);
+    for (size_t i = 0; i < all.outside_count; i++)
+        rp_backup_remark(job, "%s: no checkpoint holds what is on it, so it is not in this backup", all.outside[i]);
+    for (size_t i = 0; i < all.disk_count; i++)
+        if (!is_frozen(&job->settings, &all.disks[i]))
+            rp_backup_remark(job, "disk %u (%s) is not in the checkpoint, so it is not in this backup", all.disks[i].number,
+                             all.disks[i].path);
+}
+
 int rp_backup_checkpoint(struct rp_backup_job *job, struct rp_error *err)
 {
     uint64_t start = rp_clock_monotonic_ns();
@@ -83,5 +109,6 @@ int rp_backup_checkpoint(struct rp_backup_job *job, struct rp_error *err)
     point->checkpoint_ns = rp_clock_monotonic_ns() - start;
     if (job->host->ops->snapshot_settings(job->host, job->snapshot, &job->settings, err))
         return rp_context(err, "settings of checkpoint %s", job->snapshot);
+    remark_left_out(job);
     return 0;
 }

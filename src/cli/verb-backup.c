@@ -43,6 +43,7 @@ static int parse(const struct rp_cli *cli, struct rp_backup_options *options, st
     uint64_t threads = 0, timeout = 600;
     options->full = rp_cli_flag(cli, "full");
     options->ignore_room = rp_cli_flag(cli, "no-space-check");
+    options->left_out_known = rp_cli_flag(cli, "left-out-known");
     if (rp_cli_number(cli, "threads", 1, 16, &threads, err) || rp_cli_number(cli, "merge-timeout", 0, 86400, &timeout, err) ||
         rp_cli_size(cli, "limit-rate", &options->rate, err))
         return -1;
@@ -104,12 +105,17 @@ static int preview(const struct rp_cli *cli, struct rp_host_connection *host, st
                                                (json_int_t)disk->disk->size, "kind", disk->base ? "incremental" : "full",
                                                "reason", disk->base ? json_null() : rp_cli_json_text(disk->reason)));
     }
+    json_t *left_out = json_array();
+    for (size_t i = 0; i < preview.settings.outside_count; i++) {
+        rp_cli_say(cli, "%s: would leave out %s\n", rp_cli_safe(vm->name), rp_cli_safe(preview.settings.outside[i]));
+        json_array_append_new(left_out, rp_cli_json_text(preview.settings.outside[i]));
+    }
     if (cli->json)
-        rp_cli_print_json_line(json_pack("{s:s, s:o, s:s, s:s, s:o, s:o}", "type", "plan", "vm", rp_cli_json_text(vm->name), "vm_id",
+        rp_cli_print_json_line(json_pack("{s:s, s:o, s:s, s:s, s:o, s:o, s:o}", "type", "plan", "vm", rp_cli_json_text(vm->name), "vm_id",
                                          vm->id, "reader", rp_reader_name(preview.reader), "base",
-                                         rp_cli_json_text(preview.base.point ? preview.base.point->id : NULL), "disks", disks));
+                                         rp_cli_json_text(preview.base.point ? preview.base.point->id : NULL), "disks", disks, "left_out", left_out));
     else
-        json_decref(disks);
+        json_decref(disks), json_decref(left_out);
     rp_backup_preview_clear(&preview);
     return 0;
 }
@@ -199,6 +205,7 @@ static const struct rp_cli_option options[] = {
     {0, "limit-rate", "SIZE", "read at most so many bytes per second, as 50M"},
     RP_CLI_CONSISTENCY_OPTIONS,
     {0, "no-space-check", NULL, "begin also when the repository seems to have too little room"},
+    {0, "left-out-known", NULL, "no remark on disks that a checkpoint leaves out, as physical ones"},
     {0, "merge-rate", "SIZE", "the host's merges may move so many bytes per second, as 50M"},
     {0, "merge-timeout", "SECONDS", "how long to wait for the host's merges (default 600)"},
     {0, "reader", "KIND", "virtual-disk, share or export (default: what suits the host)"},

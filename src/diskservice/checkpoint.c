@@ -255,6 +255,13 @@ int rp_engine_put_leaf(struct rp_engine *engine, struct rp_engine_chain *disk, u
     return 0;
 }
 
+// After a failed switch nobody but the next open knows whether a checkpoint exists, whatever it failed of.
+static int check_known(struct rp_engine *engine, struct rp_error *err)
+{
+    struct rp_error why = {0};
+    return rp_engine_check(engine, &why) ? rp_fail(err, RP_ERR_IO, "%s", why.text) : 0;
+}
+
 static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation, rp_engine_switched_fn *switched, void *context,
                       struct rp_engine_checkpoint *result, struct rp_error *err)
 {
@@ -262,9 +269,9 @@ static int checkpoint(struct rp_engine *engine, const struct rp_guid *operation,
         if (switched)
             switched(context);
         copy_result(result, &engine->record.last);
-        return rp_engine_check(engine, err);
+        return check_known(engine, err);
     }
-    if (rp_engine_check(engine, err))
+    if (check_known(engine, err))
         return -1;
     if (!engine->count)
         return rp_fail(err, RP_ERR_STATE, "%s: has no disk to checkpoint", engine->directory);

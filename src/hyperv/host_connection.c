@@ -44,6 +44,9 @@ void rp_vm_settings_clear(struct rp_vm_settings *settings)
         free(settings->disks[i].path);
         free(settings->disks[i].nbd_uri);
     }
+    for (size_t i = 0; i < settings->outside_count; i++)
+        free(settings->outside[i]);
+    free(settings->outside);
     free(settings->disks);
     free(settings->document);
     *settings = (struct rp_vm_settings){0};

@@ -66,6 +66,8 @@ struct rp_vm_settings {
     char *document;            // all of it as the host gave it (text), saved with a restore point
     struct rp_vm_disk *disks;
     size_t disk_count;
+    char **outside;            // what else the VM's data may be on, as words: a physical disk, a Fibre Channel port. No
+    size_t outside_count;      // checkpoint holds it
 };
 void rp_vm_settings_clear(struct rp_vm_settings *settings);
 

@@ -165,6 +165,25 @@ int rp_wmi_disks(const struct rp_cim_instances *resources, const char *vm_id, st
     return count < disk_count ? -1 : 0;
 }
 
+// A drive that leads to a disk of the host, or a port to a storage network. NULL: neither.
+static char *outside_words(const struct rp_cim_instance *resource)
+{
+    const char *type = rp_cim_get_text(resource, "ResourceSubType"), *name = rp_cim_get_text(resource, "ElementName");
+    const char *place = rp_cim_get_text(resource, "InstanceID");
+    const char *what = type && !strcasecmp(type, "Microsoft:Hyper-V:Physical Disk Drive")                  ? "physical disk"
+                       : !strcasecmp(resource->class_name, "Msvm_SyntheticFcPortSettingData") ? "Fibre Channel port"
+                                                                                              : NULL;
+    return what ? rp_xasprintf("%s \"%s\" (%s)", what, name ? name : "", place ? place : "?") : NULL;
+}
+
+static void add_outside(const struct rp_cim_instances *resources, struct rp_vm_settings *settings)
+{
+    settings->outside = rp_xcalloc(resources->count + 1, sizeof *settings->outside);
+    for (size_t i = 0; i < resources->count; i++)
+        if ((settings->outside[settings->outside_count] = outside_words(resources->items[i])))
+            settings->outside_count++;
+}
+
 // GetVirtualHardDiskSettingData gives an Msvm_VirtualHardDiskSettingData as text.
 int rp_wmi_disk_facts(struct rp_wmi *wmi, const char *path, struct rp_wmi_disk_facts *facts, struct rp_error *err)
 {
@@ -242,6 +261,7 @@ static int read_all(struct rp_wmi *wmi, struct rp_cim_instance *object, bool str
         rp_vm_settings_clear(settings);
         return -1;
     }
+    add_outside(&parts, settings);
     settings->document = document(wmi, object, &parts);
     return 0;
 }

@@ -207,9 +207,12 @@ static void rct_id_of(const struct fake_disk *disk, uint32_t epoch, char out[RP_
 static int settings_of(struct fake_host *fake, const struct fake_disk *disks, const char *owner, struct rp_vm_settings *settings)
 {
     settings->document = rp_xstrdup("{\"fake\":true}");
+    settings->outside = rp_xcalloc(1, sizeof *settings->outside);
+    if (fake->outside && disks == fake->disks)
+        settings->outside[settings->outside_count++] = rp_xstrdup(fake->outside);
     settings->disks = rp_xcalloc(FAKE_MAX, sizeof *settings->disks);
     for (size_t i = 0; i < FAKE_MAX; i++) {
-        if (!disks[i].present)
+        if (!disks[i].present || (!i && fake->left_out && disks != fake->disks))
             continue;
         struct rp_vm_disk *disk = &settings->disks[settings->disk_count++];
         memcpy(disk->instance, disks[i].instance, sizeof disk->instance);

@@ -66,6 +66,8 @@ struct fake_host {
     void *context;
     // lies
     bool reached_crash, unordered_changes, outside_changes, no_progress_changes, refuse_changes, wrong_size, twice_the_number;
+    const char *outside;         // what the VM's settings say is outside of its disks; NULL: nothing
+    bool left_out;               // a checkpoint leaves out the first disk
     bool hide_snapshot, hide_reference, hide_newest, other_rct_ids;
     uint64_t bytes_read;         // by the reader
     unsigned readers;            // open now

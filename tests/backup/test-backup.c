@@ -442,6 +442,26 @@ static void who_asked_for_nothing_gets_a_remark_only_of_an_agent_that_failed(voi
     assert_int_equal(world->remarks, 1);
 }
 
+static void what_a_checkpoint_leaves_out_is_remarked_unless_it_is_known(void **state)
+{
+    struct world *world = *state;
+    world_small_disk(world, RP_MIB);
+    world_small_disk(world, RP_MIB);
+    world_must_backup(world);
+    assert_int_equal(world->remarks, 0);
+    world->fake.outside = "physical disk \"Hard Drive\"";
+    world_must_backup(world);
+    assert_int_equal(world->remarks, 1);
+    assert_non_null(strstr(world->last_remark, "physical disk \"Hard Drive\""));
+    world->fake.left_out = true;
+    assert_int_equal(world_must_backup(world)->disk_count, 1);
+    assert_int_equal(world->remarks, 2);
+    assert_non_null(strstr(world->last_remark, "disk 0"));
+    world->options.left_out_known = true;
+    world_must_backup(world);
+    assert_int_equal(world->remarks, 0);
+}
+
 static void count_packs(struct fake_host *fake, const char *verb)
 {
     struct world *world = fake->context;
@@ -806,6 +826,7 @@ int main(void)
         TEST(an_application_consistent_backup_does_not_silently_become_a_crash_consistent_one),
         TEST(why_a_checkpoint_is_as_consistent_as_it_is_is_in_the_restore_point),
         TEST(who_asked_for_nothing_gets_a_remark_only_of_an_agent_that_failed),
+        TEST(what_a_checkpoint_leaves_out_is_remarked_unless_it_is_known),
         TEST(what_was_read_is_durable_before_the_host_gives_the_checkpoint_up),
         TEST(a_failure_of_any_host_verb_leaves_host_and_repository_clean),
         TEST(a_lost_answer_of_any_host_verb_leaves_host_and_repository_clean),

@@ -167,6 +167,27 @@ static struct rp_fs hook_fs = {&hook_fs_ops};
 
 // ---- errors
 
+// Nobody but the next open knows whether the checkpoint is there then: told NO_SPACE, the host would forget it.
+static void a_switch_that_found_no_room_in_the_end_leaves_its_checkpoint_in_doubt(void **state)
+{
+    (void)state;
+    RP_AUTO_FREE char *shm = vm_shm_new();
+    hook.memory = rp_fs_memory_new();
+    vm_create(&hook_fs, VM_DIRECTORY, 1, 16 << 20);
+    struct rp_engine *engine = vm_open_shared(&hook_fs, VM_DIRECTORY, shm);
+    struct rp_guid operation = vm_operation();
+    struct rp_engine_checkpoint made;
+    struct rp_error err = {0}, why = {0};
+    rp_fail(&why, RP_ERR_NO_SPACE, "no room for the record");
+    rp_engine_fail(engine, &why);
+    assert_int_equal(rp_engine_checkpoint(engine, &operation, &made, &err), -1);
+    assert_int_equal(err.code, RP_ERR_IO);
+    assert_non_null(strstr(err.text, "no room for the record"));
+    rp_engine_close(engine, NULL);
+    rp_fs_memory_free(hook.memory);
+    vm_shm_remove(shm);
+}
+
 static void a_full_file_system_is_one_message_and_costs_nothing_that_was_written(void **state)
 {
     (void)state;
@@ -548,6 +569,7 @@ int main(void)
     rp_log_set_level(RP_LOG_INFO);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_folder_in_shared_memory_comes_and_goes_with_its_engine),
+        cmocka_unit_test(a_switch_that_found_no_room_in_the_end_leaves_its_checkpoint_in_doubt),
         cmocka_unit_test(a_full_file_system_is_one_message_and_costs_nothing_that_was_written),
         cmocka_unit_test(a_failed_sync_of_the_tracking_fails_the_flushes_after_it),
         cmocka_unit_test(a_failed_sync_is_final_and_the_next_open_trusts_only_the_disk),

@@ -322,15 +322,20 @@ static void component(struct fake *fake, const char *guid, const char *class_nam
     fake_add(fake, "Msvm_VirtualSystemSettingDataComponent", link);
 }
 
+void fake_part(struct fake *fake, const char *guid, const char *place, const char *class_name, const char *properties)
+{
+    RP_AUTO_FREE char *id = rp_xasprintf("Microsoft:%s\\%s", guid, place);
+    RP_AUTO_FREE char *text = rp_xasprintf("InstanceID=%s;%s", id, properties);
+    fake_add(fake, class_name, text);
+    component(fake, guid, class_name, id);
+}
+
 void fake_disk(struct fake *fake, const char *guid, const char *place, const char *file)
 {
-    RP_AUTO_FREE char *id = rp_xasprintf("Microsoft:%s\\%s\\L", guid, place);
+    RP_AUTO_FREE char *drive = rp_xasprintf("%s\\L", place);
     RP_AUTO_FREE char *text = rp_xasprintf(
-        "InstanceID=%s;ResourceType=31;ResourceSubType=Microsoft:Hyper-V:Virtual Hard Disk"
-        ";HostResource=%s",
-        id, file);
-    fake_add(fake, "Msvm_StorageAllocationSettingData", text);
-    component(fake, guid, "Msvm_StorageAllocationSettingData", id);
+        "ResourceType=31;ResourceSubType=Microsoft:Hyper-V:Virtual Hard Disk;HostResource=%s", file);
+    fake_part(fake, guid, drive, "Msvm_StorageAllocationSettingData", text);
 }
 
 void fake_snapshot(struct fake *fake, const char *vm, const char *guid, const char *name)

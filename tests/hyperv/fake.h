@@ -60,6 +60,7 @@ void fake_set(struct rp_cim_instance *object, const struct fake *fake, const cha
 struct rp_cim_instance *fake_find(struct fake *fake, const char *class_name, const char *instance_id); // NULL
 void fake_remove(struct fake *fake, const char *class_name, const char *instance_id);
 void fake_vm(struct fake *fake, const char *guid, const char *name);
+void fake_part(struct fake *fake, const char *guid, const char *place, const char *class_name, const char *properties);
 void fake_disk(struct fake *fake, const char *guid, const char *place, const char *file); // "ctrl\\0\\1"
 void fake_snapshot(struct fake *fake, const char *vm, const char *guid, const char *name);
 void fake_point(struct fake *fake, const char *vm, const char *id, const char *name);

@@ -322,6 +322,23 @@ static void saved_settings_become_a_plan_with_other_files(void **state)
         RP_ERR_CORRUPT, "saved settings");
 }
 
+static void drives_whose_data_no_checkpoint_holds_are_named(void **state)
+{
+    (void)state;
+    static const struct fake_answer list[] = {{"GetVirtualHardDiskSettingData", disk_facts, 0}, {0}};
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    answers(list);
+    fake_disk(fake, FAKE_A, "C0\\0\\0", "D:\\a.vhdx");
+    fake_part(fake, FAKE_A, "C0\\0\\0\\D", "Msvm_ResourceAllocationSettingData",
+              "ResourceType=17;ResourceSubType=Microsoft:Hyper-V:Synthetic Disk Drive;ElementName=Hard Drive");
+    fake_part(fake, FAKE_A, "C0\\0\\1\\D", "Msvm_ResourceAllocationSettingData",
+              "ResourceType=17;ResourceSubType=Microsoft:Hyper-V:Physical Disk Drive;ElementName=Hard Drive");
+    good(host->ops->vm_settings(host, FAKE_A, &settings, &err));
+    assert_int_equal(settings.disk_count, 1);
+    assert_int_equal(settings.outside_count, 1);
+    assert_string_equal(settings.outside[0], "physical disk \"Hard Drive\" (Microsoft:" FAKE_A "\\C0\\0\\1\\D)");
+}
+
 static void planned_disks_get_their_files_by_their_places_in_whatever_order_a_host_lists_them(void **state)
 {
     (void)state;
@@ -466,6 +483,7 @@ int main(void)
         SCENE(who_may_not_see_cimv2_is_told_the_version_all_the_same),
         SCENE(an_export_says_what_products_say),
         SCENE(saved_settings_become_a_plan_with_other_files),
+        SCENE(drives_whose_data_no_checkpoint_holds_are_named),
         SCENE(planned_disks_get_their_files_by_their_places_in_whatever_order_a_host_lists_them),
         SCENE(what_a_newer_host_says_is_saved_and_not_given_to_one_that_may_not_know_it),
         SCENE(settings_of_a_checkpoint_are_called_as_the_machine),
