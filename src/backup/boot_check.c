@@ -20,19 +20,36 @@ struct check {
 
 #define remark(check, ...) rp_remark((check)->options->remark, (check)->options->context, __VA_ARGS__)
 
+static bool is_in(const char *begin, const char *end, const char *word)
+{
+    const char *found = strstr(begin, word);
+    return found && found < end;
+}
+
+// What would connect a second machine to what the first one works with: adapters, ports to a storage network, devices and disks
+// that are passed through. The first by their class, physical drives by their ResourceSubType.
+static bool leads_outside(const char *instance, const char *end_of_tag, const char *end)
+{
+    static const char *const classes[] = {"EthernetPort", "SyntheticFcPort", "PciExpress"};
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        if (is_in(instance, end_of_tag, classes[i]))
+            return true;
+    return is_in(instance, end, "Microsoft:Hyper-V:Physical ");
+}
+
 // Instances stand one after the other, in a text of their own or in a string of a JSON document, and nowhere inside
 // another one.
-char *rp_boot_check_without_adapters(const char *settings)
+char *rp_boot_check_isolate(const char *settings)
 {
     static const char begin[] = "<INSTANCE ", end[] = "</INSTANCE>";
     RP_CLEANUP(rp_buf_clear) struct rp_buf left = {0};
     for (const char *next; (next = strstr(settings, begin)); ) {
-        const char *stop = strstr(next, end), *head = strchr(next, '>'), *adapter = strstr(next, "EthernetPort");
+        const char *stop = strstr(next, end), *head = strchr(next, '>');
         if (!stop || !head)
             break;
         stop += strlen(end);
         rp_buf_append(&left, settings, (size_t)(next - settings));
-        if (!adapter || adapter > head)
+        if (!leads_outside(next, head, stop))
             rp_buf_append(&left, next, (size_t)(stop - next));
         settings = stop;
     }
@@ -109,7 +126,7 @@ int rp_boot_check_plan(const struct rp_host_connection *host, const struct rp_po
     plan->options.vm_name = plan->name;
     plan->options.identity = RP_IDENTITY_NEW;
     plan->options.start = false;
-    plan->options.no_adapters = true;
+    plan->options.isolated = true;
     return 0;
 }
 

@@ -1,4 +1,5 @@
-// Whether a restore point boots: it is restored to a host as a VM of its own, without network adapters, and started;
+// Whether a restore point boots: it is restored to a host as a VM of its own, without network adapters, physical disks and
+// devices passed through, and started;
 // its guest's agent answers, or it says a certain text on its serial port; then all of that goes again. The outcome
 // becomes a note on the restore point (docs/formats/repository.md).
 #ifndef RP_BACKUP_BOOT_CHECK_H
@@ -26,7 +27,8 @@ void rp_boot_check_plan_clear(struct rp_boot_check_plan *plan);
 int rp_boot_check_run(struct rp_host_connection *host, struct rp_repo *repo, const struct rp_point *point,
                       const struct rp_restore_host_options *options, const struct rp_boot_check_how *how,
                       struct rp_boot_outcome *outcome, struct rp_error *err);
-// A saved text of settings without those of network adapters: of either kind of host. malloc'ed.
-char *rp_boot_check_without_adapters(const char *settings);
+// A saved text of settings, of either kind of host, without those of what leads out of the VM: network adapters, Fibre Channel
+// ports, physical disks, devices passed through. malloc'ed.
+char *rp_boot_check_isolate(const char *settings);
 
 #endif

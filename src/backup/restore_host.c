@@ -72,7 +72,7 @@ static void after_realize(struct rp_restore_host_job *job)
     struct rp_error err = {0};
     char work[RP_HOST_ID] = "", result[RP_HOST_ID] = "";
     job->result->goes_on = !import_reference(job, &err);
-    if (!job->result->goes_on && !job->options->no_adapters) // of a VM for a while nobody makes backups
+    if (!job->result->goes_on && !job->options->isolated) // of a VM for a while nobody makes backups
         remark(job, "the next backup of this VM will be full: %s", err.text);
     rp_error_clear(&err);
     if (job->options->start && (host->ops->request_state(host, job->result->vm_id, RP_VM_RUNNING, work, result, &err) ||

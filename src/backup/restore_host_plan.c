@@ -48,7 +48,7 @@ static int plan_from_settings(struct rp_restore_host_job *job, struct rp_error *
         return rp_fail(err, RP_ERR_UNSUPPORTED, RP_RESTORE_HOST_NO_SETTINGS);
     note_planned(job);
     const char *settings = job->point->settings;
-    RP_AUTO_FREE char *without = job->options->no_adapters ? rp_boot_check_without_adapters(settings) : NULL;
+    RP_AUTO_FREE char *without = job->options->isolated ? rp_boot_check_isolate(settings) : NULL;
     if (host->ops->plan_system(host, without ? without : settings, (const char *const *)job->disks,
                                job->result->files.count, job->options->identity == RP_IDENTITY_NEW, work, job->planned,
                                &why) ||
@@ -63,7 +63,7 @@ static int plan_from_settings(struct rp_restore_host_job *job, struct rp_error *
 int rp_restore_host_plan(struct rp_restore_host_job *job, struct rp_error *err)
 {
     struct rp_error why = {0};
-    if (!job->definition || job->options->no_adapters)
+    if (!job->definition || job->options->isolated)
         return plan_from_settings(job, err);
     if (!plan_from_export(job, &why))
         return 0;

@@ -42,6 +42,8 @@ struct rp_cli_option {
     const char *help;     // one line
 };
 
+#define RP_CLI_DEFAULT_HOST "local:/var/lib/refpoint"
+
 enum rp_cli_verb_flags {
     RP_CLI_READS = 1,   // changes nothing, so --dry-run is accepted and means nothing
     RP_CLI_DRY_RUN = 2, // understands cli->dry_run; a verb with neither flag refuses --dry-run
@@ -74,7 +76,7 @@ struct rp_cli {
     char **args;            // what is neither verb nor option; borrowed from argv
     size_t arg_count;
     const char *repository; // -r or REFPOINT_REPOSITORY; NULL: none
-    const char *host;       // -H or REFPOINT_HOST, else local:/var/lib/refpoint
+    const char *host;       // -H or REFPOINT_HOST, else RP_CLI_DEFAULT_HOST
     bool dry_run, quiet, json, yes;
     unsigned verbose;
     bool help, version;

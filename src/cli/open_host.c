@@ -7,6 +7,7 @@
 #include "host/local.h"
 #include "hyperv/keyring.h"
 #include "hyperv/wmi.h"
+#include "io/fs.h"
 
 int rp_cli_host_entry(const char *name, struct rp_hosts_entry *entry, struct rp_error *err)
 {
@@ -70,12 +71,31 @@ struct rp_host_connection *rp_cli_connect(const struct rp_hosts_entry *entry,
     return host;
 }
 
+// A folder that is no host yet becomes one where something is made in it, but not by a slip.
+static struct rp_host_connection *open_local(const struct rp_cli *cli, const char *address, struct rp_error *err)
+{
+    const char *directory = address + strlen("local:");
+    RP_AUTO_FREE char *parent = rp_path_directory(directory);
+    if (!rp_host_local_exists(directory)) {
+        if (rp_host_local_exists(parent)) {
+            rp_fail(err, RP_ERR_USAGE, "%s: a name in the folder of the host local:%s, and no host; a VM of that host is named "
+                    "without a folder", address, parent);
+            return NULL;
+        }
+        if (cli->verb->flags & RP_CLI_READS && strcmp(address, RP_CLI_DEFAULT_HOST)) {
+            rp_fail(err, RP_ERR_NOT_FOUND, "%s: there is no host (refpoint vm create makes one)", address);
+            return NULL;
+        }
+    }
+    return rp_host_local_open(directory, err);
+}
+
 struct rp_host_connection *rp_cli_open_host(const struct rp_cli *cli, const char *address, struct rp_error *err)
 {
     if (!address)
         address = cli->host;
     if (!strncmp(address, "local:", 6) && address[6])
-        return rp_host_local_open(address + 6, err);
+        return open_local(cli, address, err);
     if (!rp_hosts_is_name(address)) {
         rp_fail(err, RP_ERR_USAGE, "host \"%.128s\": not an address (local:DIR, or a name of refpoint host list)",
                 address);

@@ -9,7 +9,7 @@
 
 const struct rp_cli_option rp_cli_global_options[] = {
     {'r', "repo", "DIR", "the repository (REFPOINT_REPOSITORY)"},
-    {'H', "host", "HOST", "the host: local:DIR, or a name of host list (REFPOINT_HOST; default local:/var/lib/refpoint)"},
+    {'H', "host", "HOST", "the host: local:DIR, or a name of host list (REFPOINT_HOST; default " RP_CLI_DEFAULT_HOST ")"},
     {0, "password-file", "FILE", "first line is the passphrase (REFPOINT_PASSWORD_FILE, or REFPOINT_PASSWORD)"},
     {'n', "dry-run", NULL, "only say what would be done (backup, restore, repo unlock, vm adopt, vm release, disk compact)"},
     {'q', "quiet", NULL, "print errors and remarks only"},
@@ -168,7 +168,7 @@ static int apply_globals(struct rp_cli *cli, struct rp_error *err)
     value = rp_cli_value(cli, "host");
     cli->host = value ? value : environment("REFPOINT_HOST");
     if (!cli->host)
-        cli->host = "local:/var/lib/refpoint";
+        cli->host = RP_CLI_DEFAULT_HOST;
     cli->dry_run = rp_cli_flag(cli, "dry-run");
     cli->quiet = rp_cli_flag(cli, "quiet");
     cli->json = rp_cli_flag(cli, "json");

@@ -134,7 +134,7 @@ const struct rp_cli_verb rp_cli_restore_verbs[] = {
                    "would be made, and all that would keep it from that.\n"
                    "\n"
                    "With --boot-check the VM is made under a new id and a name of its own, without\n"
-                   "network adapters, and started. It has booted when its guest's agent answers and\n"
+                   "network adapters, physical disks and devices passed through, and started. It has booted when its guest's agent answers and\n"
                    "brings the file systems to rest; with --boot-check=serial:TEXT, for guests without\n"
                    "an agent, when TEXT comes on its serial port (a guest of Linux writes there what\n"
                    "console=ttyS0 sends there), among the first 64 MiB. Serial ports can be read on this\n"

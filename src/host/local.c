@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "base/utf16.h"
 #include "host/internal.h"
@@ -107,6 +108,14 @@ static int make_directory(struct rp_fs *fs, const char *directory, struct rp_err
     return rp_fs_sync_parent(fs, directory, err);
 }
 
+#define DATABASE "host.db"
+
+bool rp_host_local_exists(const char *directory)
+{
+    RP_AUTO_FREE char *db = rp_path_join(directory, DATABASE);
+    return !access(db, F_OK);
+}
+
 static int open_directory(struct rp_local *local, const char *directory, struct rp_error *err)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf utf16 = {0};
@@ -127,7 +136,7 @@ static int open_directory(struct rp_local *local, const char *directory, struct 
                        local->directory, most);
     RP_AUTO_FREE char *vms = rp_path_join(local->directory, "vms");
     RP_AUTO_FREE char *lock = rp_path_join(local->directory, "lock");
-    RP_AUTO_FREE char *db = rp_path_join(local->directory, "host.db");
+    RP_AUTO_FREE char *db = rp_path_join(local->directory, DATABASE);
     if (make_directory(local->fs, vms, err) || (local->lock_fd = rp_lock_open(lock, err)) < 0 ||
         !(local->db = rp_db_open(db, err)))
         return -1;

@@ -5,6 +5,8 @@
 
 #include "hyperv/host_connection.h"
 
+// Whether there is a host in DIR.
+bool rp_host_local_exists(const char *directory);
 // Opens DIR, creating it when missing, and finishes or undoes what an earlier process began and did not end. Several
 // processes may have it open; each change takes a lock.
 struct rp_host_connection *rp_host_local_open(const char *directory, struct rp_error *err);

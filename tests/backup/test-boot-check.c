@@ -14,7 +14,7 @@
 
 static struct rp_error err;
 
-static void adapters_are_taken_out_of_either_kind_of_settings(void **state)
+static void what_leads_out_of_a_vm_is_taken_out_of_either_kind_of_settings(void **state)
 {
     (void)state;
     static const struct { const char *from, *to;
@@ -27,11 +27,17 @@ static void adapters_are_taken_out_of_either_kind_of_settings(void **state)
          "<INSTANCE CLASSNAME=\"A\"><P>EthernetPort</P></INSTANCE>\n\n<INSTANCE CLASSNAME=\"B\"></INSTANCE>\n"},
         {"{\"extras\": \"<INSTANCE CLASSNAME=\\\"Msvm_EmulatedEthernetPortSettingData\\\"></INSTANCE>\\n\"}",
          "{\"extras\": \"\\n\"}"},
+        {"<INSTANCE CLASSNAME=\"A\"></INSTANCE><INSTANCE CLASSNAME=\"Msvm_SyntheticFcPortSettingData\">y</INSTANCE>"
+         "<INSTANCE CLASSNAME=\"Msvm_ResourceAllocationSettingData\">Microsoft:Hyper-V:Physical Disk Drive</INSTANCE>"
+         "<INSTANCE CLASSNAME=\"Msvm_ResourceAllocationSettingData\">Microsoft:Hyper-V:Synthetic Disk Drive</INSTANCE>"
+         "<INSTANCE CLASSNAME=\"Msvm_PciExpressSettingData\"></INSTANCE>",
+         "<INSTANCE CLASSNAME=\"A\"></INSTANCE>"
+         "<INSTANCE CLASSNAME=\"Msvm_ResourceAllocationSettingData\">Microsoft:Hyper-V:Synthetic Disk Drive</INSTANCE>"},
         {"<INSTANCE CLASSNAME=\"EthernetPort\"",
          "<INSTANCE CLASSNAME=\"EthernetPort\""}, // cut off: for others to refuse
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        RP_AUTO_FREE char *left = rp_boot_check_without_adapters(cases[i].from);
+        RP_AUTO_FREE char *left = rp_boot_check_isolate(cases[i].from);
         assert_string_equal(left, cases[i].to);
     }
 }
@@ -483,7 +489,7 @@ static void a_text_that_cannot_come_is_refused_before_anything_is_made(void **st
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(adapters_are_taken_out_of_either_kind_of_settings),
+        cmocka_unit_test(what_leads_out_of_a_vm_is_taken_out_of_either_kind_of_settings),
         cmocka_unit_test(what_does_not_boot_is_noted_and_nothing_of_it_stays),
         cmocka_unit_test(a_text_on_the_serial_port_decides),
         cmocka_unit_test(without_the_text_it_has_not_booted),

@@ -47,6 +47,20 @@ misuse()
 }
 behaviour "wrong usage is told in one line, with exit status 3" misuse
 
+no_host()
+{
+    says "there is no host" 2 rp vm list -H "local:$scratch/typo"
+    says "there is no host" 2 rp vm show "local:$scratch/typo/web1"
+    test ! -e typo
+    truncate -s 1M made.raw
+    rp vm create made -H "local:$scratch/fresh" --disk made.raw
+    rp vm list -H "local:$scratch/fresh" | grep -q ^made
+    says "and no host" 3 rp vm list -H "local:$scratch/fresh/made"
+    says "and no host" 3 rp vm create other -H "local:$scratch/fresh/made" --disk made.raw
+    test ! -e fresh/made
+}
+behaviour "a folder with no host in it does not become one by looking at it, nor by a VM's name in its place" no_host
+
 no_repository()
 {
     says "repo" 2 rp list
