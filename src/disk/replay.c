@@ -173,7 +173,8 @@ static int into_file(struct rp_vhdx *v, const struct scan *scan, uint32_t head, 
     if (rp_header_update(v, 2, err) || run_in_file(v, scan, head, err))
         return -1;
     v->header.log_guid = (struct rp_guid){0};
-    return rp_header_update(v, 2, err);
+    // Who closes it without a change binds its tracking to the times that it has now.
+    return rp_header_update(v, 2, err) || rp_store_settle(v->store, err) ? -1 : 0;
 }
 
 // What comes next may be as large as two batches, and half of it written must leave a valid log. But the last entry may need

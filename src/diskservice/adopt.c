@@ -152,9 +152,12 @@ static int adopt_disk(struct rp_engine *engine, const char *path, const char *na
         rp_log(RP_LOG_INFO, "%s: what a killed disk service had not written yet is in the file now", path);
         return 0;
     }
+    bool passes = why.code == RP_ERR_BUSY || why.code == RP_ERR_NO_SPACE || why.code == RP_ERR_NO_MEMORY;
+    if (shm && passes)
+        return rp_fail_as(err, &why);
     if (shm && why.code != RP_ERR_STATE) {
         struct rp_error advice = {0};
-        rp_fail(&advice, why.code, "%s; to go on without what the killed disk service had not written, delete %s/%s", why.text,
+        rp_fail(&advice, why.code, "%s; if it stays so: to go on without what the killed disk service had not written, delete %s/%s", why.text,
                 engine->shm_directory, name);
         advice.sync = why.sync;
         return rp_fail_as(err, &advice);

@@ -64,24 +64,12 @@ int rp_layer_state_at_rest(struct rp_fs *fs, const char *path, struct rp_rct_dis
     return vhdx ? rp_rct_disk_of(vhdx, disk, err) : -1;
 }
 
-// NULL: there is none that could be used, *why says why not.
-static struct rp_rct *open_tracker(struct rp_fs *fs, struct rp_layer *layer, struct rp_error *why)
-{
-    struct rp_rct_disk disk;
-    if (rp_layer_state(layer, &disk, why))
-        return NULL;
-    struct rp_rct *rct = rp_rct_open_read(fs, layer->path, &disk, why);
-    if (!rct && why->code == RP_ERR_TRACKING_OFF) // a crash may have cut a merge short
-        rct = rp_rct_recover(fs, layer->path, &disk, NULL);
-    return rct;
-}
-
 struct rp_rct *rp_layer_tracker(struct rp_fs *fs, struct rp_layer *layer)
 {
     struct rp_error why = {0};
     if (layer->rct || layer->rct_unusable)
         return layer->rct;
-    layer->rct = open_tracker(fs, layer, &why);
+    layer->rct = rp_rct_open_frozen(fs, layer->vhdx, &why);
     if (!layer->rct) {
         layer->rct_unusable = true;
         rp_log(RP_LOG_INFO, "%s: no change tracking: %s", layer->path, why.text);
@@ -93,7 +81,7 @@ void rp_layer_finish_tracking(struct rp_fs *fs, struct rp_layer *layer)
 {
     struct rp_error why = {0};
     if (!layer->rct)
-        layer->rct = open_tracker(fs, layer, &why);
+        layer->rct = rp_rct_open_frozen(fs, layer->vhdx, &why);
 }
 
 int rp_layer_freeze(struct rp_layer *layer, struct rp_error *err)

@@ -119,15 +119,12 @@ static int begin_tracking(const struct applying *a, const struct leaf *leaf, str
                           struct rp_error *err)
 {
     struct rp_fs *fs = a->vm->local->fs;
-    struct rp_rct_disk below, state;
+    struct rp_rct_disk state;
     struct rp_error why = {0};
-    RP_CLEANUP(rp_rct_abandon_p) struct rp_rct *parent = NULL;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *fresh = rp_vhdx_open(fs, leaf->fresh, RP_VHDX_READ, NULL, err);
-    if (!fresh || rp_rct_disk_of(fresh, &state, err) || rp_rct_disk_of(frozen, &below, err))
+    if (!fresh || rp_rct_disk_of(fresh, &state, err))
         return -1;
-    parent = rp_rct_open_read(fs, leaf->frozen, &below, &why);
-    if (!parent && why.code == RP_ERR_TRACKING_OFF)
-        parent = rp_rct_recover(fs, leaf->frozen, &below, NULL);
+    RP_CLEANUP(rp_rct_abandon_p) struct rp_rct *parent = rp_rct_open_frozen(fs, frozen, &why);
     if (!parent)
         return why.code == RP_ERR_TRACKING_OFF ? 0 : rp_fail_as(err, &why);
     const struct rp_vhdx_session unchanged = {state.file_write_guid, state.data_write_guid};

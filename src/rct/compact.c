@@ -14,16 +14,12 @@ static int check_clean(struct rp_fs *fs, const char *path, struct rp_error *err)
     return 0;
 }
 
-// NULL without an error: there is none to keep.
-static struct rp_rct *open_tracker(struct rp_fs *fs, const char *path, const struct rp_rct_disk *disk, struct rp_error *err)
+// *rct NULL: there is none to keep.
+static int open_tracker(struct rp_fs *fs, struct rp_vhdx *vhdx, struct rp_rct **rct, struct rp_error *err)
 {
     struct rp_error why = {0};
-    struct rp_rct *rct = rp_rct_open_read(fs, path, disk, &why);
-    if (!rct && why.code == RP_ERR_TRACKING_OFF)
-        rct = rp_rct_recover(fs, path, disk, NULL);
-    else if (!rct && err)
-        *err = why;
-    return rct;
+    *rct = rp_rct_open_frozen(fs, vhdx, &why);
+    return *rct || why.code == RP_ERR_TRACKING_OFF ? 0 : rp_fail_as(err, &why);
 }
 
 static int compact(struct rp_fs *fs, struct rp_vhdx *vhdx, const struct rp_vhdx_session *session, uint64_t *before,
@@ -31,14 +27,9 @@ static int compact(struct rp_fs *fs, struct rp_vhdx *vhdx, const struct rp_vhdx_
 {
     struct rp_rct_disk disk;
     struct rp_error why = {0};
-    if (rp_rct_disk_of(vhdx, &disk, err))
-        return -1;
-    RP_CLEANUP(rp_rct_abandon_p) struct rp_rct *rct = open_tracker(fs, rp_vhdx_path(vhdx), &disk, &why);
-    if (why.code) {
-        *err = why;
-        return -1;
-    }
-    if (rct && rp_rct_rebind(rct, &disk, session, err))
+    RP_CLEANUP(rp_rct_abandon_p) struct rp_rct *rct = NULL;
+    if (open_tracker(fs, vhdx, &rct, err) || rp_rct_disk_of(vhdx, &disk, err) ||
+        (rct && rp_rct_rebind(rct, &disk, session, err)))
         return -1;
     int failed = rp_vhdx_compact(vhdx, true, before, after, progress, context, err);
     // Also after a failure: where the file was closed well, its tracking can be.

@@ -174,6 +174,8 @@ int rp_rct_head_decode(const uint8_t head[RP_RCT_HEAD_SIZE], struct rp_rct_heade
     for (uint32_t i = 0; i < floor_count; i++) {
         uint64_t unit = rp_cursor_le64(&c);
         uint32_t epoch = rp_cursor_le32(&c);
+        if (unit > RP_VHDX_MAX_SIZE / h->unit_size) // may be beyond the disk, whose growth failed then
+            return corrupt(err, "impossible floor");
         rp_rct_floors_add(h, unit, epoch < h->epoch ? epoch : h->epoch);
     }
     return c.failed ? corrupt(err, "too short") : 0;

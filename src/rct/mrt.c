@@ -64,7 +64,7 @@ int rp_mrt_header_decode(const uint8_t data[RP_MRT_SECTOR_SIZE], struct rp_mrt_h
     h->rct_sequence = rp_get_le64(data + 56);
     h->sectors = rp_get_le32(data + 68);
     if (version != VERSION || rp_get_le32(data + 64) != (uint32_t)1 << RP_MRT_REGION_SHIFT || !h->oldest ||
-        h->newest < h->oldest || h->newest - h->oldest > 1 || h->sectors > RP_MRT_SECTORS_MAX)
+        h->newest < h->oldest || h->newest - h->oldest > 1 || h->newest == UINT64_MAX || h->sectors > RP_MRT_SECTORS_MAX)
         return corrupt(err, "impossible values");
     return 0;
 }

@@ -75,6 +75,10 @@ struct rp_rct *rp_rct_open_read(struct rp_fs *fs, const char *disk_path, const s
 struct rp_rct *rp_rct_recover(struct rp_fs *fs, const char *disk_path, const struct rp_rct_disk *disk,
                               struct rp_error *err);
 
+// The tracking of a frozen disk that is open, to ask only: as rp_rct_open_read, or, where that says RP_ERR_TRACKING_OFF, as
+// rp_rct_recover. NULL, and why rp_rct_open_read refused.
+struct rp_rct *rp_rct_open_frozen(struct rp_fs *fs, struct rp_vhdx *vhdx, struct rp_error *err);
+
 // Begins, durably at return, the tracking of a disk file at rest that has none, whose content is what some other file's was at
 // `id` (the caller knows): that id is known from now on, and nothing has changed since. No other id is. RP_ERR_EXISTS when
 // there is a tracking file.

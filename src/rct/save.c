@@ -249,7 +249,8 @@ int rp_rct_write_pages(struct rp_rct *rct, struct rp_error *err)
     bool wrote = false;
     struct rp_error why = {0};
     for (uint64_t i = 0; (i = rp_rct_pages_next(&rct->pages, i)) < count; i++) {
-        if (!atomic_load(&rp_rct_pages_get(&rct->pages, i)->dirty))
+        // Also one that is in the file already, but was named no more after the disk had shrunk.
+        if (!atomic_load(&rp_rct_pages_get(&rct->pages, i)->dirty) && rp_rct_has_page(rct, i))
             continue;
         if (write_page(rct, i, &why))
             return lost(rct, &why, err);

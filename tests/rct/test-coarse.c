@@ -356,6 +356,11 @@ static void later_tracking(struct rp_buf *m) // it relies on a tracking header t
     m->data[60] = 1, m->data[RP_MRT_SLOT_STEP + 60] = 1;
     seal_header(m->data), seal_header(m->data + RP_MRT_SLOT_STEP);
 }
+static void last_generation(struct rp_buf *m) // after which there is none
+{
+    memset(m->data + 40, 255, 16), memset(m->data + RP_MRT_SLOT_STEP + 40, 255, 16);
+    seal_header(m->data), seal_header(m->data + RP_MRT_SLOT_STEP);
+}
 static void later_version(struct rp_buf *m)
 {
     m->data[12] = 2, m->data[RP_MRT_SLOT_STEP + 12] = 2;
@@ -374,6 +379,7 @@ static void a_damaged_bitmap_never_hides_a_change(void **state)
     assert_int_equal(after_tampering(both_headers), ALL);
     assert_int_equal(after_tampering(other_name), ALL);
     assert_int_equal(after_tampering(later_tracking), ALL);
+    assert_int_equal(after_tampering(last_generation), ALL);
     assert_int_equal(after_tampering(later_version), ALL);
     assert_int_equal(after_tampering(one_sector), ALL);
     assert_int_equal(after_tampering(zeros), ALL);

@@ -295,6 +295,44 @@ static void a_half_merged_parent_is_right_beneath_its_child_only(void **state)
     close_disk(&base);
 }
 
+// The parent, frozen at its old size after the attempt that failed, no longer names the pages of the space it grew by, and the
+// second attempt finds in them already what it would write.
+static void a_second_attempt_to_merge_a_grown_child_names_its_pages_again(void **state)
+{
+    (void)state;
+    const uint64_t big = RP_GIB;
+    struct disk base = new_disk("base"), child = {.path = "c"};
+    open_disk(&base);
+    struct rp_vhdx_session session = fake_session();
+    fake_disk_new(&child.facts, SIZE, &base.facts.disk_id);
+    assert_non_null(child.rct = rp_rct_prepare_child(base.rct, "c", &child.facts, &session, NULL));
+    rp_rct_seal(base.rct);
+    assert_int_equal(rp_rct_freeze(base.rct, &base.facts, NULL), 0);
+    child.facts.virtual_size = big;
+    assert_int_equal(rp_rct_grow(child.rct, big, NULL), 0);
+    struct rp_rct_id id = seal_disk(&child);
+    rp_rct_mark(child.rct, big - UNIT, 1);
+    rp_rct_seal(child.rct);
+    assert_int_equal(rp_rct_freeze(child.rct, &child.facts, NULL), 0);
+    for (int attempt = 0; attempt < 2; attempt++) {
+        session = fake_session();
+        assert_int_equal(rp_rct_merge(child.rct, base.rct, &base.facts, &session, NULL), 0);
+        if (attempt) {
+            fake_disk_written(&base.facts, &session);
+            base.facts.virtual_size = big;
+            rp_rct_merged(base.rct);
+        }
+        assert_int_equal(rp_rct_freeze(base.rct, &base.facts, NULL), 0);
+    }
+    rp_rct_abandon(child.rct);
+    rp_rct_abandon(base.rct);
+    assert_non_null(base.rct = rp_rct_open_read(fs, "base", &base.facts, NULL));
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges r = {0};
+    assert_int_equal(rp_rct_query(&base.rct, 1, &id, 0, big, &r, NULL), 0);
+    assert_int_equal(rp_ranges_total(&r), UNIT);
+    rp_rct_abandon(base.rct);
+}
+
 static void growth_is_a_change_of_the_new_space(void **state)
 {
     (void)state;
@@ -441,6 +479,7 @@ int main(void)
         TEST(a_parent_written_by_a_session_that_crashed_counts_as_changed),
         TEST(a_parent_opened_and_not_written_stays_exact),
         TEST(a_half_merged_parent_is_right_beneath_its_child_only),
+        TEST(a_second_attempt_to_merge_a_grown_child_names_its_pages_again),
         TEST(growth_is_a_change_of_the_new_space),
         TEST(a_huge_disk_costs_what_was_touched),
         TEST(the_lineage_forgets_only_the_oldest),

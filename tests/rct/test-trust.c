@@ -463,6 +463,24 @@ static void impossible_values_are_damage(void **state)
     }
 }
 
+// Where growths began is counted in units, and pages of the array are made for them.
+static void a_growth_that_began_beyond_any_disk_is_damage(void **state)
+{
+    (void)state;
+    struct disk d = new_disk("d");
+    open_disk(&d);
+    struct rp_rct_id id = seal_disk(&d);
+    d.facts.virtual_size *= 2;
+    assert_int_equal(rp_rct_grow(d.rct, d.facts.virtual_size, NULL), 0);
+    close_disk(&d);
+    assert_int_equal(open_disk(&d), RP_RCT_CLEAN);
+    close_disk(&d);
+    forge("d.rct", 312, 1 << 8, false); // unit 2^40 and some
+    assert_int_equal(open_disk(&d), RP_RCT_FOREIGN);
+    assert_int_equal(changed(d.rct, &id), -RP_ERR_TRACKING_ID);
+    close_disk(&d);
+}
+
 int main(void)
 {
     rp_log_set_level(RP_LOG_ERROR);
@@ -482,6 +500,7 @@ int main(void)
         TEST(a_file_cut_short_never_hides_a_change),
         TEST(a_damaged_slot_never_hides_a_change),
         TEST(impossible_values_are_damage),
+        TEST(a_growth_that_began_beyond_any_disk_is_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
