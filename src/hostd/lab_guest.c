@@ -145,7 +145,8 @@ static struct disk *find_disk(struct rp_lab_guests *guests, const struct rp_vm *
     return disk;
 }
 
-// Which disks there are now, and a connection to each.
+// Which disks there are now, and a connection to each; those that are gone stay in the list, unseen. A service that just
+// ends or starts is connected to at the next look: whoever needs that disk sees that it is not connected.
 static int look(struct rp_lab_guests *guests, struct rp_error *err)
 {
     RP_CLEANUP(rp_inventory_clear) struct rp_inventory inventory = {0};
@@ -153,27 +154,30 @@ static int look(struct rp_lab_guests *guests, struct rp_error *err)
         return -1;
     for (struct disk *disk = guests->disks; disk; disk = disk->next)
         disk->seen = false;
-    int result = 0;
     for (size_t i = 0; i < inventory.count; i++) {
         const struct rp_inventory_vm *item = &inventory.items[i];
         for (size_t k = 0; k < item->settings.disk_count; k++) {
             const struct rp_vm_disk *found = &item->settings.disks[k];
             if (!found->nbd_uri)
                 continue;
+            struct rp_error why = {0};
             struct disk *disk = find_disk(guests, &item->vm, found->number);
             disk->seen = true;
-            // A service that just ends is connected to at the next look.
-            if (!disk->nbd && connect_disk(guests, disk, found->nbd_uri, err))
-                result = -1;
+            if (!disk->nbd && connect_disk(guests, disk, found->nbd_uri, &why))
+                rp_log(RP_LOG_INFO, "lab: %s", why.text);
         }
     }
+    return 0;
+}
+
+static void drop_unseen(struct rp_lab_guests *guests)
+{
     for (struct disk **place = &guests->disks; *place;) {
         if ((*place)->seen)
             place = &(*place)->next;
         else
             drop_disk(place);
     }
-    return result;
 }
 
 static int write_disk(struct disk *disk, uint64_t count, struct rp_error *err)
@@ -230,6 +234,8 @@ static uint64_t look_again(struct rp_lab_guests *guests)
     uint64_t start = rp_clock_monotonic_ns();
     if (look(guests, &err))
         rp_log(RP_LOG_INFO, "lab: %s", err.text);
+    else
+        drop_unseen(guests);
     uint64_t now = rp_clock_monotonic_ns(), pause = (now - start) * LOOK_SHARE;
     return now + (pause > LOOK_MS * 1000000ull ? pause : LOOK_MS * 1000000ull);
 }
@@ -313,27 +319,37 @@ void rp_lab_guests_pause(struct rp_lab_guests *guests, bool pause)
     pthread_mutex_unlock(&guests->mutex);
 }
 
+static int fail_unconnected(const struct disk *disk, struct rp_error *err)
+{
+    return rp_fail(err, RP_ERR_IO, "the guest of %s, disk%u: not connected", disk->name, disk->number);
+}
+
 static int write_and_flush(struct disk *disk, unsigned count, struct rp_error *err)
 {
-    if (!disk->nbd || write_disk(disk, count, err) || (nbd_flush(disk->nbd, 0) && fail_nbd(disk, "flush", err))) {
-        if (disk->nbd)
-            disconnect(disk);
-        return rp_fail(err, RP_ERR_IO, "the guest of %s, disk%u: not connected", disk->name, disk->number);
+    if (!disk->nbd)
+        return fail_unconnected(disk, err);
+    if (write_disk(disk, count, err) || (nbd_flush(disk->nbd, 0) && fail_nbd(disk, "flush", err))) {
+        disconnect(disk);
+        return -1;
     }
     return 0;
 }
 
-// A connection may be one to a service that has ended, which writing tells: then it is looked at once more.
+// A connection may be one to a service that has ended, which writing tells: then it is looked at once more. Nothing is
+// dropped by that look: the loop stands on a disk that may be gone.
 static int write_vm(struct rp_lab_guests *guests, const char *vm, unsigned count, struct rp_error *err)
 {
     bool found = false;
     if (look(guests, err))
         return -1;
+    drop_unseen(guests);
     for (struct disk *disk = guests->disks; disk; disk = disk->next) {
         if (*vm && strcasecmp(disk->vm, vm) && strcmp(disk->name, vm))
             continue;
         uint64_t before = disk->writes;
         found = true;
+        if (!disk->nbd)
+            return fail_unconnected(disk, err);
         if (!write_and_flush(disk, count, NULL))
             continue;
         if (look(guests, err) || write_and_flush(disk, (unsigned)(before + count - disk->writes), err))

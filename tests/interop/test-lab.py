@@ -2,7 +2,7 @@
 """test-lab.py HOSTD: the lab as its user meets it: how it starts and ends, its guests, its folder. What disks hold is
 judged by lab_guest.py."""
 
-import os, signal, subprocess, sys, tempfile, time
+import os, re, signal, subprocess, sys, tempfile, threading, time, urllib.parse
 
 import nbd
 
@@ -25,6 +25,12 @@ def disk(lab, vm='vm1', number=0):
     return data
 
 
+def nbd_socket(lab, vm):
+    """Where a running VM's disks are served."""
+    uri = urllib.parse.urlsplit(lab.vm(vm)['disks'][0]['nbd'])
+    return urllib.parse.parse_qs(uri.query)['socket'][0]
+
+
 def counted(lab):
     """How many writes the mark of a running VM's disk counts, to which others may follow."""
     return int(lab_guest.MARK.match(disk(lab))[2])
@@ -37,6 +43,16 @@ def fails(*arguments):
     assert done.returncode in (2, 3) and not done.stdout, done
     equal(done.stderr.count('\n'), 1)
     return done.stderr
+
+
+def refused(lab, line):
+    """Why a line of the script is not carried out."""
+    try:
+        lab.say(line)
+    except AssertionError as error:
+        assert 'error: line 1: ' in str(error), error
+        return str(error)
+    raise RuntimeError(f'{line}: done')
 
 
 def services(folder):
@@ -100,11 +116,39 @@ def a_guest_writes_what_it_is_told_to():
         equal([lab_guest.moment(disk(lab, vm, i)) for vm in ('vm1', 'vm2') for i in (0, 1)], [32, 32, 17, 17])
         for line, why in (('now: write 1 of vm3', 'no VM vm3 runs'), ('now: lose newest point', 'no reference point'),
                           ('now: write', 'is no number of blocks')):
-            try:
-                lab.say(line)
-                raise RuntimeError(f'{line}: done')
-            except AssertionError as error:
-                assert 'error: line 1: ' in str(error) and why in str(error), error
+            assert why in refused(lab, line)
+    finally:
+        equal(lab.end(), (0, False))
+
+
+@behaviour
+def a_guest_writes_whatever_another_ones_disks_are_at():
+    lab = Lab(hostd, *SMALL, '--vms', '2', '--disks', '1', '--rate', '0')
+    try:
+        way = nbd_socket(lab, 'vm2')
+        os.rename(way, way + '.away') # the VM runs, and nobody gets through to its disks
+        lab.say('now: write 1 of vm1')
+        assert 'vm2, disk0: not connected' in refused(lab, 'now: write 1 of vm2')
+        os.rename(way + '.away', way)
+        lab.say('now: write 1 of vm2')
+        equal([lab_guest.moment(disk(lab, vm)) for vm in ('vm1', 'vm2')], [17, 17])
+    finally:
+        equal(lab.end(), (0, False))
+
+
+@behaviour
+def a_guest_whose_machine_ends_while_it_writes_says_so():
+    lab = Lab(hostd, *SMALL, '--vms', '1', '--disks', '1', '--rate', '0')
+    try:
+        service, answers = services(os.path.dirname(lab.ca)), []
+        writing = threading.Thread(target=lambda: answers.append(refused(lab, 'now: write 1000000 of vm1')))
+        writing.start()
+        wait_for(lambda: re.search(rb'write 1[7-9]\d*,', disk(lab)), 60, 'the first of many writes')
+        os.unlink(os.path.join(os.path.dirname(nbd_socket(lab, 'vm1')), 'control.sock')) # it is off, for whoever asks
+        os.kill(service[0], signal.SIGKILL)
+        writing.join(60)
+        assert answers and 'vm1, disk0: not connected' in answers[0], answers
+        assert 'no VM vm1 runs' in refused(lab, 'now: write 1 of vm1')
     finally:
         equal(lab.end(), (0, False))
 
