@@ -17,12 +17,12 @@ static long long now_us(void)
     return t.tv_sec * 1000000ll + t.tv_nsec / 1000;
 }
 
-bool command_kill(struct log *log, pid_t pid, int pidfd)
+bool command_kill(struct log *log, int pidfd)
 {
     struct pollfd fd = {.fd = pidfd, .events = POLLIN};
     log_lock_names(log);
-    kill(pid, SIGKILL);
-    bool ended = poll(&fd, 1, 10000) > 0;
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0); // never to another process that has its number now
+    bool ended = poll(&fd, 1, 120000) > 0;
     log_unlock_names(log);
     return ended;
 }
@@ -44,7 +44,7 @@ static void collect(struct command *c, int fd, int pidfd)
             fds[0].fd = -1;
         now = now_us();
         if (!ended && now >= shot && shot < deadline) {
-            command_kill(c->log, c->pid, pidfd);
+            command_kill(c->log, pidfd);
             shot = deadline;
         }
         if (!ended && now >= deadline) {

@@ -20,7 +20,7 @@ struct command {
 };
 
 // SIGKILL, between two changes of names; waits for the end. False: it did not come.
-bool command_kill(struct log *log, pid_t pid, int pidfd);
+bool command_kill(struct log *log, int pidfd);
 void command_run(struct command *command, char *const argv[]);
 
 #endif

@@ -169,10 +169,10 @@ static int run_job(struct life *l, enum job job, struct command *c)
 
 // ---- the disk service -----------------------------------------------------------------------------------------------
 
-// After the death of the service `pid` (which may still live).
-static bool bury_service(struct life *l, pid_t pid, int pidfd, bool again)
+// The service dies now, unless it has: of a fault (`shot`), or in an orderly way.
+static bool bury_service(struct life *l, int pidfd, bool shot, bool again)
 {
-    bool ended = command_kill(l->log, pid, pidfd);
+    bool killed = shot || !has_ended(pidfd, 0), ended = command_kill(l->log, pidfd);
     close(pidfd);
     if (!ended)
         return life_bad(l, "the disk service survives SIGKILL");
@@ -180,15 +180,16 @@ static bool bury_service(struct life *l, pid_t pid, int pidfd, bool again)
         return false;
     if (log_mend(l->log))
         return life_bad(l, "the traces of a killed disk service cannot be mended");
-    note_kill(l, "nbdkit");
+    if (killed)
+        note_kill(l, "nbdkit");
     l->running = false;
     return ensure_running(l, again) && look_after_kill(l) && life_take_stock(l);
 }
 
-static int find_service(struct life *l, pid_t *pid)
+static int find_service(struct life *l)
 {
-    *pid = life_service(l);
-    int pidfd = *pid ? (int)syscall(SYS_pidfd_open, *pid, 0) : -1;
+    pid_t pid = life_service(l);
+    int pidfd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
     if (pidfd < 0)
         life_bad(l, "there is no disk service to kill");
     return pidfd;
@@ -196,8 +197,8 @@ static int find_service(struct life *l, pid_t *pid)
 
 bool step_kill_service(struct life *l)
 {
-    pid_t pid;
-    int pidfd = find_service(l, &pid);
+    int pidfd = find_service(l);
+    bool shot = false;
     struct command c = {0};
     if (pidfd < 0)
         return false;
@@ -206,18 +207,18 @@ bool step_kill_service(struct life *l)
             return false;
         arm(l, "nbdkit", 40);
         run_job(l, JOB_STOP, &c);
-        disarm(l);
+        shot = disarm(l);
     } else if (life_chance(l, 2)) {
         arm(l, "nbdkit", life_chance(l, 2) ? 30 : 300);
         if (life_chance(l, 5) < 3)
             run_job(l, (enum job[]){JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE}[life_chance(l, 3)], &c);
         for (int i = 0; i < 20 && !has_ended(pidfd, 10); i++)
             ;
-        disarm(l);
+        shot = disarm(l);
     } else {
         life_pause(life_chance(l, 30000));
     }
-    if (!bury_service(l, pid, pidfd, life_chance(l, 3) == 0) || (life_chance(l, 4) == 0 && !step_verify(l)))
+    if (!bury_service(l, pidfd, shot, life_chance(l, 3) == 0) || (life_chance(l, 4) == 0 && !step_verify(l)))
         return false;
     life_guest_start(l);
     return true;
@@ -280,15 +281,14 @@ bool step_no_room(struct life *l)
     l->counts->faults++;
     if (off)
         return ensure_off(l) && life_take_stock(l) && life_start(l) && (life_chance(l, 3) || step_verify(l));
-    pid_t pid;
-    int pidfd = find_service(l, &pid);
+    int pidfd = find_service(l);
     if (pidfd < 0)
         return false;
     if (life_chance(l, 2)) { // nothing is lost by a stop either
-        if (!life_guest_stop(l) || !ensure_off(l) || !has_ended(pidfd, 10000))
+        if (!life_guest_stop(l) || !ensure_off(l) || !has_ended(pidfd, 120000))
             return life_bad(l, "the disk service does not end after it found no room");
     }
-    if (!bury_service(l, pid, pidfd, false) || !step_verify(l))
+    if (!bury_service(l, pidfd, false, false) || !step_verify(l))
         return false;
     life_guest_start(l);
     return true;
@@ -306,15 +306,14 @@ bool step_every(struct life *l, enum job job, bool service, bool off, unsigned s
             if (!kill_command(l, job, off, kill_kinds[call % 3], call, &killed))
                 return false;
         } else {
-            pid_t pid;
-            int pidfd = find_service(l, &pid);
+            int pidfd = find_service(l);
             struct command c = {0};
             if (pidfd < 0 || (job == JOB_STOP && !life_guest_stop(l)))
                 return false;
             arm_at(l, "nbdkit", kill_kinds[call % 3], call);
             run_job(l, job, &c);
             killed = disarm(l);
-            if (!bury_service(l, pid, pidfd, false))
+            if (!bury_service(l, pidfd, killed, false))
                 return false;
             life_guest_start(l);
         }
