@@ -85,6 +85,8 @@ struct log_header {
     _Atomic uint32_t fault_errno;
     _Atomic int64_t fault_countdown;
     char fault_program[32];
+    char fault_from[32];           // with `fault_waits`: calls are counted from the first rename to a path that begins so
+    _Atomic uint32_t fault_waits;
     _Atomic uint64_t steps;    // changing calls made so far, syncs included
 };
 

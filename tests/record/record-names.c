@@ -152,6 +152,7 @@ EXPORT int renameat2(int at, const char *from, int to_at, const char *to, unsign
     if (!name_find(to_at, to, &b)) {
         errno = EXDEV; // out of the folder: nobody does that
     } else {
+        renames(to);
         enum log_fault fault = step();
         if (!fails(fault)) {
             log_lock_names(&the_log);

@@ -84,11 +84,23 @@ static _Noreturn void die(void)
         pause();
 }
 
+static bool fault_is_ours(const struct log_header *h)
+{
+    return atomic_load(&h->fault) && (!*h->fault_program || !strcmp(h->fault_program, program));
+}
+
+void renames(const char *to)
+{
+    struct log_header *h = the_log.header;
+    if (fault_is_ours(h) && atomic_load(&h->fault_waits) && !strncmp(to, h->fault_from, strlen(h->fault_from)))
+        atomic_store(&h->fault_waits, 0);
+}
+
 enum log_fault step(void)
 {
     struct log_header *h = the_log.header;
     atomic_fetch_add(&h->steps, 1);
-    if (!atomic_load(&h->fault) || (*h->fault_program && strcmp(h->fault_program, program)))
+    if (!fault_is_ours(h) || atomic_load(&h->fault_waits))
         return FAULT_NONE;
     if (atomic_fetch_sub(&h->fault_countdown, 1) != 1)
         return FAULT_NONE;

@@ -15,6 +15,8 @@ extern bool on;
 
 // Whether the file is recorded; fills `st`. Remembers the answer by descriptor and inode.
 bool tracked(int fd, struct stat *st);
+// Before step(): a fault may wait for this.
+void renames(const char *to);
 // Counts a changing call; returns the fault that is due at this one. FAULT_KILL_BEFORE does not return.
 enum log_fault step(void);
 // For calls that cannot be cut short. True: fail, errno is set.

@@ -21,6 +21,13 @@ static void arm_at(struct life *l, const char *program, enum log_fault kind, uin
     atomic_store(&h->fault_countdown, (int64_t)call);
     atomic_store(&h->fault, kind);
 }
+// The next fault that is armed counts its calls from the first rename to a path that begins so.
+static void wait_for_rename(struct life *l, const char *path)
+{
+    struct log_header *h = l->log->header;
+    snprintf(h->fault_from, sizeof h->fault_from, "%s", path);
+    atomic_store(&h->fault_waits, 1);
+}
 static const enum log_fault kill_kinds[] = {FAULT_KILL_BEFORE, FAULT_KILL_AFTER, FAULT_KILL_WITHIN};
 static void arm(struct life *l, const char *program, uint64_t calls)
 {
@@ -30,6 +37,7 @@ static void arm(struct life *l, const char *program, uint64_t calls)
 static bool disarm(struct life *l)
 {
     atomic_store(&l->log->header->fault, FAULT_NONE);
+    atomic_store(&l->log->header->fault_waits, 0);
     return atomic_load(&l->log->header->fault_countdown) <= 0;
 }
 
@@ -226,16 +234,18 @@ bool step_kill_service(struct life *l)
 
 // ---- commands -------------------------------------------------------------------------------------------------------
 
-// `off`: the VM is stopped, so that the disks are opened in the command's own process. `call` 0: at a random moment.
-static bool kill_command(struct life *l, enum job job, bool off, enum log_fault kind, uint64_t call, bool *killed)
+// `where`: of a command. `call` 0: at a random moment.
+static bool kill_command(struct life *l, enum job job, enum where where, enum log_fault kind, uint64_t call, bool *killed)
 {
-    bool quiet = off || job == JOB_STOP;
+    bool off = where == WHERE_OFF, quiet = off || job == JOB_STOP;
     struct command c = {0};
     if (job >= JOB_CREATE && !other_prepare(l, job))
         return false;
     if (off ? !life_stop(l) : quiet && !life_guest_stop(l))
         return false;
     if (call) {
+        if (where == WHERE_PACKS) // what it renames to is relative to the repository
+            wait_for_rename(l, "packs/");
         arm_at(l, "refpoint", kind, call);
     } else {
         c.kill_after_us = (int)(1000 + life_chance(l, job == JOB_BACKUP ? 150000 : 60000));
@@ -244,6 +254,7 @@ static bool kill_command(struct life *l, enum job job, bool off, enum log_fault 
     int status = run_job(l, job, &c);
     disarm(l);
     *killed = status == 128 + SIGKILL;
+    l->counts->kills_at_call += *killed && call;
     if (*killed)
         note_kill(l, "refpoint");
     else if (status > 1)
@@ -259,7 +270,7 @@ bool step_kill_command(struct life *l)
     enum job job = (enum job)life_chance(l, JOBS);
     bool off = job == JOB_START || job == JOB_GROW || (job < JOB_GROW && life_chance(l, 3) == 0), killed;
     uint64_t calls = job == JOB_BACKUP ? 400 : off ? 150 : 60, call = life_chance(l, 2) ? 1 + life_chance(l, calls) : 0;
-    return kill_command(l, job, off, kill_kinds[life_chance(l, 3)], call, &killed) && (life_chance(l, 6) || step_verify(l));
+    return kill_command(l, job, off ? WHERE_OFF : WHERE_COMMAND, kill_kinds[life_chance(l, 3)], call, &killed) && (life_chance(l, 6) || step_verify(l));
 }
 
 // ---- no room --------------------------------------------------------------------------------------------------------
@@ -296,14 +307,14 @@ bool step_no_room(struct life *l)
 
 // ---- every step -----------------------------------------------------------------------------------------------------
 
-bool step_every(struct life *l, enum job job, bool service, bool off, unsigned stride)
+bool step_every(struct life *l, enum job job, enum where where, unsigned stride)
 {
     bool killed = true;
     const struct setting *s = l->setting;
     uint64_t call = s->first ? s->first : 1 + life_chance(l, stride);
     for (unsigned i = 0; killed && life_has_room(l) && (!s->count || i < s->count); i++, call += stride) {
-        if (!service) {
-            if (!kill_command(l, job, off, kill_kinds[call % 3], call, &killed))
+        if (where != WHERE_SERVICE) {
+            if (!kill_command(l, job, where, kill_kinds[call % 3], call, &killed))
                 return false;
         } else {
             int pidfd = find_service(l);
@@ -313,6 +324,7 @@ bool step_every(struct life *l, enum job job, bool service, bool off, unsigned s
             arm_at(l, "nbdkit", kill_kinds[call % 3], call);
             run_job(l, job, &c);
             killed = disarm(l);
+            l->counts->kills_at_call += killed;
             if (!bury_service(l, pidfd, killed, false))
                 return false;
             life_guest_start(l);

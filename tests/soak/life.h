@@ -83,9 +83,15 @@ enum job {
 bool step_kill_service(struct life *l);
 bool step_kill_command(struct life *l);
 bool step_no_room(struct life *l);
-// The job again and again, each time killed at a later call (every `stride`th), until it comes to its end: the command,
-// or the disk service meanwhile. `off`: with the VM stopped, in the command's own process.
-bool step_every(struct life *l, enum job job, bool service, bool off, unsigned stride);
+enum where {
+    WHERE_COMMAND,
+    WHERE_SERVICE, // the disk service meanwhile
+    WHERE_OFF,     // the command, with the VM stopped, so that the disks are opened in its own process
+    WHERE_PACKS,   // the command; calls are counted from the first pack of the repository that it gives its name
+    WHERES
+};
+// The job again and again, each time killed at a later call (every `stride`th), until it comes to its end.
+bool step_every(struct life *l, enum job job, enum where where, unsigned stride);
 bool step_verify(struct life *l);
 
 // others.c: jobs from JOB_CREATE on

@@ -2,7 +2,9 @@
 //   soak-round BUILD DIRECTORY [OPTION…]
 //     --seed N  --steps N  --kills  --verbose
 //     --every JOB:WHERE --stride N --first N --count N   instead: a job killed at every Nth call until it gets to its end;
-//                                                   JOB: backup checkpoint delete grow stop start create add remove; WHERE: command service off
+//                                                   JOB: backup checkpoint delete grow stop start create add remove; WHERE: command,
+//                                                   service, off (the command, with the VM stopped), packs (the command: its calls
+//                                                   from the first pack on that it gives its name)
 //     --boundaries N --samples N --full-every N     which cuts
 //     --cut AT:MODE:SEED[:full]                     no new life: this cut of the log in DIRECTORY
 //     --forget-sync N | --forget-syncs-of SUFFIX    as if these syncs had not been (it must be noticed)
@@ -180,13 +182,14 @@ int main(int argc, char **argv)
     for (uint64_t i = 0; i < log_count(&log); i++)
         counts.syncs += log_kind(&log, i) == LOG_SYNC_END;
     printf("{\"seed\":%llu,\"good\":%s,\"failures\":%u,\"requests\":%llu,\"bytes\":%llu,\"flushes\":%llu,\"reads\":%llu,\"backups\":%llu,"
-           "\"checkpoints\":%llu,\"merges\":%llu,\"restores\":%llu,\"grows\":%llu,\"restarts\":%llu,\"kills\":%llu,\"faults\":%llu,\"cuts\":%llu,"
-           "\"full_cuts\":%llu,\"entries\":%llu,\"syncs\":%llu,\"live_seconds\":%.2f,\"cut_seconds\":%.2f}\n",
+           "\"checkpoints\":%llu,\"merges\":%llu,\"restores\":%llu,\"grows\":%llu,\"restarts\":%llu,\"kills\":%llu,"
+           "\"kills_at_call\":%llu,\"faults\":%llu,\"cuts\":%llu,\"full_cuts\":%llu,\"entries\":%llu,\"syncs\":%llu,\"live_seconds\":%.2f,\"cut_seconds\":%.2f}\n",
            (unsigned long long)setting.seed, wrong ? "false" : "true", cuts.failures, (unsigned long long)counts.requests,
            (unsigned long long)counts.bytes, (unsigned long long)counts.flushes, (unsigned long long)counts.reads,
            (unsigned long long)counts.backups, (unsigned long long)counts.checkpoints, (unsigned long long)counts.merges,
            (unsigned long long)counts.restores, (unsigned long long)counts.grows, (unsigned long long)counts.restarts,
-           (unsigned long long)counts.kills, (unsigned long long)counts.faults, (unsigned long long)counts.cuts, (unsigned long long)counts.full_cuts,
-           (unsigned long long)log_count(&log), (unsigned long long)counts.syncs, recorded - start, now() - recorded);
+           (unsigned long long)counts.kills, (unsigned long long)counts.kills_at_call, (unsigned long long)counts.faults,
+           (unsigned long long)counts.cuts, (unsigned long long)counts.full_cuts, (unsigned long long)log_count(&log),
+           (unsigned long long)counts.syncs, recorded - start, now() - recorded);
     return wrong || cuts.failures ? 1 : 0;
 }

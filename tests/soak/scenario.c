@@ -33,10 +33,12 @@ bool life_step(struct life *l)
 static bool every_step(struct life *l)
 {
     static const char *const jobs[] = {"backup", "checkpoint", "delete", "grow", "stop", "start", "create", "add", "remove"};
-    const char *where = strchr(l->setting->every, ':');
-    for (enum job job = JOB_BACKUP; where && job < JOB_RESTORE; job++)
-        if (!strncmp(jobs[job], l->setting->every, (size_t)(where - l->setting->every)))
-            return step_every(l, job, !strcmp(where, ":service"), !strcmp(where, ":off"), l->setting->stride ? l->setting->stride : 1);
+    static const char *const wheres[WHERES] = {"command", "service", "off", "packs"};
+    const char *colon = strchr(l->setting->every, ':');
+    for (enum job job = JOB_BACKUP; colon && job < JOB_RESTORE; job++)
+        for (enum where where = 0; where < WHERES; where++)
+            if (!strncmp(jobs[job], l->setting->every, (size_t)(colon - l->setting->every)) && !strcmp(wheres[where], colon + 1))
+                return step_every(l, job, where, l->setting->stride ? l->setting->stride : 1);
     return life_bad(l, "--every %s: what?", l->setting->every);
 }
 

@@ -13,14 +13,14 @@ struct setting {
     uint64_t seed;
     unsigned steps;        // of the scenario
     bool kills;            // processes are killed at random moments and at chosen calls
-    const char *every;     // JOB:WHERE: instead of steps, this job killed at every stride-th call; WHERE: command, service, off
+    const char *every;     // JOB:WHERE: instead of steps, this job killed at every stride-th call (see main.c)
     unsigned stride, first, count; // which calls; 0: every one, from a random one on, to the end
     unsigned pace;         // of each client, between two requests, us; 0: as ever
     bool verbose;
 };
 struct counts {
     uint64_t requests, bytes, flushes, reads;
-    uint64_t backups, checkpoints, merges, restores, grows, restarts, kills, faults, cuts, full_cuts, entries, syncs;
+    uint64_t backups, checkpoints, merges, restores, grows, restarts, kills, kills_at_call, faults, cuts, full_cuts, entries, syncs;
 };
 
 // Fills `log` (which stays open). NULL, or what was wrong (static).
