@@ -22,17 +22,18 @@ def missing(*programs):
 
 
 def processor_left_out(pid):
-    """CPU seconds of QEMU without its emulated processors, whose threads are named so (debug-threads=on)."""
-    ticks = 0
+    """CPU seconds of QEMU without its emulated processors, whose threads are named so (debug-threads=on). Of a thread that
+    has ended, as those for I/O do, the process keeps what it used."""
+    emulated = 0
     for task in os.listdir(f'/proc/{pid}/task'):
         try:
             with open(f'/proc/{pid}/task/{task}/stat') as file:
                 name, _, rest = file.read().rpartition(') ')
-        except OSError: # a thread that has ended, as those for I/O do
+        except OSError: # it has ended
             continue
-        if '(CPU ' not in name:
-            ticks += sum(map(int, rest.split()[11:13]))
-    return ticks / TICKS
+        if '(CPU ' in name:
+            emulated += sum(map(int, rest.split()[11:13]))
+    return cpu_of(pid) - emulated / TICKS
 
 
 def boot_files(folder, *added):
