@@ -14,11 +14,12 @@ class Failure(Exception):
 
 
 class Cost:
-    """Wall-clock seconds, CPU seconds (user + system, of every process that took part) and, where asked for, the most
-    anonymous memory that any of them had at once, in bytes."""
+    """Wall-clock seconds, CPU seconds (user + system, of every process that took part), what the program's calls to read
+    have returned, in bytes, its exit status and, where asked for, the most anonymous memory that it had at once, in
+    bytes."""
 
-    def __init__(self, seconds, cpu, anonymous=0):
-        self.seconds, self.cpu, self.anonymous = seconds, cpu, anonymous
+    def __init__(self, seconds, cpu, returned=0, status=0, anonymous=0):
+        self.seconds, self.cpu, self.returned, self.status, self.anonymous = seconds, cpu, returned, status, anonymous
 
 
 def cpu_of(pid):
@@ -28,6 +29,15 @@ def cpu_of(pid):
     with open(f'/proc/{pid}/stat') as file:
         fields = file.read().rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def returned_to(pid):
+    """The bytes that a process's calls to read have returned, of a pipe and of the page cache as well."""
+    try:
+        with open(f'/proc/{pid}/io') as file:
+            return int(file.readline().removeprefix('rchar:'))
+    except OSError: # another user's
+        return 0
 
 
 def memory_of(pid):
@@ -70,6 +80,8 @@ def run(command, service=None, good=(0,), watch=False, timeout=None, **options):
         for helper in filter(None, (watching, alarm)):
             helper.start()
         output = process.stdout.read()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT) # what it read is told until it is waited for
+        returned = returned_to(process.pid)
         _, status, usage = os.wait4(process.pid, 0) # usage includes the children that it waited for
         seconds, beside = time.monotonic() - start, cpu_of(service) - before
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -80,7 +92,8 @@ def run(command, service=None, good=(0,), watch=False, timeout=None, **options):
         return None, output
     if process.returncode not in good:
         raise Failure(f'{output}\nexit status {process.returncode}: {" ".join(map(str, command))}')
-    return Cost(seconds, usage.ru_utime + usage.ru_stime + beside, anonymous), output
+    cpu = usage.ru_utime + usage.ru_stime + beside
+    return Cost(seconds, cpu, returned, process.returncode, anonymous), output
 
 
 def in_turns(sides, runs, warm_up=1):

@@ -27,7 +27,8 @@ def measure(bench):
                      'our disk service. Ours is encrypted and compressed, theirs neither; both are durable when the '
                      'clock stops. The power cut: libvirtd, both QEMUs, and the disk service are killed with SIGKILL '
                      'after the changes were synced inside, and what had not reached the device of the host\'s file '
-                     'system is lost (demo/power-cut); then everything is started again.')
+                     'system is lost (demo/power-cut); then everything is started again. No round goes before '
+                     'those that count.')
     place = bench.loop('ext4', 'vm', (GIB * 8) << 30)
     pair = Pair(bench, place)
     try:

@@ -22,7 +22,8 @@ def measure(bench):
         servers.fio(sides[vm], 'write', '1m', 4, requests=MIB) # every block is there, every region known
     bench.table.note(f'Off: a foreign file stands where the tracking file should be, so refpoint tracks nothing. '
                      f'{MIB} MiB disk on '
-                     f'{place.name}; the pairs are 4 KiB random writes at depth 32, both disks in turns of 40 ms.')
+                     f'{place.name}; the pairs are 4 KiB random writes at depth 32, both disks in turns of 40 ms. '
+                     'One mark: the median of seven rounds of 4 million.')
     counted(bench, place, sides)
     marks(bench)
     on_and_off(bench, sides)
