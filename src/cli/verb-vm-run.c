@@ -115,6 +115,21 @@ static int run_shutdown(struct rp_cli *cli, struct rp_error *err)
     return rp_fail_as(err, &why);
 }
 
+// What is lost with the power besides what the guest has not flushed is lost for good: a saved memory, and on real Hyper-V without
+// a word. A guest that does not run cannot be asked first.
+static int may_stop(const struct rp_vm *vm, bool now, struct rp_error *err)
+{
+    if (vm->state == RP_VM_SAVED)
+        return rp_fail(err, RP_ERR_STATE, "VM %s is saved: start it first; turned off now, it would lose its memory", rp_cli_safe(vm->name));
+    if (now || !vm->has_guest || vm->state == RP_VM_RUNNING || vm->state == RP_VM_OFF)
+        return 0;
+    if (vm->state == RP_VM_PAUSED)
+        return rp_fail(err, RP_ERR_STATE, "VM %s is paused: its guest cannot be asked to shut down; resume it (vm resume), or turn it off "
+                       "(--now)", rp_cli_safe(vm->name));
+    return rp_fail(err, RP_ERR_STATE, "VM %s: the host does not say that it runs: its guest cannot be asked to shut down; wait, or turn it "
+                   "off (--now)", rp_cli_safe(vm->name));
+}
+
 static int run_stop(struct rp_cli *cli, struct rp_error *err)
 {
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
@@ -122,9 +137,10 @@ static int run_stop(struct rp_cli *cli, struct rp_error *err)
     struct rp_error why = {0};
     uint64_t seconds;
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
-    if (!host || read_patience(cli, &patience, &seconds, err))
+    bool now = rp_cli_flag(cli, "now");
+    if (!host || read_patience(cli, &patience, &seconds, err) || may_stop(&vm, now, err))
         return -1;
-    if (!rp_cli_flag(cli, "now") && vm.has_guest && vm.state == RP_VM_RUNNING) {
+    if (!now && vm.has_guest && vm.state == RP_VM_RUNNING) {
         if (!request(host, &vm, RP_VM_SHUT_DOWN, &patience, &why))
             return tell(cli, &vm, "off");
         // There is no guest after all, or it takes too long; it ended at the very moment.
@@ -226,7 +242,8 @@ const struct rp_cli_verb rp_cli_vm_run_verbs[] = {
         .summary = "shut a VM down, or turn it off; of one without a guest, end its disk service",
         .details = "The guest is asked to shut down. When it has not after the timeout, the VM is\n"
                    "turned off, and that is a remark (exit status 1). See vm shutdown for the gentle\n"
-                   "way only.\n"
+                   "way only. One that is paused cannot be asked, and is turned off with --now only; a\n"
+                   "saved one is not turned off at all: it would lose its memory.\n"
                    "\n"
                    "Everything written is made durable and the disks are closed cleanly. It fails\n"
                    "when the disk service ended without that (it was killed, or could not write):\n"

@@ -86,6 +86,10 @@ int rp_wmi_request_state(struct rp_host_connection *host, const char *vm_id, enu
     *job = *result = 0;
     if (rp_wmi_need_vm(wmi, vm_id, &vm, err))
         return -1;
+    // Hyper-V throws the saved memory away then, and says nothing.
+    if (state == RP_VM_OFF && vm.state == RP_VM_SAVED)
+        return rp_fail(err, RP_ERR_STATE, "%s: VM %s is saved: start it first; turned off now, it would lose its memory", host->address,
+                       vm.id);
     RP_AUTO_FREE char *what = rp_xasprintf("VM %s: make it %s", vm.id, rp_vm_state_name(state));
     RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *path = rp_wmi_path_vm(vm.id);
     const struct rp_wmi_call call = {.object = path, .method = "RequestStateChange", .what = what};
