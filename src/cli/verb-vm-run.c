@@ -143,7 +143,7 @@ static int run_stop(struct rp_cli *cli, struct rp_error *err)
     if (!now && vm.has_guest && vm.state == RP_VM_RUNNING) {
         if (!request(host, &vm, RP_VM_SHUT_DOWN, &patience, &why))
             return tell(cli, &vm, "off");
-        // There is no guest after all, or it takes too long; it ended at the very moment.
+        // There is no guest after all, for certain, or it takes too long; it ended at the very moment.
         if (!patience.over && why.code != RP_ERR_UNSUPPORTED)
             return rp_fail_as(err, &why);
         if (patience.over)

@@ -48,6 +48,10 @@ static void describe(struct rp_cim_instance *row, const struct rp_cim_class *cla
     rp_hostd_object_number(row, class, "FailedOverReplicationType", 0);
     rp_hostd_object_number(row, class, "LastReplicationType", 0);
     rp_hostd_object_number(row, class, "EnhancedSessionModeState", 3); // not available
+    // Hyper-V has NULL there. What nothing runs has no guest that could be asked, and who asks shall know that for certain.
+    static const enum rp_vm_state without_guest[] = {RP_VM_RUNNING, RP_VM_OFF, RP_VM_RESET};
+    for (size_t i = 0; !vm->vm.has_guest && i < sizeof without_guest / sizeof *without_guest; i++)
+        rp_hostd_object_add(row, class, "AvailableRequestedStates", rp_cim_unsigned(RP_CIM_UINT16, without_guest[i]));
     // One that waits for a disk is what Hyper-V calls paused and critical.
     rp_hostd_object_add(row, class, "OperationalStatus", rp_cim_unsigned(RP_CIM_UINT16, vm->vm.waits ? 3 : busy ? 11 : 2));
     rp_hostd_object_add(row, class, "StatusDescriptions",

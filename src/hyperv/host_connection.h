@@ -178,7 +178,7 @@ struct rp_host_ops {
     // RequestStateChange: RP_VM_RUNNING starts, or lets a paused VM go on; RP_VM_OFF turns it off (an offline VM: its disk
     // service starts and stops); SHUT_DOWN and REBOOT ask the guest and wait for it, as long as the host says (RP_ERR_BUSY)
     // or until the job or the connection's progress ends it; then the guest goes on shutting down. RP_ERR_UNSUPPORTED: it
-    // has no guest. RP_ERR_STATE: not from the state that it is in.
+    // has no guest, for certain. RP_ERR_STATE: not from the state that it is in.
     int (*request_state)(struct rp_host_connection *host, const char *vm_id, enum rp_vm_state state, RP_METHOD_RESULT,
                          struct rp_error *err);
     int (*add_disk)(struct rp_host_connection *host, const char *vm_id, const char *disk, RP_METHOD_RESULT,

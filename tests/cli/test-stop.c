@@ -96,11 +96,90 @@ static void a_guest_that_does_not_run_is_not_turned_off_unasked(void **state)
     }
 }
 
+// ---- how the guest is asked -------------------------------------------------------------------------------------------
+
+static void shuts_down(struct fake *f, const struct rp_cim_path *path, const struct rp_cim_instance *in, struct rp_cim_instance *out,
+                       uint32_t *status)
+{
+    (void)out;
+    assert_string_equal(path->class_name, "Msvm_ShutdownComponent");
+    assert_string_equal(rp_cim_path_get(path, "DeviceID"), "Microsoft:" FAKE_A);
+    assert_string_equal(rp_cim_path_get(path, "SystemName"), FAKE_A);
+    assert_false(rp_cim_get_boolean(in, "Force", true));
+    fake_set(web1(f), f, "EnabledState", "3");
+    *status = 0;
+}
+
+static void has_component(void)
+{
+    fake_add(fake, "Msvm_ShutdownComponent", "DeviceID=Microsoft:" FAKE_A ";SystemName=" FAKE_A);
+}
+
+static void the_guest_is_asked_by_its_shutdown_component(void **state)
+{
+    (void)state;
+    static const struct fake_answer list[] = {{"InitiateShutdown", shuts_down, 0}, {"RequestStateChange", turn_off, 0}, {0}};
+    has_component();
+    is("2");
+    answers(list);
+    good(stop(NULL));
+    assert_string_equal(fake->log, "InitiateShutdown ");
+}
+
+static void a_guest_that_takes_too_long_is_turned_off_with_a_remark(void **state)
+{
+    (void)state;
+    static const struct fake_answer list[] = {{"InitiateShutdown", NULL, 0}, {"RequestStateChange", turn_off, 0}, {0}};
+    has_component();
+    is("2");
+    answers(list);
+    assert_int_equal(stop("--timeout=1"), 1);
+    assert_string_equal(fake->log, "InitiateShutdown RequestStateChange ");
+}
+
+static void a_host_that_cannot_ask_the_guest_does_not_turn_it_off(void **state)
+{
+    (void)state;
+    static const uint32_t codes[] = {1, 32770, 32773, 4};
+    is("2");
+    for (size_t component = 0; component < 2; component++) {
+        const char *method = component ? "InitiateShutdown" : "RequestStateChange";
+        for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+            const struct fake_answer list[] = {{method, NULL, codes[i]}, {0}};
+            answers(list);
+            bad(stop(NULL), RP_ERR_STATE, "turn it off (vm stop --now)");
+            assert_int_equal(strlen(fake->log), strlen(method) + 1); // asked once, and nothing else
+        }
+        has_component();
+    }
+    answers(turns_off);
+    good(stop("--now"));
+}
+
+static void a_vm_that_has_no_guest_for_certain_is_turned_off(void **state)
+{
+    (void)state;
+    struct rp_cim_value states = rp_cim_null(RP_CIM_UINT16, true);
+    for (uint64_t i = 2; i <= 3; i++) {
+        struct rp_cim_value one = rp_cim_unsigned(RP_CIM_UINT16, i);
+        rp_cim_value_push(&states, &one);
+    }
+    rp_cim_set(web1(fake), "AvailableRequestedStates", states);
+    is("2");
+    answers(turns_off);
+    good(stop(NULL));
+    assert_string_equal(fake->log, "RequestStateChange ");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         STOPPED(a_saved_vm_keeps_its_memory),
         STOPPED(a_guest_that_does_not_run_is_not_turned_off_unasked),
+        STOPPED(the_guest_is_asked_by_its_shutdown_component),
+        STOPPED(a_guest_that_takes_too_long_is_turned_off_with_a_remark),
+        STOPPED(a_host_that_cannot_ask_the_guest_does_not_turn_it_off),
+        STOPPED(a_vm_that_has_no_guest_for_certain_is_turned_off),
     };
     return cmocka_run_group_tests_name("stop", tests, NULL, NULL);
 }

@@ -96,6 +96,8 @@ static void every_state_of_hyper_v_can_be_asked_for(void **state)
     becomes(3);
     assert_int_equal(shown(), 3);
     assert_int_equal(ask(7, NULL), 32773);
+    RP_CLEANUP(rp_cim_instance_free_p) struct rp_cim_instance *row = system_row();
+    assert_int_equal(rp_cim_get_count(row, "AvailableRequestedStates"), 0); // as with Hyper-V
 }
 
 static void a_failure_of_the_hypervisor_is_the_jobs(void **state)

@@ -101,6 +101,9 @@ static void the_host_and_its_vms_are_computer_systems(void **state)
     has_number(web, "EnabledState", 3);
     has_number(web, "HealthState", 5);
     assert_int_equal(rp_cim_get_count(web, "OperationalStatus"), 1);
+    assert_int_equal(rp_cim_get_count(web, "AvailableRequestedStates"), 3); // no guest: it cannot be asked to shut down (4)
+    for (size_t i = 0; i < 3; i++)
+        assert_int_not_equal(rp_cim_get_unsigned_at(web, "AvailableRequestedStates", i, 4), 4);
     // virsh asks in lower case
     char lower[RP_HOST_ID];
     for (size_t i = 0; i <= strlen(vm); i++)
