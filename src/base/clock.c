@@ -1,5 +1,6 @@
 #include "base/clock.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,9 +42,12 @@ int rp_time_parse(const char *text, int64_t *wall_ns, struct rp_error *err)
         }
         if (*rest == 'Z')
             rest++;
-        if (*rest)
+        struct tm normal = tm; // 31 November is no 1 December
+        int64_t seconds = (int64_t)timegm(&normal);
+        bool fits = tm.tm_year + 1900 > 1677 && tm.tm_year + 1900 < 2262; // years whose nanoseconds do
+        if (*rest || !fits || normal.tm_sec != tm.tm_sec || normal.tm_mday != tm.tm_mday)
             continue;
-        *wall_ns = (int64_t)timegm(&tm) * 1000000000 + fraction;
+        *wall_ns = seconds * 1000000000 + fraction;
         return 0;
     }
     return rp_fail(err, RP_ERR_INVALID, "\"%.64s\" is not a date (YYYY-MM-DD[THH:MM[:SS]])", text);

@@ -101,12 +101,17 @@ int rp_address_choose_vm(const struct rp_points *points, const char *text, const
 
 // ---- which point ----------------------------------------------------------------------------------------------------
 
+// To the end of the day, or of what the last digit stands for: "list" shows whole seconds, "show" milliseconds, and a point that was
+// made within them is meant.
 static bool parse_date(const char *text, int64_t *moment)
 {
     if (rp_time_parse(text, moment, NULL))
         return false;
-    if (!strpbrk(text, "T ")) // a day: up to its end
-        *moment += INT64_C(86400) * 1000000000 - 1;
+    const char *dot = strchr(text, '.');
+    int64_t length = strpbrk(text, "T ") ? 1000000000 : INT64_C(86400) * 1000000000;
+    for (size_t digits = dot ? strspn(dot + 1, "0123456789") : 0; digits && length > 1; digits--)
+        length /= 10;
+    *moment += length - 1;
     return true;
 }
 

@@ -2,7 +2,7 @@
 //
 // VM is an exact name or a GUID; names with '/', '@' or ':' are found as a whole first, or given with --vm. Without VM,
 // "@POINT" looks at the points of all VMs. POINT: "latest" (also when absent), "-1" (one before), a date (the newest
-// point up to that moment; a day counts to its end), or the beginning of an id.
+// point up to that moment; a day, a second, a millisecond count to their ends), or the beginning of an id.
 #ifndef RP_CLI_ADDRESS_H
 #define RP_CLI_ADDRESS_H
 

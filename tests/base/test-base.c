@@ -222,7 +222,9 @@ static void times_are_read_as_they_are_shown(void **state)
     assert_int_equal(rp_time_parse("1970-01-02", &ns, NULL), 0);
     assert_true(ns == 86400ll * 1000000000);
     assert_int_equal(rp_time_parse("2024-02-29 23:59", &ns, NULL), 0);
-    static const char *const bad[] = {"", "2026", "2026-13-01", "2026-02-29x", "2026-11-22T25:00:00Z", "yesterday"};
+    assert_int_equal(rp_time_parse("2026-12-31T23:59:59", &ns, NULL), 0);
+    static const char *const bad[] = {"", "2026", "2026-13-01", "2026-02-29x", "2026-11-22T25:00:00Z", "yesterday",
+                                      "2026-11-31", "2026-02-29T12:00:00Z", "2026-12-31T23:59:60", "1677-12-31", "2262-01-01", "9999-12-31"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (!rp_time_parse(bad[i], &ns, NULL))
             fail_msg("\"%s\" was read as a time", bad[i]);

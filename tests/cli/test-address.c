@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "cli/address.h"
+#include "cli/point_json.h"
 
 #define A "11111111-1111-4111-8111-111111111111"
 #define B "22222222-2222-4222-8222-222222222222"
@@ -99,6 +100,26 @@ static void a_date_means_the_newest_point_up_to_it(void **state)
     expect("web1@2026-11-20", "aa01");
     expect("web1@2026-11-19", "!not-found");
     expect("@2026-11-22T00:00:00", "bd04");
+    expect("web1@2026-11-31", "!not-found"); // and not 1 December
+}
+
+static void a_date_copied_from_our_own_output_means_that_point(void **state)
+{
+    (void)state;
+    const int64_t was = items[5].order_ns;
+    items[5].time_ns = items[5].order_ns = was + 123456789;
+    char listed[RP_CLI_TIME], whole[RP_TIME_TEXT], address[64];
+    snprintf(address, sizeof address, "web1@%s", rp_point_time(&items[5], listed));
+    expect(address, "bf06");
+    snprintf(address, sizeof address, "web1@%s", rp_time_format(items[5].time_ns, whole));
+    expect(address, "bf06");
+    expect("web1@2026-11-22T12:00:01.123456789Z", "bf06");
+    expect("web1@2026-11-22T12:00:01.1234567890001Z", "bf06");
+    expect("web1@2026-11-22T12:00:01.12Z", "bf06");
+    expect("web1@2026-11-22T12:00:01.122Z", "ac03");
+    expect("web1@2026-11-22T12:00:01.12345678Z:1", "bf06:1");
+    expect("web1@2026-11-22T12:00:00", "ac03");
+    items[5].time_ns = items[5].order_ns = was;
 }
 
 static void a_disk_may_follow_a_point_also_when_it_is_a_date(void **state)
@@ -263,6 +284,7 @@ int main(void)
         cmocka_unit_test(a_point_is_the_latest_or_one_before_it),
         cmocka_unit_test(a_point_is_named_by_the_beginning_of_its_id),
         cmocka_unit_test(a_date_means_the_newest_point_up_to_it),
+        cmocka_unit_test(a_date_copied_from_our_own_output_means_that_point),
         cmocka_unit_test(a_disk_may_follow_a_point_also_when_it_is_a_date),
         cmocka_unit_test(a_vm_is_an_exact_name_or_a_guid_and_never_guessed),
         cmocka_unit_test(names_that_look_like_addresses_are_found_as_a_whole),
