@@ -149,7 +149,7 @@ static bool is_number(const char *text)
     return digits && digits < 10 && !text[digits];
 }
 
-static int choose_point(const struct rp_points *points, const struct selection *selection, const struct rp_point **found, struct rp_error *err)
+static int choose_point(const struct rp_points *points, const struct selection *selection, struct rp_choice *choice, struct rp_error *err)
 {
     const char *text = selection->point;
     int64_t moment = INT64_MAX;
@@ -159,9 +159,10 @@ static int choose_point(const struct rp_points *points, const struct selection *
     if (text && text[0] == '-' && is_number(text + 1))
         skip = strtoull(text + 1, NULL, 10);
     else if (text && strcmp(text, "latest") && !parse_date(text, &moment))
-        return by_id(points, selection, found, err);
-    *found = newest(points, selection, skip, moment);
-    if (*found)
+        return by_id(points, selection, &choice->point, err);
+    choice->of_any_vm = !selection->vm;
+    choice->point = newest(points, selection, skip, moment);
+    if (choice->point)
         return 0;
     if (moment != INT64_MAX)
         return rp_fail(err, RP_ERR_NOT_FOUND, "no restore point up to %s", text);
@@ -178,8 +179,8 @@ static int finish(const struct rp_points *points, struct selection *selection, s
             return -1;
         selection->vm = vm_id; // from here on: this VM also under the names that it had before
     }
-    choice->disk = selection->disk;
-    return choose_point(points, selection, &choice->point, err);
+    *choice = (struct rp_choice){.disk = selection->disk};
+    return choose_point(points, selection, choice, err);
 }
 
 // Takes ":DISK" off the end of `text`, unless it belongs to a date.
@@ -216,6 +217,8 @@ int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, 
         *at = 0;
         selection.point = at + 1;
     }
+    if (!selection.vm && !*copy && !at)
+        return rp_fail(err, RP_ERR_USAGE, "the address is empty: which VM? Give [HOST/]VM[@POINT][:DISK]");
     if (!selection.vm && *copy) {
         split_host_of(points, copy, &host, &selection.vm);
         selection.host = host;

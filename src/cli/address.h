@@ -1,7 +1,7 @@
 // Addresses of restore points: [HOST/]VM[@POINT][:DISK].
 //
 // VM is an exact name or a GUID; names with '/', '@' or ':' are found as a whole first, or given with --vm. Without VM,
-// "@POINT" looks at the points of all VMs. POINT: "latest" (also when absent), "-1" (one before), a date (the newest
+// "@POINT" looks at the points of all VMs: for what only reads; "restore" takes an id so, and nothing else. POINT: "latest" (also when absent), "-1" (one before), a date (the newest
 // point up to that moment; a day, a second, a millisecond count to their ends), or the beginning of an id.
 #ifndef RP_CLI_ADDRESS_H
 #define RP_CLI_ADDRESS_H
@@ -11,9 +11,10 @@
 struct rp_choice {
     const struct rp_point *point; // borrowed from the points
     int64_t disk;                 // -1: none named
+    bool of_any_vm;               // neither a VM nor an id was named: it is the newest one of whichever VM
 };
 
-// `text` may be NULL with --vm: the latest point of that VM. Ambiguous names and ids are RP_ERR_INVALID, listing them.
+// `text` may be NULL with --vm: the latest point of that VM. Empty it is RP_ERR_USAGE ("$VM", and VM is not set). Ambiguous names and ids are RP_ERR_INVALID, listing them.
 int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, const char *text,
                       struct rp_choice *choice, struct rp_error *err);
 // The VM alone: `*vm_id` is borrowed from the points.

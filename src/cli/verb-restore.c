@@ -80,6 +80,9 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     if (!repo || rp_repo_points(repo, &points, err) ||
         rp_address_choose(cli, &points, cli->arg_count ? cli->args[0] : NULL, &choice, err))
         return -1;
+    if (choice.of_any_vm)
+        return rp_fail(err, RP_ERR_USAGE, "which VM? \"%.64s\" is the newest point of whichever was backed up last: give VM%.64s, or an id",
+                       cli->args[0], cli->args[0]);
     if (choice.disk >= 0 && options.disk >= 0 && choice.disk != options.disk)
         return rp_fail(err, RP_ERR_USAGE, "the address and --disk name different disks");
     if (choice.disk >= 0)

@@ -163,6 +163,17 @@ static void names_that_look_like_addresses_are_found_as_a_whole(void **state)
     expect(NULL, "!usage");
 }
 
+// A script whose variable is not set must not get whatever was backed up last.
+static void an_empty_address_is_no_vm(void **state)
+{
+    (void)state;
+    expect("", "!usage");
+    expect(":1", "!usage");
+    expect_as("", NULL, "!not-found");
+    expect_as("web1", "", "!usage");
+    expect("@latest", "bf06"); // for who only looks
+}
+
 static void hostile_text_cannot_command_the_terminal(void **state)
 {
     (void)state;
@@ -288,6 +299,7 @@ int main(void)
         cmocka_unit_test(a_disk_may_follow_a_point_also_when_it_is_a_date),
         cmocka_unit_test(a_vm_is_an_exact_name_or_a_guid_and_never_guessed),
         cmocka_unit_test(names_that_look_like_addresses_are_found_as_a_whole),
+        cmocka_unit_test(an_empty_address_is_no_vm),
         cmocka_unit_test(hostile_text_cannot_command_the_terminal),
         cmocka_unit_test(the_command_line_is_understood_or_refused),
         cmocka_unit_test(every_verb_is_described_completely),

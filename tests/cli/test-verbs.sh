@@ -211,11 +211,18 @@ restores()
     rp restore web1:1 --to out1 -O raw --json | tail -1 | jq -e '.type == "summary" and (.files | length) == 1 and .files[0].disk == 1'
     cmp a.raw out1/web1-disk1.raw
     says "no disk 9" 2 rp restore web1 --disk 9 --to out1
+    local text
+    for text in "" :1 @latest @-1 "@$(date -u +%Y-%m-%d)" @latest:1; do
+        says "which VM" 3 rp restore "$text" --to out9
+        [ ! -e out9 ]
+    done
+    rp restore "@$(rp show web1 --json | jq -r .id)" --to out9 --dry-run >/dev/null
+    rp restore --vm web1 @latest --to out9 --dry-run >/dev/null
     rp restore --vm "$hostile" --to out2 -O raw >/dev/null
     equal "$(ls out2)" "_._.._x_1_2__q__-disk0.raw"
     cmp a.raw out2/*
 }
-behaviour "restores write safe names, never over anything, and the very same bytes" restores
+behaviour "restores write safe names, never over anything, and the very same bytes, of a VM or an id that was named" restores
 
 running()
 {
