@@ -132,10 +132,10 @@ int rp_cli_confirm(const struct rp_cli *cli, struct rp_error *err, const char *q
 
 // ---- signals (signals.c) --------------------------------------------------------------------------------------------
 
-// SIGINT, SIGTERM and SIGHUP ask to stop: the work in hand is undone and the program ends with status 2. A second one
-// kills at once.
+// SIGINT, SIGTERM and SIGHUP ask to stop: the work in hand is undone and the program ends with status 2. A second SIGINT
+// kills at once, and so does a SIGTERM more than a second after the first of them all.
 void rp_cli_signals_init(void);
-// What a second one says before it kills: what may be left, and who removes it. A literal, one line; NULL: nothing is.
+// What that one says before it kills: what may be left, and who removes it. A literal, one line; NULL: nothing is.
 void rp_cli_signals_last_words(const char *text);
 bool rp_cli_stopped(void);
 int rp_cli_stop(void *unused); // the same, in the form that rp_host_wait takes

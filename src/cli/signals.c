@@ -4,9 +4,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "cli/cli.h"
 
-static atomic_int stopped;
+#define SAME_EVENT_NS UINT64_C(1000000000)
+
+static atomic_int stopped, interrupts; // signals; those of them that a person sent
+static _Atomic uint64_t first_ns;
 static _Atomic(const char *) last_words;
 static bool terminal;
 
@@ -17,16 +21,28 @@ static void say(const char *text)
         return;
 }
 
+// One event may send several signals: a line that drops SIGHUP twice, systemd SIGTERM and SIGHUP, timeout(1) SIGTERM to the group as
+// well. Whoever means it says so: by Ctrl-C again, or by a SIGTERM that comes later.
+static bool is_meant(int number)
+{
+    if (number == SIGINT)
+        return atomic_fetch_add(&interrupts, 1) > 0;
+    return number == SIGTERM && rp_clock_monotonic_ns() - atomic_load(&first_ns) > SAME_EVENT_NS;
+}
+
 static void on_signal(int number)
 {
+    int saved = errno;
     const char *text = atomic_load(&last_words);
-    if (!atomic_fetch_add(&stopped, 1)) {
-        int saved = errno;
-        if (text && terminal) // it may take a while, and a person would wonder
-            say("\nrefpoint: stopping, and removing what was made on the host; Ctrl-C again ends at once\n");
-        errno = saved;
+    bool first = !atomic_fetch_add(&stopped, 1);
+    if (first)
+        atomic_store(&first_ns, rp_clock_monotonic_ns());
+    bool meant = is_meant(number);
+    if (first && text && terminal) // it may take a while, and a person would wonder
+        say("\nrefpoint: stopping, and removing what was made on the host; Ctrl-C again ends at once\n");
+    errno = saved;
+    if (first || !meant)
         return;
-    }
     if (text)
         say(text);
     signal(number, SIG_DFL);
@@ -39,8 +55,10 @@ void rp_cli_signals_init(void)
 {
     terminal = isatty(STDERR_FILENO);
     struct sigaction action = {.sa_handler = on_signal}; // without SA_RESTART: a prompt must end
-    sigemptyset(&action.sa_mask);
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        sigaddset(&action.sa_mask, numbers[i]); // one after the other
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         struct sigaction old;
         if (!sigaction(numbers[i], NULL, &old) && old.sa_handler == SIG_IGN)

@@ -386,6 +386,23 @@ interrupted()
 
 behaviour "an interrupted backup ends with status 2 and leaves nothing" interrupted
 
+# A line that drops, systemd, timeout(1): several signals are one event.
+hung_up()
+{
+    local first
+    begins
+    kill -STOP "$first"
+    kill -HUP "$first"
+    kill -TERM "$first"
+    kill -CONT "$first"
+    sleep 0.02
+    kill -HUP "$first" || true
+    status 2 wait "$first"
+    cat message.first
+    rp checkpoint list web1 --json | jq -e '. == []'
+}
+behaviour "a hang-up together with a SIGTERM interrupts a backup, and does not kill it" hung_up
+
 killed()
 {
     local job n

@@ -90,29 +90,37 @@ too_late()
 }
 behaviour "interrupted while the checkpoint becomes a reference point, it is undone or kept as a whole" too_late
 
+# twice VM STATUS SIGNAL SECONDS SIGNAL…: the signals, and the pauses between them, that end a backup at once with that status.
 twice()
 {
-    local job got=0
+    local vm=$1 want=$2 job got=0
+    shift 2
     order 'next CreateSnapshot: job hangs at 50 % for 3 s'
-    env --default-signal=INT "$refpoint" backup share/vm3 >out 2>message &
+    env --default-signal=INT "$refpoint" backup "share/$vm" >out 2>message &
     job=$!
     wait_for 30 hits
     sleep 0.3
     kill -STOP "$(lab .pid)" # so that it cannot answer
-    kill -INT $job
-    sleep 0.3
-    kill -INT $job
+    kill -"$1" $job
+    shift
+    while [ $# -ge 2 ]; do
+        sleep "$1"
+        kill -"$2" $job
+        shift 2
+    done
     wait $job || got=$?
     kill -CONT "$(lab .pid)"
     cat message
-    equal "$got" 130
+    equal "$got" "$want"
     equal "$(wc -l <message)" 1
     grep -q 'ended at once: .* may be left on the host; the next backup of the VM into this repository removes it' message
     sleep 3.5
-    rp backup share/vm3 --json | tail -1 | jq -e '.kind == "full"'
-    equal "$(on_host checkpoint vm3) $(on_host refpoint vm3)" "0 1"
+    rp backup "share/$vm" --json | tail -1 | jq -e '.kind == "full"'
+    equal "$(on_host checkpoint "$vm") $(on_host refpoint "$vm")" "0 1"
 }
-behaviour "interrupted twice, it ends at once and says what may be left, which the next one removes" twice
+behaviour "interrupted twice, it ends at once and says what may be left, which the next one removes" twice vm3 130 INT 0.3 INT
+behaviour "ended by a SIGTERM that comes later it does so too; a hang-up beside the first one is not meant" \
+    twice vm5 143 TERM 0.2 HUP 0.2 TERM 0.2 HUP 0.8 TERM
 
 # The lab's VMs have no guest that could come to rest, and the service says so of the checkpoint that it made all the same.
 consistency()
