@@ -58,6 +58,8 @@ static int make_as_asked(struct rp_work *work, const struct rp_vm *vm, const str
                failure.code != RP_ERR_CANCELLED && failure.code != RP_ERR_NOT_FOUND;
     if (!may)
         return rp_fail_as(err, &failure);
+    if (rp_work_stopped(work))
+        return rp_fail(err, RP_ERR_CANCELLED, "interrupted, and no checkpoint is made: %s", failure.text);
     if (make(work, vm, RP_CONSISTENCY_CRASH, name, id, err))
         return -1;
     *reached = RP_CONSISTENCY_CRASH;
@@ -205,7 +207,9 @@ const struct rp_cli_verb rp_cli_checkpoint_verbs[] = {
         .arguments = "[HOST/]VM CHECKPOINT [--no-wait] [--merge-rate SIZE]",
         .summary = "give a checkpoint up: what came after it is merged into it",
         .details = "CHECKPOINT is its name, its id, or the beginning of its id. The present\n"
-                   "content of the disks does not change; the frozen state is gone.\n",
+                   "content of the disks does not change; the frozen state is gone. Of a VM of this\n"
+                   "machine that is off nobody would merge later: that is done at once, also with\n"
+                   "--no-wait, and Ctrl-C does not end it.\n",
         .examples = "refpoint checkpoint delete web1 'before the upgrade'\n"
                     "refpoint checkpoint delete web1 5F3C --no-wait\n",
         .options = delete_options,

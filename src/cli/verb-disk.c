@@ -6,14 +6,28 @@
 #include "disk/convert.h"
 #include "rct/compact.h"
 
+// A raw image is copied, which may take long: with a bar, and so that it can be interrupted.
+static int add(const struct rp_cli *cli, struct rp_host_connection *host, const char *vm_id, const char *file, char instance[RP_HOST_ID],
+               struct rp_error *err)
+{
+    char job[RP_HOST_ID] = "";
+    struct rp_cli_progress *progress = rp_cli_progress_new(cli, "add");
+    host->progress = rp_cli_progress_update;
+    host->progress_context = progress;
+    int failed = host->ops->add_disk(host, vm_id, file, job, instance, err) || rp_host_wait(host, job, instance, rp_cli_stop, NULL, err);
+    host->progress = NULL;
+    host->progress_context = NULL;
+    rp_cli_progress_end(progress);
+    return failed ? -1 : 0;
+}
+
 static int run_add(struct rp_cli *cli, struct rp_error *err)
 {
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
     RP_CLEANUP(rp_host_close_p) struct rp_host_connection *host = rp_cli_open_vm(cli, cli->args[0], &vm, err);
     RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
-    char job[RP_HOST_ID] = "", instance[RP_HOST_ID] = "";
-    if (!host || host->ops->add_disk(host, vm.id, cli->args[1], job, instance, err) ||
-        rp_host_wait(host, job, instance, NULL, NULL, err) || host->ops->vm_settings(host, vm.id, &settings, err))
+    char instance[RP_HOST_ID] = "";
+    if (!host || add(cli, host, vm.id, cli->args[1], instance, err) || host->ops->vm_settings(host, vm.id, &settings, err))
         return -1;
     for (size_t i = 0; i < settings.disk_count; i++) {
         const struct rp_vm_disk *disk = &settings.disks[i];

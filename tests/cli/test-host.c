@@ -1,15 +1,17 @@
-// vm stop, of a host over WMI that answers what a test wants: what a VM can lose when it is turned off.
+// Verbs that ask a host over WMI which answers what a test wants, and what becomes of an interruption.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "host/local.h"
 #include "scene.h"
 
 static char hosts[] = "/tmp/refpoint-hosts-XXXXXX";
@@ -29,7 +31,18 @@ static int teardown(void **state)
     unlink(hosts);
     return scene_teardown(state);
 }
-#define STOPPED(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define WITH_HOST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+static int run(char **words, int count)
+{
+    struct rp_cli cli = {0};
+    if (rp_cli_parse(&cli, count, words, &err))
+        fail_msg("%s", err.text);
+    int result = cli.verb->run(&cli, &err);
+    rp_cli_clear(&cli);
+    return result;
+}
+#define RUN(...) run((char *[]){__VA_ARGS__}, (int)(sizeof (char *[]){__VA_ARGS__} / sizeof(char *)))
 
 static struct rp_cim_instance *web1(struct fake *f)
 {
@@ -53,15 +66,14 @@ static void turn_off(struct fake *f, const struct rp_cim_path *path, const struc
     *status = 0;
 }
 
+// ---- vm stop ----------------------------------------------------------------------------------------------------------
+
 // `option`: NULL: none
 static int stop(const char *option)
 {
-    struct rp_cli cli = {0};
-    char *words[] = {(char *)"vm", (char *)"stop", (char *)"-q", (char *)"hv1/web1", (char *)option};
-    assert_int_equal(rp_cli_parse(&cli, option ? 5 : 4, words, NULL), 0);
-    int result = cli.verb->run(&cli, &err);
-    rp_cli_clear(&cli);
-    return result;
+    char text[32];
+    snprintf(text, sizeof text, "%s", option ? option : "-q");
+    return RUN("vm", "stop", "-q", "hv1/web1", text);
 }
 
 static const struct fake_answer turns_off[] = {{"RequestStateChange", turn_off, 0}, {0}};
@@ -171,15 +183,64 @@ static void a_vm_that_has_no_guest_for_certain_is_turned_off(void **state)
     assert_string_equal(fake->log, "RequestStateChange ");
 }
 
+// ---- interrupted: from here on for good -------------------------------------------------------------------------------
+
+static char *word(const char *format, const char *argument)
+{
+    static char words[4][160];
+    static size_t next;
+    snprintf(words[next % 4], sizeof *words, format, argument);
+    return words[next++ % 4];
+}
+
+static void a_disk_that_is_copied_can_be_interrupted(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/refpoint-cli-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    char *raw = word("%s/a.raw", folder), *local = word("local:%s/host", folder), *remove = word("rm -r %s", folder);
+    FILE *file = fopen(raw, "w");
+    assert_true(file && !ftruncate(fileno(file), 1 << 20) && fputs("content", file) >= 0);
+    fclose(file);
+    good(RUN("vm", "create", "-q", "-H", local, "vm", "--disk", raw));
+    rp_cli_signals_init();
+    raise(SIGTERM);
+    assert_true(rp_cli_stopped());
+    assert_int_equal(RUN("disk", "add", "-q", "-H", local, "vm", raw), -1);
+    assert_int_equal(err.code, RP_ERR_CANCELLED);
+    rp_error_clear(&err);
+    struct rp_host_connection *left = rp_host_local_open(local + 6, &err);
+    RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    RP_CLEANUP(rp_vm_settings_clear) struct rp_vm_settings settings = {0};
+    assert_non_null(left);
+    good(left->ops->find_vm(left, "vm", &vm, &err) || left->ops->vm_settings(left, vm.id, &settings, &err) ? -1 : 0);
+    assert_int_equal(settings.disk_count, 1);
+    rp_host_close(left);
+    assert_int_equal(system(remove), 0);
+}
+
+// Over WMI an application-consistent one cannot be asked for: then a crash-consistent one is made, but not any more.
+static void a_checkpoint_is_not_made_after_an_interruption_for_want_of_a_better_one(void **state)
+{
+    (void)state;
+    assert_true(rp_cli_stopped());
+    is("2");
+    answers(NULL);
+    bad(RUN("checkpoint", "create", "-q", "hv1/web1"), RP_ERR_CANCELLED, "interrupted, and no checkpoint is made");
+    assert_string_equal(fake->log, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        STOPPED(a_saved_vm_keeps_its_memory),
-        STOPPED(a_guest_that_does_not_run_is_not_turned_off_unasked),
-        STOPPED(the_guest_is_asked_by_its_shutdown_component),
-        STOPPED(a_guest_that_takes_too_long_is_turned_off_with_a_remark),
-        STOPPED(a_host_that_cannot_ask_the_guest_does_not_turn_it_off),
-        STOPPED(a_vm_that_has_no_guest_for_certain_is_turned_off),
+        WITH_HOST(a_saved_vm_keeps_its_memory),
+        WITH_HOST(a_guest_that_does_not_run_is_not_turned_off_unasked),
+        WITH_HOST(the_guest_is_asked_by_its_shutdown_component),
+        WITH_HOST(a_guest_that_takes_too_long_is_turned_off_with_a_remark),
+        WITH_HOST(a_host_that_cannot_ask_the_guest_does_not_turn_it_off),
+        WITH_HOST(a_vm_that_has_no_guest_for_certain_is_turned_off),
+        cmocka_unit_test(a_disk_that_is_copied_can_be_interrupted),
+        WITH_HOST(a_checkpoint_is_not_made_after_an_interruption_for_want_of_a_better_one),
     };
-    return cmocka_run_group_tests_name("stop", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("host", tests, NULL, NULL);
 }
