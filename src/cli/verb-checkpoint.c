@@ -1,4 +1,5 @@
 // refpoint checkpoint create | list | delete
+#include <stdlib.h>
 #include <string.h>
 
 #include "backup/work.h"
@@ -60,9 +61,9 @@ static int make_as_asked(struct rp_work *work, const struct rp_vm *vm, const str
         return rp_fail_as(err, &failure);
     if (rp_work_stopped(work))
         return rp_fail(err, RP_ERR_CANCELLED, "interrupted, and no checkpoint is made: %s", failure.text);
-    if (make(work, vm, RP_CONSISTENCY_CRASH, name, id, err))
+    if (make(work, vm, RP_CONSISTENCY_CRASH, name, id, err) || look_up(work->host, vm->id, id, reached, why, err))
         return -1;
-    *reached = RP_CONSISTENCY_CRASH;
+    free(*why);
     *why = rp_xstrdup(failure.text);
     return 0;
 }
@@ -94,7 +95,9 @@ static int run_create(struct rp_cli *cli, struct rp_error *err)
         rp_cli_print_json(json_pack("{s:s, s:o, s:s, s:s, s:o}", "id", id, "name", rp_cli_json_text(name), "vm", vm.id, "consistency",
                                     rp_cli_consistency_name(reached), "consistency_reason", rp_cli_json_text(why)));
     rp_cli_say(cli, "checkpoint %s of VM %s made, id %s\n", rp_cli_safe(name), rp_cli_safe(vm.name), id);
-    if (wanted.asked == RP_CONSISTENCY_APPLICATION)
+    if (wanted.asked == RP_CONSISTENCY_APPLICATION && reached == RP_CONSISTENCY_UNKNOWN)
+        rp_cli_say(cli, "  the host does not say how consistent it is%s%s\n", why ? ": " : "", rp_cli_safe(why));
+    else if (wanted.asked == RP_CONSISTENCY_APPLICATION)
         rp_cli_say(cli, "  %s-consistent%s%s\n", rp_cli_consistency_name(reached), why ? ": " : "", rp_cli_safe(why));
     return 0;
 }

@@ -154,7 +154,7 @@ static int read_result(struct rp_wmi *wmi, const struct rp_cim_path *path, const
 // What a snapshot of ours reached: after warnings nobody says that it is more than what every snapshot is.
 static enum rp_consistency reached(const struct rp_wmi_job *job, bool warnings)
 {
-    return warnings ? RP_CONSISTENCY_CRASH : job->consistency;
+    return warnings && job->consistency ? RP_CONSISTENCY_CRASH : job->consistency;
 }
 
 // What it made has an id: the rest of a snapshot or reference point. `text`: what the job says besides; may be NULL.

@@ -248,8 +248,10 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
 {
     struct rp_wmi *wmi = rp_wmi_of(host);
     RP_CLEANUP(rp_vm_clear) struct rp_vm vm = {0};
+    // What a user's is like nobody says; it is no less than a crash's, but may be more.
+    const bool known = type == RP_SNAPSHOT_RECOVERY;
     RP_CLEANUP(expected_clear) struct rp_wmi_job expected = {
-        .name = (char *)(uintptr_t)name, .consistency = consistency, .type = type};
+        .name = (char *)(uintptr_t)name, .consistency = known ? consistency : RP_CONSISTENCY_UNKNOWN, .type = type};
     *job = *result = 0;
     if (type != RP_SNAPSHOT_RECOVERY && consistency == RP_CONSISTENCY_APPLICATION)
         return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: over WMI nobody can ask how consistent a checkpoint of a user is: it is a setting "
@@ -273,11 +275,11 @@ int rp_wmi_create_snapshot(struct rp_host_connection *host, const char *vm_id, e
         if ((!wmi->lost && local.code != RP_ERR_CORRUPT) ||
             rp_wmi_find_made(wmi, look_for_it, &expected, result, &local))
             return rp_fail_as(err, &local);
-        return rp_wmi_snapshot_made(wmi, result, name, RP_CONSISTENCY_CRASH,
+        return rp_wmi_snapshot_made(wmi, result, name, known ? RP_CONSISTENCY_CRASH : RP_CONSISTENCY_UNKNOWN,
                                     consistency == RP_CONSISTENCY_APPLICATION ? why : NULL, err);
     }
     if (!*job)
-        return rp_wmi_snapshot_made(wmi, result, name, consistency, NULL, err);
+        return rp_wmi_snapshot_made(wmi, result, name, expected.consistency, NULL, err);
     expect_snapshot(rp_wmi_job_find(wmi, job), &expected);
     return 0;
 }

@@ -132,6 +132,11 @@ consistency()
     says 'over WMI nobody can ask how consistent a checkpoint of a user is' 2 rp checkpoint create share/vm2 --consistency application-only >out
     equal "$(on_host checkpoint vm3)" 0
     equal "$(on_host checkpoint vm2)" 0
+    # Whether one of a user asks the guest is a setting of the VM on real Hyper-V, and nobody says.
+    rp checkpoint create share/vm2 --name by-default --json | jq -e '.consistency == "unknown" and (.consistency_reason | test("nobody can ask"))'
+    rp checkpoint create share/vm2 --name second | grep 'the host does not say how consistent it is: .*nobody can ask'
+    rp checkpoint create share/vm2 --name third --consistency crash --json | jq -e '.consistency == "unknown" and .consistency_reason == null'
+    for name in by-default second third; do rp checkpoint delete share/vm2 $name; done
     says 'none of crash, application and application-only' 3 rp checkpoint create share/vm3 --consistency some
 }
 behaviour "how consistent a checkpoint is, and why, is told over WMI as well" consistency

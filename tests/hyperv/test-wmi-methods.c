@@ -220,6 +220,37 @@ static void a_job_that_ends_with_warnings_has_succeeded(void **state)
     assert_string_equal(snapshots.items[0].consistency_reason, "the guest is paused");
 }
 
+static void start_production(struct fake *f, const struct rp_cim_path *path, const struct rp_cim_instance *in,
+                             struct rp_cim_instance *out, uint32_t *status)
+{
+    (void)path;
+    assert_int_equal(rp_cim_get_unsigned(in, "SnapshotType", 0), RP_SNAPSHOT_PRODUCTION);
+    fake_start_job(f, out, status);
+}
+
+// Whether Hyper-V asks the guest for it is a setting of the VM.
+static void what_a_snapshot_of_a_user_is_like_is_not_known(void **state)
+{
+    (void)state;
+    static const struct fake_answer start[] = {
+        {"CreateSnapshot", start_production, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
+    static const unsigned ends[] = {7, 32768}; // done; with warnings
+    answers(start);
+    for (size_t i = 0; i < 2; i++) {
+        char job[RP_HOST_ID], result[RP_HOST_ID] = "";
+        good(host->ops->create_snapshot(host, FAKE_A, RP_SNAPSHOT_PRODUCTION, RP_CONSISTENCY_CRASH, "mine", job, result,
+                                        &err));
+        if (!i)
+            fake_snapshot(fake, FAKE_A, SNAP, "x");
+        fake_job(fake, ends[i], i ? NULL : SNAPSHOT_ELEMENT);
+        good(rp_host_wait(host, job, result, NULL, NULL, &err));
+        RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots snapshots = {0};
+        good(host->ops->list_snapshots(host, FAKE_A, &snapshots, &err));
+        assert_int_equal(snapshots.count, 1);
+        assert_int_equal(snapshots.items[0].consistency, RP_CONSISTENCY_UNKNOWN);
+    }
+}
+
 static void a_snapshot_that_its_job_does_not_name_is_found_and_named(void **state)
 {
     (void)state;
@@ -502,6 +533,7 @@ int main(void)
         SCENE(a_failed_job_says_why_in_one_line),
         SCENE(the_hresult_in_a_description_tells_more_than_the_code),
         SCENE(a_job_that_ends_with_warnings_has_succeeded),
+        SCENE(what_a_snapshot_of_a_user_is_like_is_not_known),
         SCENE(a_snapshot_that_its_job_does_not_name_is_found_and_named),
         SCENE(states_of_a_guest_that_last_keep_nobody_from_a_backup),
         SCENE(a_job_that_vanishes_is_an_error_that_says_so),
