@@ -155,6 +155,8 @@ void rp_cli_remark(const struct rp_cli *cli, const char *format, ...) __attribut
 void rp_cli_log(enum rp_log_level level, const char *text);
 // "refpoint: text" on standard error, one line; with --json {"type":"error","code":…,"text":…,"exit":…}.
 void rp_cli_print_error(const struct rp_cli *cli, const struct rp_error *err);
+// Standard output, as far as it was written. Returns the errno of the first failure, 0 when there was none.
+int rp_cli_flush(void);
 // A whole document, indented (takes `value`); and one line of a stream of objects.
 void rp_cli_print_json(json_t *value);
 void rp_cli_print_json_line(json_t *value);

@@ -55,9 +55,9 @@ int main(int argc, char **argv)
     rp_log_set_sink(rp_cli_log);
     struct rp_cli cli = {0};
     int status = run(&cli, argc - 1, argv + 1);
-    errno = 0;
-    if ((fflush(stdout) || ferror(stdout)) && errno != EPIPE) {
-        fprintf(stderr, "refpoint: write to standard output: %s\n", strerror(errno ? errno : EIO));
+    int lost = rp_cli_flush();
+    if (lost && lost != EPIPE) {
+        fprintf(stderr, "refpoint: write to standard output: %s\n", strerror(lost));
         status = 2;
     }
     rp_cli_clear(&cli);

@@ -1,6 +1,7 @@
 // Output that hostile names cannot abuse, tables, JSON.
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,9 +122,19 @@ void rp_cli_log(enum rp_log_level level, const char *text)
     print_plain(stderr, "refpoint: ", "\n", "%s: %s", names[level], text);
 }
 
+// What a flush could not write is gone, and the next one knows nothing of it but that there was an error.
+int rp_cli_flush(void)
+{
+    static int lost;
+    errno = 0;
+    if ((fflush(stdout) || ferror(stdout)) && !lost)
+        lost = errno ? errno : EIO;
+    return lost;
+}
+
 void rp_cli_print_error(const struct rp_cli *cli, const struct rp_error *err)
 {
-    fflush(stdout);
+    rp_cli_flush();
     if (!cli->json) {
         print_plain(stderr, "refpoint: ", "\n", "%s", err->text);
         return;
@@ -155,7 +166,7 @@ void rp_cli_print_json_line(json_t *value)
 {
     json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     fputc('\n', stdout);
-    fflush(stdout);
+    rp_cli_flush();
     json_decref(value);
 }
 

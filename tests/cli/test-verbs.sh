@@ -243,8 +243,28 @@ errors_as_json()
     jq -e '.code == "usage" and .exit == 3' message
     status 2 rp list >/dev/full 2>message
     grep -q "standard output" message
+    status 2 rp backup web1 --json >/dev/full 2>message
+    grep -q "standard output" message
 }
 behaviour "errors are JSON when asked, and output that is lost is an error" errors_as_json
+
+# nobody_reads COMMAND…: its exit status when its reader is gone before it writes.
+nobody_reads()
+{
+    mkfifo pipe
+    exec 7<>pipe 8>pipe 7>&-
+    rm pipe
+    "$@" >&8
+}
+
+reader_gone()
+{
+    status 0 nobody_reads rp backup web1 --json 2>message
+    status 0 nobody_reads rp list
+    status 0 nobody_reads rp list --json
+    [ ! -s message ]
+}
+behaviour "a reader that goes away does not make a good backup a failed one" reader_gone
 
 damage()
 {
