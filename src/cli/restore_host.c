@@ -37,13 +37,18 @@ static int parse(const struct rp_cli *cli, struct rp_restore_host_options *optio
                  struct rp_error *err)
 {
     bool new_id = rp_cli_flag(cli, "new-id");
+    const char *name = rp_cli_value(cli, "name");
     *address = split(rp_cli_value(cli, "to-host"), &options->vm_name);
     if (!**address || (options->vm_name && !*options->vm_name))
         return rp_fail(err, RP_ERR_USAGE, "--to-host: give it as HOST or HOST/VM");
     if (new_id && rp_cli_flag(cli, "keep-id"))
         return rp_fail(err, RP_ERR_USAGE, "--new-id and --keep-id: which of them?");
-    if (rp_cli_flag(cli, "name"))
-        options->vm_name = rp_cli_value(cli, "name");
+    if (name && !*name)
+        return rp_fail(err, RP_ERR_USAGE, "--name: a VM needs a name");
+    if (name && options->vm_name && strcmp(name, options->vm_name) != 0)
+        return rp_fail(err, RP_ERR_USAGE, "--to-host and --name give the VM different names: which of them?");
+    if (name)
+        options->vm_name = name;
     options->identity = new_id ? RP_IDENTITY_NEW : RP_IDENTITY_KEEP;
     options->folder = rp_cli_value(cli, "folder");
     options->start = rp_cli_flag(cli, "start");
@@ -165,8 +170,8 @@ static int parse_boot_check(const struct rp_cli *cli, const struct rp_restore_ho
     how->serial = strncmp(marker, "serial:", 7) ? NULL : marker + 7;
     if (*marker && strcmp(marker, "agent") && !how->serial)
         return rp_fail(err, RP_ERR_USAGE, "--boot-check: \"%.64s\" is neither agent nor serial:TEXT", marker);
-    if (options->start || rp_cli_flag(cli, "new-id") || rp_cli_flag(cli, "keep-id") || rp_cli_flag(cli, "name"))
-        return rp_fail(err, RP_ERR_USAGE, "--boot-check: nothing stays of the VM, so that --start, --name, --new-id "
+    if (options->start || rp_cli_flag(cli, "new-id") || rp_cli_flag(cli, "keep-id") || options->vm_name)
+        return rp_fail(err, RP_ERR_USAGE, "--boot-check: nothing stays of the VM, so that --start, a name, --new-id "
                        "and --keep-id are not for it");
     if (rp_cli_number(cli, "boot-limit", 1, 86400, &limit, err))
         return -1;

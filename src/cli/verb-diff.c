@@ -92,6 +92,20 @@ static int choose(const struct rp_cli *cli, const struct rp_points *points, stru
     return to->point == from->point ? previous(points, to->point, &from->point, err) : 0;
 }
 
+// --disk and both addresses may name it, and must mean the same. *only: UINT64_MAX: all disks.
+static int choose_disk(const struct rp_choice *from, const struct rp_choice *to, uint64_t *only, struct rp_error *err)
+{
+    const int64_t named[] = {from->disk, to->disk};
+    for (size_t i = 0; i < 2; i++) {
+        if (named[i] < 0)
+            continue;
+        if (*only != UINT64_MAX && *only != (uint64_t)named[i])
+            return rp_fail(err, RP_ERR_USAGE, "disk %llu and disk %lld: which of them?", (unsigned long long)*only, (long long)named[i]);
+        *only = (uint64_t)named[i];
+    }
+    return 0;
+}
+
 static int run(struct rp_cli *cli, struct rp_error *err)
 {
     RP_CLEANUP(rp_repo_close_p) struct rp_repo *repo = rp_cli_open_repo(cli, err);
@@ -100,10 +114,8 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     struct rp_choice from, to;
     uint64_t only = UINT64_MAX;
     if (rp_cli_number(cli, "disk", 0, UINT32_MAX, &only, err) || !repo || rp_repo_points(repo, &points, err) ||
-        choose(cli, &points, &from, &to, err) || rp_diff_points(repo, from.point, to.point, &diff, err))
+        choose(cli, &points, &from, &to, err) || choose_disk(&from, &to, &only, err) || rp_diff_points(repo, from.point, to.point, &diff, err))
         return -1;
-    if (to.disk >= 0)
-        only = (uint64_t)to.disk;
     size_t kept = 0;
     for (size_t i = 0; i < diff.count; i++) {
         if (only == UINT64_MAX || diff.disks[i].number == only)
@@ -136,7 +148,7 @@ static const struct rp_cli_option options[] = {
 const struct rp_cli_verb rp_cli_diff_verbs[] = {
     {
         .name = "diff",
-        .arguments = "VM[@POINT] [VM@POINT]",
+        .arguments = "VM[@POINT][:DISK] [VM@POINT]",
         .summary = "show what changed between two restore points, or since one",
         .details = "With one address that names a point: what changed from it to the latest.\n"
                    "With a VM only: what changed between its last two points. Ranges are whole\n"

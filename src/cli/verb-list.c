@@ -29,9 +29,11 @@ static void add_row(struct rp_cli_table *table, const struct rp_point *point)
 
 static int run(struct rp_cli *cli, struct rp_error *err)
 {
+    const char *name = rp_cli_value(cli, "vm"), *vm_id = NULL;
+    if (name && cli->arg_count)
+        return rp_fail(err, RP_ERR_USAGE, "a VM as an argument, and --vm: which of them?");
     RP_CLEANUP(rp_repo_close_p) struct rp_repo *repo = rp_cli_open_repo(cli, err);
     RP_CLEANUP(rp_points_clear) struct rp_points points = {0};
-    const char *name = rp_cli_value(cli, "vm"), *vm_id = NULL;
     if (!repo || rp_repo_points(repo, &points, err))
         return -1;
     if (cli->arg_count)

@@ -21,6 +21,8 @@ static int check_options(const struct rp_cli *cli, bool to_host, struct rp_error
     for (size_t i = 0; to_host && i < sizeof of_files / sizeof *of_files; i++)
         if (rp_cli_flag(cli, of_files[i]))
             return rp_fail(err, RP_ERR_USAGE, "--%s goes with --to: a VM gets all its disks, as VHDX", of_files[i]);
+    if (rp_cli_flag(cli, "boot-limit") && !rp_cli_flag(cli, "boot-check"))
+        return rp_fail(err, RP_ERR_USAGE, "--boot-limit goes with --boot-check");
     return 0;
 }
 
@@ -42,6 +44,8 @@ static int parse(const struct rp_cli *cli, struct rp_restore_options *options, s
     if (rp_cli_number(cli, "disk", 0, UINT32_MAX, &disk, err) || rp_cli_number(cli, "threads", 1, 16, &threads, err) ||
         rp_cli_size(cli, "limit-rate", &options->rate, err))
         return -1;
+    if (rp_cli_flag(cli, "limit-rate") && !options->rate)
+        return rp_fail(err, RP_ERR_USAGE, "--limit-rate: nothing would ever be written");
     options->disk = disk == UINT64_MAX ? -1 : (int64_t)disk;
     options->threads = (unsigned)threads;
     return 0;

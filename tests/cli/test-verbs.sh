@@ -33,6 +33,9 @@ misuse()
     says "to DIR" 3 rp restore web1
     says "which of them" 3 rp restore web1 --to x --to-host here
     says "goes with --to-host" 3 rp restore web1 --to x --new-id
+    says "goes with --boot-check" 3 rp restore web1 --to-host here --boot-limit 9
+    says "nothing would ever be written" 3 rp restore web1 --to x --limit-rate 0
+    says "which of them" 3 rp list web1 --vm web1
     says "goes with --to:" 3 rp restore web1 --to-host here -O raw
     says "none of virtual-disk" 3 rp backup web1 --reader smb
     says "neither vhdx nor raw" 3 rp restore web1 --to x -O qcow2
@@ -195,6 +198,15 @@ differences()
 {
     rp diff web1 --json | jq -e '.disks | length == 2 and all(.[]; .state == "unchanged" and .ranges == [])'
     rp diff web1@-4 "web1@latest" | grep -q "disk 1, 8.0 MiB: unchanged"
+    local words
+    for words in "web1@-4 web1@latest:1" "web1@-4:1 web1@latest" "web1:1" "web1@-4:1 web1@latest:1 --disk 1" "web1 --disk 1"; do
+        # shellcheck disable=SC2086
+        rp diff $words --json | jq -e '.disks | map(.number) == [1]'
+    done
+    for words in "web1@-4:0 web1@latest:1" "web1:0 --disk 1" "web1@-4 web1@latest:0 --disk 1"; do
+        # shellcheck disable=SC2086
+        says "disk [01] and disk [01]: which of them" 3 rp diff $words
+    done
     says "one restore point only" 2 rp diff --vm "$hostile"
     says "no restore point" 2 rp diff web1@ffffffffffffffffffffffffffffffffffffffff
 }
@@ -320,6 +332,9 @@ boot_checks()
     # A dry run tells of the check, not of a restore.
     says '"console" is neither agent nor serial:TEXT' 3 rp restore web1 --to-host "$host" --boot-check=console -n
     says "are not for it" 3 rp restore web1 --to-host "$host" --boot-check --new-id -n
+    says "a VM needs a name" 3 rp restore web1 --to-host "$host" --name '' --new-id
+    says "different names: which" 3 rp restore web1 --to-host here/a --name b --new-id
+    says "are not for it" 3 rp restore web1 --to-host here/a --boot-check
     says "0x09" 3 rp restore web1 --to-host "$host" --folder "$scratch/check" "--boot-check=serial:a	b" -n
     rp restore web1 --to-host "$host" --folder "$scratch/check" --boot-check -n >out
     grep -q "^would make VM boot check of web1 on .*, with a new id" out
