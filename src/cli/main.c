@@ -8,10 +8,11 @@
 #include "base/log.h"
 #include "cli/cli.h"
 
-// The words of a command name in front of an error: "backup web1: …".
+// The words of a command name in front of an error: "backup web1: …"; of several VMs the first is not to blame.
 static void add_verb(const struct rp_cli *cli, struct rp_error *err)
 {
-    if (cli->arg_count)
+    bool several = cli->verb->max_args == RP_CLI_ANY && (cli->arg_count > 1 || rp_cli_flag(cli, "vm"));
+    if (cli->arg_count && !several)
         rp_context(err, "%s %s", cli->verb->name, cli->args[0]);
     else
         rp_context(err, "%s", cli->verb->name);

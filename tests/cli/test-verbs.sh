@@ -156,6 +156,16 @@ behaviour "VMs are made for the tests that follow" make_vms
 day()
 {
     says "no VM\|not found\|nosuch" 2 rp backup nosuch
+    rp repo init -r several --no-encryption
+    for other in nosuch "--vm nosuch"; do
+        # shellcheck disable=SC2086
+        status 2 rp backup -r several "$hostile" $other >out 2>message
+        cat message
+        equal "$(wc -l <message)" 2
+        grep -q "^refpoint: backup nosuch: " message
+        grep -qx "refpoint: backup: 1 of 2 backups failed" message
+    done
+    rm -r several
     rp backup web1 --dry-run | grep -q "disk 1 .* in full: first backup"
     rp list --json | jq -e '. == []'
     rp backup web1 >out
