@@ -105,7 +105,7 @@ twice()
     shift
     while [ $# -ge 2 ]; do
         sleep "$1"
-        kill -"$2" $job
+        kill -"$2" $job || true # it must come to CONT
         shift 2
     done
     wait $job || got=$?
