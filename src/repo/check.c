@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "repo/blocks.h"
+#include "repo/damage.h"
 #include "repo/points.h"
 
 #define POINT_WEIGHT (1u << 20) // of one point in the progress, next to bytes of packs
@@ -168,7 +169,7 @@ static void bad_pack(void *context, const char *name, const struct rp_error *why
     struct rp_check *check = context;
     uint8_t id[RP_PACK_ID];
     rp_damages_add(check->damages, name, why->text);
-    if (why->code == RP_ERR_CORRUPT && rp_pack_parse_name(name, id))
+    if (rp_damage_is(why) && rp_pack_parse_name(name, id))
         rp_check_mark(check, id, true);
 }
 

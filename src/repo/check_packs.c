@@ -2,13 +2,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "base/pool.h"
 #include "repo/check.h"
+#include "repo/damage.h"
 #include "repo/frame.h"
-#include "repo/object.h"
 #include "repo/pages.h"
 
 #define MAX_THREADS 3 // each holds one pack in memory; one more than work at once, so that the disk is busy, too
@@ -124,14 +123,10 @@ static int check_header(struct rp_check *check, const char *name, const struct r
 
 void rp_check_mark(struct rp_check *check, const uint8_t pack[RP_PACK_ID], bool damaged)
 {
-    struct rp_repo *repo = check->repo;
     struct rp_error err = {0};
-    char name[RP_OBJECT_NAME], hex[RP_HEX(RP_PACK_ID)], json[64];
-    snprintf(name, sizeof name, RP_DAMAGED_PREFIX "%s", rp_hex(pack, RP_PACK_ID, hex));
-    int size = snprintf(json, sizeof json, "{\"version\":1,\"time_ns\":%lld}", (long long)rp_clock_wall_ns());
-    int failed = damaged ? rp_object_put(repo->backend, repo->crypto, name, json, (size_t)size, &err)
-                         : repo->backend->ops->remove(repo->backend, name, &err);
-    if (failed && err.code != RP_ERR_EXISTS)
+    char hex[RP_HEX(RP_PACK_ID)];
+    rp_hex(pack, RP_PACK_ID, hex);
+    if (rp_damage_mark(check->repo, pack, damaged, &err))
         rp_log(RP_LOG_WARNING, "backups go on taking what pack %s holds for stored: %s", hex, err.text);
 }
 
@@ -149,8 +144,8 @@ static void check_pack(struct rp_check *check, uint32_t number, bool read_data)
     rp_scratch_give(check->repo, scratch);
     if (result)
         rp_damages_pack(check->damages, number, rp_damages_add(check->damages, name, err.text));
-    if (result && err.code != RP_ERR_CORRUPT && err.code != RP_ERR_AUTH)
-        return; // it could not be read now, which says nothing about it
+    if (result && !rp_damage_is(&err))
+        return; // it could not be read now, which says nothing about its bytes
     bool damaged = result || !whole;
     if ((damaged || read_data) && damaged != pack.damaged)
         rp_check_mark(check, pack.id, damaged);

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "repo/blocks.h"
 #include "repo/check.h"
+#include "repo/damage.h"
 #include "repo/pending.h"
 #include "repo/tree.h"
 
@@ -83,7 +84,7 @@ static void hit(const struct place *place, uint32_t damage, uint64_t block, uint
         place->hit(place->context, damage, from, to - from);
 }
 
-// A node that cannot be read although nothing is known against it: the damage is found here.
+// A node that cannot be read although nothing is known against it: the damage is found here, and marked as any other.
 static uint32_t unreadable(struct rp_check_walk *walk, const uint8_t *id, const struct rp_error *why)
 {
     struct rp_location places[RP_INDEX_MAX_COPIES];
@@ -94,8 +95,12 @@ static uint32_t unreadable(struct rp_check_walk *walk, const uint8_t *id, const 
         return rp_damages_add(walk->check->damages, NULL, why->text);
     rp_index_pack(walk->check->index, places[0].pack, &pack);
     uint32_t number = rp_damages_add(walk->check->damages, rp_pack_name(pack.id, name), why->text);
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
         rp_damages_block(walk->check->damages, id, places[i].pack, number);
+        rp_index_pack(walk->check->index, places[i].pack, &pack);
+        if (rp_damage_is(why) && !pack.damaged)
+            rp_check_mark(walk->check, pack.id, true);
+    }
     return number;
 }
 

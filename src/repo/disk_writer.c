@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "repo/blocks.h"
 #include "repo/id_nodes.h"
 #include "repo/session.h"
 #include "repo/tree.h"
@@ -92,7 +91,7 @@ static int base_node(struct rp_disk_writer *writer, unsigned level, uint64_t num
     if (number >> 8 * (writer->base_levels - level))
         return 0; // to the right of all that the base has
     for (unsigned at = writer->base_levels; !rp_id_is_zero(id); at--) {
-        if (rp_blocks_get(writer->repo->blocks, id, at, node, err))
+        if (rp_tree_base_node(writer->repo, id, at, node, err))
             return rp_context(err, "the disk to build on");
         if (at == level)
             return 0;

@@ -5,6 +5,7 @@
 
 #include "repo/blocks.h"
 #include "repo/core.h"
+#include "repo/damage.h"
 
 static const uint8_t zero_id[RP_ID_BYTES];
 
@@ -212,6 +213,23 @@ int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, ui
 
 // ---- completeness ---------------------------------------------------------------------------------------------------
 
+// A new tree would take the node for stored wherever it has the same one: its packs are marked, so that it is stored again.
+static int mark_node(struct rp_repo *repo, const uint8_t *id, const struct rp_error *why, struct rp_error *err)
+{
+    if (!rp_damage_is(why))
+        return rp_repo_fail_again(err, why);
+    if (rp_damage_mark_copies(repo, repo->index, id, why, err) || rp_index_refresh(repo->index, err))
+        return -1;
+    return rp_fail(err, RP_ERR_CORRUPT, "%s", why->text);
+}
+
+int rp_tree_base_node(struct rp_repo *repo, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *node,
+                      struct rp_error *err)
+{
+    struct rp_error why = {0};
+    return rp_blocks_get(repo->blocks, id, level, node, &why) ? mark_node(repo, id, &why, err) : 0;
+}
+
 static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned level, struct rp_error *err)
 {
     struct rp_location places[RP_INDEX_MAX_COPIES];
@@ -229,7 +247,7 @@ static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned leve
     if (!level)
         return 0;
     RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
-    if (rp_blocks_get(repo->blocks, id, level, node, err))
+    if (rp_tree_base_node(repo, id, level, node, err))
         return -1;
     for (uint64_t i = 0; i < RP_NODE_IDS; i++)
         if (complete_below(repo, node + i * RP_ID_BYTES, level - 1, err))

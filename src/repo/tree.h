@@ -27,8 +27,12 @@ static inline unsigned rp_tree_levels(uint64_t size)
 typedef int rp_tree_walk_fn(void *context, uint64_t block, const uint8_t *ids, uint32_t count, struct rp_error *err);
 int rp_tree_walk(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t from, rp_tree_walk_fn *each,
                  void *context, struct rp_error *err);
+// Reads a node that a new tree is to be built on. One that is lost is RP_ERR_CORRUPT; then the packs that hold it are marked:
+// whoever goes on without it stores it again.
+int rp_tree_base_node(struct rp_repo *repo, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *node,
+                      struct rp_error *err);
 // Looks for every node and block of the tree in the index: RP_ERR_CORRUPT when one is in no pack that is there and not
-// known to be damaged. Reads the nodes, not the blocks.
+// known to be damaged. Reads the nodes, as rp_tree_base_node does, not the blocks.
 int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_error *err);
 int rp_tree_check_root(const struct rp_repo_root *root, struct rp_error *err);
 

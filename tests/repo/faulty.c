@@ -28,7 +28,11 @@ static int put(struct rp_backend *backend, const char *name, const void *data, s
 
 static int get(struct rp_backend *backend, const char *name, uint64_t offset, void *data, size_t size, struct rp_error *err)
 {
-    return of(backend)->inner->ops->get(of(backend)->inner, name, offset, data, size, err);
+    struct faulty *faulty = of(backend);
+    int sys = faulty->get_fails ? faulty->get_fails(faulty->context, name, offset) : 0;
+    if (sys)
+        return rp_fail_sys(err, sys, "%s: read (on purpose)", name);
+    return faulty->inner->ops->get(faulty->inner, name, offset, data, size, err);
 }
 
 static int size_of(struct rp_backend *backend, const char *name, uint64_t *size, struct rp_error *err)

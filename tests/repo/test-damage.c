@@ -1,6 +1,7 @@
 // Damage of any kind is found, told as points and disk ranges, and never read as data.
 #include "place.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "faulty.h"
+#include "repo/core.h"
 #include "repo/pack.h"
 
 #define BLOCKS 40
@@ -547,6 +550,141 @@ static void a_killed_backup_does_not_vouch_for_a_base_whose_packs_it_only_had_in
     rp_repo_close(repo);
 }
 
+// ---- a disk that gives its bytes no more ----------------------------------------------------------------------------
+
+// A bad sector: what touches it fails, the index at the end of the pack can be read.
+struct bad_sector {
+    char pack[128];
+    int sys;
+};
+
+static int in_bad_sector(void *context, const char *name, uint64_t offset)
+{
+    const struct bad_sector *bad = context;
+    return !strcmp(name, bad->pack) && offset < 2 * RP_REPO_BLOCK ? bad->sys : 0;
+}
+
+static struct rp_repo *open_over(struct place *place, struct bad_sector *bad)
+{
+    struct rp_error err = {0};
+    struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+    struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
+    assert_ok(repo ? 0 : -1, err);
+    faulty->get_fails = in_bad_sector;
+    faulty->context = bad;
+    return repo;
+}
+
+// As store(), random bytes only: the index is not among what is read with the first frames.
+static void store_random(struct place *place, struct stored *stored, struct bad_sector *bad)
+{
+    stored->data = malloc(SIZE);
+    for (uint32_t block = 0; block < BLOCKS; block++)
+        fill_block(stored->data + (uint64_t)block * RP_REPO_BLOCK, 3 * (block + 1));
+    struct rp_repo *repo = place_open(place);
+    stored->root = store_disk(repo, NULL, stored->data, SIZE, "the vm", stored->point_id);
+    rp_repo_close(repo);
+    first_pack(place, stored->pack);
+    snprintf(bad->pack, sizeof bad->pack, "packs%s", strstr(stored->pack, "/packs") + strlen("/packs"));
+}
+
+static void what_the_disk_cannot_give_any_more_is_stored_again(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    static const int losses[] = {EIO, EUCLEAN, EBADMSG, EILSEQ};
+    struct bad_sector bad = {.sys = ENOMEM};
+    struct findings findings;
+    struct rp_error err = {0};
+    char folder[256];
+    store_random(place, &stored, &bad);
+    snprintf(folder, sizeof folder, "%s/damaged", place->repository);
+    for (size_t i = 0; i <= sizeof losses / sizeof losses[0]; i++) {
+        bool lost = i > 0; // what cannot be read for another reason is told, and says nothing about the pack
+        uint64_t problems;
+        if (lost)
+            bad.sys = losses[i - 1];
+        for (int read_data = 0; read_data < 2; read_data++) {
+            struct rp_repo *repo = open_over(place, &bad);
+            findings = (struct findings){0};
+            assert_ok(rp_repo_check(repo, read_data, find, &findings, NULL, NULL, &problems, &err), err);
+            assert_true(findings.with_ranges > 0);
+            rp_ranges_clear(&findings.ranges);
+            assert_int_equal(count_files(folder), lost);
+            rp_repo_close(repo);
+            if (lost && i < sizeof losses / sizeof losses[0])
+                check(place, true, &findings); // the disk was exchanged
+            assert_int_equal(count_files(folder), i == sizeof losses / sizeof losses[0]);
+        }
+    }
+    // A full backup beside it: it relies on nothing of that pack.
+    struct rp_repo *repo = open_over(place, &bad);
+    struct rp_repo_root root = store_disk(repo, NULL, stored.data, SIZE, "the vm", NULL);
+    assert_disk(repo, &root, stored.data);
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
+// The frame of nodes is behind the blocks; the index comes with a read that begins before it.
+static int in_nodes(void *context, const char *name, uint64_t offset)
+{
+    const struct bad_sector *bad = context;
+    return !strcmp(name, bad->pack) && offset > SIZE ? bad->sys : 0;
+}
+
+static void a_node_that_a_plain_check_cannot_read_marks_its_pack(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct bad_sector bad = {.sys = EIO};
+    struct findings findings = {0};
+    struct rp_error err = {0};
+    char folder[256];
+    uint64_t problems;
+    store_random(place, &stored, &bad);
+    snprintf(folder, sizeof folder, "%s/damaged", place->repository);
+    struct rp_repo *repo = open_over(place, &bad);
+    ((struct faulty *)repo->backend)->get_fails = in_nodes;
+    assert_ok(rp_repo_check(repo, false, find, &findings, NULL, NULL, &problems, &err), err);
+    assert_int_equal(rp_ranges_total(&findings.ranges), SIZE);
+    assert_int_equal(count_files(folder), 1);
+    rp_ranges_clear(&findings.ranges);
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
+static void a_base_whose_nodes_cannot_be_read_is_written_in_full_and_relied_on_no_more(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct bad_sector bad = {.sys = EIO};
+    store_random(place, &stored, &bad);
+    for (int known = 0; known < 2; known++) { // found when the base is looked at; or, where it is known to be complete, later
+        struct rp_error err = {0};
+        struct rp_repo *repo = open_over(place, &bad);
+        ((struct faulty *)repo->backend)->get_fails = in_nodes;
+        assert_ok(rp_repo_need_index(repo, NULL, &err), err);
+        rp_index_set_complete(repo->index, stored.root.id, known);
+        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &stored.root, 1, &err);
+        struct rp_disk_writer *writer = rp_disk_writer_new(session, &stored.root, SIZE, &err);
+        assert_int_equal(writer != NULL, known);
+        if (known)
+            assert_int_equal(rp_disk_writer_put(writer, 0, stored.data, RP_REPO_BLOCK, &err), -1);
+        assert_int_equal(err.code, RP_ERR_CORRUPT);
+        rp_disk_writer_abandon(writer);
+        rp_repo_session_end(session);
+        struct rp_repo_root root = store_disk(repo, NULL, stored.data, SIZE, "the vm", NULL);
+        assert_disk(repo, &root, stored.data);
+        rp_repo_close(repo);
+        place_teardown(state);
+        place_setup(state);
+        place = *state;
+        free(stored.data);
+        store_random(place, &stored, &bad);
+    }
+    free(stored.data);
+}
+
 int main(void)
 {
     log_off();
@@ -564,6 +702,9 @@ int main(void)
         WITH(a_pack_with_very_many_damages_is_told_in_few_lines_that_name_every_block),
         WITH(a_pack_whose_index_is_damaged_is_marked_by_the_plain_check),
         WITH(a_check_can_be_cancelled),
+        WITH(what_the_disk_cannot_give_any_more_is_stored_again),
+        WITH(a_node_that_a_plain_check_cannot_read_marks_its_pack),
+        WITH(a_base_whose_nodes_cannot_be_read_is_written_in_full_and_relied_on_no_more),
         WITH(a_commit_that_needs_a_pack_of_another_size_is_refused),
         WITH(a_node_in_memory_does_not_hide_that_its_pack_is_gone),
         WITH(a_pack_that_comes_back_does_not_hide_that_another_is_gone),

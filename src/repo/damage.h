@@ -1,0 +1,18 @@
+// What is lost, and the marks that say so: a writer stores again what a marked pack holds
+// (docs/formats/repository.md, "Sessions and collection").
+#ifndef RP_REPO_DAMAGE_H
+#define RP_REPO_DAMAGE_H
+
+#include "repo/core.h"
+
+// Does this failure of a read say that the bytes are lost? They are wrong; or the disk, or a file system that has checksums
+// of its own, cannot give them any more.
+bool rp_damage_is(const struct rp_error *why);
+
+// Marks the pack, or takes the mark away. One that is there already is fine.
+int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err);
+// For a node or block that could not be read because of `why`: when that is damage, marks all packs that `index` finds it in.
+int rp_damage_mark_copies(struct rp_repo *repo, struct rp_index *index, const uint8_t id[RP_ID_BYTES],
+                          const struct rp_error *why, struct rp_error *err);
+
+#endif
