@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -51,6 +52,15 @@ void rp_id_nodes_free(struct rp_id_nodes *nodes)
     free(nodes);
 }
 
+// A cache without room is not a repository without: what was stored in that is given up (RP_ERR_NO_SPACE).
+static int fail_cache(const struct rp_id_nodes *nodes, int sys, struct rp_error *err)
+{
+    if (rp_code_from_errno(sys) != RP_ERR_NO_SPACE)
+        return rp_fail_sys(err, sys, "%s: room for the tree of a large disk", nodes->folder);
+    return rp_fail(err, RP_ERR_IO, "%s: the cache has no room for the tree of a large disk (%s): make some, or set "
+                   "XDG_CACHE_HOME to a folder that has", nodes->folder, strerror(sys));
+}
+
 static uint8_t *map_chunk(struct rp_id_nodes *nodes, struct rp_error *err)
 {
     off_t offset = (off_t)(nodes->chunk_count - HEAP_CHUNKS) * CHUNK_BYTES;
@@ -58,7 +68,7 @@ static uint8_t *map_chunk(struct rp_id_nodes *nodes, struct rp_error *err)
         RP_AUTO_FREE char *path = rp_xasprintf("%s/nodes-XXXXXX", nodes->folder);
         nodes->fd = mkostemp(path, O_CLOEXEC);
         if (nodes->fd < 0) {
-            rp_fail_sys(err, errno, "%s: create", path);
+            fail_cache(nodes, errno, err);
             return NULL;
         }
         unlink(path);
@@ -68,7 +78,7 @@ static uint8_t *map_chunk(struct rp_id_nodes *nodes, struct rp_error *err)
     void *map = failed ? MAP_FAILED : mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, nodes->fd, offset);
     if (map != MAP_FAILED)
         return map;
-    rp_fail_sys(err, failed ? failed : errno, "%s: room for the tree of a large disk", nodes->folder);
+    fail_cache(nodes, failed ? failed : errno, err);
     return NULL;
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/num.h"
 #include "repo/core.h"
+#include "repo/id_nodes.h"
 #include "repo/index_segments.h"
 #include "repo/pending.h"
 
@@ -317,6 +318,27 @@ static void an_index_that_could_not_be_written_vouches_for_no_tree(void **state)
     signal(SIGXFSZ, SIG_DFL);
 }
 
+static void a_cache_without_room_is_not_called_a_full_repository(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY}, full = {0, RLIM_INFINITY};
+    signal(SIGXFSZ, SIG_IGN);
+    struct rp_id_nodes *nodes = rp_id_nodes_new(place->folder);
+    setrlimit(RLIMIT_FSIZE, &full);
+    unsigned taken = 0;
+    while (taken < 10000 && rp_id_nodes_take(nodes, &err))
+        taken++;
+    setrlimit(RLIMIT_FSIZE, &none);
+    assert_int_equal(taken, 4096); // what is kept in memory
+    assert_int_equal(err.code, RP_ERR_IO);
+    assert_non_null(strstr(err.text, place->folder));
+    assert_non_null(strstr(err.text, "XDG_CACHE_HOME"));
+    assert_non_null(rp_id_nodes_take(nodes, &err)); // there is room again
+    rp_id_nodes_free(nodes);
+    signal(SIGXFSZ, SIG_DFL);
+}
+
 int main(void)
 {
     log_off();
@@ -329,6 +351,7 @@ int main(void)
         WITH(a_pack_is_missed_also_when_only_a_damaged_cache_knew_it),
         WITH(what_only_the_cache_knows_is_stored_again),
         WITH(an_index_that_could_not_be_written_vouches_for_no_tree),
+        WITH(a_cache_without_room_is_not_called_a_full_repository),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
