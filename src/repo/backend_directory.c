@@ -28,9 +28,12 @@ static int fd_of(struct rp_backend *backend) { return ((struct directory *)backe
 static int sync_folder(struct rp_backend *backend, const char *folder, struct rp_error *err)
 {
     RP_AUTO_FD int fd = openat(fd_of(backend), *folder ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd))
-        return rp_fail_sys(err, errno, "%s/%s: sync", backend->location, folder);
-    return 0;
+    if (fd >= 0 && fsync(fd) == 0)
+        return 0;
+    // No room for what is there already: RP_ERR_NO_SPACE would say that nothing is.
+    if (rp_code_from_errno(errno) == RP_ERR_NO_SPACE)
+        return rp_fail(err, RP_ERR_IO, "%s/%s: sync: %s", backend->location, folder, strerror(errno));
+    return rp_fail_sys(err, errno, "%s/%s: sync", backend->location, folder);
 }
 
 // The part before the last slash; "" when there is none.

@@ -90,8 +90,8 @@ int rp_repo_session_flush(struct rp_repo_session *session, struct rp_error *err)
 // RP_ERR_CORRUPT when an older part of a tree has lost a pack. A session can commit more than once.
 int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, struct rp_error *err);
 // For a job that cannot go on because the repository is full: removes the packs that the session wrote, and returns how
-// many. Those that somebody else may rely on stay: other sessions live, a restore point is new, or this one began to
-// commit. All puts have returned; nothing more can be stored in this session.
+// many. Those that somebody else may rely on stay: other sessions live, a restore point is new, or this one may have put
+// its own (not one for which there was no room). All puts have returned; nothing more can be stored in this session.
 size_t rp_repo_session_discard(struct rp_repo_session *session);
 // Ends the session. Without commit, what it stored is garbage for the collector, and harmless.
 void rp_repo_session_end(struct rp_repo_session *session); // NULL is fine

@@ -23,7 +23,7 @@ struct rp_repo_session {
     uint32_t doubts; // when it began
     struct rp_point_set before; // what there was then
     char folder[64];
-    bool committing; // it has begun to put a point, or has
+    bool committing; // it has begun to put a point, which may be there
 };
 
 static json_t *describe(const char *what, const struct rp_repo_root *pinned, size_t count)
@@ -174,9 +174,14 @@ int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, stru
     if (rp_packer_flush(session->packer, err) || check_packs(session, err) || check_trees(session, point, err) ||
         confirm(session, err))
         return -1;
+    bool before = session->committing;
+    struct rp_error why = {0};
     session->committing = true;
-    if (rp_points_put(session->repo, point, err))
-        return -1;
+    if (rp_points_put(session->repo, point, &why)) {
+        if (why.code == RP_ERR_NO_SPACE) // leaves nothing: there is no point, and will be none
+            session->committing = before;
+        return rp_repo_fail_again(err, &why);
+    }
     // From now on the index knows the packs of these trees, and will tell if one disappears; unless it could not be written:
     // then the next process must look for itself. The older ones had their time.
     bool known = rp_index_spill(session->repo->index);

@@ -25,6 +25,7 @@ static struct {
     const char *folder;    // calls on files in it are ours; NULL: none are
     enum call failing;     // of these the one that `left` counts down to fails, and none after it
     int left;
+    int sync_sys;          // what a sync fails with; 0: EIO
     bool short_writes;
     unsigned writes, renames;
     struct unsynced { dev_t device; ino_t inode; } unsynced[MAX_FILES];
@@ -96,7 +97,7 @@ int __wrap_fsync(int fd)
     pthread_mutex_unlock(&calls.lock);
     if (failed && S_ISREG(st.st_mode) && (ftruncate(fd, 0) || ftruncate(fd, st.st_size)))
         abort();
-    return failed ? fail_with(EIO) : 0;
+    return failed ? fail_with(calls.sync_sys ? calls.sync_sys : EIO) : 0;
 }
 
 int __real_renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags);
@@ -215,6 +216,27 @@ static void a_failed_rename_fails_the_backup_and_nothing_else(void **state)
     fails_at_every_call(CALL_RENAME);
 }
 
+static void a_folder_that_cannot_be_synced_for_want_of_room_is_not_called_full(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    assert_ok(backend->ops->put(backend, "points/a", "x", 1, &err), err);
+    unsigned there = 0;
+    for (int at = 0; !there; at++) { // until it is the sync after the name was given
+        uint64_t size;
+        rp_error_clear(&err);
+        begin(place, CALL_SYNC, at);
+        calls.sync_sys = ENOSPC;
+        assert_int_equal(backend->ops->put(backend, "points/b", "x", 1, &err), -1);
+        calls.sync_sys = 0;
+        end();
+        there = backend->ops->size(backend, "points/b", &size, NULL) == 0;
+        if (there)
+            assert_int_equal(err.code, RP_ERR_IO); // RP_ERR_NO_SPACE: it is not there
+    }
+}
+
 static void a_write_that_is_cut_short_is_gone_on_with(void **state)
 {
     struct place *place = *state;
@@ -259,6 +281,7 @@ int main(void)
         cmocka_unit_test(a_failed_sync_fails_the_backup_and_its_bytes_are_not_relied_on),
         cmocka_unit_test(a_failed_write_fails_the_backup_and_nothing_else),
         cmocka_unit_test(a_failed_rename_fails_the_backup_and_nothing_else),
+        TEST(a_folder_that_cannot_be_synced_for_want_of_room_is_not_called_full),
         TEST(a_write_that_is_cut_short_is_gone_on_with),
         TEST(nothing_has_a_name_before_what_it_stands_for_is_durable),
     };

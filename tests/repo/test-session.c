@@ -381,6 +381,33 @@ static void what_somebody_else_may_rely_on_stays(void **state)
     rp_repo_close(other);
 }
 
+static void a_point_that_finds_no_room_is_none_and_leaves_no_packs(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    static const enum fault faults[] = {FAULT_NO_SPACE, FAULT_AFTER};
+    for (unsigned i = 0; i < 2; i++) {
+        struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+        struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
+        assert_ok(repo ? 0 : -1, err);
+        struct rp_repo_session *session = stored(repo, i + 1);
+        struct rp_repo_root root = {.size = RP_REPO_BLOCK};
+        struct rp_point point;
+        point_of(&point, "vm", &root);
+        faulty->prefix = "points/";
+        faulty->fault = faults[i];
+        faulty->puts_left = 0;
+        assert_int_equal(rp_repo_commit(session, &point, &err), -1);
+        assert_int_equal(err.code, faults[i] == FAULT_NO_SPACE ? RP_ERR_NO_SPACE : RP_ERR_IO);
+        rp_error_clear(&err);
+        assert_int_equal(rp_repo_session_discard(session), faults[i] == FAULT_NO_SPACE); // the other may be there
+        assert_int_equal(objects(place, "packs"), faults[i] != FAULT_NO_SPACE);
+        rp_point_clear(&point);
+        rp_repo_session_end(session);
+        rp_repo_close(repo);
+    }
+}
+
 static void a_pack_that_a_collector_found_first_is_his(void **state)
 {
     struct place *place = *state;
@@ -603,6 +630,7 @@ int main(void)
         WITH(a_commit_that_needs_a_vanished_pack_is_refused),
         WITH(a_session_that_gives_up_leaves_nothing_and_no_doubts),
         WITH(what_somebody_else_may_rely_on_stays),
+        WITH(a_point_that_finds_no_room_is_none_and_leaves_no_packs),
         WITH(a_pack_that_a_collector_found_first_is_his),
         WITH(only_a_session_that_is_dead_for_certain_does_not_count),
         WITH(nothing_is_built_on_a_disk_that_lost_a_pack),
