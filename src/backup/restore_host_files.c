@@ -23,7 +23,7 @@ static int make_folder(struct rp_restore_host_job *job, const char *path, struct
     struct stat st;
     if (!mkdir(path, 0770)) {
         job->made[job->made_count++] = rp_xstrdup(path);
-        return 0;
+        return rp_fs_sync_parent(rp_fs_posix(), path, err);
     }
     int sys = errno;
     if (sys == EEXIST && !lstat(path, &st) && S_ISDIR(st.st_mode))
@@ -105,7 +105,7 @@ int rp_restore_host_write_configurations(struct rp_restore_host_job *job, struct
         if (rp_restore_host_is_definition(file->name) && !job->definition)
             job->definition = rp_path_map_join(on_host, file->name);
     }
-    return 0;
+    return job->written_count ? rp_fs_sync_parent(rp_fs_posix(), job->written[0], err) : 0;
 }
 
 void rp_restore_host_remove_files(struct rp_restore_host_job *job)

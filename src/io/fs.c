@@ -28,7 +28,10 @@ int rp_fs_unlink_if_there(struct rp_fs *fs, const char *path, struct rp_error *e
 
 int rp_fs_sync_parent(struct rp_fs *fs, const char *path, struct rp_error *err)
 {
-    RP_AUTO_FREE char *directory = rp_path_directory(path);
+    RP_AUTO_FREE char *plain = rp_xstrdup(path);
+    for (size_t length = strlen(plain); length > 1 && plain[length - 1] == '/';)
+        plain[--length] = 0;
+    RP_AUTO_FREE char *directory = rp_path_directory(plain);
     return fs->ops->sync_directory(fs, directory, err);
 }
 

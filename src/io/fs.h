@@ -51,7 +51,7 @@ int rp_fs_rename(struct rp_fs *fs, const char *from, const char *to, struct rp_e
 int rp_fs_unlink(struct rp_fs *fs, const char *path, struct rp_error *err);
 int rp_fs_unlink_if_there(struct rp_fs *fs, const char *path, struct rp_error *err);
 int rp_fs_exists(struct rp_fs *fs, const char *path, bool *exists, struct rp_error *err);
-// Makes the names in the directory that holds `path` durable.
+// Makes the names in the directory that holds `path` durable. The name of a folder may end with slashes.
 int rp_fs_sync_parent(struct rp_fs *fs, const char *path, struct rp_error *err);
 
 // Reads a whole file of at most `limit` bytes (more is RP_ERR_CORRUPT) into `out`, appending.

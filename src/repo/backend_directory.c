@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -21,7 +22,11 @@
 struct directory {
     struct rp_backend backend;
     int fd;
+    atomic_uint durable; // a bit for each of `tops`: its name is
 };
+
+// The folders of the repository itself.
+static const char *const tops[] = {"packs", "points", "notes", "sessions", "locks", "tombstones", "damaged", "keys"};
 
 static int fd_of(struct rp_backend *backend) { return ((struct directory *)backend)->fd; }
 
@@ -65,6 +70,24 @@ static int make_folder(struct rp_backend *backend, const char *folder, struct rp
     return make_folder(backend, above, err) ? -1 : make_folder(backend, folder, err);
 }
 
+// A writer that was killed may have made the folder, and not made its name durable. Once for each is enough. (Those below packs/
+// are synced when a commit lists them.)
+static int need_top(struct rp_backend *backend, const char *folder, struct rp_error *err)
+{
+    struct directory *directory = (struct directory *)backend;
+    size_t length = strcspn(folder, "/");
+    unsigned bit = 0;
+    for (size_t i = 0; i < sizeof tops / sizeof tops[0]; i++)
+        if (strlen(tops[i]) == length && !memcmp(folder, tops[i], length))
+            bit = 1u << i;
+    if (!length || atomic_load(&directory->durable) & bit)
+        return 0;
+    if (sync_folder(backend, "", err))
+        return -1;
+    atomic_fetch_or(&directory->durable, bit);
+    return 0;
+}
+
 // Gives the temporary file its name unless that is taken. File systems without RENAME_NOREPLACE have link().
 static int take_name(int directory, const char *temporary, const char *name)
 {
@@ -91,7 +114,7 @@ static int directory_put(struct rp_backend *backend, const char *name, const voi
     if (strlen(name) >= OBJECT_PATH)
         return rp_fail(err, RP_ERR_INVALID, "%s: object name too long", backend->location);
     folder_of(name, folder);
-    if (make_folder(backend, folder, err))
+    if (make_folder(backend, folder, err) || need_top(backend, folder, err))
         return -1;
     struct stat taken;
     if (fstatat(fd_of(backend), name, &taken, AT_SYMLINK_NOFOLLOW) == 0) // the usual case, found cheaply

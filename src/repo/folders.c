@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "io/fs.h"
 
 int rp_folders_make(const char *path, struct rp_error *err)
 {
@@ -15,8 +16,11 @@ int rp_folders_make(const char *path, struct rp_error *err)
         if (c && c != '/')
             continue;
         *p = 0;
-        if (mkdir(copy, 0700) && errno != EEXIST)
+        bool made = mkdir(copy, 0700) == 0;
+        if (!made && errno != EEXIST)
             return rp_fail_sys(err, errno, "%s: make the folder", copy);
+        if (made && rp_fs_sync_parent(rp_fs_posix(), copy, err))
+            return -1;
         if (!c)
             break;
         *p = c;

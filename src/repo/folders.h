@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-// Makes the folder and those above it, where they are missing; for nobody else's eyes.
+// Makes the folder and those above it, where they are missing, durably; for nobody else's eyes.
 int rp_folders_make(const char *path, struct rp_error *err);
 
 #endif

@@ -7,6 +7,7 @@
 #include "backup/restore_host.h"
 #include "base/num.h"
 #include "disk/chain.h"
+#include "durable.h"
 #include "world.h"
 
 struct restore {
@@ -146,6 +147,26 @@ static void an_exported_vm_is_imported_with_its_disks_and_goes_on_incrementally(
     assert_true(restore->world.fake.planned[0].running);
     assert_non_null(strstr(restore->world.fake.definition, "D:\\VMs\\restored\\Virtual Machines\\"));
     check_disks(restore);
+}
+
+static void a_restored_vm_stays_after_a_power_cut(void **state)
+{
+    struct restore *restore = *state;
+    static const char *const below[] = {"", "/Virtual Hard Disks", "/Virtual Machines", "/Virtual Hard Disks/web1-disk0.vhdx"};
+    durable_forget();
+    must_run(restore);
+    struct rp_error err = {0};
+    RP_AUTO_FREE char *local = rp_path_map_to_local(restore->world.fake.host.paths, restore->result.folder, &err);
+    assert_non_null(local);
+    for (size_t i = 0; i < sizeof below / sizeof *below; i++) {
+        RP_AUTO_FREE char *path = rp_xasprintf("%s%s", local, below[i]);
+        assert_true(durable_name(path));
+    }
+    assert_true(restore->point.file_count > 0);
+    for (size_t i = 0; i < restore->point.file_count; i++) {
+        RP_AUTO_FREE char *path = rp_xasprintf("%s/Virtual Machines/%s", local, restore->point.files[i].name);
+        assert_true(durable_name(path));
+    }
 }
 
 static void imported_disks_get_their_own_files_whatever_the_old_ones_were_called(void **state)
@@ -488,6 +509,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         EXPORTED(an_exported_vm_is_imported_with_its_disks_and_goes_on_incrementally),
+        EXPORTED(a_restored_vm_stays_after_a_power_cut),
         EXPORTED(imported_disks_get_their_own_files_whatever_the_old_ones_were_called),
         SETTINGS(without_an_export_a_vm_is_planned_from_its_saved_settings),
         EXPORTED(a_new_vm_beside_the_old_one_has_its_own_id_and_name),

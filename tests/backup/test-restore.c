@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/num.h"
 #include "disk/chain.h"
+#include "durable.h"
 #include "world.h"
 
 static int setup(void **state)
@@ -121,6 +122,24 @@ static void another_program_finds_the_same_in_a_restored_vhdx(void **state)
         RP_AUTO_FREE char *command = rp_xasprintf("qemu-img compare -f raw -F vhdx %s/web1-disk%u.raw %s/web1-disk%u.vhdx >/dev/null",
                                                   folder, i, folder, i);
         assert_int_equal(system(command), 0);
+    }
+}
+
+static void a_new_folder_stays_after_a_power_cut_however_it_is_written(void **state)
+{
+    struct world *world = *state;
+    for (int slashes = 0; slashes < 3; slashes++) {
+        RP_AUTO_FREE char *folder = rp_xasprintf("%s/restored%d", world->folder, slashes);
+        RP_AUTO_FREE char *written = rp_xasprintf("%s%.*s", folder, slashes, "//");
+        struct rp_restore_options options = {.directory = written, .format = RP_IMAGE_RAW, .disk = 1};
+        struct rp_restore_result result;
+        struct rp_error err = {0};
+        durable_forget();
+        if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
+            fail_msg("%s", err.text);
+        assert_true(durable_name(folder));
+        assert_true(durable_name(result.files[0].path));
+        rp_restore_result_clear(&result);
     }
 }
 
@@ -323,6 +342,7 @@ int main(void)
         TEST(a_raw_restore_is_exact_and_sparse),
         TEST(a_vhdx_restore_is_exact_and_keeps_the_disks_identity),
         TEST(another_program_finds_the_same_in_a_restored_vhdx),
+        TEST(a_new_folder_stays_after_a_power_cut_however_it_is_written),
         TEST(one_disk_can_be_restored_alone),
         TEST(a_file_that_exists_is_never_overwritten),
         TEST(an_interrupted_restore_leaves_nothing),

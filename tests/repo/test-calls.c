@@ -31,6 +31,8 @@ static struct {
     struct unsynced { dev_t device; ino_t inode; } unsynced[MAX_FILES];
     size_t unsynced_count;
     char wrong[256];       // the first that got its name too early
+    ino_t synced[64];      // folders, the last ones
+    unsigned syncs;        // of folders
 } calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static bool is_ours(int fd)
@@ -94,6 +96,8 @@ int __wrap_fsync(int fd)
     pthread_mutex_lock(&calls.lock);
     bool failed = fails(CALL_SYNC);
     note(&st, true);
+    if (S_ISDIR(st.st_mode))
+        calls.synced[calls.syncs++ % 64] = st.st_ino;
     pthread_mutex_unlock(&calls.lock);
     if (failed && S_ISREG(st.st_mode) && (ftruncate(fd, 0) || ftruncate(fd, st.st_size)))
         abort();
@@ -135,6 +139,7 @@ static void begin(const struct place *place, enum call failing, int left)
     calls.writes = calls.renames = 0;
     calls.unsynced_count = 0;
     calls.wrong[0] = 0;
+    calls.syncs = 0;
 }
 
 static void end(void)
@@ -237,6 +242,51 @@ static void a_folder_that_cannot_be_synced_for_want_of_room_is_not_called_full(v
     }
 }
 
+static unsigned syncs_of(const char *folder)
+{
+    struct stat st;
+    unsigned count = 0;
+    assert_int_equal(stat(folder, &st), 0);
+    for (unsigned i = 0; i < calls.syncs && i < 64; i++)
+        count += calls.synced[i] == st.st_ino;
+    return count;
+}
+
+static void the_folders_above_a_new_repository_are_durable(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    char path[220], above[200];
+    snprintf(above, sizeof above, "%s/new", place->folder);
+    snprintf(path, sizeof path, "%s/repository/", above);
+    begin(place, NO_CALL, 0);
+    calls.folder = place->folder;
+    rp_backend_close(rp_backend_directory_open(path, true, &err));
+    end();
+    assert_int_equal(err.code, RP_OK);
+    assert_true(syncs_of(place->folder) && syncs_of(above));
+}
+
+static void a_folder_that_a_killed_writer_made_is_durable_before_anything_in_it(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    static const char *const folders[] = {"points", "packs", "packs/ab"};
+    for (int i = 0; i < 3; i++) {
+        char path[200];
+        snprintf(path, sizeof path, "%s/%s", place->repository, folders[i]);
+        assert_int_equal(mkdir(path, 0700), 0);
+    }
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    static const char *const names[] = {"points/a", "packs/ab/cd", "points/b", "packs/ab/ef"};
+    for (unsigned i = 0; i < 4; i++) {
+        begin(place, NO_CALL, 0);
+        assert_ok(backend->ops->put(backend, names[i], "x", 1, &err), err);
+        end();
+        assert_int_equal(syncs_of(place->repository), i < 2); // and then no more: each costs a wait for the disk
+    }
+}
+
 static void a_write_that_is_cut_short_is_gone_on_with(void **state)
 {
     struct place *place = *state;
@@ -282,6 +332,8 @@ int main(void)
         cmocka_unit_test(a_failed_write_fails_the_backup_and_nothing_else),
         cmocka_unit_test(a_failed_rename_fails_the_backup_and_nothing_else),
         TEST(a_folder_that_cannot_be_synced_for_want_of_room_is_not_called_full),
+        TEST(the_folders_above_a_new_repository_are_durable),
+        TEST(a_folder_that_a_killed_writer_made_is_durable_before_anything_in_it),
         TEST(a_write_that_is_cut_short_is_gone_on_with),
         TEST(nothing_has_a_name_before_what_it_stands_for_is_durable),
     };
