@@ -179,7 +179,7 @@ static int run(struct rp_check *check, bool read_data, const struct names *point
     for (uint32_t i = 0, count = rp_index_pack_count(check->index); i < count && read_data; i++) {
         struct rp_index_pack pack;
         rp_index_pack(check->index, i, &pack);
-        check->total += pack.present ? pack.size : 0;
+        check->total += pack.present && !pack.unreadable ? pack.size : 0;
     }
     check->total += points->count * (uint64_t)POINT_WEIGHT;
     // The packs first: then the walk over the points can say what each damage takes away.

@@ -237,6 +237,7 @@ void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack
     out->present = pack->present;
     out->tombstoned = pack->tombstoned;
     out->damaged = pack->damaged;
+    out->unreadable = pack->unreadable;
     pthread_rwlock_unlock(&index->lock);
 }
 

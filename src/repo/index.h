@@ -74,6 +74,7 @@ struct rp_index_pack {
     uint64_t size;         // at the last look
     uint64_t indexed_size; // when it was written, or its index read; 0: its index came from the cache
     bool present, tombstoned, damaged;
+    bool unreadable; // its index is: rp_index_bad_pack_fn was told
 };
 uint32_t rp_index_pack_count(struct rp_index *index); // numbers are below this; some packs may be gone
 void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack *out);

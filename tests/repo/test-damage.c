@@ -343,6 +343,10 @@ static void a_pack_whose_index_is_damaged_is_marked_by_the_plain_check(void **st
     check(place, false, &findings);
     assert_true(findings.count > 0);
     assert_int_equal(count_files(folder), 1);
+    unsigned told = findings.count;
+    rp_ranges_clear(&findings.ranges);
+    check(place, true, &findings); // reads no more of it: that is one damage, not two
+    assert_int_equal(findings.count, told);
     rp_ranges_clear(&findings.ranges);
     // The cache still knows what it holds; a backup stores that again all the same.
     struct rp_repo *repo = place_open(place);
@@ -685,6 +689,50 @@ static void a_base_whose_nodes_cannot_be_read_is_written_in_full_and_relied_on_n
     free(stored.data);
 }
 
+// ---- a pack that goes while a check runs ----------------------------------------------------------------------------
+
+// It was listed, and its index read; then it is removed, before its header is.
+static int remove_it(void *context, const char *name, uint64_t offset)
+{
+    const struct stored *stored = context;
+    if (offset == 0 && !strncmp(name, "packs/", 6))
+        unlink(stored->pack);
+    return 0;
+}
+
+static void a_pack_that_its_writer_removes_meanwhile_is_no_damage_unless_a_point_needs_it(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint64_t problems;
+    for (int i = 0; i < 4; i++) {
+        bool read_data = i % 2, needed = i / 2;
+        struct stored stored = {0};
+        struct findings findings = {0};
+        struct bad_sector none = {0};
+        store_random(place, &stored, &none);
+        char point[300];
+        snprintf(point, sizeof point, "%s/points/%s", place->repository, stored.point_id);
+        if (!needed)
+            assert_int_equal(unlink(point), 0);
+        struct rp_repo *repo = open_over(place, &none);
+        struct faulty *faulty = (struct faulty *)repo->backend;
+        faulty->get_fails = remove_it;
+        faulty->context = &stored;
+        assert_ok(rp_repo_check(repo, read_data, find, &findings, NULL, NULL, &problems, &err), err);
+        assert_int_equal(access(stored.pack, F_OK), -1);
+        assert_int_equal(findings.count, needed);
+        if (needed) {
+            assert_int_equal(rp_ranges_total(&findings.ranges), SIZE);
+            assert_non_null(strstr(findings.texts, "missing"));
+            assert_int_equal(unlink(point), 0);
+        }
+        rp_ranges_clear(&findings.ranges);
+        rp_repo_close(repo);
+        free(stored.data);
+    }
+}
+
 int main(void)
 {
     log_off();
@@ -705,6 +753,7 @@ int main(void)
         WITH(what_the_disk_cannot_give_any_more_is_stored_again),
         WITH(a_node_that_a_plain_check_cannot_read_marks_its_pack),
         WITH(a_base_whose_nodes_cannot_be_read_is_written_in_full_and_relied_on_no_more),
+        WITH(a_pack_that_its_writer_removes_meanwhile_is_no_damage_unless_a_point_needs_it),
         WITH(a_commit_that_needs_a_pack_of_another_size_is_refused),
         WITH(a_node_in_memory_does_not_hide_that_its_pack_is_gone),
         WITH(a_pack_that_comes_back_does_not_hide_that_another_is_gone),
