@@ -27,7 +27,7 @@ static int check_base(struct rp_repo *repo, const struct rp_repo_root *base, str
 {
     if (rp_id_is_zero(base->id) || rp_index_is_complete(repo->index, base->id))
         return 0;
-    int result = rp_tree_check_complete(repo, base, err);
+    int result = rp_tree_check_complete(repo, base, RP_INDEX_WRITE, err);
     rp_index_set_complete(repo->index, base->id, result == 0 && rp_index_spill(repo->index));
     return result ? rp_context(err, "the disk to build on is damaged") : 0;
 }

@@ -151,7 +151,7 @@ static int check_trees(struct rp_repo_session *session, const struct rp_point *p
     if (rp_index_doubts(session->repo->index) == session->doubts)
         return 0;
     for (size_t i = 0; i < point->disk_count; i++)
-        if (rp_tree_check_complete(session->repo, &point->disks[i].root, err))
+        if (rp_tree_check_complete(session->repo, &point->disks[i].root, RP_INDEX_SOUND, err))
             return rp_context(err, "disk %u of the new restore point", point->disks[i].number);
     return 0;
 }

@@ -230,17 +230,17 @@ int rp_tree_base_node(struct rp_repo *repo, const uint8_t id[RP_ID_BYTES], unsig
     return rp_blocks_get(repo->blocks, id, level, node, &why) ? mark_node(repo, id, &why, err) : 0;
 }
 
-static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned level, struct rp_error *err)
+static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned level, enum rp_index_use use, struct rp_error *err)
 {
     struct rp_location places[RP_INDEX_MAX_COPIES];
     char hex[RP_HEX(8)];
     if (rp_id_is_zero(id))
         return 0;
-    if (!rp_index_find(repo->index, id, RP_INDEX_SOUND, places)) { // nor a node, which may be in memory only
+    if (!rp_index_find(repo->index, id, use, places)) { // nor a node, which may be in memory only
         // Not before a second look: the cache may be damaged, which the first one found out.
         if (rp_index_refresh(repo->index, err))
             return -1;
-        if (!rp_index_find(repo->index, id, RP_INDEX_SOUND, places))
+        if (!rp_index_find(repo->index, id, use, places))
             return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no good pack: a pack is missing or damaged; run refpoint "
                            "check", level ? "node" : "block", rp_hex(id, 8, hex));
     }
@@ -250,12 +250,12 @@ static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned leve
     if (rp_tree_base_node(repo, id, level, node, err))
         return -1;
     for (uint64_t i = 0; i < RP_NODE_IDS; i++)
-        if (complete_below(repo, node + i * RP_ID_BYTES, level - 1, err))
+        if (complete_below(repo, node + i * RP_ID_BYTES, level - 1, use, err))
             return -1;
     return 0;
 }
 
-int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_error *err)
+int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, enum rp_index_use use, struct rp_error *err)
 {
-    return rp_tree_check_root(root, err) ? -1 : complete_below(repo, root->id, rp_tree_levels(root->size), err);
+    return rp_tree_check_root(root, err) ? -1 : complete_below(repo, root->id, rp_tree_levels(root->size), use, err);
 }

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "base/num.h"
+#include "repo/index.h"
 #include "repo/pack.h"
 #include "repo/repo.h"
 
@@ -31,9 +32,11 @@ int rp_tree_walk(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t
 // whoever goes on without it stores it again.
 int rp_tree_base_node(struct rp_repo *repo, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *node,
                       struct rp_error *err);
-// Looks for every node and block of the tree in the index: RP_ERR_CORRUPT when one is in no pack that is there and not
-// known to be damaged. Reads the nodes, as rp_tree_base_node does, not the blocks.
-int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_error *err);
+// Looks for every node and block of the tree in the index: RP_ERR_CORRUPT when one is in no pack that is of this `use`
+// (RP_INDEX_WRITE: to build on it; RP_INDEX_SOUND: it is built, and a tombstone that came meanwhile waits for its session).
+// Reads the nodes, as rp_tree_base_node does, not the blocks.
+int rp_tree_check_complete(struct rp_repo *repo, const struct rp_repo_root *root, enum rp_index_use use,
+                           struct rp_error *err);
 int rp_tree_check_root(const struct rp_repo_root *root, struct rp_error *err);
 
 #endif

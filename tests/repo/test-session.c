@@ -211,6 +211,27 @@ static void a_block_in_a_tombstoned_pack_is_stored_again(void **state)
     (void)err;
 }
 
+static void nothing_is_built_on_a_copy_that_is_to_be_deleted(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t data[2 * RP_REPO_BLOCK];
+    fill_block(data, 1);
+    fill_block(data + RP_REPO_BLOCK, 2);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    char pack[256];
+    first_pack(place, pack);
+    tombstone(repo, pack);
+    rp_index_set_complete(repo->index, root.id, false); // as when another copy of it, by which it was complete, was damaged
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &root, 1, &err);
+    assert_ok(session ? 0 : -1, err);
+    assert_null(rp_disk_writer_new(session, &root, sizeof data, &err));
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    rp_repo_session_end(session);
+    rp_repo_close(repo);
+}
+
 // ---- a collection that ends between two listings of a session that begins
 
 static const struct rp_backend_ops *real_ops;
@@ -626,6 +647,7 @@ int main(void)
         WITH(a_repository_that_is_full_at_the_last_renewal_is_called_full_and_nothing_else),
         WITH(a_session_is_an_object_while_it_runs_and_none_after),
         WITH(a_block_in_a_tombstoned_pack_is_stored_again),
+        WITH(nothing_is_built_on_a_copy_that_is_to_be_deleted),
         WITH(a_session_that_begins_while_a_pack_is_collected_does_not_rely_on_it),
         WITH(a_commit_that_needs_a_vanished_pack_is_refused),
         WITH(a_session_that_gives_up_leaves_nothing_and_no_doubts),
