@@ -1,5 +1,6 @@
 #include "repo/discard.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -25,19 +26,78 @@ static int see_point(void *context, const char *name, uint64_t size)
     return 0;
 }
 
-int rp_point_set_look(struct rp_repo *repo, struct rp_point_set *set, struct rp_error *err)
+static int look_at_points(struct rp_repo *repo, struct rp_point_set *set, struct rp_error *err)
 {
     memset(set, 0, sizeof *set);
     return repo->backend->ops->list(repo->backend, RP_POINTS_PREFIX, see_point, set, err);
 }
 
+// The folder of the session that the object of this name belongs to; NULL: none.
+static const char *folder_of(const char *name, char folder[RP_SESSION_FOLDER])
+{
+    const char *slash = strrchr(name, '/');
+    size_t length = slash ? (size_t)(slash - name) : 0;
+    if (!length || length >= RP_SESSION_FOLDER)
+        return NULL;
+    memcpy(folder, name, length);
+    folder[length] = 0;
+    return folder;
+}
+
+static bool knows(const struct rp_before *before, const char *name)
+{
+    char folder[RP_SESSION_FOLDER];
+    if (!folder_of(name, folder))
+        return false;
+    for (size_t i = 0; i < before->ended_count; i++)
+        if (!strcmp(before->ended[i], folder))
+            return true;
+    return false;
+}
+
+static int add_session(void *context, const char *name, uint64_t size)
+{
+    (void)size;
+    struct rp_before *before = context;
+    char folder[RP_SESSION_FOLDER];
+    if (!folder_of(name, folder) || knows(before, name))
+        return 0;
+    before->ended = rp_xrealloc(before->ended, (before->ended_count + 1) * sizeof *before->ended);
+    memcpy(before->ended[before->ended_count++], folder, sizeof folder);
+    return 0;
+}
+
+int rp_before_look(struct rp_repo *repo, const char *session, struct rp_before *before, struct rp_error *err)
+{
+    *before = (struct rp_before){0};
+    if (repo->backend->ops->list(repo->backend, "sessions/", add_session, before, err) ||
+        look_at_points(repo, &before->points, err)) {
+        rp_before_clear(before);
+        return -1;
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < before->ended_count; i++)
+        if (strcmp(before->ended[i], session) && rp_lease_has_ended(repo, before->ended[i]))
+            memmove(before->ended[kept++], before->ended[i], sizeof *before->ended);
+    before->ended_count = kept;
+    return 0;
+}
+
+void rp_before_clear(struct rp_before *before)
+{
+    free(before->ended);
+    *before = (struct rp_before){0};
+}
+
 struct others {
     struct rp_repo *repo;
     const char *mine;
+    const struct rp_before *before;
     bool some;
 };
 
-// Not only stale: one that comes back to life after its time could be about to put its point.
+// Not only stale: one that comes back to life after its time could be about to put its point. One that had ended when ours
+// began could be, too; but what it refers to was there before it last renewed its session, and ours had stored nothing then.
 static bool holder_is_dead(struct rp_repo *repo, const char *name)
 {
     RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
@@ -56,18 +116,18 @@ static int see_session(void *context, const char *name, uint64_t size)
     struct others *others = context;
     size_t length = strlen(others->mine);
     bool mine = !strncmp(name, others->mine, length) && name[length] == '/';
-    others->some = !mine && !holder_is_dead(others->repo, name);
+    others->some = !mine && !knows(others->before, name) && !holder_is_dead(others->repo, name);
     return others->some; // one is enough
 }
 
 // Nobody relies on a pack that has a tombstone already: a session that begins now sees it; one that is older is still
 // listed, or has ended and then left a point if it was to leave one. Hence the order.
-static bool nobody_relies(struct rp_repo *repo, const char *session, const struct rp_point_set *before)
+static bool nobody_relies(struct rp_repo *repo, const char *session, const struct rp_before *before)
 {
-    struct others others = {repo, session, false};
+    struct others others = {repo, session, before, false};
     struct rp_point_set now;
     return repo->backend->ops->list(repo->backend, "sessions/", see_session, &others, NULL) == 0 && !others.some &&
-           rp_point_set_look(repo, &now, NULL) == 0 && !memcmp(&now, before, sizeof now);
+           look_at_points(repo, &now, NULL) == 0 && !memcmp(&now, &before->points, sizeof now);
 }
 
 // ---- removing -------------------------------------------------------------------------------------------------------
@@ -106,7 +166,7 @@ static bool take_away(struct rp_repo *repo, const uint8_t id[RP_PACK_ID], bool p
     return pack_too;
 }
 
-size_t rp_discard_packs(struct rp_repo *repo, const char *session, const struct rp_point_set *before,
+size_t rp_discard_packs(struct rp_repo *repo, const char *session, const struct rp_before *before,
                         const uint8_t (*ids)[RP_PACK_ID], size_t count)
 {
     size_t removed = 0;

@@ -10,11 +10,20 @@ struct rp_point_set {
     uint64_t count;
     uint8_t mixed[RP_ID_BYTES];
 };
-int rp_point_set_look(struct rp_repo *repo, struct rp_point_set *set, struct rp_error *err);
+#define RP_SESSION_FOLDER 64 // "sessions/…", and its end
+// What there was when a session began, and had stored nothing.
+struct rp_before {
+    struct rp_point_set points;
+    char (*ended)[RP_SESSION_FOLDER]; // sessions that never commit any more, though their folders are there
+    size_t ended_count;
+};
+// `session`: the folder of the one that begins. Ends those that nobody renews any more.
+int rp_before_look(struct rp_repo *repo, const char *session, struct rp_before *before, struct rp_error *err);
+void rp_before_clear(struct rp_before *before);
 
 // Removes these packs, which a session wrote whose folder is `session` and which never began to put a point; `before`
 // is what there was when none of them was yet. Returns how many were removed.
-size_t rp_discard_packs(struct rp_repo *repo, const char *session, const struct rp_point_set *before,
+size_t rp_discard_packs(struct rp_repo *repo, const char *session, const struct rp_before *before,
                         const uint8_t (*ids)[RP_PACK_ID], size_t count);
 
 #endif

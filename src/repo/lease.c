@@ -301,6 +301,34 @@ int rp_lease_end(struct rp_repo *repo, const char *folder, const char *owner, st
     return result > 0 ? changes_too_fast(folder, err) : result;
 }
 
+// Only after this very generation: one who has renewed meanwhile lives.
+static bool end_after(struct rp_repo *repo, const char *folder, uint64_t generation)
+{
+    struct rp_lease ender = {.repo = repo, .folder = (char *)(uintptr_t)folder};
+    rp_lease_state_begin(&ender.mine, "whoever ended it: it was not renewed any more");
+    bool ended = put_next(&ender, generation, false, NULL) == 0;
+    rp_lease_state_clear(&ender.mine);
+    return ended;
+}
+
+bool rp_lease_has_ended(struct rp_repo *repo, const char *folder)
+{
+    struct rp_lease_numbers seen;
+    struct rp_lease_state state;
+    char name[RP_OBJECT_NAME];
+    if (rp_lease_list(repo, folder, &seen, NULL) || !seen.highest || rp_lease_get(repo, folder, seen.highest, &state, NULL))
+        return false;
+    bool ended = !state.held, dead = state.held && rp_lease_is_dead(&state);
+    if (dead) { // with nobody who could put the same numbers again
+        rp_lease_remove_old(repo, &seen, UINT64_MAX);
+        ended = !repo->backend->ops->remove(repo->backend, rp_lease_number_name(folder, seen.highest, name), NULL);
+    } else if (!ended && rp_clock_wall_ns() - state.renewed_ns > RP_LEASE_SILENT_SECONDS * SECOND) {
+        ended = end_after(repo, folder, seen.highest);
+    }
+    rp_lease_state_clear(&state);
+    return ended;
+}
+
 // ---- a held lease ---------------------------------------------------------------------------------------------------
 
 static int renew_locked(struct rp_lease *lease, struct rp_error *err)

@@ -10,6 +10,7 @@
 #define RP_LEASE_SECONDS 120
 #define RP_LEASE_RENEW_SECONDS 30
 #define RP_LEASE_GRACE_SECONDS 60 // for clocks that differ
+#define RP_LEASE_SILENT_SECONDS (12 * 3600) // a holder who was not heard of for so long is not waited for any more
 
 // One generation, as stored. Texts are owned.
 struct rp_lease_state {
@@ -64,5 +65,10 @@ int rp_lease_look(struct rp_repo *repo, const char *folder, struct rp_repo_lock_
 // RP_ERR_BUSY: it is somebody else's meanwhile; !of->held: nobody's.
 int rp_lease_end(struct rp_repo *repo, const char *folder, const char *owner, struct rp_repo_lock_holder *of,
                  struct rp_error *err);
+
+// For a session's folder: has it ended, though its folder is there? One whose holder was not heard of for
+// RP_LEASE_SILENT_SECONDS is ended now; of one whose holder is dead for certain the folder is removed. Whoever holds an ended
+// one cannot renew it any more, and so never commits.
+bool rp_lease_has_ended(struct rp_repo *repo, const char *folder);
 
 #endif

@@ -21,8 +21,8 @@ struct rp_repo_session {
     size_t pinned_count;
     uint64_t zero_blocks;
     uint32_t doubts; // when it began
-    struct rp_point_set before; // what there was then
-    char folder[64];
+    struct rp_before before; // what there was then
+    char folder[RP_SESSION_FOLDER];
     bool committing; // it has begun to put a point, which may be there
 };
 
@@ -44,7 +44,7 @@ struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *
                                               size_t pinned_count, struct rp_error *err)
 {
     RP_AUTO_JSON json_t *fields = describe(what, pinned, pinned_count);
-    char folder[64], hex[RP_HEX(16)];
+    char folder[RP_SESSION_FOLDER], hex[RP_HEX(16)];
     struct rp_guid id = rp_guid_new();
     snprintf(folder, sizeof folder, "sessions/%s", rp_hex(id.bytes, 16, hex));
     struct rp_lease *lease = rp_lease_take(repo, folder, what, fields, err);
@@ -55,9 +55,9 @@ struct rp_repo_session *rp_repo_session_begin(struct rp_repo *repo, const char *
     // The order matters: first the session is there for a collector to see, then we look at its tombstones. A tombstone
     // that we do not see is younger than the session, and waits for it.
     bool fresh;
-    struct rp_point_set before;
+    struct rp_before before;
     if (rp_repo_need_index(repo, &fresh, err) || (!fresh && rp_index_refresh(repo->index, err)) ||
-        rp_point_set_look(repo, &before, err)) {
+        rp_before_look(repo, folder, &before, err)) {
         rp_lease_release(lease, true);
         return NULL;
     }
@@ -209,6 +209,7 @@ void rp_repo_session_end(struct rp_repo_session *session)
         return;
     rp_packer_free(session->packer);
     rp_lease_release(session->lease, true);
+    rp_before_clear(&session->before);
     free(session->pinned);
     free(session);
 }

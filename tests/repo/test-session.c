@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "faulty.h"
 #include "repo/json.h"
-#include "repo/lease.h"
+#include "repo/lease_numbers.h"
 #include "repo/object.h"
 
 static void session_folder(const struct place *place, char folder[64])
@@ -465,9 +465,100 @@ static void only_a_session_that_is_dead_for_certain_does_not_count(void **state)
     assert_int_equal(status, 0);
     assert_int_equal(objects(place, "sessions"), 1);
     session = stored(repo, 2);
+    assert_int_equal(objects(place, "sessions"), 1); // ours: what the dead one left is removed
+    assert_int_equal(rp_repo_session_discard(session), 1);
+    rp_repo_session_end(session);
+    // It is dead, and was not when ours began.
+    int ready[2], end[2];
+    char byte = 0;
+    assert_int_equal(pipe(ready) | pipe(end), 0);
+    child = fork();
+    if (child == 0) {
+        struct rp_repo *theirs = rp_repo_open(rp_backend_directory_open(place->repository, false, NULL), PASSPHRASE, place->cache, NULL);
+        bool begun = theirs && rp_repo_session_begin(theirs, "the dying one", NULL, 0, NULL);
+        _exit(begun && write(ready[1], &byte, 1) == 1 && read(end[0], &byte, 1) == 1 ? 0 : 1);
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    session = stored(repo, 3);
+    assert_int_equal(write(end[1], &byte, 1), 1);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(objects(place, "sessions"), 2);
     assert_int_equal(rp_repo_session_discard(session), 1);
     rp_repo_session_end(session);
     rp_repo_close(repo);
+}
+
+#define STRANGER "sessions/0123456789abcdef0123456789abcdef"
+
+// How many packs go when a session that begins now stores one, and gives up.
+static size_t given_up_beside(struct rp_repo *repo, uint32_t seed)
+{
+    struct rp_repo_session *session = stored(repo, seed);
+    size_t removed = rp_repo_session_discard(session);
+    rp_repo_session_end(session);
+    return removed;
+}
+
+static void remove_stranger(const struct place *place)
+{
+    char command[200];
+    snprintf(command, sizeof command, "rm -rf '%s/" STRANGER "'", place->repository);
+    assert_int_equal(system(command), 0);
+}
+
+static void a_session_that_was_silent_for_half_a_day_is_ended_and_counts_no_more(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct rp_lease_state left;
+    struct rp_repo *repo = place_open(place);
+    place_put_lease(repo, STRANGER, "0000000000000007", "held", 11 * 3600);
+    assert_int_equal(given_up_beside(repo, 1), 0);
+    remove_stranger(place);
+    place_put_lease(repo, STRANGER, "0000000000000007", "held", 13 * 3600);
+    assert_int_equal(given_up_beside(repo, 2), 1);
+    assert_int_equal(given_up_beside(repo, 3), 1);
+    // The end stays: without it its holder, who was asleep, would put the number, and believe that he lives.
+    assert_ok(rp_lease_get(repo, STRANGER, 8, &left, &err), err);
+    assert_false(left.held);
+    rp_lease_state_clear(&left);
+    assert_int_equal(objects(place, "sessions"), 2);
+    rp_repo_close(repo);
+}
+
+static void a_session_that_is_ended_while_ours_runs_counts(void **state)
+{
+    struct place *place = *state;
+    struct rp_repo *repo = place_open(place);
+    place_put_lease(repo, STRANGER, "0000000000000001", "held", 0);
+    struct rp_repo_session *session = stored(repo, 1);
+    place_put_lease(repo, STRANGER, "0000000000000002", "free", 0); // it may have found our pack, and be putting its point
+    assert_int_equal(rp_repo_session_discard(session), 0);
+    rp_repo_session_end(session);
+    assert_int_equal(given_up_beside(repo, 2), 1);
+    rp_repo_close(repo);
+}
+
+static void wake_up(void *context, const char *name)
+{
+    if (!strcmp(name, STRANGER "/0000000000000002"))
+        place_put_lease(context, STRANGER, "0000000000000002", "held", 0);
+}
+
+static void a_session_that_wakes_up_while_it_is_ended_lives(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+    struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err), *other = place_open(place);
+    place_put_lease(repo, STRANGER, "0000000000000001", "held", 99999);
+    faulty->before_put = wake_up;
+    faulty->context = other;
+    assert_int_equal(given_up_beside(repo, 1), 0);
+    assert_int_equal(objects(place, "sessions"), 2);
+    rp_repo_close(repo);
+    rp_repo_close(other);
 }
 
 static void nothing_is_built_on_a_disk_that_lost_a_pack(void **state)
@@ -655,6 +746,9 @@ int main(void)
         WITH(a_point_that_finds_no_room_is_none_and_leaves_no_packs),
         WITH(a_pack_that_a_collector_found_first_is_his),
         WITH(only_a_session_that_is_dead_for_certain_does_not_count),
+        WITH(a_session_that_was_silent_for_half_a_day_is_ended_and_counts_no_more),
+        WITH(a_session_that_is_ended_while_ours_runs_counts),
+        WITH(a_session_that_wakes_up_while_it_is_ended_lives),
         WITH(nothing_is_built_on_a_disk_that_lost_a_pack),
         WITH(only_the_passphrase_opens_an_encrypted_repository),
         cmocka_unit_test_setup_teardown(a_passphrase_for_an_unencrypted_repository_is_refused, place_setup_unencrypted,
