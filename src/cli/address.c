@@ -225,3 +225,34 @@ int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, 
     }
     return finish(points, &selection, choice, err);
 }
+
+// ---- points that cannot be read -------------------------------------------------------------------------------------
+
+static bool names_place(const char *point)
+{
+    int64_t moment;
+    return !point || !strcmp(point, "latest") || (*point == '-' && is_number(point + 1)) || parse_date(point, &moment);
+}
+
+static bool chooses_by_place(const struct rp_cli *cli, const struct rp_points *points, const char *text)
+{
+    struct selection unused;
+    for (size_t i = 0; text && !rp_cli_value(cli, "vm") && i < points->count; i++)
+        if (is_vm(&points->items[i], text)) // as rp_address_choose
+            text = NULL;
+    if (!text)
+        return true;
+    RP_AUTO_FREE char *copy = rp_xstrdup(text);
+    cut_disk(copy, &unused);
+    const char *at = strrchr(copy, '@');
+    return names_place(at ? at + 1 : NULL);
+}
+
+int rp_address_remark(const struct rp_cli *cli, const struct rp_points *points, const char *text)
+{
+    if (!points->unreadable || !chooses_by_place(cli, points, text))
+        return 0;
+    rp_cli_remark(cli, "%zu restore point%s cannot be read (see refpoint check): there may be a newer one than this",
+                  points->unreadable, points->unreadable == 1 ? "" : "s");
+    return 1;
+}

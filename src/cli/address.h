@@ -17,6 +17,9 @@ struct rp_choice {
 // `text` may be NULL with --vm: the latest point of that VM. Empty it is RP_ERR_USAGE ("$VM", and VM is not set). Ambiguous names and ids are RP_ERR_INVALID, listing them.
 int rp_address_choose(const struct rp_cli *cli, const struct rp_points *points, const char *text,
                       struct rp_choice *choice, struct rp_error *err);
+// Of a point that `text` chose by its place in time, and not by its id: where points cannot be read there may be a newer one.
+// Remarks on that, and returns the exit status: 1, or 0 when nothing is to be said.
+int rp_address_remark(const struct rp_cli *cli, const struct rp_points *points, const char *text);
 // The VM alone: `*vm_id` is borrowed from the points.
 int rp_address_choose_vm(const struct rp_points *points, const char *text, const char **vm_id, struct rp_error *err);
 

@@ -106,6 +106,13 @@ static int choose_disk(const struct rp_choice *from, const struct rp_choice *to,
     return 0;
 }
 
+static int remark(const struct rp_cli *cli, const struct rp_points *points)
+{
+    if (cli->arg_count < 2) // the latest is one of them
+        return rp_address_remark(cli, points, NULL);
+    return rp_address_remark(cli, points, cli->args[0]) || rp_address_remark(cli, points, cli->args[1]);
+}
+
 static int run(struct rp_cli *cli, struct rp_error *err)
 {
     RP_CLEANUP(rp_repo_close_p) struct rp_repo *repo = rp_cli_open_repo(cli, err);
@@ -128,13 +135,13 @@ static int run(struct rp_cli *cli, struct rp_error *err)
         return rp_fail(err, RP_ERR_NOT_FOUND, "the restore points have no disk %llu", (unsigned long long)only);
     if (cli->json) {
         print_json(&diff, from.point, to.point);
-        return 0;
+        return remark(cli, &points);
     }
     print_point("from", from.point);
     print_point("to", to.point);
     for (size_t i = 0; i < diff.count; i++)
         print_disk(cli, &diff.disks[i]);
-    return 0;
+    return remark(cli, &points);
 }
 
 static const struct rp_cli_option options[] = {

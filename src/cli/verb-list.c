@@ -57,7 +57,11 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     } else {
         rp_cli_table_print(table);
     }
-    return 0;
+    if (!points.unreadable)
+        return 0;
+    rp_cli_remark(cli, "%zu restore point%s cannot be read, and %s not listed: see refpoint check", points.unreadable,
+                  points.unreadable == 1 ? "" : "s", points.unreadable == 1 ? "is" : "are");
+    return 1;
 }
 
 static const struct rp_cli_option options[] = {RP_ADDRESS_VM_OPTION, {0}};

@@ -91,8 +91,11 @@ static int run(struct rp_cli *cli, struct rp_error *err)
         return rp_fail(err, RP_ERR_USAGE, "the address and --disk name different disks");
     if (choice.disk >= 0)
         options.disk = choice.disk;
-    if (rp_cli_flag(cli, "to-host"))
-        return rp_cli_restore_host(cli, repo, choice.point, &options, err);
+    int status = rp_address_remark(cli, &points, cli->arg_count ? cli->args[0] : NULL);
+    if (rp_cli_flag(cli, "to-host")) {
+        int of_host = rp_cli_restore_host(cli, repo, choice.point, &options, err);
+        return of_host ? of_host : status;
+    }
     uint64_t start = rp_clock_monotonic_ns();
     RP_AUTO_FREE char *title = rp_xasprintf("restore %s", choice.point->vm_name ? choice.point->vm_name : "");
     struct rp_cli_progress *progress = rp_cli_progress_new(cli, title);
@@ -102,7 +105,7 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     rp_cli_progress_end(progress);
     if (!failed)
         print_result(cli, choice.point, &result, (double)(rp_clock_monotonic_ns() - start) / 1e9);
-    return failed;
+    return failed ? failed : status;
 }
 
 static const struct rp_cli_option options[] = {

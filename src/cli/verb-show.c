@@ -103,7 +103,7 @@ static int run(struct rp_cli *cli, struct rp_error *err)
         print_point(&point, notes);
     }
     json_decref(notes);
-    return result;
+    return result ? result : rp_address_remark(cli, &points, cli->arg_count ? cli->args[0] : NULL);
 }
 
 static const struct rp_cli_option options[] = {

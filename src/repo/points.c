@@ -162,6 +162,7 @@ int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points 
                 points->count++;
         } else if (why.code == RP_ERR_CORRUPT || why.code == RP_ERR_UNSUPPORTED) {
             // The other points must stay within reach; a check counts this one as a problem.
+            points->unreadable++;
             rp_log(RP_LOG_WARNING, "a restore point cannot be read: %s; run refpoint check", why.text);
         } else if (why.code != RP_ERR_NOT_FOUND) {
             rp_points_clear(points);

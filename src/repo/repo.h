@@ -139,8 +139,9 @@ int rp_repo_diff(struct rp_repo *repo, const struct rp_repo_root *a, const struc
 struct rp_points {
     struct rp_point *items; // by order_ns, oldest first; those of one VM in the order of their commits
     size_t count;
+    size_t unreadable; // of any VM: nobody can tell which
 };
-// Points that cannot be read are left out, with a warning in the log; a check names them. `settings` and `files` are left
+// Points that cannot be read are left out and counted, with a warning in the log; a check names them. `settings` and `files` are left
 // out, too: there may be very many points.
 int rp_repo_points(struct rp_repo *repo, struct rp_points *points, struct rp_error *err);
 // Only those of one VM: all of them together are 2.5 KB for each backup ever made of any VM.

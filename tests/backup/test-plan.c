@@ -68,7 +68,7 @@ static void the_base_is_the_newest_point_of_this_vm_whose_reference_point_exists
         {.vm_id = (char *)"vm", .reference_point = (char *)"r1"}, {.vm_id = (char *)"vm", .reference_point = (char *)"r2"},
         {.vm_id = (char *)"vm", .reference_point = (char *)"gone"}, {.vm_id = (char *)"vm"},
         {.vm_id = (char *)"another", .reference_point = (char *)"r3"}};
-    struct rp_points points = {items, 5};
+    struct rp_points points = {.items = items, .count = 5};
     struct rp_reference_point on_host[] = {{.id = "r1"}, {.id = "r2"}, {.id = "r3"}};
     struct rp_reference_points references = {on_host, 3};
     struct rp_plan_base base;
@@ -99,7 +99,7 @@ static void a_reference_point_is_known_by_the_moment_of_all_its_disks(void **sta
     assert_true(rp_plan_names(&point, &on_host[0]));
     for (size_t i = 1; i < 5; i++)
         assert_false(rp_plan_names(&point, &on_host[i]));
-    struct rp_points points = {&point, 1};
+    struct rp_points points = {.items = &point, .count = 1};
     struct rp_reference_points references = {on_host, 5};
     struct rp_plan_base base;
     rp_plan_choose_base(&points, "vm", &references, &base);

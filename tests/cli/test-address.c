@@ -26,7 +26,7 @@ static struct rp_point items[] = {
     {.id = "be05", .vm_id = (char *)C, .vm_name = (char *)"we@ird/x:1", .host = (char *)"local:/h2"},
     {.id = "bf06", .vm_id = (char *)A, .vm_name = (char *)"web1", .host = (char *)"local:/h1"},
 };
-static struct rp_points points = {items, sizeof items / sizeof *items};
+static struct rp_points points = {.items = items, .count = sizeof items / sizeof *items};
 
 static int setup(void **state)
 {
@@ -289,6 +289,26 @@ static void a_host_is_one_of_the_hosts_file_or_a_local_folder(void **state)
     unsetenv("REFPOINT_HOSTS");
 }
 
+static void a_point_that_cannot_be_read_matters_to_who_asks_by_place(void **state)
+{
+    (void)state;
+    static const char *const places[] = {"web1", "web1@latest", "web1@-1", "web1@2026-11-21", "web1:0", "web1@-1:0", "we@ird/x:1",
+                                         "@latest"};
+    static const char *const ids[] = {"web1@aa", "@be", "web1@aa:0"};
+    struct rp_cli cli = {0};
+    char *argv[] = {(char *)"list"};
+    assert_int_equal(rp_cli_parse(&cli, 1, argv, NULL), 0);
+    for (points.unreadable = 0; points.unreadable < 2; points.unreadable++) {
+        assert_int_equal(rp_address_remark(&cli, &points, NULL), points.unreadable);
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+            assert_int_equal(rp_address_remark(&cli, &points, places[i]), points.unreadable);
+        for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+            assert_int_equal(rp_address_remark(&cli, &points, ids[i]), 0);
+    }
+    points.unreadable = 0;
+    rp_cli_clear(&cli);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +317,7 @@ int main(void)
         cmocka_unit_test(a_date_means_the_newest_point_up_to_it),
         cmocka_unit_test(a_date_copied_from_our_own_output_means_that_point),
         cmocka_unit_test(a_disk_may_follow_a_point_also_when_it_is_a_date),
+        cmocka_unit_test(a_point_that_cannot_be_read_matters_to_who_asks_by_place),
         cmocka_unit_test(a_vm_is_an_exact_name_or_a_guid_and_never_guessed),
         cmocka_unit_test(names_that_look_like_addresses_are_found_as_a_whole),
         cmocka_unit_test(an_empty_address_is_no_vm),

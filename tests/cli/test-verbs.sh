@@ -133,7 +133,7 @@ hostile_object()
 {
     mkdir -p plain/points
     echo x >"plain/points/$(printf 'x\033]0;owned\007')"
-    rp list -r plain 2>message
+    status 1 rp list -r plain 2>message
     rm plain/points/x*
     cat -v message
     grep -q 'x\\x1b' message
@@ -317,6 +317,25 @@ healed()
     rm -r damaged healed sound
 }
 behaviour "after a check that found damage, the next backup is full, says why, and can be restored" healed
+
+unreadable_point()
+{
+    local newest older
+    cp -a plain torn
+    newest=$(rp list web1 -r torn --json | jq -r '.[-1].id')
+    older=$(rp list web1 -r torn --json | jq -r '.[-2].id')
+    chmod u+w "torn/points/$newest"
+    printf '\377' | dd of="torn/points/$newest" bs=1 seek=100 conv=notrunc 2>/dev/null
+    says "remark: 1 restore point cannot be read (see refpoint check): there may be a newer one" 1 rp -q restore web1 -r torn --to last -O raw
+    says "remark: 1 restore point cannot be read" 1 rp -q show web1@latest -r torn
+    says "remark: 1 restore point cannot be read" 1 rp -q diff "web1@-1" -r torn
+    says "remark: 1 restore point cannot be read, and is not listed" 1 rp -q list web1 -r torn
+    rp -q restore "web1@$older" -r torn --to named -O raw 2>message
+    [ ! -s message ]
+    cmp last/web1-disk0.raw named/web1-disk0.raw
+    rm -r torn last named
+}
+behaviour "where a restore point cannot be read, who asks for the newest is told so, also with -q" unreadable_point
 
 two_at_once()
 {

@@ -241,6 +241,7 @@ static void an_unreadable_point_is_a_problem_and_hides_no_other(void **state)
     log_off();
     assert_ok(rp_repo_points(repo, &points, &err), err);
     assert_int_equal(points.count, 1);
+    assert_int_equal(points.unreadable, 1);
     assert_string_equal(points.items[0].id, other);
     rp_points_clear(&points);
     rp_repo_close(repo);
