@@ -78,6 +78,13 @@ static int previous(const struct rp_points *points, const struct rp_point *point
     return rp_fail(err, RP_ERR_NOT_FOUND, "the VM has one restore point only: nothing to compare it with");
 }
 
+static int remark(const struct rp_cli *cli, const struct rp_points *points)
+{
+    if (cli->arg_count < 2) // the latest is one of them
+        return rp_address_remark(cli, points, NULL);
+    return rp_address_remark(cli, points, cli->args[0]) || rp_address_remark(cli, points, cli->args[1]);
+}
+
 // "VM@A VM@B", "VM@A" (since then), "VM" (the last two).
 static int choose(const struct rp_cli *cli, const struct rp_points *points, struct rp_choice *from, struct rp_choice *to, struct rp_error *err)
 {
@@ -104,13 +111,6 @@ static int choose_disk(const struct rp_choice *from, const struct rp_choice *to,
         *only = (uint64_t)named[i];
     }
     return 0;
-}
-
-static int remark(const struct rp_cli *cli, const struct rp_points *points)
-{
-    if (cli->arg_count < 2) // the latest is one of them
-        return rp_address_remark(cli, points, NULL);
-    return rp_address_remark(cli, points, cli->args[0]) || rp_address_remark(cli, points, cli->args[1]);
 }
 
 static int run(struct rp_cli *cli, struct rp_error *err)

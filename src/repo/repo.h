@@ -106,9 +106,9 @@ void rp_repo_session_stats(struct rp_repo_session *session, struct rp_repo_stats
 // ---- disks ----------------------------------------------------------------------------------------------------------
 
 // Builds the tree of one disk on top of `base` (NULL: an empty disk), which is a root that the session pins and not
-// larger than `size`, else RP_ERR_INVALID. RP_ERR_CORRUPT when packs have disappeared that the base needs, or
-// nodes of it cannot be read any more, whose packs are marked then, as by a check: it is to be written in full. Blocks may be put in any order from any thread;
-// hashing, compression and encryption run on the calling thread.
+// larger than `size`, else RP_ERR_INVALID. RP_ERR_CORRUPT when packs have disappeared that the base needs, or nodes of
+// it cannot be read any more, whose packs are marked then, as by a check: it is to be written in full. Blocks may be
+// put in any order from any thread; hashing, compression and encryption run on the calling thread.
 struct rp_disk_writer;
 struct rp_disk_writer *rp_disk_writer_new(struct rp_repo_session *session, const struct rp_repo_root *base,
                                           uint64_t size, struct rp_error *err);
@@ -141,8 +141,8 @@ struct rp_points {
     size_t count;
     size_t unreadable; // of any VM: nobody can tell which
 };
-// Points that cannot be read are left out and counted, with a warning in the log; a check names them. `settings` and `files` are left
-// out, too: there may be very many points.
+// Points that cannot be read are left out and counted, with a warning in the log; a check names them. `settings` and
+// `files` are left out, too: there may be very many points.
 int rp_repo_points(struct rp_repo *repo, struct rp_points *points, struct rp_error *err);
 // Only those of one VM: all of them together are 2.5 KB for each backup ever made of any VM.
 int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points *points, struct rp_error *err);
@@ -169,11 +169,11 @@ struct rp_repo_problem {
 typedef void rp_repo_problem_fn(void *context, const struct rp_repo_problem *problem);
 // Structure: every object parses and authenticates, every point's tree is complete, every block that it names is in a
 // pack that is there with its right size. `read_data`: also reads, decrypts, decompresses and hashes every stored
-// block. A pack that is found damaged, or that the disk cannot give any more, is marked in the repository: writers store its blocks again, and do not build on
-// disks that need them. `read_data` takes the mark from a pack that is whole.
-// Calls `problem` on the calling thread, after all packs were looked at: once per finding and affected disk of a point,
-// once if it affects none; *problems counts the calls. Returns -1 only when the check itself could not run, or
-// `progress` returned non-zero (RP_ERR_CANCELLED). `done` and `total` are bytes, a point counting as 1 MiB.
+// block. A pack that is found damaged, or that the disk cannot give any more, is marked in the repository: writers
+// store its blocks again, and do not build on disks that need them. `read_data` takes the mark from a pack that is
+// whole. Calls `problem` on the calling thread, after all packs were looked at: once per finding and affected disk of
+// a point, once if it affects none; *problems counts the calls. Returns -1 only when the check itself could not run,
+// or `progress` returned non-zero (RP_ERR_CANCELLED). `done` and `total` are bytes, a point counting as 1 MiB.
 int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *problem, void *context,
                   int (*progress)(void *context, uint64_t done, uint64_t total), void *progress_context,
                   uint64_t *problems, struct rp_error *err);
