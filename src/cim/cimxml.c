@@ -10,6 +10,8 @@
 #define MAX_SIZE (1 << 20)
 #define MAX_DEPTH 32        // of instances and references in one another, in whatever text they stand
 #define MAX_PROPERTIES 4096 // of one instance
+// A path as a key of another one has its quotes and backslashes doubled: a few in one another are enough to fill all memory.
+#define REFERENCE_DEPTH 7   // what one counts for, of MAX_DEPTH
 
 static struct rp_cim_instance *read_document(const char *text, size_t size, unsigned depth, struct rp_error *err);
 static struct rp_cim_path *read_reference(const xmlNode *node, unsigned depth, struct rp_error *err);
@@ -71,11 +73,13 @@ static int read_key(const xmlNode *node, const char *name, struct rp_cim_path *p
         rp_cim_path_set(path, name, value);
         return 0;
     }
-    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *value = read_reference(node, depth + 1, err);
+    RP_CLEANUP(rp_cim_path_free_p) struct rp_cim_path *value = read_reference(node, depth + REFERENCE_DEPTH, err);
     if (!value)
         return -1;
     RP_CLEANUP(rp_buf_clear) struct rp_buf text = {0};
     rp_cim_path_format(value, &text);
+    if (text.size > MAX_SIZE)
+        return corrupt(node, "a path that is too long", err);
     rp_cim_path_set(path, name, rp_buf_text(&text));
     return 0;
 }

@@ -28,10 +28,14 @@ struct rp_wmi_job {
     char id[RP_HOST_ID];                // what the caller has: "Class.InstanceID"
     char *result_class;                 // what it makes; NULL: nothing
     char *what;                         // for messages
-    // Of a snapshot that is being made: what it shall be called, what was asked for, and what the VM had before.
+    // Of a snapshot that is being made: what it shall be called, and what was asked for.
     char *name;
     enum rp_consistency consistency;
     enum rp_snapshot_type type;
+    // Of a reference point that is being made: from which snapshot, if from one.
+    bool makes_point;
+    char snapshot_id[RP_HOST_ID];
+    // Of both: what the VM had before.
     char vm_id[RP_GUID_TEXT];
     struct rp_wmi_ids before;
     char *point_name;                   // of a reference point that is being made: that of its snapshot
@@ -229,6 +233,8 @@ int rp_wmi_apply_snapshot(struct rp_host_connection *host, const char *snapshot_
 int rp_wmi_convert(struct rp_host_connection *host, const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err);
 int rp_wmi_create_point(struct rp_host_connection *host, const char *vm_id, enum rp_consistency consistency,
                         const char *name, RP_METHOD_RESULT, struct rp_error *err);
+// The reference point that a job made which cannot be asked any more, as rp_wmi_snapshot_of_job.
+int rp_wmi_point_of_job(struct rp_wmi *wmi, const struct rp_wmi_job *job, char result[RP_HOST_ID], struct rp_error *err);
 // Remembers that this connection made a reference point from a snapshot of that name.
 void rp_wmi_point_made(struct rp_wmi *wmi, const char *point_id, const char *name);
 // The reference point with the path that the host gives it.

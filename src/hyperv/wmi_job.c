@@ -170,6 +170,19 @@ static int finish(struct rp_wmi *wmi, struct rp_wmi_job *job, bool warnings, con
     return 0;
 }
 
+// What the next look may not meet: the connection, a quota of the host's, an answer that could not be opened.
+static bool passes(enum rp_code code) { return code == RP_ERR_IO || code == RP_ERR_BUSY || code == RP_ERR_AUTH; }
+
+// What the job has made, by what there is now that was not there before.
+static int find_made(struct rp_wmi *wmi, const struct rp_wmi_job *job, char result[RP_HOST_ID], struct rp_error *err)
+{
+    if (job->name)
+        return rp_wmi_snapshot_of_job(wmi, job, result, err);
+    if (job->makes_point)
+        return rp_wmi_point_of_job(wmi, job, result, err);
+    return rp_fail(err, RP_ERR_NOT_FOUND, "%s: nobody knows what it made", job->what);
+}
+
 static int completed(struct rp_wmi *wmi, const struct rp_cim_path *path, struct rp_wmi_job *job,
                      const struct rp_cim_instance *object, bool warnings, struct rp_job_state *state,
                      struct rp_error *err)
@@ -180,28 +193,26 @@ static int completed(struct rp_wmi *wmi, const struct rp_cim_path *path, struct 
         rp_log(RP_LOG_WARNING, "%s: %s: %s", wmi->host.address, job->what,
                text && *text ? text : "done, with warnings");
     if (job->result_class && read_result(wmi, path, job, state->result, &local)) {
-        // a snapshot that nobody finds stays for ever, without a name that tells whose it is
+        // a snapshot or reference point that nobody finds stays for ever, without a name that tells whose it is
         struct rp_error other = {0};
-        if (local.code != RP_ERR_CORRUPT || !job->name || rp_wmi_snapshot_of_job(wmi, job, state->result, &other))
-            return rp_fail(err, other.code == RP_ERR_IO ? other.code : local.code, "%s", local.text);
+        if (passes(local.code))
+            return rp_fail_as(err, &local);
+        if (find_made(wmi, job, state->result, &other))
+            return rp_fail(err, passes(other.code) ? other.code : local.code, "%s", local.text);
     }
     return finish(wmi, job, warnings, warnings || job->consistency == RP_CONSISTENCY_APPLICATION ? text : NULL, state, err);
 }
 
-// The host knows the job no more: it was started again, or it took longer than jobs are kept. A snapshot may be there.
+// The host knows the job no more: it was started again, or it took longer than jobs are kept. What it makes may be there.
 static int vanished(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state *state, struct rp_error *err)
 {
     struct rp_error local = {0};
     rp_fail(&local, RP_ERR_NOT_FOUND, "%s: the host does not know the job any more: how it ended is not known",
             job->what);
-    if (job->name) {
-        struct rp_error other = {0};
-        if (!rp_wmi_snapshot_of_job(wmi, job, state->result, &other))
-            return finish(wmi, job, true, local.text, state, err);
-        if (other.code != RP_ERR_NOT_FOUND)
-            return rp_fail_as(err, &other);
-    }
-    return rp_fail_as(err, &local);
+    struct rp_error other = {0};
+    if (!find_made(wmi, job, state->result, &other))
+        return finish(wmi, job, true, local.text, state, err);
+    return rp_fail_as(err, other.code == RP_ERR_NOT_FOUND ? &local : &other);
 }
 
 static int look(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state *state, struct rp_error *err)
@@ -222,7 +233,7 @@ static int look(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state 
     if (phase == JOB_COMPLETED || phase == JOB_WARNINGS) {
         if (!completed(wmi, path, job, object, phase == JOB_WARNINGS, state, &local))
             return 0;
-        if (local.code == RP_ERR_IO)
+        if (passes(local.code))
             return rp_fail_as(err, &local);
         state->phase = RP_JOB_FAILED;
         state->error = local;
@@ -237,7 +248,7 @@ static int look(struct rp_wmi *wmi, struct rp_wmi_job *job, struct rp_job_state 
 static bool is_away(struct rp_wmi_job *job, const struct rp_error *err)
 {
     uint64_t now = rp_clock_monotonic_ns();
-    if (err->code != RP_ERR_IO)
+    if (!passes(err->code))
         return false;
     if (!job->lost_since)
         job->lost_since = now;
@@ -259,7 +270,7 @@ int rp_wmi_job_state(struct rp_host_connection *host, const char *id, struct rp_
     if (look(wmi, job ? job : &stranger, state, &local)) {
         if (!job || !is_away(job, &local))
             return rp_fail_as(err, &local);
-        rp_log(RP_LOG_INFO, "%s: the connection was lost while a job runs: %s", host->address, local.text);
+        rp_log(RP_LOG_INFO, "%s: a job cannot be looked at just now: %s", host->address, local.text);
         *state = job->last;
         return 0;
     }

@@ -35,7 +35,8 @@ int rp_wmi_read_point(const struct rp_cim_instance *object, struct rp_reference_
         return -1;
     rp_wmi_guid(rp_cim_get_text(object, "VirtualSystemIdentifier"), out->vm_id);
     out->name = rp_xstrdup(name ? name : "");
-    if (rp_cim_get_datetime(object, "CreationTime", &time) && time.microseconds < INT64_MAX / 1000 && !time.interval)
+    if (rp_cim_get_datetime(object, "CreationTime", &time) && !time.interval &&
+        time.microseconds > 0 && time.microseconds < INT64_MAX / 1000)
         out->time_ns = time.microseconds * 1000; // where there is one
     size_t count = rp_cim_get_count(object, "VirtualDiskIdentifiers");
     // The arrays are parallel. When they are not, nobody knows which id is whose, and all disks are read in full.
@@ -185,6 +186,23 @@ static int look_for_it(struct rp_wmi *wmi, const void *context, char result[RP_H
     return count != 0;
 }
 
+int rp_wmi_point_of_job(struct rp_wmi *wmi, const struct rp_wmi_job *job, char result[RP_HOST_ID], struct rp_error *err)
+{
+    const struct wanted wanted = {job->vm_id, *job->snapshot_id ? job->snapshot_id : NULL, job->before};
+    int found = look_for_it(wmi, &wanted, result, err);
+    return found ? (found < 0 ? -1 : 0) : rp_fail(err, RP_ERR_NOT_FOUND, "VM %s got no reference point", job->vm_id);
+}
+
+// Keeps with the job what tells its reference point from others.
+static void expect_point(struct rp_wmi_job *job, struct wanted *wanted)
+{
+    job->makes_point = true;
+    snprintf(job->vm_id, sizeof job->vm_id, "%s", wanted->vm_id);
+    snprintf(job->snapshot_id, sizeof job->snapshot_id, "%s", wanted->snapshot_id ? wanted->snapshot_id : "");
+    job->before = wanted->before;
+    wanted->before = (struct rp_wmi_ids){0};
+}
+
 static int make(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct rp_cim_instance *in, const char *vm_id,
                 const char *snapshot_id, RP_METHOD_RESULT, struct rp_error *err)
 {
@@ -195,6 +213,8 @@ static int make(struct rp_wmi *wmi, const struct rp_wmi_call *call, const struct
     if (rp_wmi_call(wmi, call, in, job, result, &local) &&
         ((!wmi->lost && local.code != RP_ERR_CORRUPT) || rp_wmi_find_made(wmi, look_for_it, &wanted, result, &local)))
         return rp_fail_as(err, &local);
+    if (*job)
+        expect_point(rp_wmi_job_find(wmi, job), &wanted);
     // A method without such an out parameter.
     if (!*job && !*result && rp_wmi_find_made(wmi, look_for_it, &wanted, result, &local))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: done, but there is no new reference point", call->what);

@@ -182,6 +182,8 @@ static int take_batch(struct enumeration *e, const struct rp_message *answer, st
     } else if (context) { // a Pull may go on with the old one
         free(e->context);
         e->context = rp_xml_text(context);
+    } else if (!e->context) {
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: the answer says neither that this is all, nor how to go on", e->what);
     }
     if (e->context && (!*e->context || e->empty > MAX_EMPTY_PULLS))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: the enumeration does not go on", e->what);

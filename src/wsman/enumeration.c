@@ -10,6 +10,13 @@
 #include "base/clock.h"
 #include "base/guid.h"
 
+struct rp_enumeration_holder {
+    struct rp_enumeration_holder *next;
+    char *user;
+    size_t enumerations;
+    _Atomic uint64_t held;
+};
+
 struct rp_enumerations {
     size_t most, most_of_user;
     uint64_t timeout_ns, most_bytes;
@@ -17,6 +24,8 @@ struct rp_enumerations {
     pthread_mutex_t mutex;
     struct rp_enumeration **open;
     size_t count;
+    pthread_mutex_t holders_mutex;
+    struct rp_enumeration_holder *holders; // who has an enumeration, also one that is not kept yet
 };
 
 struct rp_enumerations *rp_enumerations_new(size_t most, size_t most_of_user, uint32_t timeout_ms, uint64_t most_bytes)
@@ -28,6 +37,7 @@ struct rp_enumerations *rp_enumerations_new(size_t most, size_t most_of_user, ui
     all->most_bytes = most_bytes;
     all->open = rp_xcalloc(most, sizeof *all->open);
     pthread_mutex_init(&all->mutex, NULL);
+    pthread_mutex_init(&all->holders_mutex, NULL);
     return all;
 }
 
@@ -39,6 +49,7 @@ void rp_enumerations_free(struct rp_enumerations *all)
         rp_enumeration_free(all->open[i]);
     free(all->open);
     pthread_mutex_destroy(&all->mutex);
+    pthread_mutex_destroy(&all->holders_mutex);
     free(all);
 }
 
@@ -50,11 +61,59 @@ size_t rp_enumerations_count(struct rp_enumerations *all)
     return count;
 }
 
+static struct rp_enumeration_holder *join(struct rp_enumerations *all, const char *user)
+{
+    pthread_mutex_lock(&all->holders_mutex);
+    struct rp_enumeration_holder *holder = all->holders;
+    while (holder && strcasecmp(holder->user, user)) // NTLM's come in any case
+        holder = holder->next;
+    if (!holder) {
+        holder = rp_xcalloc(1, sizeof *holder);
+        holder->user = rp_xstrdup(user);
+        holder->next = all->holders;
+        all->holders = holder;
+    }
+    holder->enumerations++;
+    pthread_mutex_unlock(&all->holders_mutex);
+    return holder;
+}
+
+static void leave(struct rp_enumerations *all, struct rp_enumeration_holder *holder)
+{
+    pthread_mutex_lock(&all->holders_mutex);
+    struct rp_enumeration_holder **at = &all->holders;
+    bool last = !--holder->enumerations;
+    while (last && *at != holder)
+        at = &(*at)->next;
+    if (last)
+        *at = holder->next;
+    pthread_mutex_unlock(&all->holders_mutex);
+    if (last) {
+        free(holder->user);
+        free(holder);
+    }
+}
+
+static void hold(struct rp_enumeration *enumeration, uint64_t size)
+{
+    enumeration->held += size;
+    atomic_fetch_add(&enumeration->holder->held, size);
+    atomic_fetch_add(&enumeration->owner->held, size);
+}
+
+static void let_go(struct rp_enumeration *enumeration, uint64_t size)
+{
+    enumeration->held -= size;
+    atomic_fetch_sub(&enumeration->holder->held, size);
+    atomic_fetch_sub(&enumeration->owner->held, size);
+}
+
 struct rp_enumeration *rp_enumeration_new(struct rp_enumerations *owner, const char *user)
 {
     struct rp_enumeration *enumeration = rp_xcalloc(1, sizeof *enumeration);
     enumeration->owner = owner;
     enumeration->user = rp_xstrdup(user);
+    enumeration->holder = join(owner, user);
     return enumeration;
 }
 
@@ -62,7 +121,8 @@ void rp_enumeration_free(struct rp_enumeration *enumeration)
 {
     if (!enumeration)
         return;
-    atomic_fetch_sub(&enumeration->owner->held, enumeration->held);
+    let_go(enumeration, enumeration->held);
+    leave(enumeration->owner, enumeration->holder);
     rp_cim_instances_clear(&enumeration->items);
     for (size_t i = 0; i < enumeration->column_count; i++)
         free(enumeration->columns[i]);
@@ -147,20 +207,31 @@ static void drop_forgotten(struct rp_enumerations *all, uint64_t now)
             drop(all, i);
 }
 
-// Whether all of them hold too much, also without those that nobody pulls any more.
-static bool is_overfull(struct rp_enumerations *all)
+// Whether all of them, or this one's user's, hold too much.
+static bool is_overfull(const struct rp_enumeration *enumeration)
 {
-    if (atomic_load(&all->held) <= all->most_bytes)
-        return false;
+    const struct rp_enumerations *all = enumeration->owner;
+    return atomic_load(&all->held) > all->most_bytes || atomic_load(&enumeration->holder->held) > all->most_bytes / 3;
+}
+
+// Room is what those give that nobody pulls any more.
+static int make_room(const struct rp_enumeration *enumeration, struct rp_fault *fault)
+{
+    struct rp_enumerations *all = enumeration->owner;
+    if (!is_overfull(enumeration))
+        return 0;
     pthread_mutex_lock(&all->mutex);
     drop_forgotten(all, rp_clock_monotonic_ns());
     pthread_mutex_unlock(&all->mutex);
-    return atomic_load(&all->held) > all->most_bytes;
+    if (!is_overfull(enumeration))
+        return 0;
+    return rp_fault_set(fault, RP_FAULT_QUOTA_LIMIT, NULL,
+                        "the enumerations under way hold more than %llu bytes, or this user's more than a third of that",
+                        (unsigned long long)all->most_bytes);
 }
 
 int rp_enumeration_add(struct rp_enumeration *enumeration, struct rp_cim_instance *instance, struct rp_fault *fault)
 {
-    struct rp_enumerations *all = enumeration->owner;
     if (enumeration->mode != RP_ENUMERATE_OBJECTS && !instance->path) {
         rp_fault_set(fault, RP_FAULT_UNSUPPORTED_FEATURE, "EnumerationMode", "instances of %.100s have no path",
                      instance->class_name);
@@ -172,13 +243,9 @@ int rp_enumeration_add(struct rp_enumeration *enumeration, struct rp_cim_instanc
     else if (rp_cim_schema_class(enumeration->schema, instance->class_name))
         drop_nulls(instance);
     uint64_t size = size_of_instance(instance) + sizeof instance;
-    enumeration->held += size;
+    hold(enumeration, size);
     rp_cim_instances_push(&enumeration->items, instance);
-    atomic_fetch_add(&all->held, size);
-    if (is_overfull(all))
-        return rp_fault_set(fault, RP_FAULT_QUOTA_LIMIT, NULL, "the enumerations under way hold more than %llu bytes",
-                            (unsigned long long)all->most_bytes);
-    return 0;
+    return make_room(enumeration, fault);
 }
 
 void rp_enumeration_advance(struct rp_enumeration *enumeration, size_t count)
@@ -190,8 +257,7 @@ void rp_enumeration_advance(struct rp_enumeration *enumeration, size_t count)
         rp_cim_instance_free(*item);
         *item = NULL;
     }
-    enumeration->held -= freed;
-    atomic_fetch_sub(&enumeration->owner->held, freed);
+    let_go(enumeration, freed);
 }
 
 int rp_enumerations_keep(struct rp_enumerations *all, struct rp_enumeration *enumeration, struct rp_fault *fault)

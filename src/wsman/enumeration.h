@@ -10,10 +10,12 @@
 enum rp_enumeration_mode { RP_ENUMERATE_OBJECTS, RP_ENUMERATE_EPRS, RP_ENUMERATE_BOTH };
 
 struct rp_enumerations;
+struct rp_enumeration_holder; // a user, with all that his enumerations hold
 struct rp_enumeration {
     struct rp_enumerations *owner;    // whose quota counts what it holds
     char id[48];                      // "" until it is kept
     char *user;                       // nobody else may pull
+    struct rp_enumeration_holder *holder;
     const struct rp_cim_schema *schema;
     enum rp_uri_style style;
     enum rp_enumeration_mode mode;
@@ -26,6 +28,7 @@ struct rp_enumeration {
     bool busy, released;
 };
 
+// Of `most_bytes` one user may hold a third.
 struct rp_enumerations *rp_enumerations_new(size_t most, size_t most_of_user, uint32_t timeout_ms, uint64_t most_bytes);
 void rp_enumerations_free(struct rp_enumerations *all);
 size_t rp_enumerations_count(struct rp_enumerations *all); // open ones
@@ -34,7 +37,7 @@ struct rp_enumeration *rp_enumeration_new(struct rp_enumerations *owner, const c
 void rp_enumeration_free(struct rp_enumeration *enumeration); // one that is not kept; NULL is fine
 RP_DEFINE_CLEANUP(struct rp_enumeration, rp_enumeration_free)
 // Adds an object (taken, also on failure). Held is what has to be written: for EPRs its path only, and of classes in
-// the schema no NULLs. QuotaLimit when all enumerations hold too much, but for those that nobody pulls any more.
+// the schema no NULLs. QuotaLimit when all enumerations, or the user's, hold too much, but for those that nobody pulls any more.
 int rp_enumeration_add(struct rp_enumeration *enumeration, struct rp_cim_instance *instance, struct rp_fault *fault);
 void rp_enumeration_advance(struct rp_enumeration *enumeration, size_t count); // gives up the next ones
 

@@ -256,12 +256,30 @@ int rp_login_wrap(struct rp_login *login, const void *plain, size_t size, struct
                        : wrap_kerberos(login, plain, size, header, sealed, err);
 }
 
+// Of RFC 1964 (02 01), which has the mechanism in front of it.
+static bool is_old_token(const uint8_t *header, size_t size)
+{
+    struct rp_cursor c = rp_cursor_of(header, size);
+    if (rp_cursor_u8(&c) != 0x60)
+        return false;
+    uint8_t length = rp_cursor_u8(&c);
+    if (length & 0x80)
+        rp_cursor_bytes(&c, length & 0x7f);
+    if (rp_cursor_u8(&c) != 6)
+        return false;
+    rp_cursor_bytes(&c, rp_cursor_u8(&c));
+    uint8_t first = rp_cursor_u8(&c), second = rp_cursor_u8(&c);
+    return !c.failed && first == 2 && second == 1;
+}
+
 // The acceptor's context looks for replays only as the initiator asked for it, so this does not rely on that. A token
 // of RFC 4121 (05 04) carries its number in clear but authenticated; who comes first says where the numbers start.
 static int check_sequence(struct rp_login *login, const uint8_t *header, size_t size, struct rp_error *err)
 {
-    if (size < 16 || header[0] != 5 || header[1] != 4)
-        return 0;
+    if (size < 16 || header[0] != 5 || header[1] != 4) // Kerberos would also open one of RFC 4121 with the mechanism in front
+        return is_old_token(header, size) && !login->sequenced
+                   ? 0
+                   : rp_fail(err, RP_ERR_AUTH, "open a message: it is sealed in a way that nobody uses");
     uint64_t number = rp_get_be64(header + 8);
     if (login->sequenced && number != login->next_sequence)
         return rp_fail(err, RP_ERR_AUTH, "open a message: it is not in its turn (replayed, reordered or one is lost)");

@@ -18,7 +18,7 @@ struct rp_wsman_service *rp_wsman_service_new(const char *machine, const char *p
     l->max_batch = l->max_batch ? l->max_batch : 32000;
     l->max_enumerations = l->max_enumerations ? l->max_enumerations : 1000;
     l->enumeration_timeout_ms = l->enumeration_timeout_ms ? l->enumeration_timeout_ms : 240000;
-    l->max_enumerated = l->max_enumerated ? l->max_enumerated : 64 << 20;
+    l->max_enumerated = l->max_enumerated ? l->max_enumerated : 96 << 20;
     l->max_timeout_ms = l->max_timeout_ms ? l->max_timeout_ms : 60000;
     service->machine = rp_xstrdup(machine);
     service->product_vendor = rp_xstrdup(product_vendor);

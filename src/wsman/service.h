@@ -11,7 +11,7 @@ struct rp_wsman_limits {             // 0: the default (facts 2.4)
     uint32_t max_batch;              // 32,000 items of one Pull
     uint32_t max_enumerations;       // 1,000 open at once, a tenth of them of one user
     uint32_t enumeration_timeout_ms; // 240,000 idle
-    uint64_t max_enumerated;         // 64 MiB of objects held by all open enumerations
+    uint64_t max_enumerated;         // 96 MiB of objects held by all open enumerations; one user's hold a third at most
     uint32_t max_timeout_ms;         // 60,000 to find what an Enumerate asks for, or less by OperationTimeout
 };
 struct rp_wsman_service;

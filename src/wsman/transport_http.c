@@ -151,6 +151,8 @@ int rp_http_setup(struct rp_wsman_transport *t, struct rp_error *err)
     curl_easy_setopt(curl, CURLOPT_SSL_CTX_DATA, t);
     if (t->options.fingerprint) {
         curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L);
+        curl_easy_setopt(curl, CURLOPT_CAINFO, NULL); // no CA is asked, so none need be there
+        curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
     } else if (t->options.ca_file) {
         curl_easy_setopt(curl, CURLOPT_CAINFO, t->options.ca_file);
         curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
@@ -190,7 +192,8 @@ static int failed(const struct rp_wsman_transport *t, const struct rp_http_excha
     case CURLE_PEER_FAILED_VERIFICATION:
         return tls_failed(t, err);
     case CURLE_SSL_CACERT_BADFILE:
-        return rp_fail(err, RP_ERR_INVALID, "CA file %s: cannot be used", t->options.ca_file);
+        return rp_fail(err, RP_ERR_INVALID, "CA file %s: cannot be used",
+                       t->options.ca_file ? t->options.ca_file : "of the system");
     case CURLE_WRITE_ERROR:
         if (exchange->too_large)
             return rp_fail(err, RP_ERR_CORRUPT, "%s: an answer of more than %d MiB", t->name,

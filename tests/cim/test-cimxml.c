@@ -259,6 +259,22 @@ static void size_depth_and_the_number_of_properties_are_bounded(void **state)
         rp_buf_printf(&deep, "<INSTANCE CLASSNAME='A'><PROPERTY.OBJECT NAME='P'><VALUE.OBJECT>");
     refused(rp_buf_text(&deep), deep.size, "deep");
 
+    // a path as a key of a path, and so on: each level doubles what escapes, and four are read
+    for (int levels = 4; levels <= 20; levels += 16) {
+        RP_CLEANUP(rp_buf_clear) struct rp_buf nested = {0};
+        rp_buf_printf(&nested, "<INSTANCE CLASSNAME='A'><PROPERTY.REFERENCE NAME='P'>");
+        for (int i = 0; i <= levels; i++)
+            rp_buf_printf(&nested, "%s<VALUE.REFERENCE><INSTANCENAME CLASSNAME='A'>%s", i ? "<KEYBINDING NAME='K'>" : "",
+                          i == levels ? "<KEYBINDING NAME='K'><KEYVALUE>\\\\\\\\</KEYVALUE></KEYBINDING>" : "");
+        for (int i = levels; i >= 0; i--)
+            rp_buf_printf(&nested, "</INSTANCENAME></VALUE.REFERENCE>%s", i ? "</KEYBINDING>" : "");
+        rp_buf_printf(&nested, "</PROPERTY.REFERENCE></INSTANCE>");
+        if (levels > 4)
+            refused(rp_buf_text(&nested), nested.size, "deep");
+        else
+            rp_cim_instance_free(rp_cimxml_parse(rp_buf_text(&nested), nested.size, NULL));
+    }
+
     // an instance in the text of an instance, and so on: each level doubles what escapes
     struct rp_buf text = {0};
     rp_buf_printf(&text, "<INSTANCE CLASSNAME=\"A\"></INSTANCE>");

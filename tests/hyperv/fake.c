@@ -29,6 +29,8 @@ static int instances(struct rp_cim_provider *p, const struct rp_cim_caller *call
     (void)caller, (void)query;
     if (the_fake->no_cimv2 && index_of(p))
         return rp_fail(err, RP_ERR_PERMISSION, "access denied");
+    if (the_fake->busy && the_fake->busy--)
+        return rp_fail(err, RP_ERR_BUSY, "over its quota");
     const struct rp_cim_instances *objects = &the_fake->objects[index_of(p)];
     for (size_t i = 0; i < objects->count; i++)
         if (!strcmp(objects->items[i]->class_name, class->name) &&

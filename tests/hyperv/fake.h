@@ -40,6 +40,7 @@ struct fake {
     unsigned enumerations;             // requests that begin one
     int drop;                          // so many answers from now on are lost, after they were carried out
     const char *drop_method;           // the answer to this method is lost, once
+    unsigned busy;                     // so many queries from now on are over a quota
     bool no_references;                // a query that wants references beside objects is a fault
     bool no_cimv2;                     // the user may not look into root/cimv2
     bool refuse;                       // requests are lost before anybody looks at them

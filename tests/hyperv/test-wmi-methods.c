@@ -377,6 +377,30 @@ static void a_connection_lost_during_a_job_is_made_again_and_the_job_found(void 
     assert_string_equal(result, "Microsoft:" SNAP);
 }
 
+// The job goes on, and what it makes would stay without a name.
+static void a_host_that_is_busy_does_not_make_a_job_fail(void **state)
+{
+    (void)state;
+    static const struct fake_answer list[] = {
+        {"CreateSnapshot", start_snapshot, 0}, {"ModifySystemSettings", name_it, 0}, {0}};
+    char job[RP_HOST_ID], result[RP_HOST_ID];
+    struct rp_job_state job_state;
+    answers(list);
+    fake_job(fake, 4, NULL);
+    good(create(job, result));
+    fake->busy = 2;
+    for (int i = 0; i < 2; i++) {
+        good(host->ops->job_state(host, job, &job_state, &err));
+        assert_int_equal(job_state.phase, RP_JOB_RUNNING);
+    }
+    assert_int_equal(fake->busy, 0);
+    fake_snapshot(fake, FAKE_A, SNAP, "x");
+    fake_job(fake, 7, SNAPSHOT_ELEMENT);
+    fake->busy = 1;
+    good(rp_host_wait(host, job, result, NULL, NULL, &err));
+    assert_string_equal(result, "Microsoft:" SNAP);
+}
+
 static void make_and_start(struct fake *f, const struct rp_cim_path *path, const struct rp_cim_instance *in,
                            struct rp_cim_instance *out, uint32_t *status)
 {
@@ -482,6 +506,39 @@ static void a_reference_point_comes_from_the_answer_or_from_the_list(void **stat
     }
 }
 
+static void make_point_in_a_job(struct fake *f, const struct rp_cim_path *path, const struct rp_cim_instance *in,
+                                struct rp_cim_instance *out, uint32_t *status)
+{
+    (void)path, (void)in;
+    fake_point(f, FAKE_A, POINT, "");
+    fake_remove(f, "Msvm_VirtualSystemSettingData", "Microsoft:" SNAP);
+    fake_start_job(f, out, status);
+}
+
+// The host has forgotten the job, or does not say what it made: the point is there all the same.
+static void a_reference_point_whose_job_cannot_be_asked_is_found(void **state)
+{
+    (void)state;
+    static const struct fake_answer list[] = {{"ConvertToReferencePoint", make_point_in_a_job, 0}, {0}};
+    for (int says_nothing = 0; says_nothing < 2; says_nothing++) {
+        char job[RP_HOST_ID], result[RP_HOST_ID];
+        RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
+        answers(list);
+        fake_remove(fake, "Msvm_VirtualSystemReferencePoint", POINT);
+        fake_snapshot(fake, FAKE_A, SNAP, TAG);
+        if (says_nothing)
+            fake_job(fake, 7, NULL);
+        good(host->ops->convert_to_reference_point(host, "Microsoft:" SNAP, job, result, &err));
+        assert_string_not_equal(job, "");
+        good(rp_host_wait(host, job, result, NULL, NULL, &err));
+        assert_string_equal(result, POINT);
+        good(host->ops->list_reference_points(host, FAKE_A, &points, &err));
+        assert_string_equal(points.items[0].name, TAG);
+        rp_host_close(host);
+        host = fake_connect(fake);
+    }
+}
+
 static void make_anothers_point(struct fake *f, const struct rp_cim_path *path, const struct rp_cim_instance *in,
                                 struct rp_cim_instance *out, uint32_t *status)
 {
@@ -540,6 +597,8 @@ int main(void)
         SCENE(a_job_makes_exactly_one_thing),
         SCENE(a_terminated_job_was_cancelled),
         SCENE(a_connection_lost_during_a_job_is_made_again_and_the_job_found),
+        SCENE(a_host_that_is_busy_does_not_make_a_job_fail),
+        SCENE(a_reference_point_whose_job_cannot_be_asked_is_found),
         SCENE(a_snapshot_whose_answer_was_lost_is_found),
         SCENE(a_call_that_was_never_carried_out_is_not_made_twice),
         SCENE(a_snapshot_of_another_job_is_not_taken_for_the_lost_one),

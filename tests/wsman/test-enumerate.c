@@ -128,7 +128,7 @@ static void a_batch_has_no_more_objects_than_the_service_allows(void **state)
 static void ten_thousand_objects_are_far_from_the_quota(void **state)
 {
     (void)state;
-    site_open(&site, &(struct rp_wsman_limits){.max_enumerated = 16 << 20});
+    site_open(&site, &(struct rp_wsman_limits){.max_enumerated = 48 << 20});
     inventory_fill(site.v2, 10000);
     enumerate(NULL, "");
     assert_int_equal(reply.status, 200);
@@ -196,7 +196,7 @@ static void quotas_bound_how_many_are_open_and_what_they_hold(void **state)
     pull(NULL, "<n:MaxElements>10</n:MaxElements>");
     is_fault("n:InvalidEnumerationContext 500"); // the last context is another user's
     site_close(&site);
-    site_open(&site, &(struct rp_wsman_limits){.max_enumerated = 80000});
+    site_open(&site, &(struct rp_wsman_limits){.max_enumerated = 240000});
     inventory_fill(site.v2, 100);
     enumerate(NULL, "");
     is_fault("w:QuotaLimit 500");
@@ -225,10 +225,25 @@ static void who_does_not_pull_for_too_long_loses_his_place(void **state)
     assert_int_equal(open_enumerations(), 0);
 }
 
+// Whoever may only read, and never takes what he asked for, keeps no backup from asking.
+static void who_holds_all_that_he_may_leaves_room_to_others(void **state)
+{
+    (void)state;
+    site_open(&site, &(struct rp_wsman_limits){.max_enumerated = 240000});
+    inventory_fill(site.v2, 100);
+    do
+        enumerate(NULL, "<w:EnumerationMode>EnumerateEPR</w:EnumerationMode>");
+    while (reply.status == 200);
+    is_fault("w:QuotaLimit 500");
+    site.caller.user = "LAB\\other";
+    enumerate(NULL, "<w:EnumerationMode>EnumerateEPR</w:EnumerationMode>");
+    assert_int_equal(reply.status, 200);
+}
+
 static void what_nobody_pulls_any_more_leaves_its_room_to_others(void **state)
 {
     (void)state;
-    site_open(&site, &(struct rp_wsman_limits){.enumeration_timeout_ms = 1000, .max_enumerated = 80000});
+    site_open(&site, &(struct rp_wsman_limits){.enumeration_timeout_ms = 1000, .max_enumerated = 240000});
     inventory_fill(site.v2, 100);
     do
         enumerate(NULL, "<w:EnumerationMode>EnumerateEPR</w:EnumerationMode>");
@@ -371,6 +386,7 @@ int main(void)
         TEST(an_enumeration_belongs_to_its_user),
         TEST(quotas_bound_how_many_are_open_and_what_they_hold),
         TEST(who_does_not_pull_for_too_long_loses_his_place),
+        TEST(who_holds_all_that_he_may_leaves_room_to_others),
         TEST(what_nobody_pulls_any_more_leaves_its_room_to_others),
         TEST(a_query_that_takes_too_long_is_given_up),
         TEST(the_cost_of_a_pull_does_not_grow_with_its_position),

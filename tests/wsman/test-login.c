@@ -306,6 +306,35 @@ static void attack(enum rp_login_scheme scheme, const struct rp_login_credential
     }
 }
 
+// The mechanism in front of a token, as GSS-API begins a login; Kerberos opens such a one as well.
+static void put_mechanism_in_front(struct message *m)
+{
+    static const uint8_t mechanism[] = {6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x12, 1, 2, 2};
+    RP_CLEANUP(rp_buf_clear) struct rp_buf whole = {0};
+    size_t size = sizeof mechanism + m->header.size + m->sealed.size;
+    const uint8_t front[] = {0x60, 0x82, (uint8_t)(size >> 8), (uint8_t)size};
+    rp_buf_append(&whole, front, sizeof front);
+    rp_buf_append(&whole, mechanism, sizeof mechanism);
+    rp_buf_append(&whole, m->header.data, m->header.size);
+    m->header.size = 0;
+    rp_buf_append(&m->header, whole.data, whole.size);
+}
+
+// Its number is not where replays are noticed by it, so it is refused also where it is none.
+static void a_message_with_the_mechanism_in_front_is_refused(void **state)
+{
+    (void)state;
+    struct rp_login_acceptor acceptor = {kdc.keytab, kdc.users};
+    RP_CLEANUP(pair_clear) struct pair pair;
+    RP_CLEANUP(message_clear) struct message m0, m1;
+    assert_int_equal(shake_hands(&pair, RP_LOGIN_KERBEROS, "localhost", &alice, &acceptor), 0);
+    seal(pair.client, "number zero", &m0);
+    seal(pair.client, "number one", &m1);
+    assert_int_equal(open_as(pair.server, &m0, "number zero"), 0);
+    put_mechanism_in_front(&m1);
+    assert_int_equal(open_as(pair.server, &m1, ""), -1);
+}
+
 static void replayed_reordered_lost_and_changed_messages_end_the_login(void **state)
 {
     (void)state;
@@ -375,6 +404,7 @@ int main(void)
         cmocka_unit_test(a_host_with_another_key_or_none_refuses),
         cmocka_unit_test(a_file_of_users_that_others_may_read_is_not_used),
         cmocka_unit_test(replayed_reordered_lost_and_changed_messages_end_the_login),
+        cmocka_unit_test(a_message_with_the_mechanism_in_front_is_refused),
         cmocka_unit_test(garbage_instead_of_tokens_is_refused),
         cmocka_unit_test(names_with_control_characters_are_none),
         cmocka_unit_test(nothing_is_sealed_before_the_end_of_a_login),
