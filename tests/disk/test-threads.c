@@ -302,7 +302,7 @@ static enum rp_code overlap_writes(void *context, enum call call, uint64_t offse
     return RP_OK;
 }
 
-enum { ALLOCATIONS = 2000 };
+enum { ALLOCATIONS = 20000 }; // they end when the disk has grown
 
 static void *allocate(void *argument)
 {

@@ -158,7 +158,7 @@ static struct rp_engine_merge merge_leaf(struct scene *s)
            (double)merge.total / 1e6, (double)merge.pause_ns / 1e6, (double)merge.longest_pause_ns / 1e6);
     assert_int_equal(merge.done, merge.total);
     assert_true(merge.round <= RP_MERGE_ROUNDS + RP_MERGE_SLOW_ROUNDS);
-    assert_true(merge.longest_pause_ns < (uint64_t)3000 * 1000000); // other tests may be at work
+    assert_true(merge.longest_pause_ns < (uint64_t)30000 * 1000000); // other tests may be at work
     return merge;
 }
 
@@ -178,7 +178,7 @@ static void writers_as_fast_as_they_can_be_do_not_keep_a_merge_from_its_end(void
     uint64_t start = rp_clock_monotonic_ns();
     while (atomic_load(&s.written) < written + (16 << 20) / VM_CELL)
         usleep(1000);
-    assert_true(rp_clock_monotonic_ns() - start < (uint64_t)10 * 1000000000);
+    assert_true(rp_clock_monotonic_ns() - start < (uint64_t)60 * 1000000000);
     assert_int_equal(rp_throttle_rate(s.engine->disks[0].throttle), 0);
     stop_writers(&s, writers);
     check_merged(&s);
@@ -274,7 +274,7 @@ static void a_close_in_mid_merge_is_quick_and_the_merge_goes_on_later(void **sta
     assert_int_equal(model_write(&s.now, s.engine, 0, 5000, 50, 78), 0);
     uint64_t start = rp_clock_monotonic_ns();
     assert_int_equal(rp_engine_close(s.engine, NULL), 0);
-    assert_true(rp_clock_monotonic_ns() - start < (uint64_t)2500 * 1000000);
+    assert_true(rp_clock_monotonic_ns() - start < (uint64_t)15000 * 1000000); // the merge would take 30 s
     s.engine = vm_open(s.fs, s.directory);
     check(&s);
     // nobody may build on the leaf that nobody knows of
@@ -330,10 +330,14 @@ static void a_checkpoint_comes_between_two_files_of_a_merge(void **state)
     rp_engine_set_merge_options(s.engine, &options);
     struct rp_guid operation = vm_operation();
     assert_int_equal(rp_engine_merge_start(s.engine, &operation, (const char *const *)paths, 2, NULL), 0);
+    options.rate = 2 << 20; // the second file is still being copied when the checkpoint has been made
+    rp_engine_set_merge_options(s.engine, &options);
     checkpoint(&s);
     struct rp_engine_merge merge;
     rp_engine_merge_state(s.engine, &merge);
     assert_int_equal(merge.phase, RP_MERGE_RUNNING);
+    options.rate = 0;
+    rp_engine_set_merge_options(s.engine, &options);
     assert_string_equal(s.point.disks[0].path, paths[2]);
     assert_int_equal(rp_engine_merge_wait(s.engine, NULL), 0);
     check(&s);

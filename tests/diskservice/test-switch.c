@@ -347,7 +347,7 @@ static void a_thaw_that_flushes_is_told_before_the_record_and_ends_after_it(void
     set(1, false);
     assert_int_equal(pthread_create(&thaw.thread, NULL, ask_for_checkpoint, &thaw), 0);
     wait_until_held(); // the pause is over, nothing is durable
-    for (int i = 0; i < 5000 && !atomic_load(&thaw.told); i++)
+    for (int i = 0; i < 60000 && !atomic_load(&thaw.told); i++)
         usleep(1000);
     assert_int_equal(atomic_load(&thaw.told), 1);
     assert_int_equal(atomic_load(&thaw.thawed), 0);
@@ -385,13 +385,13 @@ static void a_client_that_does_not_take_its_answers_does_not_keep_the_server_fro
     assert_true(fd >= 0);
     static const char nonsense[] = "nonsense\n"; // each is refused, with a reason
     unsigned full = 0;
-    for (unsigned i = 0; i < 1000000 && full < 20; i++) {
+    for (unsigned i = 0; i < 1000000 && full < 300; i++) {
         bool sent = send(fd, nonsense, sizeof nonsense - 1, MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
-        full = sent ? 0 : full + 1; // it does not read any more either
+        full = sent ? 0 : full + 1; // for three seconds: it does not read any more either
         if (!sent)
             usleep(10000);
     }
-    assert_int_equal(full, 20);
+    assert_int_equal(full, 300);
     uint64_t began = rp_clock_monotonic_ns();
     rp_server_stop(server);
     assert_in_range(rp_clock_monotonic_ns() - began, 1000000000, 60000000000);

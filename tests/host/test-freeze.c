@@ -393,10 +393,10 @@ static void a_freeze_that_takes_all_the_time_is_thawed_at_once(void **state)
 static void a_slow_thaw_is_not_called_in_time(void **state)
 {
     struct world *w = *state;
-    w->c->frozen_ms = 2000;
-    lay(w, "slow/thaw", "2100");
+    w->c->frozen_ms = 6000;
+    lay(w, "slow/thaw", "6100");
     kit_ok(make_checkpoint(w), w->err);
-    check_reached(w, RP_CONSISTENCY_CRASH, "at most 2000 are allowed");
+    check_reached(w, RP_CONSISTENCY_CRASH, "at most 6000 are allowed");
 }
 
 static void a_thaw_that_fails_is_tried_again(void **state)
@@ -566,7 +566,7 @@ static void a_stuck_process_does_not_keep_the_guest_frozen(void **state)
 {
     struct world *w = *state;
     int status;
-    w->c->frozen_ms = 300;
+    w->c->frozen_ms = 3000;
     pid_t child = checkpoint_in_child(w, STOPPED);
     assert_int_equal(waitpid(child, &status, WUNTRACED), child);
     assert_true(WIFSTOPPED(status) && is_there(w->frozen));
@@ -581,7 +581,7 @@ static void a_stuck_process_that_keeps_everybody_else_out_is_killed(void **state
 {
     struct world *w = *state;
     int status;
-    w->c->frozen_ms = 300;
+    w->c->frozen_ms = 3000;
     pid_t child = checkpoint_in_child(w, STOPPED);
     assert_int_equal(waitpid(child, &status, WUNTRACED), child);
     assert_true(WIFSTOPPED(status) && is_there(w->frozen));

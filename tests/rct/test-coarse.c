@@ -528,7 +528,7 @@ static void covers_from_many_threads_share_their_syncs(void **state)
     (void)state;
     struct rp_fs *memory = fs;
     fs = crashfs_new();
-    crashfs_slow(fs, 2000);
+    crashfs_slow(fs, 10000);
     storm = new_disk("d");
     storm.facts.virtual_size = RP_TIB;
     open_disk(&storm);

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "life.h"
 
 // ---- faults ---------------------------------------------------------------------------------------------------------
@@ -85,7 +86,9 @@ static bool look_after_kill(struct life *l)
 // too while it takes over.
 static bool ensure_running(struct life *l, bool again)
 {
-    for (int i = 0; i < 100; i++) {
+    uint64_t until = rp_clock_monotonic_ns() + 60000000000;
+    for (bool last = false; !last;) {
+        last = rp_clock_monotonic_ns() >= until;
         pid_t before = life_service(l);
         life_pause(before ? 20000 : 0);
         if (before && before == life_service(l) && !clients_peek(l->socket))
@@ -101,7 +104,7 @@ static bool ensure_running(struct life *l, bool again)
             again = false;
             if (log_mend(l->log))
                 return life_bad(l, "the traces of a killed disk service cannot be mended");
-            if (status && i == 99)
+            if (status && last)
                 return life_bad(l, "after a kill, vm start: exit status %d: %.1500s", status, c.output);
             life_pause(status ? 50000 : 0);
         }

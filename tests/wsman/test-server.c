@@ -133,8 +133,8 @@ static void a_slow_client_is_ended_and_hinders_nobody(void **state)
 {
     (void)state;
     static const char head[] = "POST /wsman HTTP/1.1\r\nHost: x\r\nX-Long: ";
-    RP_AUTO_FD int fd = dial(KIT_SEALED);
     uint64_t began = rp_clock_monotonic_ns(), took = 0;
+    RP_AUTO_FD int fd = dial(KIT_SEALED);
     for (size_t i = 0; i < 150; i++) {
         send(fd, i < sizeof head - 1 ? head + i : "x", 1, MSG_NOSIGNAL);
         if (i == 3)
@@ -144,7 +144,7 @@ static void a_slow_client_is_ended_and_hinders_nobody(void **state)
             break;
         }
     }
-    assert_in_range(took, 1900000000ull, 12000000000ull);
+    assert_in_range(took, 1900000000ull, 30000000000ull);
 }
 
 static void a_slow_body_is_ended_too_even_from_somebody_known(void **state)
@@ -154,14 +154,14 @@ static void a_slow_body_is_ended_too_even_from_somebody_known(void **state)
     RP_AUTO_FD int fd = dial(KIT_CLEAR);
     post(fd, BASIC, "<quick/>");
     assert_int_equal(hear(fd, answer), 200);
-    say(fd, "POST /wsman HTTP/1.1\r\nHost: x\r\n" BASIC "Content-Length: 100000\r\n\r\n");
     uint64_t began = rp_clock_monotonic_ns(), took = 0;
+    say(fd, "POST /wsman HTTP/1.1\r\nHost: x\r\n" BASIC "Content-Length: 100000\r\n\r\n");
     for (size_t i = 0; i < 150 && !took; i++) {
         say(fd, "y");
         if (ended(fd, 100))
             took = rp_clock_monotonic_ns() - began;
     }
-    assert_in_range(took, 1900000000ull, 12000000000ull);
+    assert_in_range(took, 1900000000ull, 30000000000ull);
 }
 
 static void an_idle_connection_ends_and_its_client_logs_in_again(void **state)
@@ -216,7 +216,7 @@ static void the_oldest_stranger_of_an_address_makes_room_for_the_newest(void **s
         fds[i] = dial(KIT_SEALED);
         usleep(20000);
     }
-    assert_true(ended(fds[0], 1000));
+    assert_true(ended(fds[0], 30000));
     for (size_t i = 1; i < 9; i++) {
         post(fds[i], "", "");
         assert_int_equal(hear(fds[i], answer), 401);
@@ -241,7 +241,7 @@ static void who_logs_in_too_often_ends_his_own_connections(void **state)
         if (i)
             assert_int_equal(hear(fds[i], answer), 200);
     }
-    assert_true(ended(fds[1], 1000));
+    assert_true(ended(fds[1], 30000));
     for (size_t i = 0; i <= OF_USER; i++) {
         if (i > 1)
             post(fds[i], BASIC, "<again/>");
@@ -263,7 +263,7 @@ static void truncated_bodies_and_headers_that_are_none_hinder_nobody(void **stat
     }
     RP_AUTO_FD int garbage = dial(KIT_SEALED);
     say(garbage, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n");
-    assert_true(ended(garbage, 3000));
+    assert_true(ended(garbage, 30000));
     RP_AUTO_FD int large = dial(KIT_SEALED);
     RP_AUTO_FREE char *value = rp_xcalloc(1, 200001);
     memset(value, 'A', 200000);
@@ -299,7 +299,7 @@ static void what_is_not_a_token_is_a_401_and_the_third_ends_the_connection(void 
     assert_int_equal(hear(fd, answer), 401);
     post(fd, "Authorization: Negotiate YIIB\r\n", "");
     assert_int_equal(hear(fd, answer), 401);
-    assert_true(ended(fd, 1000));
+    assert_true(ended(fd, 30000));
 }
 
 // A message that the client's login seals, sent by hand.
@@ -380,7 +380,7 @@ static void who_is_being_answered_gets_it_before_the_server_stops(void **state)
     uint64_t began = rp_clock_monotonic_ns();
     rp_wsman_server_stop(kit.server);
     kit.server = NULL;
-    assert_true(rp_clock_monotonic_ns() - began < 5000000000);
+    assert_true(rp_clock_monotonic_ns() - began < 30000000000);
     for (size_t i = 0; i < THREADS; i++) {
         pthread_join(threads[i], NULL);
         if (errs[i].code)
