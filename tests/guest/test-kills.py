@@ -318,10 +318,11 @@ class Life:
         self.stage.start_vm()
 
     def clean_up(self):
-        """The user's own checkpoints go; what a killed job left is for the next one."""
+        """The user's own checkpoints go, also one that its killed tool did not come to name; what a killed job left is for the
+        next one."""
         stage = self.stage
         for checkpoint in stage.ask('checkpoint', 'list', 'h/vm'):
-            if checkpoint['name'] in ('mine', 'other'):
+            if checkpoint['type'] == 'production':
                 stage.rp('checkpoint', 'delete', 'h/vm', checkpoint['id'], good=(0, 1))
 
     def judge_guest(self):
