@@ -6,6 +6,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/refpoint-test.XXXXXX")
 tap_count=0
 tap_pids=
+export RP_TEST_PROGRAM=${RP_TEST_PROGRAM:-$scratch} # the mark of tests/run on all that we start
 
 # behaviour NAME COMMAND…: the command's success is the result; its output is shown when it fails.
 behaviour()
@@ -34,6 +35,9 @@ skip()
 }
 
 stop_at_end() { tap_pids="$tap_pids $1"; }
+
+# is_ours PID: this test has started it. Numbers of processes that have ended are given to others.
+is_ours() { grep -qszxF "RP_TEST_PROGRAM=$RP_TEST_PROGRAM" "/proc/$1/environ"; }
 
 # For programs that log in by GSSAPI, under the address sanitizer: what gss-ntlmssp and MIT krb5 lose (see tests/wsman/kdc.c).
 ignore_leaks_of_gssapi()
@@ -85,7 +89,7 @@ tap_end()
 {
     local pid
     for pid in $tap_pids; do
-        kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
+        is_ours "$pid" && kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
     done
     rm -rf "$scratch"
     echo "1..$tap_count"

@@ -7,7 +7,13 @@ umask 022
 export LC_ALL=C.UTF-8
 ignore_leaks_of_gssapi
 : >pids
-trap 'xargs -r kill <pids 2>/dev/null; tap_end' EXIT
+finish()
+{
+    local pid
+    while read -r pid; do is_ours "$pid" && kill "$pid"; done <pids
+    tap_end
+}
+trap finish EXIT
 
 # says STATUS TEXT ARGUMENT…: that exit status, and one line on standard error with that text.
 says()
@@ -29,7 +35,7 @@ start()
     "$hostd" -c conf >>out 2>>err &
     pid=$!
     echo $pid | tee -a pids >pid
-    for _ in $(seq 400); do
+    for _ in $(seq 3000); do
         [ -S sock ] && curl -s --max-time 5 --unix-socket sock -o /dev/null http://h/wsman && return
         kill -0 $pid 2>/dev/null || break
         sleep 0.02
@@ -117,7 +123,7 @@ audited()
     grep -q "Z user=$(id -un) address=local method=Msvm_VirtualSystemSnapshotService.CreateSnapshot SnapshotType=32768 status=4 error=" audit
     mv audit audit.1
     kill -HUP "$pid"
-    for _ in $(seq 100); do [ -e audit ] && break; sleep 0.05; done
+    wait_for 60 test -e audit
     call >/dev/null
     equal "$(wc -l <audit)" 1
     equal "$(wc -l <audit.1)" 1
@@ -197,14 +203,13 @@ reload()
     is 200 admin:two
     with 'administer = LAB\admin' nonsense # a mistake changes nothing, and is told
     kill -HUP $pid
-    for _ in $(seq 200); do grep -q nonsense err && break; sleep 0.05; done
-    grep -q 'conf:8: "name = value" is needed, not "nonsense"; rights stay as they were' err
+    wait_for 60 grep -q 'conf:8: "name = value" is needed, not "nonsense"; rights stay as they were' err
     is 200 admin:two
     with 'read = LAB\reader' "folder = $scratch"
     kill -HUP $pid
     is 200 reader:one
     is 403 admin:two
-    grep -q 'conf: "folder" has changed: that takes a restart' err
+    wait_for 60 grep -q 'conf: "folder" has changed: that takes a restart' err
     kill -TERM $pid
     ends $pid
 }
