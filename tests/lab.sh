@@ -7,7 +7,7 @@ mkfifo alive
 TMPDIR=/tmp "$@" --lab --rate 0 --until-eof >lab.json 2>lab.err <alive & # sockets want a short path
 stop_at_end $!
 exec 9>alive
-behaviour "the lab is ready" wait_for 30 test -s lab.json
+behaviour "the lab is ready" wait_for 120 test -s lab.json
 [ -s lab.json ] || exit
 
 # What it said of itself, by a filter of jq.
@@ -19,7 +19,7 @@ order()
     python3 - "$(lab .control)" "$1" <<'PYTHON'
 import socket, sys
 with socket.socket(socket.AF_UNIX) as end:
-    end.settimeout(30)
+    end.settimeout(60)
     end.connect(sys.argv[1])
     end.sendall(sys.argv[2].encode() + b'\n')
     answer = end.makefile().readline()

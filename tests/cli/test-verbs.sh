@@ -294,7 +294,7 @@ damage()
     cp -a plain damaged
     pack=$(find damaged -type f -size +40k -printf '%s %p\n' | sort -n | tail -1 | cut -d ' ' -f 2)
     chmod u+w "$pack"
-    printf '\377' | dd of="$pack" bs=1 seek=30000 conv=notrunc 2>/dev/null
+    printf '\377\000\377\000' | dd of="$pack" bs=1 seek=30000 conv=notrunc 2>/dev/null
     status 2 rp check -r damaged --read-data >out 2>message
     cat out message
     grep -q "VM web1, restore point .*, disk 0, bytes" out
@@ -302,7 +302,7 @@ damage()
     status 2 rp check -r damaged --read-data --json >out 2>message
     jq -s -e 'map(select(.type == "problem" and .vm == "web1")) | length > 0 and (.[0].ranges | length > 0)' out
 }
-behaviour "check names the VM, the point, the disk and the ranges that a flipped bit damages" damage
+behaviour "check names the VM, the point, the disk and the ranges that some wrong bytes damage" damage
 
 healed()
 {
@@ -325,7 +325,7 @@ unreadable_point()
     newest=$(rp list web1 -r torn --json | jq -r '.[-1].id')
     older=$(rp list web1 -r torn --json | jq -r '.[-2].id')
     chmod u+w "torn/points/$newest"
-    printf '\377' | dd of="torn/points/$newest" bs=1 seek=100 conv=notrunc 2>/dev/null
+    printf '\377\000\377\000' | dd of="torn/points/$newest" bs=1 seek=100 conv=notrunc 2>/dev/null
     says "remark: 1 restore point cannot be read (see refpoint check): there may be a newer one" 1 rp -q restore web1 -r torn --to last -O raw
     says "remark: 1 restore point cannot be read" 1 rp -q show web1@latest -r torn
     says "remark: 1 restore point cannot be read" 1 rp -q diff "web1@-1" -r torn
@@ -337,15 +337,32 @@ unreadable_point()
 }
 behaviour "where a restore point cannot be read, who asks for the newest is told so, also with -q" unreadable_point
 
+# begins [OPTION…]: a slow full backup that has its lock and its checkpoint, and reads, as $first
+begins()
+{
+    # bash has SIGINT ignored
+    env --default-signal=INT "$refpoint" backup web1 --full --limit-rate 500K "$@" >out 2>message.first &
+    first=$!
+    wait_for 60 eval 'rp checkpoint list web1 --json | jq -e "length > 0"'
+    sleep 0.3
+}
+
+# stands_still: $first does not end, however long the rest takes, until it is continued, or the behaviour ends
+stands_still()
+{
+    kill -STOP "$first"
+    # shellcheck disable=SC2064
+    trap "kill -CONT $first 2>/dev/null || true" EXIT
+}
+
 two_at_once()
 {
-    touch mark
-    "$refpoint" backup web1 --full --limit-rate 3M >out &
-    local first=$!
-    wait_for 10 eval 'find plain/locks -newer mark -type f | grep -q .'
-    sleep 0.3
+    local first
+    begins
+    stands_still
     says "in use by a backup of VM web1 on .* (process $first) since" 2 rp backup web1
-    wait $first
+    kill -CONT "$first"
+    wait "$first"
 }
 behaviour "a second backup of the same VM names the first and stops" two_at_once
 
@@ -374,15 +391,6 @@ boot_checks()
 }
 behaviour "a boot check waits for its agent, or for a text that can come" boot_checks
 
-# begins: a slow full backup that has its lock, as $first
-begins()
-{
-    touch mark
-    "$refpoint" backup web1 --full --limit-rate 1M >out 2>message.first &
-    first=$!
-    wait_for 30 eval 'find plain/locks -newer mark -type f | grep -q .'
-}
-
 killed_and_again()
 {
     local first
@@ -400,6 +408,7 @@ unlocked()
     local first points who
     points=$(rp list --json | jq length)
     begins
+    stands_still
     who="the lock of a backup of VM web1 on .* (process $first) since"
     rp repo unlock web1 --dry-run | grep -q "^would end $who"
     says "in use by a backup of VM web1 on" 2 rp backup web1
@@ -408,6 +417,7 @@ unlocked()
     rp repo unlock web1 --yes | grep -q "^ended $who.* stops before it writes its restore point"
     rp repo unlock web1 | grep -q "^nobody is at work on web1$"
     rp repo unlock web1 --json | jq -e '.held == false and .holder == null'
+    kill -CONT "$first"
     status 2 wait "$first"
     grep "lost the lock on the VM" message.first
     equal "$(rp list --json | jq length)" "$points"
@@ -421,12 +431,12 @@ unlocked_by_guid()
     local id first
     id=$(rp vm show web1 --json | jq -r .id)
     rp repo init -r first --no-encryption
-    "$refpoint" backup web1 -r first --limit-rate 1M >out 2>message.first &
-    first=$!
-    wait_for 30 eval 'find first/locks -type f | grep -q .'
+    begins -r first
+    stands_still
     says "no restore point of a VM" 2 rp repo unlock web1 -r first --yes
     rp repo unlock "{${id,,}}" -r first --dry-run | grep -q "^would end the lock of a backup of VM web1"
     rp repo unlock "${id,,}" -r first --yes | grep -q "^ended the lock of a backup of VM web1"
+    kill -CONT "$first"
     status 2 wait "$first"
     rm -r first
 }
@@ -434,14 +444,12 @@ behaviour "the lock of a first backup is found by the GUID, however it is typed"
 
 interrupted()
 {
-    local points
+    local points first
     points=$(rp list --json | jq length)
-    env --default-signal=INT "$refpoint" backup web1 --full --limit-rate 500K >out 2>message &
-    local job=$!
-    sleep 0.7
-    kill -INT $job
-    status 2 wait $job
-    cat message
+    begins
+    kill -INT "$first"
+    status 2 wait "$first"
+    cat message.first
     equal "$(rp list --json | jq length)" "$points"
     rp checkpoint list web1 --json | jq -e '. == []'
     rp refpoint list web1 --json | jq -e 'length == 1'

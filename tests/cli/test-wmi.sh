@@ -28,6 +28,16 @@ on_host() { rp "$1" list "$2" -H "local:$(lab .host)" --json | jq length; }
 # hits METHOD: the fault that was ordered has happened.
 hits() { order 'now: list faults' | grep -q 'ok \[\]'; }
 
+# idle: all jobs of the host have ended.
+idle()
+{
+    python3 - "$(lab .host)/hostd.db" <<'PYTHON'
+import sqlite3, sys
+with sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True, timeout=60) as db:
+    sys.exit(db.execute('SELECT count(*) FROM job WHERE ended = 0').fetchone()[0] != 0)
+PYTHON
+}
+
 # interrupt ADDRESS METHOD FAULT: a backup is interrupted while the host hangs in METHOD; what it says is in `message`.
 interrupt()
 {
@@ -36,7 +46,7 @@ interrupt()
     order "next $2: $3"
     env --default-signal=INT "$refpoint" backup "$1" >out 2>message &
     job=$!
-    wait_for 30 hits
+    wait_for 60 hits
     sleep 0.3
     kill -INT $job
     status 2 wait $job
@@ -48,7 +58,7 @@ interrupt()
 # Nothing of it is there, and the next backup is as good as ever.
 clean()
 {
-    wait_for 20 eval "[ \$(on_host checkpoint $2) = 0 ]"
+    wait_for 60 eval "[ \$(on_host checkpoint $2) = 0 ]"
     equal "$(on_host refpoint "$2")" "$3"
     equal "$(find "$exports" -mindepth 1 | wc -l)" 0
     rp backup "$1" --json | tail -1 | jq -e ".kind == \"$4\" and .orphans_removed == 0"
@@ -74,7 +84,7 @@ too_late()
     order 'next ConvertToReferencePoint: job hangs at 99 %'
     env --default-signal=INT "$refpoint" backup share/vm1 >out 2>message &
     job=$!
-    wait_for 30 hits
+    wait_for 60 hits
     sleep 0.3
     kill -INT $job
     wait $job || got=$?
@@ -84,26 +94,30 @@ too_late()
     else
         [ $got -le 1 ]
     fi
-    wait_for 20 eval '[ $(on_host checkpoint vm1) = 0 ]'
+    wait_for 60 eval '[ $(on_host checkpoint vm1) = 0 ]'
     equal "$(on_host refpoint vm1)" 1
     rp backup share/vm1 --json | tail -1 | jq -e '.kind == "incremental" and .orphans_removed == 0'
 }
 behaviour "interrupted while the checkpoint becomes a reference point, it is undone or kept as a whole" too_late
+
+# taken PID: every signal that was sent to it has been handled, or it has ended.
+taken() { ! grep -qs '^S[hi][dg]Pnd:.*[1-9a-f]' "/proc/$1/status"; }
 
 # twice VM STATUS SIGNAL SECONDS SIGNAL…: the signals, and the pauses between them, that end a backup at once with that status.
 twice()
 {
     local vm=$1 want=$2 job got=0
     shift 2
-    order 'next CreateSnapshot: job hangs at 50 % for 3 s'
+    order 'next CreateSnapshot: job hangs at 50 %'
     env --default-signal=INT "$refpoint" backup "share/$vm" >out 2>message &
     job=$!
-    wait_for 30 hits
+    wait_for 60 hits
     sleep 0.3
     kill -STOP "$(lab .pid)" # so that it cannot answer
     kill -"$1" $job
     shift
     while [ $# -ge 2 ]; do
+        wait_for 60 taken $job
         sleep "$1"
         kill -"$2" $job || true # it must come to CONT
         shift 2
@@ -114,13 +128,15 @@ twice()
     equal "$got" "$want"
     equal "$(wc -l <message)" 1
     grep -q 'ended at once: .* may be left on the host; the next backup of the VM into this repository removes it' message
-    sleep 3.5
+    order 'now: release jobs'
+    wait_for 60 idle
     rp backup "share/$vm" --json | tail -1 | jq -e '.kind == "full"'
-    equal "$(on_host checkpoint "$vm") $(on_host refpoint "$vm")" "0 1"
+    wait_for 60 eval "[ \$(on_host checkpoint $vm) = 0 ]"
+    equal "$(on_host refpoint "$vm")" 1
 }
 behaviour "interrupted twice, it ends at once and says what may be left, which the next one removes" twice vm3 130 INT 0.3 INT
 behaviour "ended by a SIGTERM that comes later it does so too; a hang-up beside the first one is not meant" \
-    twice vm5 143 TERM 0.2 HUP 0.2 TERM 0.2 HUP 0.8 TERM
+    twice vm5 143 TERM 0.2 HUP 0.2 TERM 0.2 HUP 2 TERM
 
 # The lab's VMs have no guest that could come to rest, and the service says so of the checkpoint that it made all the same.
 consistency()

@@ -101,7 +101,7 @@ asks_nothing()
     becomes_a_domains creating
     sql "UPDATE vm SET domain_xml = '<domain/>'" # taken in, but for the note that it is
     mkdir hv/slow
-    for call in open find state running_xml define; do echo 20000 >hv/slow/$call; done
+    for call in open find state running_xml define; do echo 120000 >hv/slow/$call; done
     SECONDS=0
     definition "$folder/nbd.sock" | "$hook" web1 prepare begin -
     is_served
@@ -123,7 +123,7 @@ asks_nothing()
     sql "UPDATE vm SET state = 'deleting'"
     fails "$hook" web1 prepare begin - < <(definition "$folder/nbd.sock") 2>err
     grep -q "no VM" err
-    [ $SECONDS -lt 15 ]
+    [ $SECONDS -lt 100 ]
     rm -r hv/slow
 }
 
@@ -147,7 +147,7 @@ import json, os, signal, socket, subprocess, sys
 refpoint, vm, folder = sys.argv[1:]
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 notify.bind('notify.sock')
-notify.settimeout(30)
+notify.settimeout(60)
 environment = dict(os.environ, NOTIFY_SOCKET=os.path.abspath('notify.sock'))
 
 def service_pid():
@@ -163,7 +163,7 @@ def start():
 unit = start()
 assert unit.poll() is None
 os.kill(service_pid(), signal.SIGKILL)
-assert unit.wait(30) == 2, unit.returncode
+assert unit.wait(60) == 2, unit.returncode
 unit = start() # by Restart=on-failure
 unit.send_signal(signal.SIGKILL) # only that one: the disks are served on
 unit.wait(30)
@@ -176,10 +176,14 @@ END
     is_not_served
     rp vm serve "$id" --background
     python3 - "$refpoint" "$id" <<'END'
-import subprocess, sys, time
+import os, socket, subprocess, sys
 refpoint, vm = sys.argv[1:]
-unit = subprocess.Popen([refpoint, 'vm', 'serve', vm])
-time.sleep(1) # to find it running
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.bind('found.sock')
+notify.settimeout(60)
+environment = dict(os.environ, NOTIFY_SOCKET=os.path.abspath('found.sock'))
+unit = subprocess.Popen([refpoint, 'vm', 'serve', vm], env=environment)
+assert notify.recv(100) == b'READY=1' # it has found it running
 subprocess.run([refpoint, '-q', 'vm', 'stop', vm], check=True) # ended in order by somebody else: nothing to start again
 assert unit.wait(60) == 0, unit.returncode
 END

@@ -47,7 +47,7 @@ def an_interrupted_backup_cleans_up():
     for address, method in (('share/vm1', 'CreateSnapshot'), ('export/vm2', 'ExportSystemDefinition')):
         vm = address.split('/')[1]
         before = stage.left(vm)
-        process = stage.interrupted_backup(address, f'next {method}: job hangs at 50 % for 2 s')
+        process = stage.interrupted_backup(address, f'next {method}: job hangs at 50 % for 10 s')
         process.send_signal(signal.SIGINT) # what the host makes is waited for, so that it can be removed
         stage.finish(process, (2, 130))
         stage.wait_until_left(vm, before)
@@ -72,10 +72,11 @@ def a_killed_host_goes_on_where_it_was_and_is_found_again():
 @behaviour
 def a_killed_backup_is_cleaned_up_by_the_next():
     for address, method in (('share/vm1', 'ConvertToReferencePoint'), ('export/vm2', 'ExportSystemDefinition')):
-        process = stage.interrupted_backup(address, f'next {method}: job hangs at 50 % for 1 s')
+        process = stage.interrupted_backup(address, f'next {method}: job hangs at 50 %')
         process.kill()
         process.communicate(timeout=60)
-        time.sleep(1)
+        stage.lab.say('now: release jobs')
+        stage.wait_until_idle()
         good_backup(address, good=(0, 1))
 
 

@@ -10,7 +10,7 @@ mkfifo kdc.input lab.input other.input
 "$kdc" <kdc.input >variables 2>kdc.log &
 stop_at_end $!
 exec 9>kdc.input # it ends, and removes its folder, when this is closed
-behaviour "a KDC starts" wait_for 30 grep -q realm_folder variables
+behaviour "a KDC starts" wait_for 120 grep -q realm_folder variables
 . ./variables
 export KRB5_CONFIG=$config KRB5CCNAME=$ticket
 
@@ -19,7 +19,7 @@ export KRB5_CONFIG=$config KRB5CCNAME=$ticket
 stop_at_end $!
 exec 8>lab.input
 lab() { jq -r "$1" lab.json; }
-behaviour "the lab starts" wait_for 30 test -s lab.json
+behaviour "the lab starts" wait_for 120 test -s lab.json
 http=$(lab .http) https=$(lab .https) clear=$(lab .clear) ca=$(lab .ca) socket=$(lab .unix) password=$(lab .password)
 
 # The first message of a recorded conversation.
@@ -78,12 +78,12 @@ behaviour "its certificate is the one that was told" equal \
     <other.input >other.json 2>other.log &
 stop_at_end $!
 exec 7>other.input
-behaviour "another lab starts beside it" wait_for 30 test -s other.json
+behaviour "another lab starts beside it" wait_for 120 test -s other.json
 behaviour "where alice logs in and has no rights" answers '' 403 "${negotiate[@]}" --data-binary @list "${soap[@]}" \
     --cacert "$(jq -r .ca other.json)" "$(jq -r .https other.json)"
 other=$(jq -r .ca other.json)
 exec 7>&-
-behaviour "and ends with its input, with its folder" wait_for 30 eval '[ ! -e "$(dirname "$other")" ]'
+behaviour "and ends with its input, with its folder" wait_for 120 eval '[ ! -e "$(dirname "$other")" ]'
 
 # captured NAME PORT COMMAND…: the command with a port behind which what passes is recorded
 captured()
@@ -93,7 +93,7 @@ captured()
     mkfifo "$name.input"
     /usr/bin/python3 "$wsman/tap.py" "$port" "$name" <"$name.input" >"$name.port" &
     exec 6>"$name.input"
-    wait_for 10 test -s "$name.port"
+    wait_for 60 test -s "$name.port"
     "$@" "$(cat "$name.port")"
     local status=$?
     exec 6>&-
@@ -127,5 +127,5 @@ behaviour "in which nothing is legible" absent 'ElementName\|Envelope\|vm1' seal
 
 exec 8>&-
 gone() { [ ! -e "$(dirname "$ca")" ]; }
-behaviour "the lab ends with its input, and leaves nothing" wait_for 30 gone
+behaviour "the lab ends with its input, and leaves nothing" wait_for 120 gone
 exec 9>&-

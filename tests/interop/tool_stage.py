@@ -1,7 +1,7 @@
 """What the tests of the tool against the lab share: a lab with three machines, the tool with two ways to reach it, and
 backups whose every restored byte is judged by lab_guest.py."""
 
-import fcntl, json, os, socket, subprocess, tempfile, time
+import fcntl, json, os, socket, sqlite3, subprocess, tempfile, time
 
 import lab_guest, tap
 from lab import Lab
@@ -74,7 +74,7 @@ class Stage:
         self.lab.process.kill()
         self.lab.process.wait(60)
         with open(os.path.join(self.path('lab'), 'lab.lock')) as lock: # what it had started ends a little later
-            for _ in range(300):
+            for _ in range(600):
                 try:
                     return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -94,11 +94,18 @@ class Stage:
 
     def wait_until_hit(self):
         """Until all faults have happened."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while self.lab.say('now: list faults'):
             assert time.monotonic() < end, 'the fault does not happen'
             time.sleep(0.05)
         time.sleep(0.3)
+
+    def wait_until_idle(self):
+        """Until all jobs of the host have ended."""
+        def idle():
+            with sqlite3.connect(f'file:{self.lab.host}/hostd.db?mode=ro', uri=True, timeout=60) as db:
+                return db.execute('SELECT count(*) FROM job WHERE ended = 0').fetchone() == (0,)
+        tap.wait_for(idle, 60, 'the end of the jobs')
 
     # ---- backups -----------------------------------------------------------------------------------------------------
 
@@ -137,7 +144,7 @@ class Stage:
 
     def wait_until_left(self, vm, expected):
         """A checkpoint that was given up is merged after its job."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while self.left(vm) != expected:
             assert time.monotonic() < end, f'{self.left(vm)} are left, not {expected}'
             time.sleep(0.1)

@@ -86,7 +86,7 @@ captured()
     mkfifo "$1.input"
     /usr/bin/python3 "$folder/tap.py" "$sealed" "$1" <"$1.input" >"$1.port" &
     exec 8>"$1.input"
-    wait_for 10 test -s "$1.port"
+    wait_for 60 test -s "$1.port"
     "$client" "http://localhost:$(cat "$1.port")/wsman" "${@:2}" '<Envelope-one/>' '<Envelope-two/>' >output
     exec 8>&-
     wait $!
