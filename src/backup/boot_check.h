@@ -1,7 +1,6 @@
 // Whether a restore point boots: it is restored to a host as a VM of its own, without network adapters, physical disks and
-// devices passed through, and started;
-// its guest's agent answers, or it says a certain text on its serial port; then all of that goes again. The outcome
-// becomes a note on the restore point (docs/formats/repository.md).
+// devices passed through, and started; its guest's agent answers, or it says a certain text on its serial port; then all of
+// that goes again. The outcome becomes a note on the restore point (docs/formats/repository.md).
 #ifndef RP_BACKUP_BOOT_CHECK_H
 #define RP_BACKUP_BOOT_CHECK_H
 

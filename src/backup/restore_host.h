@@ -17,7 +17,8 @@ struct rp_restore_host_options {
     const char *vm_name;   // NULL: as it was
     enum rp_identity identity;
     bool start;
-    bool isolated;         // it gets nothing that leads out of it (rp_boot_check_isolate); made from the saved settings, whatever else the point has
+    bool isolated;         // it gets nothing that leads out of it (rp_boot_check_isolate); made from the saved settings,
+                           // whatever else the point has
     unsigned threads;      // as in rp_restore_options
     uint64_t rate;
     int (*progress)(void *context, uint64_t done, uint64_t total);

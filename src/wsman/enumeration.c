@@ -270,7 +270,7 @@ int rp_enumerations_keep(struct rp_enumerations *all, struct rp_enumeration *enu
     drop_forgotten(all, enumeration->used_ns);
     size_t own = 0;
     for (size_t i = 0; i < all->count; i++)
-        own += !strcasecmp(all->open[i]->user, enumeration->user); // NTLM's come in any case
+        own += all->open[i]->holder == enumeration->holder;
     bool full = all->count >= all->most || own >= all->most_of_user;
     if (!full)
         all->open[all->count++] = enumeration;

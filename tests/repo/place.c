@@ -208,6 +208,16 @@ void assert_clean(struct rp_repo *repo, bool read_data)
     assert_int_equal(problems, 0);
 }
 
+void assert_refused_base(struct rp_repo *repo, const struct rp_repo_root *root)
+{
+    struct rp_error err = {0};
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", root, 1, &err);
+    assert_ok(session ? 0 : -1, err);
+    assert_null(rp_disk_writer_new(session, root, root->size, &err));
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    rp_repo_session_end(session);
+}
+
 static bool find_file(const char *folder, char path[256])
 {
     DIR *dir = opendir(folder);

@@ -45,6 +45,7 @@ void point_of(struct rp_point *point, const char *name, const struct rp_repo_roo
 void assert_disk(struct rp_repo *repo, const struct rp_repo_root *root, const uint8_t *data);
 // rp_repo_check without findings.
 void assert_clean(struct rp_repo *repo, bool read_data);
+void assert_refused_base(struct rp_repo *repo, const struct rp_repo_root *root); // a new tree is not built on it
 
 // The path of the only (or first) pack in the repository; and of any object.
 void first_pack(const struct place *place, char path[256]);

@@ -303,12 +303,7 @@ static void what_a_check_found_damaged_is_stored_again(void **state)
 
     // An incremental must not build on it.
     struct rp_repo *repo = place_open(place);
-    struct rp_error err = {0};
-    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &stored.root, 1, &err);
-    assert_non_null(session);
-    assert_null(rp_disk_writer_new(session, &stored.root, SIZE, &err));
-    assert_int_equal(err.code, RP_ERR_CORRUPT);
-    rp_repo_session_end(session);
+    assert_refused_base(repo, &stored.root);
 
     // The same content again: the new point is whole, and heals the older one.
     struct rp_repo_root root = store_disk(repo, NULL, stored.data, SIZE, "the vm", second);
@@ -547,11 +542,7 @@ static void a_killed_backup_does_not_vouch_for_a_base_whose_packs_it_only_had_in
     assert_int_equal(status, 0);
     assert_int_equal(unlink(second), 0);
     repo = place_open(place);
-    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &root, 1, &err);
-    assert_ok(session ? 0 : -1, err);
-    assert_null(rp_disk_writer_new(session, &root, sizeof data, &err));
-    assert_int_equal(err.code, RP_ERR_CORRUPT);
-    rp_repo_session_end(session);
+    assert_refused_base(repo, &root);
     rp_repo_close(repo);
 }
 

@@ -187,18 +187,24 @@ static void tombstone(struct rp_repo *repo, const char *pack_path)
     assert_ok(rp_object_put(repo->backend, repo->crypto, name, "{\"version\":1,\"time_ns\":1}", 25, &err), err);
 }
 
+// A disk of two blocks, in `pack`, which has a tombstone.
+static struct rp_repo_root store_tombstoned(struct place *place, struct rp_repo *repo, uint8_t data[2 * RP_REPO_BLOCK], char pack[256])
+{
+    fill_block(data, 1);
+    fill_block(data + RP_REPO_BLOCK, 2);
+    struct rp_repo_root root = store_disk(repo, NULL, data, 2 * RP_REPO_BLOCK, "vm", NULL);
+    first_pack(place, pack);
+    tombstone(repo, pack);
+    return root;
+}
+
 static void a_block_in_a_tombstoned_pack_is_stored_again(void **state)
 {
     struct place *place = *state;
-    struct rp_error err = {0};
     uint8_t data[2 * RP_REPO_BLOCK];
-    fill_block(data, 1);
-    fill_block(data + RP_REPO_BLOCK, 2);
-    struct rp_repo *repo = place_open(place);
-    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
     char pack[256];
-    first_pack(place, pack);
-    tombstone(repo, pack);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_tombstoned(place, repo, data, pack);
     struct rp_repo_root again = store_disk(repo, NULL, data, sizeof data, "vm2", NULL);
     assert_memory_equal(&root, &again, sizeof root);
     assert_disk(repo, &root, data); // still readable meanwhile
@@ -208,27 +214,16 @@ static void a_block_in_a_tombstoned_pack_is_stored_again(void **state)
     assert_disk(repo, &again, data); // from the other pack
     assert_clean(repo, true);
     rp_repo_close(repo);
-    (void)err;
 }
 
 static void nothing_is_built_on_a_copy_that_is_to_be_deleted(void **state)
 {
-    struct place *place = *state;
-    struct rp_error err = {0};
     uint8_t data[2 * RP_REPO_BLOCK];
-    fill_block(data, 1);
-    fill_block(data + RP_REPO_BLOCK, 2);
-    struct rp_repo *repo = place_open(place);
-    struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
     char pack[256];
-    first_pack(place, pack);
-    tombstone(repo, pack);
+    struct rp_repo *repo = place_open(*state);
+    struct rp_repo_root root = store_tombstoned(*state, repo, data, pack);
     rp_index_set_complete(repo->index, root.id, false); // as when another copy of it, by which it was complete, was damaged
-    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &root, 1, &err);
-    assert_ok(session ? 0 : -1, err);
-    assert_null(rp_disk_writer_new(session, &root, sizeof data, &err));
-    assert_int_equal(err.code, RP_ERR_CORRUPT);
-    rp_repo_session_end(session);
+    assert_refused_base(repo, &root);
     rp_repo_close(repo);
 }
 
@@ -577,13 +572,8 @@ static void nothing_is_built_on_a_disk_that_lost_a_pack(void **state)
     rp_repo_close(repo);
     assert_int_equal(unlink(pack), 0);
     for (int i = 0; i < 4; i++) { // with a cache that knows the pack, and with new ones, again and again
-        struct rp_error err = {0};
         repo = place_open(place);
-        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &second, 1, &err);
-        assert_ok(session ? 0 : -1, err);
-        assert_null(rp_disk_writer_new(session, &second, size, &err));
-        assert_int_equal(err.code, RP_ERR_CORRUPT);
-        rp_repo_session_end(session);
+        assert_refused_base(repo, &second);
         rp_repo_close(repo);
         if (i % 2)
             place_remove_cache(place);
