@@ -159,8 +159,7 @@ static int run_job(struct life *l, enum job job, struct command *c)
     case JOB_CHECKPOINT:
         snprintf(n.text, sizeof n.text, "c%zu", l->checkpoint_number++);
         life_note(l, NOTE_CHECKPOINT_BEGIN, n);
-        snprintf(line, sizeof line, "checkpoint create " VM " --name %s", n.text);
-        break;
+        return life_checkpoint(l, c, n.text);
     case JOB_GROW:
         n.disk = (uint32_t)life_chance(l, DISKS);
         n.length = l->disks[n.disk].size + (1 << 20);

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 enum { DEADLINE_S = 120 };
 
 bool life_bad(struct life *l, const char *format, ...)
@@ -110,6 +112,21 @@ bool life_refpoint(struct life *l, const char *line)
     struct command c = {0};
     int status = life_refpoint_with(l, &c, line);
     return status == 0 || life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
+}
+
+int life_checkpoint(struct life *l, struct command *c, const char *name)
+{
+    char line[128];
+    snprintf(line, sizeof line, "checkpoint create " VM " --name %s", name);
+    uint64_t until = rp_clock_monotonic_ns() + 60000000000;
+    for (;;) {
+        int status = life_refpoint_with(l, c, line);
+        bool merging = status == 2 && (strstr(c->output, "a checkpoint is being merged") ||
+                                       strstr(c->output, "a checkpoint is waiting to be merged"));
+        if (!merging || rp_clock_monotonic_ns() >= until)
+            return status;
+        life_pause(100000);
+    }
 }
 
 // The JSON of the last line that the command prints.

@@ -44,6 +44,8 @@ bool life_has_room(struct life *l); // in the log, for another step
 // Runs `refpoint` with the words of `line`; returns its exit status. The traces of one that was killed are mended.
 int life_refpoint_with(struct life *l, struct command *command, const char *line);
 bool life_refpoint(struct life *l, const char *line); // must succeed
+// Makes a checkpoint as a user would: while one is being merged the host refuses, and is asked again, for a minute.
+int life_checkpoint(struct life *l, struct command *command, const char *name);
 json_t *life_refpoint_json(struct life *l, const char *line);
 json_t *life_last_object(char *output); // of the lines of an output
 char **life_environment(struct life *l); // of a program under the recorder, if there is one

@@ -33,14 +33,15 @@ bool step_backup(struct life *l, const char *more)
 
 bool step_checkpoint(struct life *l)
 {
-    char line[128], *name = l->checkpoints[l->checkpoint_count];
+    char *name = l->checkpoints[l->checkpoint_count];
     snprintf(name, sizeof *l->checkpoints, "c%zu", l->checkpoint_number++);
     struct note n = life_named(name);
     n.offset = life_note(l, NOTE_CHECKPOINT_BEGIN, n);
     n.ok = 1;
-    snprintf(line, sizeof line, "checkpoint create " VM " --name %s", name);
-    if (!life_refpoint(l, line))
-        return false;
+    struct command c = {0};
+    int status = life_checkpoint(l, &c, name);
+    if (status)
+        return life_bad(l, "refpoint checkpoint create %s: exit status %d: %.1500s", name, status, c.output);
     life_note(l, NOTE_CHECKPOINT, n);
     l->checkpoint_count++;
     l->counts->checkpoints++;
