@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "backup/partial.h"
+#include "backup/salvage.h"
 #include "backup/transfer.h"
 #include "base/buf.h"
 #include "base/num.h"
@@ -18,16 +19,20 @@
 #define NAME_LIMIT 100
 #define ROOM RP_MIB // that is more than most writes
 
+struct file {
+    char *path, *temporary;
+    bool created;
+};
 struct target {
     struct rp_repo *repo;
     const struct rp_point_disk *disk;
-    uint64_t data; // bytes that are not zero
-    char *path, *temporary;
-    bool created;
-    struct rp_vhdx *vhdx;   // one of the two
+    uint64_t data;           // bytes that are not zero, as far as that is known
+    struct file image, list; // the list only when something is lost
+    struct rp_ranges lost;
+    struct rp_vhdx *vhdx;    // one of the two
     struct rp_store *store;
     struct rp_extract *extract;
-    bool no_room;           // the file system takes no space beforehand
+    bool no_room;            // the file system takes no space beforehand
 };
 struct restore {
     const struct rp_restore_options *options;
@@ -53,6 +58,11 @@ char *rp_restore_safe_name(const char *vm_name)
 
 // ---- what to write --------------------------------------------------------------------------------------------------
 
+static void name_file(struct file *file, char *path) // which it owns
+{
+    *file = (struct file){path, rp_partial_name(path), false};
+}
+
 static int choose(struct restore *restore, struct rp_repo *repo, const struct rp_point *point, struct rp_error *err)
 {
     const struct rp_restore_options *options = restore->options;
@@ -67,9 +77,10 @@ static int choose(struct restore *restore, struct rp_repo *repo, const struct rp
         target->disk = disk;
         RP_AUTO_FREE char *name =
             rp_xasprintf("%s-disk%u.%s", vm, disk->number, options->format == RP_IMAGE_VHDX ? "vhdx" : "raw");
-        target->path = rp_path_join(options->directory, name);
-        target->temporary = rp_partial_name(target->path);
-        if (rp_repo_data_bytes(repo, &disk->root, &target->data, err))
+        name_file(&target->image, rp_path_join(options->directory, name));
+        name_file(&target->list, rp_salvage_list_name(target->image.path));
+        RP_CLEANUP(rp_ranges_clear) struct rp_ranges unknown = {0};
+        if (rp_repo_data_bytes(repo, &disk->root, options->salvage ? &unknown : NULL, &target->data, err))
             return rp_context(err, "disk %u", disk->number);
     }
     if (!restore->count && options->disk >= 0)
@@ -90,7 +101,8 @@ int rp_restore_check_free(const char *path, struct rp_error *err)
 static int check_free_names(const struct restore *restore, struct rp_error *err)
 {
     for (size_t i = 0; i < restore->count; i++)
-        if (rp_restore_check_free(restore->targets[i].path, err))
+        if (rp_restore_check_free(restore->targets[i].image.path, err) ||
+            (restore->options->salvage && rp_restore_check_free(restore->targets[i].list.path, err)))
             return -1;
     return 0;
 }
@@ -147,21 +159,21 @@ static int create_vhdx(struct target *target, bool same_content, struct rp_error
         .disk_id = target->disk->disk_id,
         .data_write_guid = same_content ? target->disk->data_write_guid : (struct rp_guid){{0}},
     };
-    if (rp_vhdx_create(rp_fs_posix(), target->temporary, &create, err))
+    if (rp_vhdx_create(rp_fs_posix(), target->image.temporary, &create, err))
         return -1;
-    target->created = true;
+    target->image.created = true;
     struct rp_vhdx_session session = {rp_guid_new(), target->disk->data_write_guid};
     bool known = same_content && !rp_guid_is_zero(&session.data_write_guid);
-    target->vhdx = rp_vhdx_open(rp_fs_posix(), target->temporary, RP_VHDX_WRITE, known ? &session : NULL, err);
+    target->vhdx = rp_vhdx_open(rp_fs_posix(), target->image.temporary, RP_VHDX_WRITE, known ? &session : NULL, err);
     return target->vhdx ? 0 : -1;
 }
 
 static int create_raw(struct target *target, struct rp_error *err)
 {
-    target->store = rp_fs_open(rp_fs_posix(), target->temporary, RP_OPEN_WRITE | RP_OPEN_CREATE, err);
+    target->store = rp_fs_open(rp_fs_posix(), target->image.temporary, RP_OPEN_WRITE | RP_OPEN_CREATE, err);
     if (!target->store)
         return -1;
-    target->created = true;
+    target->image.created = true;
     if (rp_store_lock(target->store, true, err)) // as a VHDX is locked: see partial.h
         return -1;
     return rp_store_truncate(target->store, target->disk->root.size, err);
@@ -204,7 +216,8 @@ static int next_job(void *context, void **out, uint64_t *bytes, struct rp_error 
         struct target *target = &restore->targets[restore->at];
         struct rp_extract_job *part;
         if (!target->extract)
-            target->extract = rp_extract_new(target->repo, &target->disk->root, make_room, target);
+            target->extract = rp_extract_new(target->repo, &target->disk->root, restore->options->salvage ? &target->lost : NULL,
+                                             make_room, target);
         int result = rp_extract_next(target->extract, &part, bytes, err);
         if (result < 0)
             return rp_context(err, "disk %u", target->disk->number);
@@ -259,26 +272,57 @@ static int finish_file(struct target *target, struct rp_error *err)
     return 0;
 }
 
-// Gives the file its name, unless somebody else took it meanwhile.
-static int publish(struct target *target, struct rp_error *err)
+static int write_list(struct target *target, struct rp_error *err)
 {
-    if (renameat2(AT_FDCWD, target->temporary, AT_FDCWD, target->path, RENAME_NOREPLACE)) {
+    rp_ranges_normalize(&target->lost);
+    if (!target->lost.count)
+        return 0;
+    rp_partial_remove_stale(target->list.path);
+    target->list.created = true;
+    return rp_salvage_write_list(target->list.temporary, rp_path_name(target->image.path), &target->lost, err);
+}
+
+// Gives the file its name, unless somebody else took it meanwhile.
+static int publish(struct file *file, struct rp_error *err)
+{
+    if (!file->created)
+        return 0;
+    if (renameat2(AT_FDCWD, file->temporary, AT_FDCWD, file->path, RENAME_NOREPLACE)) {
         if (errno != EINVAL && errno != ENOSYS)
-            return rp_fail_sys(err, errno, "%s: give it its name", target->path);
-        if (link(target->temporary, target->path)) // file systems that cannot
-            return rp_fail_sys(err, errno, "%s: give it its name", target->path);
-        unlink(target->temporary);
+            return rp_fail_sys(err, errno, "%s: give it its name", file->path);
+        if (link(file->temporary, file->path)) // file systems that cannot
+            return rp_fail_sys(err, errno, "%s: give it its name", file->path);
+        unlink(file->temporary);
     }
-    free(target->temporary);
-    target->temporary = rp_xstrdup(target->path); // what is to be removed if a later step fails
+    free(file->temporary);
+    file->temporary = rp_xstrdup(file->path); // what is to be removed if a later step fails
     return 0;
+}
+
+// A list is there before its image is, whenever the power fails.
+static int publish_all(struct restore *restore, struct rp_error *err)
+{
+    bool lists = false;
+    for (size_t i = 0; i < restore->count; i++) {
+        lists = lists || restore->targets[i].list.created;
+        if (publish(&restore->targets[i].list, err))
+            return -1;
+    }
+    if (lists && rp_fs_sync_parent(rp_fs_posix(), restore->targets[0].list.path, err))
+        return -1;
+    for (size_t i = 0; i < restore->count; i++)
+        if (publish(&restore->targets[i].image, err))
+            return -1;
+    if (restore->count && rp_fs_sync_parent(rp_fs_posix(), restore->targets[0].image.path, err))
+        return -1;
+    return restore->directory_made ? rp_fs_sync_parent(rp_fs_posix(), restore->options->directory, err) : 0;
 }
 
 static int write_all(struct restore *restore, struct rp_error *err)
 {
     for (size_t i = 0; i < restore->count; i++) {
         struct target *target = &restore->targets[i];
-        rp_partial_remove_stale(target->path);
+        rp_partial_remove_stale(target->image.path);
         if (restore->options->format == RP_IMAGE_VHDX ? create_vhdx(target, restore->options->same_content, err)
                                                       : create_raw(target, err))
             return -1;
@@ -286,14 +330,15 @@ static int write_all(struct restore *restore, struct rp_error *err)
     if (write_data(restore, err))
         return -1;
     for (size_t i = 0; i < restore->count; i++)
-        if (finish_file(&restore->targets[i], err))
+        if (finish_file(&restore->targets[i], err) || write_list(&restore->targets[i], err))
             return -1;
-    for (size_t i = 0; i < restore->count; i++)
-        if (publish(&restore->targets[i], err))
-            return -1;
-    if (restore->count && rp_fs_sync_parent(rp_fs_posix(), restore->targets[0].path, err))
-        return -1;
-    return restore->directory_made ? rp_fs_sync_parent(rp_fs_posix(), restore->options->directory, err) : 0;
+    return publish_all(restore, err);
+}
+
+static void remove_file(const struct file *file)
+{
+    if (file->created)
+        unlink(file->temporary);
 }
 
 static void undo(struct restore *restore)
@@ -303,8 +348,8 @@ static void undo(struct restore *restore)
         rp_store_close(restore->targets[i].store);
         restore->targets[i].vhdx = NULL;
         restore->targets[i].store = NULL;
-        if (restore->targets[i].created)
-            unlink(restore->targets[i].temporary);
+        remove_file(&restore->targets[i].image);
+        remove_file(&restore->targets[i].list);
     }
     if (restore->directory_made)
         rmdir(restore->options->directory);
@@ -315,18 +360,32 @@ static void report(const struct restore *restore, struct rp_restore_result *resu
     result->files = rp_xcalloc(restore->count + 1, sizeof *result->files);
     result->count = restore->count;
     for (size_t i = 0; i < restore->count; i++) {
-        const struct target *target = &restore->targets[i];
-        result->files[i] = (struct rp_restore_file){rp_xstrdup(target->path), target->disk->number, target->disk->root.size,
-                                                    target->data};
+        struct target *target = &restore->targets[i];
+        result->files[i] = (struct rp_restore_file){
+            .path = rp_xstrdup(target->image.path),
+            .number = target->disk->number,
+            .size = target->disk->root.size,
+            .data = target->data,
+            .list = target->list.created ? rp_xstrdup(target->list.path) : NULL,
+            .lost = target->lost,
+        };
+        target->lost = (struct rp_ranges){0};
     }
+}
+
+static void clear_file(struct file *file)
+{
+    free(file->path);
+    free(file->temporary);
 }
 
 static void clear(struct restore *restore)
 {
     for (size_t i = 0; i < restore->count; i++) {
         rp_extract_free(restore->targets[i].extract);
-        free(restore->targets[i].path);
-        free(restore->targets[i].temporary);
+        rp_ranges_clear(&restore->targets[i].lost);
+        clear_file(&restore->targets[i].image);
+        clear_file(&restore->targets[i].list);
     }
     free(restore->targets);
 }
@@ -360,8 +419,11 @@ int rp_restore_preview(struct rp_repo *repo, const struct rp_point *point, const
 
 void rp_restore_result_clear(struct rp_restore_result *result)
 {
-    for (size_t i = 0; i < result->count; i++)
+    for (size_t i = 0; i < result->count; i++) {
         free(result->files[i].path);
+        free(result->files[i].list);
+        rp_ranges_clear(&result->files[i].lost);
+    }
     free(result->files);
     *result = (struct rp_restore_result){0};
 }

@@ -9,6 +9,7 @@ struct rp_restore_options {
     const char *directory;       // made when missing
     enum rp_image_format format;
     int64_t disk;                // number of the only disk wanted; -1: all
+    bool salvage;                // what is damaged is left out: it is zeros in the image, and in the list <image>.lost
     bool same_content;           // a VHDX gets the DataWriteGuid of the exported file, where the point knows it: it is for a host
                                  // that is to know it again
     unsigned threads;            // 0: as many as fit the machine
@@ -20,6 +21,8 @@ struct rp_restore_file {
     char *path;
     uint32_t number;
     uint64_t size, data;         // bytes of the disk, and those that are not zero
+    char *list;                  // of what could not be read (salvage.h); NULL: there is nothing
+    struct rp_ranges lost;       // that, in bytes of the disk; ascending
 };
 struct rp_restore_result {
     struct rp_restore_file *files;
@@ -29,6 +32,7 @@ struct rp_restore_result {
 // Writes <vm>-disk<number>.vhdx or .raw, under temporary names until every one of them is complete and durable. A file
 // that is there is never overwritten: RP_ERR_EXISTS. On failure nothing is left. RP_ERR_NO_SPACE before the first byte
 // when the folder's file system has too little. A restored VHDX keeps the disk's id and sector sizes.
+// Data that is damaged fails it, unless to salvage is asked for; then whatever can be read is written.
 int rp_restore_run(struct rp_repo *repo, const struct rp_point *point, const struct rp_restore_options *options,
                    struct rp_restore_result *result, struct rp_error *err);
 // What would be written, without doing it: names and sizes.

@@ -9,18 +9,19 @@
 #include "cli/host_paths.h"
 #include "cli/point_json.h"
 #include "cli/restore_host.h"
+#include "io/fs.h"
 
 // Options that are for one of the two only.
 static int check_options(const struct rp_cli *cli, bool to_host, struct rp_error *err)
 {
     static const char *const of_host[] = {"folder", "name", "new-id", "keep-id", "start", "map", "boot-check", "boot-limit"};
-    static const char *const of_files[] = {"output-format", "disk"};
+    static const char *const of_files[] = {"output-format", "disk", "salvage"};
     for (size_t i = 0; !to_host && i < sizeof of_host / sizeof *of_host; i++)
         if (rp_cli_flag(cli, of_host[i]))
             return rp_fail(err, RP_ERR_USAGE, "--%s goes with --to-host", of_host[i]);
     for (size_t i = 0; to_host && i < sizeof of_files / sizeof *of_files; i++)
         if (rp_cli_flag(cli, of_files[i]))
-            return rp_fail(err, RP_ERR_USAGE, "--%s goes with --to: a VM gets all its disks, as VHDX", of_files[i]);
+            return rp_fail(err, RP_ERR_USAGE, "--%s goes with --to: a VM gets all its disks, whole and as VHDX", of_files[i]);
     if (rp_cli_flag(cli, "boot-limit") && !rp_cli_flag(cli, "boot-check"))
         return rp_fail(err, RP_ERR_USAGE, "--boot-limit goes with --boot-check");
     return 0;
@@ -46,6 +47,7 @@ static int parse(const struct rp_cli *cli, struct rp_restore_options *options, s
         return -1;
     if (rp_cli_flag(cli, "limit-rate") && !options->rate)
         return rp_fail(err, RP_ERR_USAGE, "--limit-rate: nothing would ever be written");
+    options->salvage = rp_cli_flag(cli, "salvage");
     options->disk = disk == UINT64_MAX ? -1 : (int64_t)disk;
     options->threads = (unsigned)threads;
     return 0;
@@ -59,9 +61,10 @@ static void print_result(const struct rp_cli *cli, const struct rp_point *point,
         char size[RP_SIZE_TEXT], data[RP_SIZE_TEXT];
         rp_cli_say(cli, "%s%s: %s, %s of data\n", cli->dry_run ? "would write " : "", rp_cli_safe(file->path),
                    rp_format_size(file->size, size), rp_format_size(file->data, data));
-        json_array_append_new(files, json_pack("{s:o, s:I, s:I, s:I}", "path", rp_cli_json_text(file->path), "disk",
+        json_array_append_new(files, json_pack("{s:o, s:I, s:I, s:I, s:I, s:o}", "path", rp_cli_json_text(file->path), "disk",
                                                (json_int_t)file->number, "size", (json_int_t)file->size, "data",
-                                               (json_int_t)file->data));
+                                               (json_int_t)file->data, "lost", (json_int_t)rp_ranges_total(&file->lost),
+                                               "lost_list", rp_cli_json_text(file->list)));
     }
     if (cli->json)
         rp_cli_print_json_line(json_pack("{s:s, s:s, s:o, s:b, s:f, s:O}", "type", "summary", "point", point->id, "vm",
@@ -70,6 +73,32 @@ static void print_result(const struct rp_cli *cli, const struct rp_point *point,
     else if (!cli->dry_run)
         rp_cli_say(cli, "restored %s@%.*s in %.1f s\n", rp_cli_safe(point->vm_name), RP_SHORT_ID, point->id, seconds);
     json_decref(files);
+}
+
+static int name_the_way_out(struct rp_error *err)
+{
+    struct rp_error why = *err;
+    if (why.code != RP_ERR_CORRUPT && why.code != RP_ERR_AUTH)
+        return -1;
+    rp_error_clear(err);
+    return rp_fail(err, why.code, "%s; --salvage restores the rest", why.text);
+}
+
+// 1: not everything could be restored.
+static int tell_lost(const struct rp_cli *cli, const struct rp_restore_result *result)
+{
+    int status = 0;
+    for (size_t i = 0; i < result->count; i++) {
+        const struct rp_restore_file *file = &result->files[i];
+        char size[RP_SIZE_TEXT];
+        if (!file->lost.count)
+            continue;
+        rp_cli_remark(cli, "%s: %s in %zu place%s could not be read and are zeros; %s lists them", rp_cli_safe(file->path),
+                      rp_format_size(rp_ranges_total(&file->lost), size), file->lost.count, file->lost.count == 1 ? "" : "s",
+                      rp_cli_safe(rp_path_name(file->list)));
+        status = 1;
+    }
+    return status;
 }
 
 static int run(struct rp_cli *cli, struct rp_error *err)
@@ -103,15 +132,17 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     options.context = progress;
     int failed = (cli->dry_run ? rp_restore_preview : rp_restore_run)(repo, choice.point, &options, &result, err);
     rp_cli_progress_end(progress);
-    if (!failed)
-        print_result(cli, choice.point, &result, (double)(rp_clock_monotonic_ns() - start) / 1e9);
-    return failed ? failed : status;
+    if (failed)
+        return options.salvage ? -1 : name_the_way_out(err);
+    print_result(cli, choice.point, &result, (double)(rp_clock_monotonic_ns() - start) / 1e9);
+    return tell_lost(cli, &result) ? 1 : status;
 }
 
 static const struct rp_cli_option options[] = {
     {0, "to", "DIR", "the folder to write to; made when missing"},
     {'O', "output-format", "FORMAT", "vhdx (default) or raw"},
     {0, "disk", "N", "this disk only"},
+    {0, "salvage", NULL, "of a damaged backup, whatever can be read: the rest is zeros, and listed"},
     {0, "to-host", "HOST[/VM]", "make a VM of it on this host, under this name"},
     {0, "folder", "FOLDER", "where its files go, as the host calls it (default: its name, in the first mapped folder)"},
     {0, "name", "NAME", "the name of the new VM, whatever characters it has"},
@@ -137,6 +168,11 @@ const struct rp_cli_verb rp_cli_restore_verbs[] = {
                    "their names when all of them are complete and on disk; an interrupted\n"
                    "restore leaves nothing.\n"
                    "\n"
+                   "Where data in the repository is damaged, a restore fails, and says what is. With\n"
+                   "--salvage what can be read is written all the same: the rest is zeros, and\n"
+                   "listed in <file>.lost, a line OFFSET LENGTH in bytes of the disk for each place.\n"
+                   "The exit status is 1 then.\n"
+                   "\n"
                    "With --to-host the disks go to a folder of the host that is mapped to this\n"
                    "machine, and the VM is made from its exported configuration or its saved\n"
                    "settings, validated, and only then made real. Where the host can take the\n"
@@ -154,6 +190,7 @@ const struct rp_cli_verb rp_cli_restore_verbs[] = {
         .examples = "refpoint restore web1 --to /srv/restored\n"
                     "refpoint restore web1@-1 --to /srv/restored -O raw\n"
                     "refpoint restore web1@2026-11-22T12:00:00 --disk 0 --to .\n"
+                    "refpoint restore web1@-1 --to /srv/restored --salvage\n"
                     "refpoint restore web1 --to-host hv1 --folder 'D:\\VMs\\web1' --start\n"
                     "refpoint restore web1@-1 --to-host hv1/web1-test --new-id\n"
                     "refpoint restore web1 --to-host hv1 --boot-check\n"

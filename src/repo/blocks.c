@@ -244,6 +244,6 @@ int rp_blocks_get(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsig
     if (!count)
         return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no pack: a pack is missing or damaged; run refpoint check", what,
                        hex);
-    rp_repo_fail_again(err, &first);
+    rp_fail_as(err, &first);
     return rp_context(err, "%s %s", what, hex);
 }

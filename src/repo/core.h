@@ -43,8 +43,6 @@ void rp_scratch_give(struct rp_repo *repo, struct rp_scratch *scratch);
 
 // The path of an index directory "NAME" in the repository's cache folder; malloc'ed.
 char *rp_repo_cache_path(const struct rp_repo *repo, const char *name);
-// Sets *err from an error that is kept elsewhere. Returns -1.
-int rp_repo_fail_again(struct rp_error *err, const struct rp_error *kept);
 
 static inline bool rp_id_is_zero(const uint8_t id[RP_ID_BYTES])
 {

@@ -20,7 +20,7 @@ int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool da
     int size = snprintf(json, sizeof json, "{\"version\":1,\"time_ns\":%lld}", (long long)rp_clock_wall_ns());
     int failed = damaged ? rp_object_put(repo->backend, repo->crypto, name, json, (size_t)size, &why)
                          : repo->backend->ops->remove(repo->backend, name, &why);
-    return failed && why.code != RP_ERR_EXISTS ? rp_repo_fail_again(err, &why) : 0;
+    return failed && why.code != RP_ERR_EXISTS ? rp_fail_as(err, &why) : 0;
 }
 
 int rp_damage_mark_copies(struct rp_repo *repo, struct rp_index *index, const uint8_t id[RP_ID_BYTES],

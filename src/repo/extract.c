@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "repo/blocks.h"
+#include "repo/damage.h"
 #include "repo/frame.h"
 #include "repo/pages.h"
 #include "repo/tree.h"
@@ -36,6 +37,7 @@ struct buffers { // of one running job
 struct rp_extract {
     struct rp_repo *repo;
     struct rp_repo_root root;
+    struct rp_ranges *lost; // under the lock; NULL: nothing may be
     rp_extract_room_fn *room;
     void *context;
     uint64_t next_block;   // the next window begins here
@@ -47,12 +49,13 @@ struct rp_extract {
     bool ended;            // no more jobs are given out
 };
 
-struct rp_extract *rp_extract_new(struct rp_repo *repo, const struct rp_repo_root *root, rp_extract_room_fn *room,
-                                  void *context)
+struct rp_extract *rp_extract_new(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *lost,
+                                  rp_extract_room_fn *room, void *context)
 {
     struct rp_extract *extract = rp_xcalloc(1, sizeof *extract);
     extract->repo = repo;
     extract->root = *root;
+    extract->lost = lost;
     extract->room = room;
     extract->context = context;
     pthread_mutex_init(&extract->lock, NULL);
@@ -77,6 +80,27 @@ void rp_extract_free(struct rp_extract *extract)
     pthread_mutex_destroy(&extract->lock);
     free(extract->window);
     free(extract);
+}
+
+static uint64_t length_of(const struct rp_extract *extract, uint64_t block)
+{
+    return rp_min64(RP_REPO_BLOCK, extract->root.size - block * RP_REPO_BLOCK);
+}
+
+// A block that cannot be had. Neighbours often follow each other.
+static int lose(struct rp_extract *extract, uint64_t block, const struct rp_error *why, struct rp_error *err)
+{
+    if (!extract->lost || !rp_damage_is(why))
+        return rp_fail_as(err, why);
+    uint64_t offset = block * RP_REPO_BLOCK, length = length_of(extract, block);
+    pthread_mutex_lock(&extract->lock);
+    struct rp_range *last = extract->lost->count ? &extract->lost->items[extract->lost->count - 1] : NULL;
+    if (last && last->offset + last->length == offset)
+        last->length += length;
+    else
+        rp_ranges_push(extract->lost, offset, length);
+    pthread_mutex_unlock(&extract->lock);
+    return 0;
 }
 
 // ---- planning -------------------------------------------------------------------------------------------------------
@@ -119,16 +143,13 @@ static int add_node(void *context, uint64_t block, const uint8_t *ids, uint32_t 
         struct wanted *wanted = &extract->window[extract->count];
         memcpy(wanted->id, ids + (size_t)i * RP_ID_BYTES, RP_ID_BYTES);
         wanted->block = (uint32_t)(block + i - extract->first_block);
-        if (locate(extract, wanted, extract->count ? wanted - 1 : NULL, err))
+        struct rp_error why = {0};
+        if (!locate(extract, wanted, extract->count ? wanted - 1 : NULL, &why))
+            extract->count++;
+        else if (lose(extract, block + i, &why, err))
             return -1;
-        extract->count++;
     }
     return 0;
-}
-
-static uint64_t length_of(const struct rp_extract *extract, uint64_t block)
-{
-    return rp_min64(RP_REPO_BLOCK, extract->root.size - block * RP_REPO_BLOCK);
 }
 
 // While the window is still in the order of the disk.
@@ -166,9 +187,15 @@ static int fill_window(struct rp_extract *extract, struct rp_error *err)
     }
     extract->count = extract->done = 0;
     extract->first_block = extract->next_block;
-    int result = rp_tree_walk(extract->repo, &extract->root, extract->next_block, add_node, extract, err);
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
+    int result = rp_tree_walk(extract->repo, &extract->root, extract->next_block, add_node, extract,
+                              extract->lost ? &lost : NULL, err);
     if (result < 0)
         return -1;
+    pthread_mutex_lock(&extract->lock);
+    for (size_t i = 0; i < lost.count; i++)
+        rp_ranges_push(extract->lost, lost.items[i].offset, lost.items[i].length);
+    pthread_mutex_unlock(&extract->lock);
     if (result == 0)
         extract->next_block = rp_tree_blocks(extract->root.size);
     if (tell_room(extract, err))
@@ -297,8 +324,12 @@ static int put_singly(const struct running *running, const struct wanted *wanted
     uint8_t *block = running->buffers->raw;
     for (size_t i = 0; i < count; i++) {
         struct wanted alone = wanted[i];
+        struct rp_error why = {0};
         alone.at.slot = 0;
-        if (rp_blocks_get(running->extract->repo->blocks, wanted[i].id, 0, block, err) || put_blocks(running, &alone, 1, err))
+        int failed = rp_blocks_get(running->extract->repo->blocks, wanted[i].id, 0, block, &why)
+                         ? lose(running->extract, running->job->first_block + wanted[i].block, &why, err)
+                         : put_blocks(running, &alone, 1, err);
+        if (failed)
             return -1;
     }
     return 0;

@@ -12,9 +12,10 @@ struct rp_extract_job;
 // Hears where data will come before any of it does: stretches of the disk, ascending, as long as they get.
 typedef int rp_extract_room_fn(void *context, uint64_t offset, uint64_t length, struct rp_error *err);
 
-// `room` may be NULL. It is called from rp_extract_next, with `context`.
-struct rp_extract *rp_extract_new(struct rp_repo *repo, const struct rp_repo_root *root, rp_extract_room_fn *room,
-                                  void *context);
+// What is damaged, in all its copies, fails; unless `lost` is given: then it is left out, and its ranges are there when all
+// jobs are done (to be normalized). `room` may be NULL. It is called from rp_extract_next, with `context`.
+struct rp_extract *rp_extract_new(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *lost,
+                                  rp_extract_room_fn *room, void *context);
 void rp_extract_free(struct rp_extract *extract); // NULL is fine; after all jobs
 // The next job, with the bytes of disk that it gives. 1 there is one, 0 there is none any more, -1 failed.
 // One thread at a time.

@@ -86,7 +86,7 @@ static int is_ours(const struct rp_lease *lease, uint64_t generation, struct rp_
     if (rp_lease_get(lease->repo, lease->folder, generation, &state, &why)) {
         // One that cannot be read is not ours, as far as we know; nor is one that has gone, with a newer one behind it.
         bool known = why.code == RP_ERR_NOT_FOUND || why.code == RP_ERR_CORRUPT || why.code == RP_ERR_UNSUPPORTED;
-        return known ? 0 : rp_repo_fail_again(err, &why);
+        return known ? 0 : rp_fail_as(err, &why);
     }
     bool ours = !memcmp(state.token, lease->mine.token, sizeof state.token);
     rp_lease_state_clear(&state);
@@ -105,7 +105,7 @@ static int put_next(struct rp_lease *lease, uint64_t last, bool held, struct rp_
         if (!put_generation(lease, mine, held, &one))
             break;
         if (one.code != RP_ERR_EXISTS)
-            return rp_repo_fail_again(err, &one);
+            return rp_fail_as(err, &one);
         int ours = is_ours(lease, mine, err);
         if (ours <= 0 || mine > last + MOST_AGAIN)
             return ours < 0 ? -1 : 1;
@@ -225,7 +225,7 @@ static int take(struct rp_lease *lease, struct rp_error *err)
         if (seen.highest && check_free(lease->repo, lease->folder, seen.highest, &gone, &one)) {
             if (one.code == RP_ERR_NOT_FOUND) // somebody went on and cleaned up
                 continue;
-            return rp_repo_fail_again(err, &one);
+            return rp_fail_as(err, &one);
         }
         int put = put_next(lease, seen.highest, true, err);
         if (put > 0) // see who was faster

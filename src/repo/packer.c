@@ -233,7 +233,7 @@ static int store_frame(struct rp_packer *packer, struct rp_scratch *scratch, str
     pthread_mutex_lock(&packer->lock);
     struct pack *pack = pack_for_frame(packer, payload_size + RP_TAG_BYTES, frame->count);
     if (!pack) {
-        rp_repo_fail_again(err, &packer->error);
+        rp_fail_as(err, &packer->error);
         pthread_mutex_unlock(&packer->lock);
         return -1;
     }
@@ -304,7 +304,7 @@ int rp_packer_put(struct rp_packer *packer, struct rp_scratch *scratch, unsigned
     pthread_mutex_lock(&packer->lock);
     bool failed = packer->error.code != RP_OK, have = !failed && rp_pending_has(&packer->pending, id);
     if (failed)
-        rp_repo_fail_again(err, &packer->error);
+        rp_fail_as(err, &packer->error);
     pthread_mutex_unlock(&packer->lock);
     if (failed)
         return -1;
@@ -372,7 +372,7 @@ int rp_packer_flush(struct rp_packer *packer, struct rp_error *err)
     while (packer->closing)
         pthread_cond_wait(&packer->done, &packer->lock);
     if (packer->error.code)
-        result = rp_repo_fail_again(err, &packer->error);
+        result = rp_fail_as(err, &packer->error);
     pthread_mutex_unlock(&packer->lock);
     return result;
 }

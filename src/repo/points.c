@@ -34,7 +34,7 @@ int rp_points_put(struct rp_repo *repo, struct rp_point *point, struct rp_error 
     snprintf(name, sizeof name, RP_POINTS_PREFIX "%s", point->id);
     if (rp_object_put(repo->backend, repo->crypto, name, json.data, json.size, &why) && why.code != RP_ERR_EXISTS) {
         point->id[0] = 0;
-        rp_repo_fail_again(err, &why);
+        rp_fail_as(err, &why);
         return rp_context(err, "write the restore point");
     }
     return 0;
@@ -166,7 +166,7 @@ int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points 
             rp_log(RP_LOG_WARNING, "a restore point cannot be read: %s; run refpoint check", why.text);
         } else if (why.code != RP_ERR_NOT_FOUND) {
             rp_points_clear(points);
-            return rp_repo_fail_again(err, &why);
+            return rp_fail_as(err, &why);
         }
     }
     put_in_order(points);

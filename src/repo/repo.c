@@ -8,13 +8,6 @@
 #include "repo/frame.h"
 #include "repo/points.h"
 
-int rp_repo_fail_again(struct rp_error *err, const struct rp_error *kept)
-{
-    if (err && !err->code)
-        *err = *kept;
-    return -1;
-}
-
 // ---- working memory -------------------------------------------------------------------------------------------------
 
 struct rp_scratch *rp_scratch_take(struct rp_repo *repo)
@@ -88,7 +81,7 @@ int rp_repo_init(struct rp_backend *backend, const struct rp_repo_options *optio
     if (backend->ops->size(backend, RP_CONFIG_NAME, &size, &why) == 0)
         return rp_fail(err, RP_ERR_EXISTS, "%s: a repository is there already", backend->location);
     if (why.code != RP_ERR_NOT_FOUND)
-        return rp_repo_fail_again(err, &why);
+        return rp_fail_as(err, &why);
     // Key slots without a configuration: an init that was cut short, which is repeated; packs or points are somebody's data.
     const char *folders[] = {"packs/", "points/"};
     bool taken = false;

@@ -128,8 +128,10 @@ int rp_repo_read(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t
 // Appends the ranges that hold data (blocks that are not zero), block-aligned, clipped to the size.
 int rp_repo_allocated(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *ranges,
                       struct rp_error *err);
-// How many bytes these are.
-int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t *bytes, struct rp_error *err);
+// How many bytes these are. `lost`: NULL, or what cannot be told, because a node of the tree is damaged, is left out of the
+// sum and added there.
+int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *lost, uint64_t *bytes,
+                       struct rp_error *err);
 // Appends the ranges whose blocks differ between two disks (a subtree with equal ids is not descended into).
 int rp_repo_diff(struct rp_repo *repo, const struct rp_repo_root *a, const struct rp_repo_root *b,
                  struct rp_ranges *ranges, struct rp_error *err);

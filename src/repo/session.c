@@ -123,7 +123,7 @@ static int check_pack(void *context, uint32_t number)
     rp_pack_name(pack.id, name);
     uint64_t size = pack.size, expected = pack.indexed_size ? pack.indexed_size : pack.size;
     if (presence->singly && repo->backend->ops->size(repo->backend, name, &size, &why) && why.code != RP_ERR_NOT_FOUND)
-        return rp_repo_fail_again(presence->err, &why);
+        return rp_fail_as(presence->err, &why);
     if (presence->singly ? why.code != RP_OK : !pack.present)
         return rp_fail(presence->err, RP_ERR_STATE, "%s/%s: this pack, which the new restore point needs, has "
                        "disappeared; run the backup again", repo->backend->location, name);
@@ -163,7 +163,7 @@ static int confirm(struct rp_repo_session *session, struct rp_error *err)
 {
     struct rp_error why = {0};
     if (rp_lease_renew(session->lease, &why)) {
-        rp_repo_fail_again(err, &why);
+        rp_fail_as(err, &why);
         return why.code == RP_ERR_STATE ? rp_context(err, "the session has ended; run the backup again") : -1;
     }
     return session->lock ? rp_repo_lock_confirm(session->lock, err) : 0;
@@ -180,7 +180,7 @@ int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, stru
     if (rp_points_put(session->repo, point, &why)) {
         if (why.code == RP_ERR_NO_SPACE) // leaves nothing: there is no point, and will be none
             session->committing = before;
-        return rp_repo_fail_again(err, &why);
+        return rp_fail_as(err, &why);
     }
     // From now on the index knows the packs of these trees, and will tell if one disappears; unless it could not be written:
     // then the next process must look for itself. The older ones had their time.

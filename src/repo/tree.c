@@ -148,18 +148,29 @@ int rp_repo_diff(struct rp_repo *repo, const struct rp_repo_root *a, const struc
 
 struct walk {
     struct rp_repo *repo;
-    uint64_t from, blocks;
+    uint64_t from, blocks, size;
     rp_tree_walk_fn *each;
     void *context;
+    struct rp_ranges *lost;
 };
+
+static int lose(const struct walk *walk, unsigned level, uint64_t block, const struct rp_error *why, struct rp_error *err)
+{
+    if (!walk->lost || !rp_damage_is(why))
+        return rp_fail_as(err, why);
+    uint64_t offset = block * RP_REPO_BLOCK;
+    rp_ranges_add(walk->lost, offset, rp_min64(rp_tree_span(level) * RP_REPO_BLOCK, walk->size - offset));
+    return 0;
+}
 
 static int walk_below(const struct walk *walk, const uint8_t *id, unsigned level, uint64_t block, struct rp_error *err)
 {
     if (rp_id_is_zero(id) || block >= walk->blocks || block + rp_tree_span(level) <= walk->from)
         return 0;
     RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
-    if (rp_blocks_get(walk->repo->blocks, id, level, node, err))
-        return -1;
+    struct rp_error why = {0};
+    if (rp_blocks_get(walk->repo->blocks, id, level, node, &why))
+        return lose(walk, level, block, &why, err);
     if (level == 1)
         return walk->each(walk->context, block, node, (uint32_t)rp_min64(RP_NODE_IDS, walk->blocks - block), err);
     int result = 0;
@@ -169,11 +180,11 @@ static int walk_below(const struct walk *walk, const uint8_t *id, unsigned level
 }
 
 int rp_tree_walk(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t from, rp_tree_walk_fn *each, void *context,
-                 struct rp_error *err)
+                 struct rp_ranges *lost, struct rp_error *err)
 {
     if (rp_tree_check_root(root, err) || rp_repo_need_index(repo, NULL, err))
         return -1;
-    struct walk walk = {repo, from, rp_tree_blocks(root->size), each, context};
+    struct walk walk = {repo, from, rp_tree_blocks(root->size), root->size, each, context, lost};
     return walk_below(&walk, root->id, rp_tree_levels(root->size), 0, err);
 }
 
@@ -200,13 +211,14 @@ static int add_allocated(void *context, uint64_t block, const uint8_t *ids, uint
 int rp_repo_allocated(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *ranges, struct rp_error *err)
 {
     struct allocated allocated = {root->size, 0, ranges};
-    return rp_tree_walk(repo, root, 0, add_allocated, &allocated, err);
+    return rp_tree_walk(repo, root, 0, add_allocated, &allocated, NULL, err);
 }
 
-int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t *bytes, struct rp_error *err)
+int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *lost, uint64_t *bytes,
+                       struct rp_error *err)
 {
     struct allocated allocated = {root->size, 0, NULL};
-    int result = rp_tree_walk(repo, root, 0, add_allocated, &allocated, err);
+    int result = rp_tree_walk(repo, root, 0, add_allocated, &allocated, lost, err);
     *bytes = allocated.bytes;
     return result;
 }
@@ -217,7 +229,7 @@ int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, ui
 static int mark_node(struct rp_repo *repo, const uint8_t *id, const struct rp_error *why, struct rp_error *err)
 {
     if (!rp_damage_is(why))
-        return rp_repo_fail_again(err, why);
+        return rp_fail_as(err, why);
     if (rp_damage_mark_copies(repo, repo->index, id, why, err) || rp_index_refresh(repo->index, err))
         return -1;
     return rp_fail(err, RP_ERR_CORRUPT, "%s", why->text);

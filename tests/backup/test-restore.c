@@ -269,19 +269,103 @@ static void what_a_killed_restore_left_the_next_one_removes(void **state)
     }
 }
 
+static void damage_packs(const struct world *world)
+{
+    RP_AUTO_FREE char *command = rp_xasprintf(
+        "for f in $(find %s/repo -type f -size +60k); do printf X | dd of=$f bs=1 seek=50000 conv=notrunc 2>/dev/null; done", world->folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void damaged_data_is_an_error_and_leaves_no_file(void **state)
 {
     struct world *world = *state;
     RP_AUTO_FREE char *folder = target(world);
-    RP_AUTO_FREE char *command = rp_xasprintf(
-        "for f in $(find %s/repo -type f -size +60k); do printf X | dd of=$f bs=1 seek=50000 conv=notrunc 2>/dev/null; done", world->folder);
-    assert_int_equal(system(command), 0);
+    damage_packs(world);
     struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1};
     struct rp_restore_result result;
     struct rp_error err = {0};
     assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
     assert_true(err.code == RP_ERR_CORRUPT || err.code == RP_ERR_AUTH);
     assert_int_equal(access(folder, F_OK), -1);
+}
+
+// The lines of the list, as whoever reads docs/formats/lost-list.md takes them.
+static void read_list(const char *path, struct rp_ranges *lost)
+{
+    FILE *list = fopen(path, "r");
+    char line[256];
+    assert_non_null(list);
+    while (fgets(line, sizeof line, list)) {
+        unsigned long long offset, length;
+        if (*line == '#')
+            continue;
+        assert_int_equal(sscanf(line, "%llu %llu\n", &offset, &length), 2);
+        assert_true(!lost->count || offset > lost->items[lost->count - 1].offset + lost->items[lost->count - 1].length);
+        rp_ranges_add(lost, offset, length);
+    }
+    fclose(list);
+}
+
+static void a_salvage_restores_what_is_whole_and_lists_the_rest(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    damage_packs(world);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1, .salvage = true};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    unsigned lists = 0;
+    durable_forget();
+    if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < result.count; i++) {
+        const struct rp_restore_file *file = &result.files[i];
+        const struct image *image = &world->expected[0].disks[file->number];
+        struct image expected = {image->size, rp_xmalloc(image->size)};
+        memcpy(expected.data, image->data, image->size);
+        if (file->list) {
+            RP_CLEANUP(rp_ranges_clear) struct rp_ranges listed = {0};
+            RP_AUTO_FREE char *name = rp_xasprintf("%s.lost", file->path);
+            assert_string_equal(file->list, name);
+            assert_true(durable_name(file->list));
+            read_list(file->list, &listed);
+            assert_int_equal(listed.count, file->lost.count);
+            for (size_t j = 0; j < listed.count; j++) {
+                assert_memory_equal(&listed.items[j], &file->lost.items[j], sizeof *listed.items);
+                memset(expected.data + listed.items[j].offset, 0, listed.items[j].length);
+            }
+            lists++;
+        }
+        assert_int_equal(file->lost.count > 0, file->list != NULL);
+        check_raw(file->path, &expected);
+        free(expected.data);
+    }
+    assert_true(lists > 0);
+    assert_int_equal(files_in(folder), result.count + lists);
+    rp_restore_result_clear(&result);
+}
+
+static void a_salvage_of_what_is_whole_is_a_restore(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world), *list = rp_xasprintf("%s/web1-disk1.vhdx.lost", folder);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1, .salvage = true};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(!result.files[i].list && !result.files[i].lost.count);
+        check_raw(result.files[i].path, &world->expected[0].disks[result.files[i].number]);
+    }
+    assert_int_equal(files_in(folder), 2);
+    rp_restore_result_clear(&result);
+    // A list of another salvage is not overwritten, nor an image put beside it.
+    options.format = RP_IMAGE_VHDX;
+    assert_int_equal(rp_fs_replace_file(rp_fs_posix(), list, "precious", 8, NULL), 0);
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+    assert_int_equal(err.code, RP_ERR_EXISTS);
+    assert_int_equal(files_in(folder), 3);
 }
 
 static void names_of_vms_become_harmless_file_names(void **state)
@@ -349,6 +433,8 @@ int main(void)
         TEST(what_a_killed_restore_left_the_next_one_removes),
         TEST(a_name_taken_meanwhile_is_not_overwritten_and_nothing_else_stays),
         TEST(damaged_data_is_an_error_and_leaves_no_file),
+        TEST(a_salvage_restores_what_is_whole_and_lists_the_rest),
+        TEST(a_salvage_of_what_is_whole_is_a_restore),
         cmocka_unit_test(names_of_vms_become_harmless_file_names),
         TEST(a_diff_names_exactly_the_changed_blocks),
     };

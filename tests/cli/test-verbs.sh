@@ -304,6 +304,29 @@ damage()
 }
 behaviour "check names the VM, the point, the disk and the ranges that some wrong bytes damage" damage
 
+salvaged()
+{
+    says "; --salvage restores the rest" 2 rp restore web1 -r damaged --to rest -O raw
+    [ ! -e rest ]
+    status 1 rp -q restore web1 -r damaged --to rest -O raw --salvage 2>message
+    cat message
+    grep -q "web1-disk0.raw: .* could not be read and are zeros; web1-disk0.raw.lost lists them" message
+    rp restore web1 --to sound -O raw
+    # Outside what is listed the disk is what it was.
+    grep -v '^#' rest/web1-disk0.raw.lost >list
+    [ -s list ]
+    while read -r offset length; do
+        head -c "$length" /dev/zero | dd of=sound/web1-disk0.raw bs=65536 seek=$((offset / 65536)) conv=notrunc 2>/dev/null
+    done <list
+    cmp rest/web1-disk0.raw sound/web1-disk0.raw
+    status 1 rp restore web1 -r damaged --to rest2 --salvage --json >out
+    cat out
+    equal "$(tail -1 out | jq '.files[] | select(.disk == 0).lost')" "$(awk '{ sum += $2 } END { print sum }' list)"
+    says "goes with --to:" 3 rp restore web1 --to-host here --salvage
+    rm -r rest rest2 sound
+}
+behaviour "of a damaged backup, a salvage restores all that can be read, and lists the rest" salvaged
+
 healed()
 {
     # "damaged" is a copy of "plain": here is what an administrator sees after the check above.

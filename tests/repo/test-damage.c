@@ -10,7 +10,10 @@
 #include <unistd.h>
 
 #include "faulty.h"
+#include "base/num.h"
+#include "repo/blocks.h"
 #include "repo/core.h"
+#include "repo/extract.h"
 #include "repo/pack.h"
 
 #define BLOCKS 40
@@ -81,11 +84,58 @@ static bool covers(const struct rp_ranges *ranges, uint64_t offset)
     return false;
 }
 
+static int keep(void *context, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
+{
+    (void)err;
+    memcpy((uint8_t *)context + offset, data, size);
+    return 0;
+}
+
+// Extracts all that can be had. The rest is zeros in `*data` (malloc'ed), and in `lost`.
+static void salvage(struct rp_repo *repo, const struct rp_repo_root *root, uint8_t **data, struct rp_ranges *lost)
+{
+    *data = calloc(1, root->size + RP_REPO_BLOCK);
+    struct rp_extract *extract = rp_extract_new(repo, root, lost, NULL, NULL);
+    struct rp_error err = {0};
+    struct rp_extract_job *job;
+    uint64_t bytes;
+    int more;
+    while ((more = rp_extract_next(extract, &job, &bytes, &err)) == 1)
+        assert_ok(rp_extract_run(extract, job, keep, *data, &err), err);
+    assert_ok(more, err);
+    rp_extract_free(extract);
+    rp_ranges_normalize(lost);
+}
+
+// Of the disk in `data`, a salvage leaves out just what cannot be read. Returns how many blocks that are.
+static unsigned assert_salvage_is_exact(struct rp_repo *repo, const struct rp_repo_root *root, const uint8_t *data)
+{
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
+    uint8_t *salvaged, *block = malloc(RP_REPO_BLOCK);
+    unsigned count = 0;
+    salvage(repo, root, &salvaged, &lost);
+    for (uint64_t offset = 0; offset < root->size; offset += RP_REPO_BLOCK) {
+        size_t length = rp_min64(RP_REPO_BLOCK, root->size - offset);
+        bool readable = rp_repo_read(repo, root, offset, block, length, NULL) == 0;
+        assert_int_equal(covers(&lost, offset), !readable);
+        if (readable)
+            assert_memory_equal(salvaged + offset, data + offset, length);
+        else
+            assert_true(!salvaged[offset] && !memcmp(salvaged + offset, salvaged + offset + 1, length - 1));
+        count += !readable;
+    }
+    assert_true(!lost.count || lost.items[lost.count - 1].offset + lost.items[lost.count - 1].length <= root->size);
+    free(salvaged);
+    free(block);
+    return count;
+}
+
 // What the findings name cannot be read, and everything else reads right.
 static void assert_ranges_are_exact(struct place *place, const struct stored *stored, const struct findings *findings)
 {
     struct rp_repo *repo = place_open(place);
     uint8_t *block = malloc(RP_REPO_BLOCK);
+    assert_salvage_is_exact(repo, &stored->root, stored->data);
     for (uint64_t offset = 0; offset < SIZE; offset += RP_REPO_BLOCK) {
         struct rp_error err = {0};
         int result = rp_repo_read(repo, &stored->root, offset, block, RP_REPO_BLOCK, &err);
@@ -171,6 +221,47 @@ static void a_damaged_block_is_an_error_that_names_pack_and_block(void **state)
     assert_non_null(strstr(err.text, "block "));
     rp_repo_close(repo);
     free(stored.data);
+}
+
+static void flip_in_frame_of(const struct place *place, struct rp_repo *repo, const uint8_t *id)
+{
+    struct rp_location places[RP_INDEX_MAX_COPIES];
+    struct rp_index_pack pack;
+    char name[RP_PACK_NAME], path[256];
+    assert_int_equal(rp_index_find(repo->index, id, RP_INDEX_READ, places), 1);
+    rp_index_pack(repo->index, places[0].pack, &pack);
+    snprintf(path, sizeof path, "%s/%s", place->repository, rp_pack_name(pack.id, name));
+    flip_bit(path, 8 * (places[0].offset + (uint64_t)places[0].stored / 2));
+}
+
+// Blocks, a node in the middle of the tree, its top: each takes what is below it along, and no more.
+static void a_salvage_leaves_out_what_is_below_damage_of_any_level_and_nothing_else(void **state)
+{
+    enum { MANY = 600, CHANGED = 300 };
+    struct place *place = *state;
+    uint64_t size = MANY * RP_REPO_BLOCK + 777; // two levels of nodes
+    uint8_t *data = calloc(1, size + RP_REPO_BLOCK), top[RP_NODE_BYTES];
+    struct rp_error err = {0};
+    for (uint32_t block = 0; block <= MANY; block++)
+        fill_block(data + (uint64_t)block * RP_REPO_BLOCK, block + 1);
+    memset(data + size, 0, RP_REPO_BLOCK);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, size, "the vm", NULL);
+    fill_block(data + CHANGED * RP_REPO_BLOCK, MANY + 2);
+    root = store_disk(repo, &root, data, size, "the vm", NULL); // a node of its own, in another pack, has the changed block
+    assert_int_equal(assert_salvage_is_exact(repo, &root, data), 0);
+    assert_ok(rp_blocks_get(repo->blocks, root.id, 2, top, &err), err);
+    const uint8_t *ids[] = {top + CHANGED / RP_NODE_IDS * RP_ID_BYTES, root.id};
+    const unsigned expected[] = {RP_NODE_IDS, MANY + 1};
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        flip_in_frame_of(place, repo, ids[i]);
+        rp_repo_close(repo); // which has nodes and frames in memory
+        repo = place_open(place);
+        assert_ok(rp_repo_need_index(repo, NULL, &err), err);
+        assert_int_equal(assert_salvage_is_exact(repo, &root, data), expected[i]);
+    }
+    rp_repo_close(repo);
+    free(data);
 }
 
 static void a_missing_pack_is_named_with_all_it_held(void **state)
@@ -734,6 +825,7 @@ int main(void)
         {"every flipped bit in an unencrypted pack is found and named", every_flipped_bit_in_a_pack_is_found_and_named,
          place_setup_unencrypted, place_teardown, NULL},
         WITH(a_damaged_block_is_an_error_that_names_pack_and_block),
+        WITH(a_salvage_leaves_out_what_is_below_damage_of_any_level_and_nothing_else),
         WITH(a_missing_pack_is_named_with_all_it_held),
         WITH(a_truncated_or_longer_pack_is_found_by_the_plain_check),
         WITH(an_unreadable_point_is_a_problem_and_hides_no_other),

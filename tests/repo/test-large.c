@@ -340,10 +340,10 @@ static void *extract_some(void *argument)
 
 static void restore(const struct large *large, struct rp_repo *repo)
 {
-    struct rp_extract *extract = rp_extract_new(repo, &large->real, NULL, NULL);
+    struct rp_extract *extract = rp_extract_new(repo, &large->real, NULL, NULL, NULL);
     uint64_t bytes;
     pthread_t threads[8]; // as many as a restore takes on its own
-    assert_int_equal(rp_repo_data_bytes(repo, &large->root, &bytes, NULL), 0);
+    assert_int_equal(rp_repo_data_bytes(repo, &large->root, NULL, &bytes, NULL), 0);
     assert_true(bytes > (uint64_t)10000000 * RP_REPO_BLOCK);
     for (unsigned i = 0; i < 8; i++)
         pthread_create(&threads[i], NULL, extract_some, extract);
@@ -353,7 +353,7 @@ static void restore(const struct large *large, struct rp_repo *repo)
     rp_extract_free(extract);
     // The plan for what cannot be read: a whole window of it.
     struct rp_extract_job *job;
-    extract = rp_extract_new(repo, &large->root, NULL, NULL);
+    extract = rp_extract_new(repo, &large->root, NULL, NULL, NULL);
     assert_int_equal(rp_extract_next(extract, &job, &bytes, NULL), 1);
     assert_int_equal(rp_extract_run(extract, job, take_data, NULL, NULL), -1);
     rp_extract_free(extract);

@@ -99,7 +99,7 @@ static void an_extraction_gives_all_data_and_says_before_where_it_will_come(void
     struct rp_repo *repo = place_open(*state);
     struct rp_repo_root root = store_disk(repo, NULL, data, size, "vm", NULL);
     struct extracted extracted = {.data = calloc(1, size), .told = told};
-    struct rp_extract *extract = rp_extract_new(repo, &root, note_room, &extracted);
+    struct rp_extract *extract = rp_extract_new(repo, &root, NULL, note_room, &extracted);
     struct rp_error err = {0};
     struct rp_extract_job *job;
     uint64_t bytes;
