@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "repo/core.h"
+#include "repo/damage.h"
 #include "repo/json.h"
 #include "repo/object.h"
 
@@ -135,6 +136,15 @@ int rp_repo_point(struct rp_repo *repo, const char *point_id, struct rp_point *p
     return rp_points_get(repo, name, point, err);
 }
 
+// One that is damaged must not keep the others out of reach; a check counts it as a problem.
+static bool is_passed_over(const struct rp_error *why, const char *what)
+{
+    if (!rp_damage_is(why) && why->code != RP_ERR_UNSUPPORTED)
+        return false;
+    rp_log(RP_LOG_WARNING, "a %s cannot be read: %s; run refpoint check", what, why->text);
+    return true;
+}
+
 int rp_repo_points(struct rp_repo *repo, struct rp_points *points, struct rp_error *err)
 {
     return rp_repo_points_of(repo, NULL, points, err);
@@ -160,10 +170,8 @@ int rp_repo_points_of(struct rp_repo *repo, const char *vm_id, struct rp_points 
                 rp_point_clear(point);
             else
                 points->count++;
-        } else if (why.code == RP_ERR_CORRUPT || why.code == RP_ERR_UNSUPPORTED) {
-            // The other points must stay within reach; a check counts this one as a problem.
+        } else if (is_passed_over(&why, "restore point")) {
             points->unreadable++;
-            rp_log(RP_LOG_WARNING, "a restore point cannot be read: %s; run refpoint check", why.text);
         } else if (why.code != RP_ERR_NOT_FOUND) {
             rp_points_clear(points);
             return rp_fail_as(err, &why);
@@ -245,8 +253,12 @@ int rp_repo_notes(struct rp_repo *repo, const char *point_id, rp_repo_note_fn *e
     for (size_t i = 0; i < names.count; i++) {
         RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
         int64_t time_ns;
-        if (rp_points_get_note(repo, names.items[i], &time_ns, &json, err))
-            return -1;
+        struct rp_error why = {0};
+        if (rp_points_get_note(repo, names.items[i], &time_ns, &json, &why)) {
+            if (is_passed_over(&why, "note"))
+                continue;
+            return rp_fail_as(err, &why);
+        }
         if (each(context, time_ns, rp_buf_text(&json)))
             return 0;
     }

@@ -712,6 +712,59 @@ static void what_the_disk_cannot_give_any_more_is_stored_again(void **state)
     free(stored.data);
 }
 
+static int count_note(void *context, int64_t time_ns, const char *json)
+{
+    (void)time_ns;
+    assert_string_equal(json, "{\"booted\":2}");
+    ++*(unsigned *)context;
+    return 0;
+}
+
+static void a_damaged_note_hides_no_others(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct rp_error err = {0};
+    char command[800];
+    unsigned count = 0;
+    store(place, &stored);
+    struct rp_repo *repo = place_open(place);
+    assert_ok(rp_repo_note_add(repo, stored.point_id, "{\"booted\":1}", &err), err);
+    assert_ok(rp_repo_note_add(repo, stored.point_id, "{\"booted\":2}", &err), err);
+    snprintf(command, sizeof command, "cd '%s/notes/%s' && printf X | dd of=\"$(ls | head -1)\" bs=1 seek=40 conv=notrunc 2>/dev/null",
+             place->repository, stored.point_id);
+    assert_int_equal(system(command), 0);
+    assert_ok(rp_repo_notes(repo, stored.point_id, count_note, &count, &err), err);
+    assert_int_equal(count, 1);
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
+static void a_point_in_a_bad_sector_hides_no_others(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct rp_error err = {0};
+    store(place, &stored);
+    struct rp_repo *repo = place_open(place);
+    char other[RP_POINT_ID];
+    store_disk(repo, NULL, stored.data, RP_REPO_BLOCK, "other", other);
+    rp_repo_close(repo);
+    struct bad_sector bad = {.sys = EIO};
+    snprintf(bad.pack, sizeof bad.pack, "points/%s", stored.point_id);
+    repo = open_over(place, &bad);
+    struct rp_points points;
+    assert_ok(rp_repo_points(repo, &points, &err), err);
+    assert_int_equal(points.count, 1);
+    assert_int_equal(points.unreadable, 1);
+    assert_string_equal(points.items[0].id, other);
+    rp_points_clear(&points);
+    bad.sys = ENOMEM; // says nothing about the point: nobody shall take it for lost
+    assert_int_equal(rp_repo_points(repo, &points, &err), -1);
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
 // The frame of nodes is behind the blocks; the index comes with a read that begins before it.
 static int in_nodes(void *context, const char *name, uint64_t offset)
 {
@@ -835,6 +888,8 @@ int main(void)
         WITH(a_pack_whose_index_is_damaged_is_marked_by_the_plain_check),
         WITH(a_check_can_be_cancelled),
         WITH(what_the_disk_cannot_give_any_more_is_stored_again),
+        WITH(a_point_in_a_bad_sector_hides_no_others),
+        WITH(a_damaged_note_hides_no_others),
         WITH(a_node_that_a_plain_check_cannot_read_marks_its_pack),
         WITH(a_base_whose_nodes_cannot_be_read_is_written_in_full_and_relied_on_no_more),
         WITH(a_pack_that_its_writer_removes_meanwhile_is_no_damage_unless_a_point_needs_it),
