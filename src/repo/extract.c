@@ -44,6 +44,7 @@ struct rp_extract {
     uint64_t first_block;  // of this window
     struct wanted *window; // sorted
     size_t count, done;
+    bool looked_again;     // at the repository, for this window
     pthread_mutex_t lock;  // what follows
     struct buffers *idle;
     bool ended;            // no more jobs are given out
@@ -111,9 +112,10 @@ static int locate(struct rp_extract *extract, struct wanted *wanted, const struc
     struct rp_index *index = extract->repo->index;
     struct rp_location places[RP_INDEX_MAX_COPIES];
     unsigned count = rp_index_find(index, wanted->id, RP_INDEX_READ, places);
-    if (!count) { // written by somebody else since we looked?
+    if (!count && !extract->looked_again) { // written by somebody else since we looked? Once: very much may be lost
         if (rp_index_refresh(index, err))
             return -1;
+        extract->looked_again = true;
         count = rp_index_find(index, wanted->id, RP_INDEX_READ, places);
     }
     if (!count) {
@@ -186,6 +188,7 @@ static int fill_window(struct rp_extract *extract, struct rp_error *err)
         extract->window = rp_xmalloc(blocks * sizeof *extract->window);
     }
     extract->count = extract->done = 0;
+    extract->looked_again = false;
     extract->first_block = extract->next_block;
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
     int result = rp_tree_walk(extract->repo, &extract->root, extract->next_block, add_node, extract,
