@@ -79,8 +79,7 @@ static int choose(struct restore *restore, struct rp_repo *repo, const struct rp
             rp_xasprintf("%s-disk%u.%s", vm, disk->number, options->format == RP_IMAGE_VHDX ? "vhdx" : "raw");
         name_file(&target->image, rp_path_join(options->directory, name));
         name_file(&target->list, rp_salvage_list_name(target->image.path));
-        RP_CLEANUP(rp_ranges_clear) struct rp_ranges unknown = {0};
-        if (rp_repo_data_bytes(repo, &disk->root, options->salvage ? &unknown : NULL, &target->data, err))
+        if (rp_repo_data_bytes(repo, &disk->root, options->salvage ? &target->lost : NULL, &target->data, err))
             return rp_context(err, "disk %u", disk->number);
     }
     if (!restore->count && options->disk >= 0)
@@ -100,9 +99,8 @@ int rp_restore_check_free(const char *path, struct rp_error *err)
 
 static int check_free_names(const struct restore *restore, struct rp_error *err)
 {
-    for (size_t i = 0; i < restore->count; i++)
-        if (rp_restore_check_free(restore->targets[i].image.path, err) ||
-            (restore->options->salvage && rp_restore_check_free(restore->targets[i].list.path, err)))
+    for (size_t i = 0; i < restore->count; i++) // also without a salvage: a list of one says nothing of an image that is whole
+        if (rp_restore_check_free(restore->targets[i].image.path, err) || rp_restore_check_free(restore->targets[i].list.path, err))
             return -1;
     return 0;
 }
@@ -366,7 +364,7 @@ static void report(const struct restore *restore, struct rp_restore_result *resu
             .number = target->disk->number,
             .size = target->disk->root.size,
             .data = target->data,
-            .list = target->list.created ? rp_xstrdup(target->list.path) : NULL,
+            .list = target->lost.count ? rp_xstrdup(target->list.path) : NULL,
             .lost = target->lost,
         };
         target->lost = (struct rp_ranges){0};

@@ -22,7 +22,7 @@ struct rp_restore_file {
     uint32_t number;
     uint64_t size, data;         // bytes of the disk, and those that are not zero
     char *list;                  // of what could not be read (salvage.h); NULL: there is nothing
-    struct rp_ranges lost;       // that, in bytes of the disk; ascending
+    struct rp_ranges lost;       // that, in bytes of the disk; ascending. Of a preview: what is known beforehand
 };
 struct rp_restore_result {
     struct rp_restore_file *files;

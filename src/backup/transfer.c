@@ -234,7 +234,8 @@ int rp_transfer_run(const struct rp_transfer *transfer, struct rp_error *err)
     pthread_t threads[MAX_THREADS + READ_AHEAD];
     run.may_store = workers(transfer);
     uint64_t wanted = run.may_store + (transfer->next ? 0 : READ_AHEAD), pieces = rp_div_up(run.total, RP_TRANSFER_PIECE / 16);
-    unsigned count = (unsigned)rp_min64(wanted, pieces), started = 0;
+    // Whoever gives out jobs may have some that move nothing: somebody must ask.
+    unsigned count = (unsigned)rp_min64(wanted, transfer->next ? rp_max64(pieces, 1) : pieces), started = 0;
     report(&run);
     run.working = count;
     for (; started < count; started++) {

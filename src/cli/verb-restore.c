@@ -93,9 +93,10 @@ static int tell_lost(const struct rp_cli *cli, const struct rp_restore_result *r
         char size[RP_SIZE_TEXT];
         if (!file->lost.count)
             continue;
-        rp_cli_remark(cli, "%s: %s in %zu place%s could not be read and are zeros; %s lists them", rp_cli_safe(file->path),
+        rp_cli_remark(cli, "%s: %s in %zu place%s %s; %s %s them", rp_cli_safe(file->path),
                       rp_format_size(rp_ranges_total(&file->lost), size), file->lost.count, file->lost.count == 1 ? "" : "s",
-                      rp_cli_safe(rp_path_name(file->list)));
+                      cli->dry_run ? "at least cannot be read, and would be zeros" : "could not be read and are zeros",
+                      rp_cli_safe(rp_path_name(file->list)), cli->dry_run ? "would list" : "lists");
         status = 1;
     }
     return status;

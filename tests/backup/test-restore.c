@@ -345,6 +345,30 @@ static void a_salvage_restores_what_is_whole_and_lists_the_rest(void **state)
     rp_restore_result_clear(&result);
 }
 
+static void a_salvage_without_any_data_says_that_all_is_lost(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world), *command = rp_xasprintf("rm -r %s/repo/packs/*", world->folder);
+    struct fake_backend *backend;
+    assert_int_equal(system(command), 0);
+    struct rp_repo *repo = world_open_repo(world, "repo", &backend); // which has no nodes in memory
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_VHDX, .disk = -1, .salvage = true};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    for (int real = 0; real < 2; real++) {
+        if ((real ? rp_restore_run : rp_restore_preview)(repo, &world->last.point, &options, &result, &err))
+            fail_msg("%s", err.text);
+        assert_int_equal(result.count, 2);
+        for (size_t i = 0; i < result.count; i++) {
+            assert_int_equal(result.files[i].lost.count, 1);
+            assert_int_equal(rp_ranges_total(&result.files[i].lost), result.files[i].size);
+            assert_int_equal(access(result.files[i].list, F_OK), real - 1);
+        }
+        rp_restore_result_clear(&result);
+    }
+    rp_repo_close(repo);
+}
+
 static void a_salvage_of_what_is_whole_is_a_restore(void **state)
 {
     struct world *world = *state;
@@ -434,6 +458,7 @@ int main(void)
         TEST(a_name_taken_meanwhile_is_not_overwritten_and_nothing_else_stays),
         TEST(damaged_data_is_an_error_and_leaves_no_file),
         TEST(a_salvage_restores_what_is_whole_and_lists_the_rest),
+        TEST(a_salvage_without_any_data_says_that_all_is_lost),
         TEST(a_salvage_of_what_is_whole_is_a_restore),
         cmocka_unit_test(names_of_vms_become_harmless_file_names),
         TEST(a_diff_names_exactly_the_changed_blocks),
