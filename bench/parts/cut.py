@@ -22,7 +22,7 @@ def measure(bench):
                      'demo/power-cut '
                      'does it: only what has reached the device is kept, the page cache and all shared memory are gone. '
                      'The same for '
-                     'qemu-nbd and a qcow2 with a persistent bitmap.')
+                     'qemu-nbd and a qcow2 with a persistent bitmap. One run of each.')
     raw = bench.noise(bench.disk(), 'cut.raw', GIB * 512)
     with open(raw, 'r+b') as file:
         file.truncate(GIB << 30)

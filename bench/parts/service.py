@@ -46,9 +46,6 @@ def steady(bench, place, data):
         seen = in_turns({server.name: (lambda server=server: load(server)) for server in sides}, bench.runs)
         for peer, goal in PEERS:
             compare(bench, f'{what}, {place.name}', seen, peer, block, goal)
-        bench.table.ratio(f'{what}, {place.name}: CPU of server and client per request',
-                          [one.cpu for one in seen['refpoint']],
-                          [one.cpu for one in seen['nbdkit file']], 'nbdkit file', 'us')
     for server in sides[1:]:
         server.end()
     place.delete('service')
@@ -67,6 +64,8 @@ def compare(bench, what, seen, peer, block, goal):
 
     bench.table.ratio(what, [rate(one) for one in seen['refpoint']], [rate(one) for one in seen[peer]], peer,
                       'IOPS' if block == '4k' else 'MiB/s', at_least=goal)
+    bench.table.ratio(f'{what}: CPU of server and client per request', [one.cpu for one in seen['refpoint']],
+                      [one.cpu for one in seen[peer]], peer, 'us')
 
 
 def levels(bench, place, data):

@@ -1,9 +1,10 @@
 """Tracking: what Resilient Change Tracking costs a write that finds everything in place."""
 
-import json, math, statistics
+import json, math, os, statistics
 
-from measure import run, say
+from measure import Failure, run, say
 import servers, syscalls
+from stall import control
 
 PAIRS = 20
 STUDENT = 2.093 # two-sided 95 % with 19 degrees of freedom
@@ -19,6 +20,9 @@ def measure(bench):
         if vm == 'off':
             syscalls.switch_tracking_off(place.disk(vm))
         sides[vm] = servers.of_vm(place, vm)
+        seen = control(os.path.join(os.path.dirname(syscalls.socket_of(sides[vm].uri)), 'control.sock'), 'info')
+        if seen['disks'][0]['tracked'] != (vm == 'on'): # else two that are the same would be compared
+            raise Failure(f'tracking should be {vm}, and is not')
         servers.fio(sides[vm], 'write', '1m', 4, requests=MIB) # every block is there, every region known
     bench.table.note(f'Off: a foreign file stands where the tracking file should be, so refpoint tracks nothing. '
                      f'{MIB} MiB disk on '
