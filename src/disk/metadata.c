@@ -240,7 +240,7 @@ static int grow(struct rp_vhdx *v, const struct rp_vhdx_layout *layout, bool *na
 }
 
 // Under lock, or for a first look.
-static int check_growth(const struct rp_vhdx *v, uint64_t size, struct rp_error *err)
+int rp_vhdx_check_growth(const struct rp_vhdx *v, uint64_t size, struct rp_error *err)
 {
     uint64_t now = atomic_load(&v->size);
     if (size < now || size > RP_VHDX_MAX_SIZE || !rp_is_aligned(size, v->layout.logical_sector) || v->info.fixed)
@@ -272,7 +272,7 @@ static int write_out(struct rp_vhdx *v, struct rp_error *err)
 
 int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
 {
-    if (check_growth(v, size, err))
+    if (rp_vhdx_check_growth(v, size, err))
         return -1;
     if (size == atomic_load(&v->size))
         return rp_session_check(v, err);
@@ -288,7 +288,7 @@ int rp_vhdx_grow(struct rp_vhdx *v, uint64_t size, struct rp_error *err)
     // From now on, until the new place and size are durable, no block changes: what a killed process leaves of the
     // table would be of one that no header knows.
     v->growing = true;
-    int failed = write_out(v, &why) || check_growth(v, size, &why); // another thread may have been first
+    int failed = write_out(v, &why) || rp_vhdx_check_growth(v, size, &why); // another thread may have been first
     if (!failed && size != v->layout.size)
         failed = grow(v, &layout, &named, &why);
     if (failed && named)

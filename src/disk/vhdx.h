@@ -150,6 +150,8 @@ int rp_vhdx_chain_extents(struct rp_vhdx *vhdx, uint64_t offset, uint64_t length
 // Grows the virtual disk (never shrinks; INVALID). New space reads as zeros. Durable at return. A differencing disk must have
 // been given its parent, which may not be larger than it is now (UNSUPPORTED): its bytes would show in the new space.
 int rp_vhdx_grow(struct rp_vhdx *vhdx, uint64_t size, struct rp_error *err);
+// What rp_vhdx_grow would refuse for what the disk is, without doing anything: a fixed disk, too, has the size that it has (INVALID).
+int rp_vhdx_check_growth(const struct rp_vhdx *vhdx, uint64_t size, struct rp_error *err);
 // Rewrites the parent locator in one logged step, durable at return. `linkage2` zero: absent. `path` NULL: unchanged.
 int rp_vhdx_set_parent_locator(struct rp_vhdx *vhdx, const struct rp_guid *linkage, const struct rp_guid *linkage2,
                                const char *path, struct rp_error *err);

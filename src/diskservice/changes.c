@@ -69,6 +69,17 @@ int rp_changes_at_rest(struct rp_fs *fs, const char *path, const struct rp_rct_i
     return failed ? -1 : 0;
 }
 
+// What is merged into the files below, one day, must find room there: nobody could merge it, and there would be no checkpoint more.
+static int check_files_below(const struct rp_engine_chain *disk, uint64_t size, struct rp_error *err)
+{
+    for (size_t i = 0; i < disk->depth; i++) {
+        const struct rp_vhdx *vhdx = disk->layers[i]->vhdx;
+        if (rp_vhdx_info(vhdx)->size < size && rp_vhdx_check_growth(vhdx, size, err))
+            return -1;
+    }
+    return 0;
+}
+
 int rp_engine_grow(struct rp_engine *engine, size_t disk, uint64_t size, struct rp_error *err)
 {
     if (rp_engine_begin(engine, RP_TURN_GROW, err))
@@ -81,9 +92,12 @@ int rp_engine_grow(struct rp_engine *engine, size_t disk, uint64_t size, struct 
     if (!failed && (size < info->size || !rp_is_aligned(size, info->logical_sector) || size > RP_VHDX_MAX_SIZE))
         failed = rp_fail(err, RP_ERR_INVALID, "%s: cannot grow from %llu to %llu bytes", leaf->path,
                          (unsigned long long)info->size, (unsigned long long)size);
-    // The tracker first: a crash in between leaves it knowing more than there is, never less.
+    failed = failed || check_files_below(&engine->disks[disk], size, err);
+    // The tracker first: a crash in between leaves it knowing more than there is, never less. It may know more since a growth
+    // for which the disk found no room.
     if (!failed && size > info->size)
-        failed = (leaf->rct && rp_rct_grow(leaf->rct, size, err)) || rp_vhdx_grow(leaf->vhdx, size, err);
+        failed = (leaf->rct && size > rp_rct_virtual_size(leaf->rct) && rp_rct_grow(leaf->rct, size, err)) ||
+                 rp_vhdx_grow(leaf->vhdx, size, err);
     if (failed)
         rp_engine_session_failed(engine, leaf->vhdx, leaf->rct);
     rp_gate_open(engine->gate);

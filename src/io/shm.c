@@ -99,7 +99,10 @@ int rp_shm_reserve(struct rp_shm *shm, size_t offset, size_t length, struct rp_e
 {
     if (!rp_range_ok(offset, length, shm->size))
         return rp_fail(err, RP_ERR_INVALID, "%s: has no byte %zu", shm->path, offset + length);
-    return fallocate(shm->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) ? rp_fail_sys(err, errno, "%s: take memory", shm->path) : 0;
+    while (fallocate(shm->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length))
+        if (errno != EINTR) // tmpfs gives up for any signal, also one that nobody handles
+            return rp_fail_sys(err, errno, "%s: take memory", shm->path);
+    return 0;
 }
 
 bool rp_shm_has(const struct rp_shm *shm, size_t offset, size_t length)

@@ -160,6 +160,8 @@ int rp_rct_query(struct rp_rct *const *chain, size_t depth, const struct rp_rct_
 // Growth is a change of the new space; ids stay valid. Durable at return. Call it before the disk grows. Only in a writing
 // session (RP_ERR_STATE); never shrinks (RP_ERR_INVALID).
 int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err);
+// Bytes of the disk as tracking knows it: more than it has when the disk could not follow a growth, until it is at rest.
+uint64_t rp_rct_virtual_size(const struct rp_rct *rct);
 
 // First step of merging child into parent, durable at return: parent's since becomes the per-unit maximum, it takes the
 // child's tracking GUID, lineage and epoch, and it is bound to the parent disk both as it is (`disk`) and as `session`

@@ -20,6 +20,8 @@ void rp_rct_resize(struct rp_rct *rct, uint64_t virtual_size)
     rp_rct_fit_bitmap(rct);
 }
 
+uint64_t rp_rct_virtual_size(const struct rp_rct *rct) { return atomic_load(&rct->virtual_size); }
+
 int rp_rct_grow(struct rp_rct *rct, uint64_t virtual_size, struct rp_error *err)
 {
     rp_rct_enter(rct);

@@ -1,4 +1,5 @@
 // Shared memory that outlives its process.
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -204,11 +205,37 @@ static void only_what_is_left_for_a_deleted_folder_is_swept(void **state)
     assert_int_equal(rmdir(folder), 0);
 }
 
+// The linker leads here: so many calls find a signal that is pending, as under SIGSTOP and SIGCONT or a debugger.
+static int signals;
+int __real_fallocate64(int fd, int mode, off_t offset, off_t length);
+int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length);
+int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length)
+{
+    if (!signals)
+        return __real_fallocate64(fd, mode, offset, length);
+    signals--;
+    errno = EINTR;
+    return -1;
+}
+
+static void a_signal_is_no_reason_to_go_without_memory(void **state)
+{
+    struct rp_error err = {0};
+    struct rp_shm *shm = rp_shm_create(*state, "one", SIZE, &err);
+    assert_non_null(shm);
+    signals = 3;
+    if (rp_shm_reserve(shm, 0, 8192, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(signals, 0);
+    rp_shm_close(shm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_a_killed_process_wrote_is_there_for_the_next_one, setup, teardown),
         cmocka_unit_test_setup_teardown(created_again_it_is_empty, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_signal_is_no_reason_to_go_without_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(more_than_tmpfs_has_is_no_space_and_not_a_signal, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_has_one_place_and_a_file_on_a_disk_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(only_what_is_left_for_a_deleted_folder_is_swept, setup, teardown),

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/bytes.h"
 #include "base/num.h"
 #include "crashfs.h"
 #include "disk/chain.h"
@@ -370,6 +371,52 @@ static void growth_keeps_ids_and_merges_into_a_smaller_parent(void **state)
     model_free(&at);
 }
 
+// Sets LeaveBlockAllocated (MS-VHDX 2.6.2.1) in a file at rest.
+static void make_fixed(struct rp_fs *fs, const char *path)
+{
+    static const uint8_t parameters[] = {0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d};
+    struct rp_store *store = rp_fs_open(fs, path, RP_OPEN_WRITE, NULL);
+    uint8_t table[4096], flags = 1;
+    for (uint64_t region = 1 << 20;; region += 1 << 20) { // of the metadata
+        assert_int_equal(rp_store_pread(store, table, sizeof table, region, NULL), 0);
+        if (memcmp(table, "metadata", 8))
+            continue;
+        for (size_t entry = 32; entry < sizeof table; entry += 32)
+            if (!memcmp(table + entry, parameters, sizeof parameters))
+                assert_int_equal(rp_store_pwrite(store, &flags, 1, region + rp_get_le32(table + entry + 16) + 4, NULL), 0);
+        break;
+    }
+    rp_store_close(store);
+}
+
+static void a_disk_does_not_grow_above_a_file_that_could_not_take_it(void **state)
+{
+    struct fixture *f = *state;
+    struct rp_engine_checkpoint a;
+    struct rp_error err = {0};
+    RP_AUTO_FREE char *base = vm_leaf(f->engine, 0);
+    some_changes(f, 20);
+    assert_int_equal(rp_engine_close(f->engine, NULL), 0);
+    make_fixed(f->fs, base);
+    f->engine = vm_open(f->fs, VM_DIRECTORY);
+    make_checkpoint(f, &a);
+    for (int merged = 0; merged < 2; merged++) {
+        for (uint64_t more = 3 << 20; more; more -= 1 << 20) { // the last refusal leaves nothing behind
+            err = (struct rp_error){0};
+            assert_int_equal(rp_engine_grow(f->engine, 0, SIZE + more, &err), -1);
+            assert_int_equal(err.code, RP_ERR_INVALID);
+            assert_non_null(strstr(err.text, base));
+            assert_non_null(strstr(err.text, "a fixed disk"));
+        }
+        some_changes(f, 20);
+        err = (struct rp_error){0};
+        if (!merged && vm_merge(f->engine, a.disks[0].leaf_path, &err))
+            fail_msg("merge: %s", err.text);
+        model_check(&f->model, f->engine, 0);
+    }
+    rp_engine_checkpoint_clear(&a);
+}
+
 static void a_foreign_tracking_file_is_left_alone(void **state)
 {
     struct fixture *f = *state;
@@ -500,6 +547,7 @@ int main(void)
         TEST(a_reader_stops_a_merge_before_anything_has_changed),
         TEST(nobody_reads_a_leaf_and_nobody_writes_a_frozen_file),
         TEST(growth_keeps_ids_and_merges_into_a_smaller_parent),
+        TEST(a_disk_does_not_grow_above_a_file_that_could_not_take_it),
         TEST(a_foreign_tracking_file_is_left_alone),
         TEST(an_id_of_another_history_is_refused),
         TEST(files_left_over_by_a_crash_are_deleted_and_others_are_not),
