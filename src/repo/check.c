@@ -80,7 +80,7 @@ static void tell_disk(struct report *report, const struct rp_point *point, const
     }
 }
 
-// What takes nothing away from any point.
+// What takes nothing away from any point; or of which a check that ends early did not find out.
 static void tell_rest(struct report *report)
 {
     uint32_t count = rp_damages_count(report->check->damages);
@@ -183,11 +183,8 @@ static int run(struct rp_check *check, bool read_data, const struct names *point
     }
     check->total += points->count * (uint64_t)POINT_WEIGHT;
     // The packs first: then the walk over the points can say what each damage takes away.
-    if (rp_check_packs(check, read_data, err) || rp_check_objects(check, err) ||
-        check_points(check, points, report, err))
-        return -1;
-    tell_rest(report);
-    return 0;
+    return rp_check_packs(check, read_data, err) || rp_check_objects(check, err) ||
+           check_points(check, points, report, err) ? -1 : 0;
 }
 
 int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *problem, void *context,
@@ -216,6 +213,7 @@ int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *prob
         rp_index_discard(check.index);
     }
     rmdir(folder);
+    tell_rest(&report);
     for (uint32_t i = 0; i < report.capacity; i++)
         rp_ranges_clear(&report.ranges[i]);
     free(report.ranges);

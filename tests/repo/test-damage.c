@@ -869,6 +869,40 @@ static void a_pack_that_its_writer_removes_meanwhile_is_no_damage_unless_a_point
     }
 }
 
+// ---- a check that ends early -----------------------------------------------------------------------------------------
+
+static int stop_at_the_points(void *context, uint64_t done, uint64_t total)
+{
+    (void)context;
+    return total - done < 1u << 20; // one MiB for each
+}
+
+static void a_check_that_ends_early_tells_what_it_has_found(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings = {0};
+    struct rp_error err = {0};
+    uint64_t problems;
+    char folder[256];
+    store(place, &stored);
+    flip_bit(stored.pack, 8 * (RP_PACK_HEADER + 5));
+    struct rp_repo *repo = place_open(place);
+    for (int i = 0; i < 2; i++) { // before the walk over the points, which says whom it affects; and after it
+        findings = (struct findings){0};
+        assert_int_equal(rp_repo_check(repo, true, find, &findings, i ? stop_at_the_points : stop, NULL, &problems, &err), -1);
+        assert_int_equal(err.code, RP_ERR_CANCELLED);
+        assert_int_equal(problems, 1);
+        assert_int_equal(findings.count, 1);
+        assert_int_equal(findings.with_ranges, i);
+        rp_ranges_clear(&findings.ranges);
+    }
+    snprintf(folder, sizeof folder, "%s/damaged", place->repository);
+    assert_int_equal(count_files(folder), 1);
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
 int main(void)
 {
     log_off();
@@ -893,6 +927,7 @@ int main(void)
         WITH(a_node_that_a_plain_check_cannot_read_marks_its_pack),
         WITH(a_base_whose_nodes_cannot_be_read_is_written_in_full_and_relied_on_no_more),
         WITH(a_pack_that_its_writer_removes_meanwhile_is_no_damage_unless_a_point_needs_it),
+        WITH(a_check_that_ends_early_tells_what_it_has_found),
         WITH(a_commit_that_needs_a_pack_of_another_size_is_refused),
         WITH(a_node_in_memory_does_not_hide_that_its_pack_is_gone),
         WITH(a_pack_that_comes_back_does_not_hide_that_another_is_gone),
