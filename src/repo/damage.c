@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "repo/object.h"
@@ -10,6 +11,24 @@ bool rp_damage_is(const struct rp_error *why)
 {
     bool gone = why->sys == EIO || why->sys == EUCLEAN || why->sys == EBADMSG || why->sys == EILSEQ;
     return why->code == RP_ERR_CORRUPT || why->code == RP_ERR_AUTH || (why->code == RP_ERR_IO && gone);
+}
+
+static bool answers(struct rp_repo *repo)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
+    return rp_backend_get_all(repo->backend, RP_CONFIG_NAME, RP_CONFIG_LIMIT, &json, NULL) == 0;
+}
+
+bool rp_damage_stays(struct rp_repo *repo, struct rp_error *why, rp_damage_read_fn *read, void *context)
+{
+    int before = why->sys;
+    if (!rp_damage_is(why) || why->code != RP_ERR_IO)
+        return rp_damage_is(why);
+    if (!answers(repo)) // nor would it answer after a pause for each object
+        return false;
+    usleep(repo->patience_ms * 1000);
+    rp_error_clear(why);
+    return read(context, why) && rp_damage_is(why) && (why->code != RP_ERR_IO || why->sys == before) && answers(repo);
 }
 
 int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err)

@@ -225,12 +225,26 @@ int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, st
 
 // ---- completeness ---------------------------------------------------------------------------------------------------
 
-// A new tree would take the node for stored wherever it has the same one: its packs are marked, so that it is stored again.
-static int mark_node(struct rp_repo *repo, const uint8_t *id, const struct rp_error *why, struct rp_error *err)
+struct base_node {
+    struct rp_repo *repo;
+    const uint8_t *id;
+    unsigned level;
+    uint8_t *content;
+};
+
+static int read_base_node(void *context, struct rp_error *err)
 {
-    if (!rp_damage_is(why))
-        return rp_fail_as(err, why);
-    if (rp_damage_mark_copies(repo, repo->index, id, why, err) || rp_index_refresh(repo->index, err))
+    const struct base_node *node = context;
+    return rp_blocks_get(node->repo->blocks, node->id, node->level, node->content, err);
+}
+
+// A new tree would take the node for stored wherever it has the same one: its packs are marked, so that it is stored again.
+static int mark_node(struct base_node *node, struct rp_error *why, struct rp_error *err)
+{
+    struct rp_repo *repo = node->repo;
+    if (!rp_damage_stays(repo, why, read_base_node, node))
+        return why->code ? rp_fail_as(err, why) : 0;
+    if (rp_damage_mark_copies(repo, repo->index, node->id, why, err) || rp_index_refresh(repo->index, err))
         return -1;
     return rp_fail(err, RP_ERR_CORRUPT, "%s", why->text);
 }
@@ -238,8 +252,9 @@ static int mark_node(struct rp_repo *repo, const uint8_t *id, const struct rp_er
 int rp_tree_base_node(struct rp_repo *repo, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *node,
                       struct rp_error *err)
 {
+    struct base_node of = {repo, id, level, node};
     struct rp_error why = {0};
-    return rp_blocks_get(repo->blocks, id, level, node, &why) ? mark_node(repo, id, &why, err) : 0;
+    return read_base_node(&of, &why) ? mark_node(&of, &why, err) : 0;
 }
 
 static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned level, enum rp_index_use use, struct rp_error *err)
