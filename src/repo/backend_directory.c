@@ -88,15 +88,28 @@ static int need_top(struct rp_backend *backend, const char *folder, struct rp_er
     return 0;
 }
 
-// Gives the temporary file its name unless that is taken. File systems without RENAME_NOREPLACE have link().
+static bool same_file(int directory, const char *a, const char *b)
+{
+    struct stat one, other;
+    return !fstatat(directory, a, &one, AT_SYMLINK_NOFOLLOW) && !fstatat(directory, b, &other, AT_SYMLINK_NOFOLLOW) &&
+           one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+// Gives the temporary file its name unless that is taken. File systems without RENAME_NOREPLACE have link(); whose answer may
+// be lost on NFS, and the second try finds what the first one did.
 static int take_name(int directory, const char *temporary, const char *name)
 {
     if (renameat2(directory, temporary, directory, name, RENAME_NOREPLACE) == 0)
         return 0;
     if (errno != EINVAL && errno != ENOSYS)
         return -1;
-    if (linkat(directory, temporary, directory, name, 0))
-        return -1;
+    if (linkat(directory, temporary, directory, name, 0)) {
+        int failed = errno;
+        if (failed != EEXIST || !same_file(directory, temporary, name)) {
+            errno = failed;
+            return -1;
+        }
+    }
     unlinkat(directory, temporary, 0);
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "repo/backend.h"
 
 #define SIZE ((uint64_t)20 * RP_REPO_BLOCK) // random bytes: its pack is large enough for O_DIRECT
 #define MAX_FILES 4096
@@ -27,6 +28,7 @@ static struct {
     int left;
     int sync_sys;          // what a sync fails with; 0: EIO
     bool short_writes;
+    enum { RENAMES, LINKS, LINK_LOST, LINK_LATE } file_system; // links only, as NFS; its answer is lost; another was faster
     unsigned writes, renames;
     struct unsynced { dev_t device; ino_t inode; } unsynced[MAX_FILES];
     size_t unsynced_count;
@@ -110,6 +112,8 @@ int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, u
 {
     if (!is_ours(from_fd))
         return __real_renameat2(from_fd, from, to_fd, to, flags);
+    if (calls.file_system != RENAMES)
+        return fail_with(EINVAL);
     struct stat file, folder;
     char name[256];
     snprintf(name, sizeof name, "%s", to);
@@ -130,6 +134,17 @@ int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, u
     return failed ? fail_with(EIO) : __real_renameat2(from_fd, from, to_fd, to, flags);
 }
 
+int __real_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags);
+int __wrap_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags);
+int __wrap_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags)
+{
+    if (is_ours(from_fd) && calls.file_system == LINK_LATE)
+        close(openat(to_fd, to, O_WRONLY | O_CREAT, 0600));
+    if (is_ours(from_fd) && calls.file_system == LINK_LOST)
+        __real_linkat(from_fd, from, to_fd, to, flags);
+    return __real_linkat(from_fd, from, to_fd, to, flags);
+}
+
 static void begin(const struct place *place, enum call failing, int left)
 {
     calls.folder = place->repository;
@@ -146,6 +161,7 @@ static void end(void)
 {
     calls.folder = NULL;
     calls.failing = NO_CALL;
+    calls.file_system = RENAMES;
 }
 
 // ---- tests ----------------------------------------------------------------------------------------------------------
@@ -324,6 +340,25 @@ static void nothing_has_a_name_before_what_it_stands_for_is_durable(void **state
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
 
+static void a_link_whose_answer_was_lost_is_made_and_one_that_came_too_late_is_not(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    char temporary[256], text[2];
+    snprintf(temporary, sizeof temporary, "%s/tmp", place->repository);
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    static const char *const names[] = {[LINKS] = "notes/1", [LINK_LOST] = "notes/2", [LINK_LATE] = "notes/3"};
+    for (int file_system = LINKS; file_system <= LINK_LATE; file_system++) {
+        begin(place, NO_CALL, 0);
+        calls.file_system = file_system;
+        int failed = backend->ops->put(backend, names[file_system], "me", 2, &err);
+        end();
+        assert_int_equal(err.code, file_system == LINK_LATE ? RP_ERR_EXISTS : RP_OK);
+        assert_int_equal(backend->ops->get(backend, names[file_system], 0, text, 2, NULL), failed); // the other's is empty
+        assert_int_equal(count_files(temporary), 0);
+    }
+}
+
 int main(void)
 {
     log_off();
@@ -335,6 +370,7 @@ int main(void)
         TEST(the_folders_above_a_new_repository_are_durable),
         TEST(a_folder_that_a_killed_writer_made_is_durable_before_anything_in_it),
         TEST(a_write_that_is_cut_short_is_gone_on_with),
+        TEST(a_link_whose_answer_was_lost_is_made_and_one_that_came_too_late_is_not),
         TEST(nothing_has_a_name_before_what_it_stands_for_is_durable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
