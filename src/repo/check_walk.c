@@ -5,7 +5,6 @@
 #include "base/bytes.h"
 #include "repo/blocks.h"
 #include "repo/check.h"
-#include "repo/damage.h"
 #include "repo/pending.h"
 #include "repo/tree.h"
 
@@ -85,7 +84,8 @@ static void hit(const struct place *place, uint32_t damage, uint64_t block, uint
 }
 
 // A node that cannot be read although nothing is known against it: the damage is found here, and marked as any other.
-static uint32_t unreadable(struct rp_check_walk *walk, const uint8_t *id, const struct rp_error *why)
+static uint32_t unreadable(struct rp_check_walk *walk, const uint8_t *id, const struct rp_attempt *attempt,
+                           const struct rp_error *why)
 {
     struct rp_location places[RP_INDEX_MAX_COPIES];
     struct rp_index_pack pack;
@@ -95,10 +95,11 @@ static uint32_t unreadable(struct rp_check_walk *walk, const uint8_t *id, const 
         return rp_damages_add(walk->check->damages, NULL, why->text);
     rp_index_pack(walk->check->index, places[0].pack, &pack);
     uint32_t number = rp_damages_add(walk->check->damages, rp_pack_name(pack.id, name), why->text);
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < count; i++)
         rp_damages_block(walk->check->damages, id, places[i].pack, number);
-        rp_index_pack(walk->check->index, places[i].pack, &pack);
-        if (rp_damage_is(why) && !pack.damaged)
+    for (unsigned i = 0; i < attempt->damaged_count; i++) {
+        rp_index_pack(walk->check->index, attempt->damaged[i], &pack);
+        if (!pack.damaged)
             rp_check_mark(walk->check, pack.id, true);
     }
     return number;
@@ -127,9 +128,10 @@ static bool walk_below(const struct place *place, const uint8_t *id, unsigned le
     if (!level)
         return true;
     struct rp_error why = {0};
+    struct rp_attempt attempt = {0};
     RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
-    if (rp_blocks_get(walk->check->blocks, id, level, node, &why)) {
-        hit(place, unreadable(walk, id, &why), block, span);
+    if (rp_blocks_get(walk->check->blocks, id, level, node, &attempt, &why)) {
+        hit(place, unreadable(walk, id, &attempt, &why), block, span);
         return false;
     }
     bool whole = true;

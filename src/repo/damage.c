@@ -22,17 +22,3 @@ int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool da
                          : repo->backend->ops->remove(repo->backend, name, &why);
     return failed && why.code != RP_ERR_EXISTS ? rp_fail_as(err, &why) : 0;
 }
-
-int rp_damage_mark_copies(struct rp_repo *repo, struct rp_index *index, const uint8_t id[RP_ID_BYTES],
-                          const struct rp_error *why, struct rp_error *err)
-{
-    struct rp_location places[RP_INDEX_MAX_COPIES];
-    unsigned count = rp_damage_is(why) ? rp_index_find(index, id, RP_INDEX_SOUND, places) : 0;
-    for (unsigned i = 0; i < count; i++) {
-        struct rp_index_pack pack;
-        rp_index_pack(index, places[i].pack, &pack);
-        if (rp_damage_mark(repo, pack.id, true, err))
-            return -1;
-    }
-    return 0;
-}

@@ -11,8 +11,5 @@ bool rp_damage_is(const struct rp_error *why);
 
 // Marks the pack, or takes the mark away. One that is there already is fine.
 int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err);
-// For a node or block that could not be read because of `why`: when that is damage, marks all packs that `index` finds it in.
-int rp_damage_mark_copies(struct rp_repo *repo, struct rp_index *index, const uint8_t id[RP_ID_BYTES],
-                          const struct rp_error *why, struct rp_error *err);
 
 #endif

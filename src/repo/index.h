@@ -1,5 +1,5 @@
 // The index: which pack holds a block. Segments in the cache directory, and a small table of what this process wrote.
-// Thread safe. Memory stays small whatever the size of the repository: 40 bytes a pack, and a bounded table.
+// Thread safe. Memory stays small whatever the size of the repository: 48 bytes a pack, and a bounded table.
 #ifndef RP_REPO_INDEX_H
 #define RP_REPO_INDEX_H
 
@@ -32,8 +32,13 @@ void rp_index_close(struct rp_index *index); // NULL is fine; writes what is onl
 
 void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and deletes its segments
 
-// Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten.
+// Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten. Those
+// that could not be read the last time, for a reason that says nothing about their bytes, are tried again. A failure is none
+// that rp_damage_is: that the repository cannot be listed says nothing about any block.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
+// Is everything known that the packs hold? RP_ERR_IO: some could not be read for a reason that says nothing about their bytes,
+// or the cache was just found damaged. Then a block that is not found may be there all the same, and another look may find it.
+int rp_index_knows_all(struct rp_index *index, struct rp_error *err);
 
 // How often a look found a pack that had disappeared, cannot be read or was found damaged: reasons to doubt that
 // every block that old trees name is there. It only grows, also when a pack comes back: while it is what it was, none
@@ -74,7 +79,7 @@ struct rp_index_pack {
     uint64_t size;         // at the last look
     uint64_t indexed_size; // when it was written, or its index read; 0: its index came from the cache
     bool present, tombstoned, damaged;
-    bool unreadable; // its index is: rp_index_bad_pack_fn was told
+    bool unreadable; // its index is, for whatever reason: rp_index_bad_pack_fn was told
 };
 uint32_t rp_index_pack_count(struct rp_index *index); // numbers are below this; some packs may be gone
 void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack *out);

@@ -16,9 +16,11 @@ struct rp_pack_state {
     bool tombstoned;
     bool damaged;    // a check found it so: what it holds is stored again
     bool indexed;    // its entries are in a segment or in the table
-    bool unreadable; // its index is damaged
+    bool unreadable; // its index is
+    bool passing;    // for a reason that says nothing about its bytes: it is tried again
     bool discarded;  // its writer removed it: nothing relies on it
     bool doubtful;   // after the last look: see rp_index_doubts
+    bool seen_tombstone, seen_damage; // by a look that is not over
 };
 struct rp_pack_table {
     struct rp_pack_state *items;

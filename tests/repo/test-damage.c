@@ -250,7 +250,7 @@ static void a_salvage_leaves_out_what_is_below_damage_of_any_level_and_nothing_e
     fill_block(data + CHANGED * RP_REPO_BLOCK, MANY + 2);
     root = store_disk(repo, &root, data, size, "the vm", NULL); // a node of its own, in another pack, has the changed block
     assert_int_equal(assert_salvage_is_exact(repo, &root, data), 0);
-    assert_ok(rp_blocks_get(repo->blocks, root.id, 2, top, &err), err);
+    assert_ok(rp_blocks_get(repo->blocks, root.id, 2, top, NULL, &err), err);
     const uint8_t *ids[] = {top + CHANGED / RP_NODE_IDS * RP_ID_BYTES, root.id};
     const unsigned expected[] = {RP_NODE_IDS, MANY + 1};
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
