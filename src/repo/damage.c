@@ -6,10 +6,11 @@
 #include "base/clock.h"
 #include "repo/object.h"
 
+bool rp_damage_is_errno(int sys) { return sys == EIO || sys == EUCLEAN || sys == EBADMSG || sys == EILSEQ; }
+
 bool rp_damage_is(const struct rp_error *why)
 {
-    bool gone = why->sys == EIO || why->sys == EUCLEAN || why->sys == EBADMSG || why->sys == EILSEQ;
-    return why->code == RP_ERR_CORRUPT || why->code == RP_ERR_AUTH || (why->code == RP_ERR_IO && gone);
+    return why->code == RP_ERR_CORRUPT || why->code == RP_ERR_AUTH || (why->code == RP_ERR_IO && rp_damage_is_errno(why->sys));
 }
 
 int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err)

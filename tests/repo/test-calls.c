@@ -33,6 +33,7 @@ static struct {
     char wrong[256];       // the first that got its name too early
     ino_t synced[64];      // folders, the last ones
     unsigned syncs;        // of folders
+    const char *lost;      // a name that the file system finds broken
 } calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static bool is_ours(int fd)
@@ -128,6 +129,22 @@ int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, u
         note(&folder, false);
     pthread_mutex_unlock(&calls.lock);
     return failed ? fail_with(EIO) : __real_renameat2(from_fd, from, to_fd, to, flags);
+}
+
+static bool is_lost(const char *name) { return calls.lost && !strcmp(name, calls.lost); }
+
+int __real_fstatat64(int fd, const char *name, struct stat *st, int flags);
+int __wrap_fstatat64(int fd, const char *name, struct stat *st, int flags);
+int __wrap_fstatat64(int fd, const char *name, struct stat *st, int flags)
+{
+    return is_lost(name) ? fail_with(EUCLEAN) : __real_fstatat64(fd, name, st, flags);
+}
+
+int __real_openat64(int fd, const char *name, int flags, ...);
+int __wrap_openat64(int fd, const char *name, int flags, mode_t mode);
+int __wrap_openat64(int fd, const char *name, int flags, mode_t mode)
+{
+    return is_lost(name) ? fail_with(EUCLEAN) : __real_openat64(fd, name, flags, mode);
 }
 
 static void begin(const struct place *place, enum call failing, int left)
@@ -322,6 +339,81 @@ static void nothing_has_a_name_before_what_it_stands_for_is_durable(void **state
     free(data);
 }
 
+static int count_one(void *context, const char *name, uint64_t size)
+{
+    (void)name;
+    (void)size;
+    ++*(unsigned *)context;
+    return 0;
+}
+
+// A broken inode: of a pack, of the folder that it is in, of a point.
+static void what_the_file_system_has_lost_hides_no_more_than_itself(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t *lost = malloc(SIZE), *whole = malloc(SIZE);
+    char pack[256], point[RP_POINT_ID], name[128], other[RP_POINT_ID];
+    uint64_t problems;
+    fill(lost, 1);
+    fill(whole, 2);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root lost_root = store_disk(repo, NULL, lost, SIZE, "lost", point);
+    first_pack(place, pack);
+    struct rp_repo_root root = store_disk(repo, NULL, whole, SIZE, "vm", other);
+    rp_repo_close(repo);
+    const char *relative = strstr(pack, "/packs/") + 1;
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "%s", relative);
+        if (i == 1)
+            *strrchr(name, '/') = 0;
+        if (i == 3)
+            snprintf(name, sizeof name, "points/%s", point);
+        if (i != 2) // with a cache, too
+            place_remove_cache(place);
+        calls.lost = name;
+        repo = place_open(place);
+        assert_disk(repo, &root, whole);
+        struct rp_points points;
+        assert_ok(rp_repo_points(repo, &points, &err), err);
+        assert_int_equal(points.count, i == 3 ? 1 : 2);
+        assert_int_equal(points.unreadable, i == 3);
+        rp_points_clear(&points);
+        assert_int_equal(rp_repo_read(repo, &lost_root, 0, lost, RP_REPO_BLOCK, NULL), i == 3 ? 0 : -1);
+        assert_ok(rp_repo_check(repo, false, NULL, NULL, NULL, NULL, &problems, &err), err);
+        assert_true(problems > 0);
+        rp_repo_close(repo);
+        calls.lost = NULL;
+    }
+    repo = place_open(place);
+    assert_ok(rp_repo_check(repo, true, NULL, NULL, NULL, NULL, &problems, &err), err); // it was marked; now it is whole
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+    free(lost);
+    free(whole);
+}
+
+static void nobody_decides_by_a_listing_that_is_not_whole(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    static const char *const names[][3] = {{"sessions/", "sessions/a", "sessions/a/1"}, {"locks/", "locks/a", "locks/a/1"},
+                                           {"tombstones/", "tombstones/a", "tombstones/a"}, {"points/", "points/a", "points/a"}};
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned found = 0;
+        assert_ok(backend->ops->put(backend, names[i][2], "x", 1, &err), err);
+        assert_ok(backend->ops->list(backend, names[i][0], count_one, &found, &err), err);
+        assert_int_equal(found, 1);
+        for (unsigned n = 1; n < 3; n++) {
+            calls.lost = names[i][n];
+            assert_int_equal(backend->ops->list(backend, names[i][0], count_one, &found, NULL), i == 3 ? 0 : -1);
+            calls.lost = NULL;
+        }
+        assert_int_equal(found, i == 3 ? 3 : 1);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
 
 int main(void)
@@ -336,6 +428,8 @@ int main(void)
         TEST(a_folder_that_a_killed_writer_made_is_durable_before_anything_in_it),
         TEST(a_write_that_is_cut_short_is_gone_on_with),
         TEST(nothing_has_a_name_before_what_it_stands_for_is_durable),
+        TEST(what_the_file_system_has_lost_hides_no_more_than_itself),
+        TEST(nobody_decides_by_a_listing_that_is_not_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
