@@ -303,7 +303,7 @@ bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES
     bool doubtful = false;
     pthread_rwlock_rdlock(&index->lock);
     for (uint32_t i = 0; i < index->packs.count && !doubtful; i++)
-        doubtful = is_doubtful(&index->packs.items[i]);
+        doubtful = is_doubtful(&index->packs.items[i]) || (index->packs.items[i].present && index->packs.items[i].tombstoned);
     pthread_rwlock_unlock(&index->lock);
     return !doubtful && rp_index_roots_has(index->segments.directory, root);
 }

@@ -44,7 +44,8 @@ int rp_index_knows_all(struct rp_index *index, struct rp_error *err);
 // every block that old trees name is there. It only grows, also when a pack comes back: while it is what it was, none
 // was lost.
 uint32_t rp_index_doubts(struct rp_index *index);
-// Is this tree known to be complete? Only while there is no such pack.
+// Is this tree known to be complete? Only while there is no such pack, nor one that is to be deleted: nothing new is built on
+// what only that one holds. (One that gets its tombstone later waits for our session, and is no reason to doubt.)
 bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES]);
 // True only after rp_index_spill: a pack that is only in memory would not be missed by the next process.
 void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES], bool complete);
