@@ -104,12 +104,15 @@ static int spill(struct rp_index *index, struct rp_error *err)
     return result;
 }
 
+// It was cut off, say: whoever changed it, what its index says is not there any more.
+static bool has_other_size(const struct rp_pack_state *pack) { return pack->indexed && pack->size != pack->indexed_size; }
+
 static bool usable(const struct rp_pack_state *pack, enum rp_index_use use)
 {
     switch (use) {
     case RP_INDEX_GONE: return !pack->present;
-    case RP_INDEX_SOUND: return pack->present && !pack->damaged;
-    case RP_INDEX_WRITE: return pack->present && !pack->damaged && !pack->tombstoned;
+    case RP_INDEX_SOUND: return pack->present && !pack->damaged && !has_other_size(pack);
+    case RP_INDEX_WRITE: return pack->present && !pack->damaged && !has_other_size(pack) && !pack->tombstoned;
     default: return pack->present;
     }
 }
@@ -247,7 +250,8 @@ void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack
 
 static bool is_doubtful(const struct rp_pack_state *pack)
 {
-    return (pack->indexed && !pack->present) || pack->unreadable || (pack->present && pack->damaged);
+    return (pack->indexed && !pack->present) || pack->unreadable ||
+           (pack->present && (pack->damaged || has_other_size(pack)));
 }
 
 static bool is_to_be_read(const struct rp_pack_state *pack)

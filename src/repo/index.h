@@ -40,7 +40,7 @@ int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 // or the cache was just found damaged. Then a block that is not found may be there all the same, and another look may find it.
 int rp_index_knows_all(struct rp_index *index, struct rp_error *err);
 
-// How often a look found a pack that had disappeared, cannot be read or was found damaged: reasons to doubt that
+// How often a look found a pack that had disappeared or changed its size, cannot be read or was found damaged: reasons to doubt that
 // every block that old trees name is there. It only grows, also when a pack comes back: while it is what it was, none
 // was lost.
 uint32_t rp_index_doubts(struct rp_index *index);
@@ -55,8 +55,8 @@ void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTE
 
 enum rp_index_use {
     RP_INDEX_READ,  // any pack that is there
-    RP_INDEX_SOUND, // not one that a check found damaged
-    RP_INDEX_WRITE, // neither a damaged nor a tombstoned one: the block must be stored again
+    RP_INDEX_SOUND, // not one that a check found damaged, or that has another size than when its index was read
+    RP_INDEX_WRITE, // neither such a one nor a tombstoned one: the block must be stored again
     RP_INDEX_GONE,  // only packs that are not there any more (to name what is missing)
 };
 // The places of a block (at most RP_INDEX_MAX_COPIES), `pack` being an index-wide number.
@@ -78,7 +78,7 @@ void rp_index_tidy(struct rp_index *index);
 struct rp_index_pack {
     uint8_t id[RP_PACK_ID];
     uint64_t size;         // at the last look
-    uint64_t indexed_size; // when it was written, or its index read; 0: its index came from the cache
+    uint64_t indexed_size; // when it was written, or its index read
     bool present, tombstoned, damaged;
     bool unreadable; // its index is, for whatever reason: rp_index_bad_pack_fn was told
 };

@@ -10,7 +10,7 @@
 struct rp_pack_state {
     uint8_t id[RP_PACK_ID];
     uint64_t size;   // at the last look
-    uint32_t indexed_size; // when it was written, or its index read; 0: its index came from the cache
+    uint32_t indexed_size; // when it was written, or its index read
     uint32_t seen;   // the look at the repository that found it last
     bool present;    // it was there at the last look
     bool tombstoned;

@@ -121,7 +121,7 @@ static int check_pack(void *context, uint32_t number)
     struct rp_error why = {0};
     rp_index_pack(repo->index, number, &pack);
     rp_pack_name(pack.id, name);
-    uint64_t size = pack.size, expected = pack.indexed_size ? pack.indexed_size : pack.size;
+    uint64_t size = pack.size, expected = pack.indexed_size;
     if (presence->singly && repo->backend->ops->size(repo->backend, name, &size, &why) && why.code != RP_ERR_NOT_FOUND)
         return rp_fail_as(presence->err, &why);
     if (presence->singly ? why.code != RP_OK : !pack.present)
