@@ -15,7 +15,7 @@
 
 #define TABLE_FIRST 4096u
 #define TAIL_READ 65536u
-#define TABLE_SPILL (512u << 10) // entries: 24 MiB at most
+#define TABLE_SPILL (512u << 10) // entries: 24 MiB at most, unless the cache cannot be written
 
 // Entries of packs that this process wrote and no segment has yet: open addressing by prefix.
 struct table {
@@ -29,6 +29,8 @@ struct rp_index {
     struct rp_pack_table packs;
     struct rp_index_segments segments;
     struct table table;
+    size_t spill_at;             // entries of the table
+    bool spill_failed;           // and the administrator was told
     bool damaged;                // a segment lost entries
     pthread_mutex_t maintenance; // one refresh or merge at a time; taken before `lock`
     uint32_t looks;              // at the repository, so far
@@ -174,22 +176,31 @@ static void merge_segments(struct rp_index *index)
     pthread_mutex_unlock(&index->maintenance);
 }
 
-// Appending to the set while a merge runs is fine: positions of older segments stay.
-static bool spill_if(struct rp_index *index, size_t at_least)
+// Appending to the set while a merge runs is fine: positions of older segments stay. Where it fails, the table grows, and it
+// is not tried again for every pack.
+static bool spill_if(struct rp_index *index, bool at_once)
 {
     struct rp_error err = {0};
     pthread_rwlock_wrlock(&index->lock);
-    bool full = index->table.count >= at_least;
+    size_t count = index->table.count;
+    bool full = count >= (at_once ? 1 : index->spill_at), tell = false;
     int result = full ? spill(index, &err) : 0;
+    if (full)
+        index->spill_at = result ? rp_max64(TABLE_SPILL, 2 * count) : TABLE_SPILL;
+    if (result) {
+        tell = !index->spill_failed;
+        index->spill_failed = true;
+    }
     pthread_rwlock_unlock(&index->lock);
-    if (result)
-        rp_log(RP_LOG_WARNING, "the index cache could not be written: %s", err.text);
-    else if (full)
+    if (tell)
+        rp_log(RP_LOG_WARNING, "the index cache in %s cannot be written, which costs memory and time: %s",
+               index->segments.directory, err.text);
+    if (full && !result)
         merge_segments(index);
     return result == 0;
 }
 
-bool rp_index_spill(struct rp_index *index) { return spill_if(index, 1); }
+bool rp_index_spill(struct rp_index *index) { return spill_if(index, true); }
 
 static uint32_t add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], uint64_t size,
                          const struct rp_pack_index *content)
@@ -222,7 +233,7 @@ uint32_t rp_index_add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID],
                            const struct rp_pack_index *content)
 {
     uint32_t number = add_pack(index, id, size, content);
-    spill_if(index, TABLE_SPILL);
+    spill_if(index, false);
     return number;
 }
 
@@ -528,6 +539,7 @@ struct rp_index *rp_index_open(const struct rp_index_setup *setup, struct rp_err
 {
     struct rp_index *index = rp_xcalloc(1, sizeof *index);
     index->setup = *setup;
+    index->spill_at = TABLE_SPILL;
     index->setup.directory = NULL; // borrowed by the caller for this call only
     pthread_rwlock_init(&index->lock, NULL);
     pthread_mutex_init(&index->maintenance, NULL);
