@@ -9,9 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "faulty.h"
 
 #define SIZE ((uint64_t)20 * RP_REPO_BLOCK) // random bytes: its pack is large enough for O_DIRECT
 #define MAX_FILES 4096
@@ -34,6 +36,7 @@ static struct {
     ino_t synced[64];      // folders, the last ones
     unsigned syncs;        // of folders
     const char *lost;      // a name that the file system finds broken
+    int64_t slept;         // seconds that the machine has slept
 } calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static bool is_ours(int fd)
@@ -129,6 +132,16 @@ int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, u
         note(&folder, false);
     pthread_mutex_unlock(&calls.lock);
     return failed ? fail_with(EIO) : __real_renameat2(from_fd, from, to_fd, to, flags);
+}
+
+int __real_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int result = __real_clock_gettime(clock, now);
+    if (clock == CLOCK_BOOTTIME)
+        now->tv_sec += calls.slept;
+    return result;
 }
 
 static bool is_lost(const char *name) { return calls.lost && !strcmp(name, calls.lost); }
@@ -414,6 +427,59 @@ static void nobody_decides_by_a_listing_that_is_not_whole(void **state)
     }
 }
 
+// The machine sleeps at the first few renewals of the lock, which is the last thing before the point.
+struct sleeper {
+    int sleeps, seconds;
+    int sessions, at_point; // puts of sessions; and how many of them when the point was put
+};
+
+static void maybe_sleep(void *context, const char *name)
+{
+    struct sleeper *sleeper = context;
+    sleeper->sessions += !strncmp(name, "sessions/", 9);
+    if (!strncmp(name, "points/", 7))
+        sleeper->at_point = sleeper->sessions;
+    if (!strncmp(name, "locks/", 6) && sleeper->sleeps && sleeper->sleeps--)
+        calls.slept += sleeper->seconds;
+}
+
+static void a_point_is_put_soon_after_its_session_was_renewed_or_not_at_all(void **state)
+{
+    struct place *place = *state;
+    static const struct {
+        int sleeps, seconds, renewals;
+    } cases[] = {{0, 0, 1}, {1, 299, 1}, {1, 302, 2}, {3, 3600, 4}, {100, 3600, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rp_error err = {0};
+        struct sleeper sleeper = {0};
+        struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+        struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
+        assert_ok(repo ? 0 : -1, err);
+        struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm", "a backup", &err);
+        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+        assert_ok(lock && session ? 0 : -1, err);
+        rp_repo_session_under(session, lock);
+        struct rp_repo_root root = {.size = 512};
+        struct rp_point point;
+        point_of(&point, "vm", &root);
+        sleeper.sleeps = cases[i].sleeps;
+        sleeper.seconds = cases[i].seconds;
+        faulty->before_put = maybe_sleep;
+        faulty->context = &sleeper;
+        int failed = rp_repo_commit(session, &point, &err);
+        assert_int_equal(failed, cases[i].renewals ? 0 : -1);
+        if (failed)
+            assert_int_equal(err.code, RP_ERR_STATE);
+        assert_int_equal(sleeper.at_point, cases[i].renewals);
+        faulty->before_put = NULL;
+        rp_point_clear(&point);
+        rp_repo_session_end(session);
+        rp_repo_lock_release(lock);
+        rp_repo_close(repo);
+        calls.slept = 0;
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
 
 int main(void)
@@ -430,6 +496,7 @@ int main(void)
         TEST(nothing_has_a_name_before_what_it_stands_for_is_durable),
         TEST(what_the_file_system_has_lost_hides_no_more_than_itself),
         TEST(nobody_decides_by_a_listing_that_is_not_whole),
+        TEST(a_point_is_put_soon_after_its_session_was_renewed_or_not_at_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 #include "repo/blocks.h"
 #include "repo/core.h"
 #include "repo/extract.h"
+#include "repo/object.h"
 #include "repo/pack.h"
 
 #define BLOCKS 40
@@ -736,6 +737,13 @@ static void a_damaged_note_hides_no_others(void **state)
     assert_int_equal(system(command), 0);
     assert_ok(rp_repo_notes(repo, stored.point_id, count_note, &count, &err), err);
     assert_int_equal(count, 1);
+    // Nor one of a later version, which is not taken for what it may not be.
+    char name[RP_OBJECT_NAME];
+    static const char later[] = "{\"version\":2,\"time_ns\":1,\"note\":{\"booted\":3}}";
+    snprintf(name, sizeof name, "notes/%s/0000000000000001-0000000000000001", stored.point_id);
+    assert_ok(rp_object_put(repo->backend, repo->crypto, name, later, strlen(later), &err), err);
+    assert_ok(rp_repo_notes(repo, stored.point_id, count_note, &count, &err), err);
+    assert_int_equal(count, 2);
     rp_repo_close(repo);
     free(stored.data);
 }

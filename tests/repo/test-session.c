@@ -48,6 +48,8 @@ static void a_session_declared_dead_cannot_commit(void **state)
     assert_int_equal(err.code, RP_ERR_STATE);
     rp_point_clear(&point);
     rp_repo_session_end(session);
+    session_folder(place, folder);
+    assert_string_equal(folder, ""); // its holder leaves nothing of it
     struct rp_points points;
     rp_error_clear(&err);
     assert_ok(rp_repo_points(repo, &points, &err), err);
