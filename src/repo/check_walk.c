@@ -89,12 +89,19 @@ struct node {
     const uint8_t *id;
     unsigned level;
     uint8_t *content;
+    struct rp_attempt attempt;
 };
 
-static int read_node(void *context, struct rp_error *err)
+static int read_node(struct node *node, struct rp_error *err)
 {
-    const struct node *node = context;
-    return rp_blocks_get(node->walk->check->blocks, node->id, node->level, node->content, err);
+    return rp_blocks_get(node->walk->check->blocks, node->id, node->level, node->content, &node->attempt, err);
+}
+
+static int read_again(void *context, struct rp_error *err)
+{
+    struct node *node = context;
+    rp_blocks_forget_damage(node->walk->check->blocks);
+    return read_node(node, err);
 }
 
 static bool all_told(struct rp_check *check, const struct rp_location *places, unsigned count)
@@ -120,17 +127,21 @@ static uint32_t unreadable(struct node *node, struct rp_error *why)
     unsigned count = rp_index_find(check->index, node->id, RP_INDEX_READ, places);
     // Of packs that were told of before, a second look would take its time for each of very many nodes.
     bool again = why->code != RP_ERR_IO || !all_told(check, places, count);
-    bool lost = again && rp_damage_stays(check->repo, why, read_node, node);
+    bool lost = again && rp_damage_stays(check->repo, why, read_again, node);
+    if (again && !lost)
+        rp_blocks_forget_damage(check->blocks); // for all that is known
     if (!why->code)
         return RP_NO_DAMAGE;
     if (!count)
         return rp_damages_add(check->damages, NULL, why->text);
     rp_index_pack(check->index, places[0].pack, &pack);
     uint32_t number = rp_damages_add(check->damages, rp_pack_name(pack.id, name), why->text);
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < count; i++)
         rp_damages_block(check->damages, node->id, places[i].pack, number);
-        rp_index_pack(check->index, places[i].pack, &pack);
-        if (lost && !pack.damaged)
+    bool marked = lost || !rp_damage_is(why); // a damaged copy is one, also where another could not be read for a reason that may pass
+    for (unsigned i = 0; i < node->attempt.damaged_count && marked; i++) {
+        rp_index_pack(check->index, node->attempt.damaged[i], &pack);
+        if (!pack.damaged)
             rp_check_mark(check, pack.id, true);
     }
     return number;
@@ -160,7 +171,7 @@ static bool walk_below(const struct place *place, const uint8_t *id, unsigned le
         return true;
     struct rp_error why = {0};
     RP_AUTO_FREE uint8_t *content = rp_xmalloc(RP_NODE_BYTES);
-    struct node node = {walk, id, level, content};
+    struct node node = {.walk = walk, .id = id, .level = level, .content = content};
     if (read_node(&node, &why) && (damage = unreadable(&node, &why)) != RP_NO_DAMAGE) {
         hit(place, damage, block, span);
         return false;

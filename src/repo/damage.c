@@ -7,10 +7,11 @@
 #include "base/clock.h"
 #include "repo/object.h"
 
+bool rp_damage_is_errno(int sys) { return sys == EIO || sys == EUCLEAN || sys == EBADMSG || sys == EILSEQ; }
+
 bool rp_damage_is(const struct rp_error *why)
 {
-    bool gone = why->sys == EIO || why->sys == EUCLEAN || why->sys == EBADMSG || why->sys == EILSEQ;
-    return why->code == RP_ERR_CORRUPT || why->code == RP_ERR_AUTH || (why->code == RP_ERR_IO && gone);
+    return why->code == RP_ERR_CORRUPT || why->code == RP_ERR_AUTH || (why->code == RP_ERR_IO && rp_damage_is_errno(why->sys));
 }
 
 static bool answers(struct rp_repo *repo)
@@ -40,18 +41,4 @@ int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool da
     int failed = damaged ? rp_object_put(repo->backend, repo->crypto, name, json, (size_t)size, &why)
                          : repo->backend->ops->remove(repo->backend, name, &why);
     return failed && why.code != RP_ERR_EXISTS ? rp_fail_as(err, &why) : 0;
-}
-
-int rp_damage_mark_copies(struct rp_repo *repo, struct rp_index *index, const uint8_t id[RP_ID_BYTES],
-                          const struct rp_error *why, struct rp_error *err)
-{
-    struct rp_location places[RP_INDEX_MAX_COPIES];
-    unsigned count = rp_damage_is(why) ? rp_index_find(index, id, RP_INDEX_SOUND, places) : 0;
-    for (unsigned i = 0; i < count; i++) {
-        struct rp_index_pack pack;
-        rp_index_pack(index, places[i].pack, &pack);
-        if (rp_damage_mark(repo, pack.id, true, err))
-            return -1;
-    }
-    return 0;
 }

@@ -320,15 +320,10 @@ static void a_restore_says_whether_it_was_the_repository_that_failed(void **stat
     struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1};
     struct rp_restore_result result;
     struct rp_error err = {0};
-    break_pack(world);
-    assert_int_equal(rp_restore_preview(world->repo, &world->last.point, &options, &result, &err), -1); // the nodes
-    assert_true(result.damaged);
     for (int i = 0; i < 4; i++) {
-        options.format = i / 2 ? RP_IMAGE_VHDX : RP_IMAGE_RAW;
-        disk_is_bad = i % 2;
-        if (disk_is_bad)
-            *world->backend->bad_sector = 0;
-        else
+        options.format = i % 2 ? RP_IMAGE_VHDX : RP_IMAGE_RAW;
+        disk_is_bad = i < 2;
+        if (!disk_is_bad)
             break_pack(world);
         rp_error_clear(&err);
         assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
@@ -361,6 +356,10 @@ static void a_salvage_does_not_list_what_could_be_read_in_the_end(void **state)
     assert_int_equal(mkdir(folder, 0700), 0);
     rp_store_close(rp_fs_open(rp_fs_posix(), left, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL));
     break_pack(world);
+    options.salvage = false;
+    assert_int_equal(rp_restore_preview(world->repo, &world->last.point, &options, &result, NULL), -1);
+    assert_true(result.damaged);
+    options.salvage = true;
     if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
         fail_msg("%s", err.text);
     for (size_t i = 0; i < result.count; i++) {
