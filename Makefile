@@ -6,9 +6,9 @@
 #   make demo       the main job, on a live disk   make bench    measured against restic and qemu-img
 #   make demo-hyperv   the same over WMI, as a Hyper-V host is backed up
 #   make demo-vm    a real guest under libvirt: taken in, backed up, its disk service killed, restored, booted (root)
-#   make soak       30 minutes of kills and power cuts (SOAK_SECONDS=, SOAK_SEED=; SOAK_DIR= to go on where one was stopped)
+#   make soak       30 minutes of kills and power cuts (SOAK_SECONDS=, SOAK_SEED=; SOAK_DIR= of an earlier one: the next seeds)
 #   make mutants    deliberate bugs, each of which must be noticed
-#   make fuzz       a CPU hour for every parser (FUZZ_CPU_SECONDS=; goes on where it was stopped)
+#   make fuzz       a CPU hour for every parser, a sixth of it as it is now (FUZZ_CPU_SECONDS=; goes on where it was stopped)
 #   make deps       install what is missing        make install  PREFIX=/usr/local DESTDIR=
 #
 # NO_DEPS=1 installs nothing and only tells what is missing. BUILD= names the build folder, MESON_ARGS= goes to meson setup.

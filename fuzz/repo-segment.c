@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 rp_segment_find(segment, entry.prefix, found, 8, &damaged);
             }
         for (uint32_t i = 0; i < rp_segment_pack_count(segment); i++)
-            if (rp_segment_pack(segment, i)[15] == 255)
+            if (rp_segment_pack(segment, i)->id[15] == 255)
                 damaged = true;
         rp_segment_close(segment);
     }

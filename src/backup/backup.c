@@ -139,6 +139,16 @@ static int convert(struct rp_backup_job *job, struct rp_reference_points *after,
     return 0;
 }
 
+// The lock on the VM is ours: no other point of it was written since these were listed. Those that cannot be read now may be
+// of this VM, and the newest ones, and be read again one day: each has its number.
+static uint64_t next_sequence(const struct rp_points *points)
+{
+    uint64_t last = 0;
+    for (size_t i = 0; i < points->count; i++)
+        last = rp_max64(last, points->items[i].sequence);
+    return last + points->unreadable + 1;
+}
+
 static int commit(struct rp_backup_job *job, const struct rp_reference_point *reference, struct rp_error *err)
 {
     struct rp_point *point = &job->result->point;
@@ -146,10 +156,7 @@ static int commit(struct rp_backup_job *job, const struct rp_reference_point *re
     rp_repo_session_stats(job->session, &stats);
     point->bytes_stored = stats.stored_bytes;
     point->new_blocks = stats.new_blocks;
-    // The lock on the VM is ours: no other point of it was written since these were listed.
-    for (size_t i = 0; i < job->points.count; i++)
-        point->sequence = rp_max64(point->sequence, job->points.items[i].sequence);
-    point->sequence++;
+    point->sequence = next_sequence(&job->points);
     rp_document_fill(point, job->host->address, job->vm, &job->settings, job->base.point, reference, job->disks,
                      job->plan.count);
     if (rp_repo_commit(job->session, point, err)) {

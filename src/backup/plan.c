@@ -49,7 +49,8 @@ void rp_plan_choose_base(const struct rp_points *points, const char *vm_id, cons
                          struct rp_plan_base *base)
 {
     *base = (struct rp_plan_base){0};
-    snprintf(base->reason, sizeof base->reason, "first backup of this VM");
+    snprintf(base->reason, sizeof base->reason, "%s", points->unreadable ? "of this VM's earlier backups none can be read"
+                                                                        : "first backup of this VM");
     for (size_t i = points->count; i-- > 0;) {
         const struct rp_point *point = &points->items[i];
         if (!point->vm_id || strcmp(point->vm_id, vm_id))

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "backup/transfer.h"
 #include "base/buf.h"
 #include "base/num.h"
+#include "repo/damage.h"
 #include "repo/extract.h"
 
 #define NAME_LIMIT 100
@@ -40,6 +42,7 @@ struct restore {
     size_t count;
     size_t at; // the target that jobs are given out for
     bool directory_made;
+    atomic_bool damaged, write_failed; // of what failed: data in the repository; a write, which says nothing about the repository
 };
 
 char *rp_restore_safe_name(const char *vm_name)
@@ -63,6 +66,14 @@ static void name_file(struct file *file, char *path) // which it owns
     *file = (struct file){path, rp_partial_name(path), false};
 }
 
+static int fail(struct restore *restore, const struct target *target, const struct rp_error *why, struct rp_error *err)
+{
+    if (rp_damage_is(why))
+        atomic_store(&restore->damaged, true);
+    rp_fail_as(err, why);
+    return rp_context(err, "disk %u", target->disk->number);
+}
+
 static int choose(struct restore *restore, struct rp_repo *repo, const struct rp_point *point, struct rp_error *err)
 {
     const struct rp_restore_options *options = restore->options;
@@ -79,8 +90,9 @@ static int choose(struct restore *restore, struct rp_repo *repo, const struct rp
             rp_xasprintf("%s-disk%u.%s", vm, disk->number, options->format == RP_IMAGE_VHDX ? "vhdx" : "raw");
         name_file(&target->image, rp_path_join(options->directory, name));
         name_file(&target->list, rp_salvage_list_name(target->image.path));
-        if (rp_repo_data_bytes(repo, &disk->root, options->salvage ? &target->lost : NULL, &target->data, err))
-            return rp_context(err, "disk %u", disk->number);
+        struct rp_error why = {0};
+        if (rp_repo_data_bytes(repo, &disk->root, options->salvage ? &target->lost : NULL, &target->data, &why))
+            return fail(restore, target, &why, err);
     }
     if (!restore->count && options->disk >= 0)
         return rp_fail(err, RP_ERR_NOT_FOUND, "the restore point has no disk %lld", (long long)options->disk);
@@ -179,9 +191,8 @@ static int create_raw(struct target *target, struct rp_error *err)
 
 // Raw past the page cache: there it would be copied once more, and pile up until the sync at the end, which all would wait for.
 // A VHDX grows at its end block by block, and writes past the page cache would wait for each growth (measured: 4.7 s against 3.3).
-static int put(void *context, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
+static int write_image(const struct target *target, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
 {
-    struct target *target = context;
     if (target->vhdx)
         return rp_vhdx_write(target->vhdx, data, size, offset, err);
     return rp_store_pwrite_direct(target->store, data, size, offset, err);
@@ -203,9 +214,19 @@ static int make_room(void *context, uint64_t offset, uint64_t length, struct rp_
 
 // Disk after disk; each in the order of the packs.
 struct job {
+    struct restore *restore;
     struct target *target;
     struct rp_extract_job *part;
 };
+
+static int put(void *context, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
+{
+    const struct job *job = context;
+    if (!write_image(job->target, offset, data, size, err))
+        return 0;
+    atomic_store(&job->restore->write_failed, true);
+    return -1;
+}
 
 static int next_job(void *context, void **out, uint64_t *bytes, struct rp_error *err)
 {
@@ -216,13 +237,14 @@ static int next_job(void *context, void **out, uint64_t *bytes, struct rp_error 
         if (!target->extract)
             target->extract = rp_extract_new(target->repo, &target->disk->root, restore->options->salvage ? &target->lost : NULL,
                                              make_room, target);
-        int result = rp_extract_next(target->extract, &part, bytes, err);
+        struct rp_error why = {0};
+        int result = rp_extract_next(target->extract, &part, bytes, &why);
         if (result < 0)
-            return rp_context(err, "disk %u", target->disk->number);
+            return fail(restore, target, &why, err);
         if (!result)
             continue;
         struct job *job = rp_xmalloc(sizeof *job);
-        *job = (struct job){target, part};
+        *job = (struct job){restore, target, part};
         *out = job;
         return 1;
     }
@@ -231,12 +253,10 @@ static int next_job(void *context, void **out, uint64_t *bytes, struct rp_error 
 
 static int run_job(void *context, void *argument, struct rp_error *err)
 {
-    (void)context;
     struct job job = *(struct job *)argument;
     free(argument);
-    if (rp_extract_run(job.target->extract, job.part, put, job.target, err))
-        return rp_context(err, "disk %u", job.target->disk->number);
-    return 0;
+    struct rp_error why = {0};
+    return rp_extract_run(job.target->extract, job.part, put, &job, &why) ? fail(context, job.target, &why, err) : 0;
 }
 
 static int write_data(struct restore *restore, struct rp_error *err)
@@ -250,8 +270,10 @@ static int write_data(struct restore *restore, struct rp_error *err)
         .progress = restore->options->progress,
         .context = restore->options->context,
     };
-    for (size_t i = 0; i < restore->count; i++)
+    for (size_t i = 0; i < restore->count; i++) {
         transfer.total += restore->targets[i].data;
+        rp_ranges_clear(&restore->targets[i].lost); // what could not be read before is asked for again
+    }
     return rp_transfer_run(&transfer, err);
 }
 
@@ -275,7 +297,6 @@ static int write_list(struct target *target, struct rp_error *err)
     rp_ranges_normalize(&target->lost);
     if (!target->lost.count)
         return 0;
-    rp_partial_remove_stale(target->list.path);
     target->list.created = true;
     return rp_salvage_write_list(target->list.temporary, rp_path_name(target->image.path), &target->lost, err);
 }
@@ -321,6 +342,7 @@ static int write_all(struct restore *restore, struct rp_error *err)
     for (size_t i = 0; i < restore->count; i++) {
         struct target *target = &restore->targets[i];
         rp_partial_remove_stale(target->image.path);
+        rp_partial_remove_stale(target->list.path);
         if (restore->options->format == RP_IMAGE_VHDX ? create_vhdx(target, restore->options->same_content, err)
                                                       : create_raw(target, err))
             return -1;
@@ -399,6 +421,7 @@ int rp_restore_run(struct rp_repo *repo, const struct rp_point *point, const str
         undo(&restore);
     else
         report(&restore, result);
+    result->damaged = restore.damaged && !restore.write_failed;
     clear(&restore);
     return failed ? -1 : 0;
 }
@@ -411,6 +434,7 @@ int rp_restore_preview(struct rp_repo *repo, const struct rp_point *point, const
     bool failed = choose(&restore, repo, point, err) || check_free_names(&restore, err);
     if (!failed)
         report(&restore, result);
+    result->damaged = restore.damaged;
     clear(&restore);
     return failed ? -1 : 0;
 }

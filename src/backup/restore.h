@@ -27,6 +27,7 @@ struct rp_restore_file {
 struct rp_restore_result {
     struct rp_restore_file *files;
     size_t count;
+    bool damaged; // it failed because data in the repository is lost: a salvage may restore the rest
 };
 
 // Writes <vm>-disk<number>.vhdx or .raw, under temporary names until every one of them is complete and durable. A file

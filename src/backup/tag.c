@@ -64,7 +64,7 @@ int rp_tag_remove_orphans(struct rp_work *work, const char *vm_id, const struct 
             return -1;
         count++;
     }
-    for (size_t i = 0; i < references.count; i++) {
+    for (size_t i = 0; i < references.count && !points->unreadable; i++) {
         const struct rp_reference_point *reference = &references.items[i];
         if (!rp_tag_is_of(reference->name, repository) || is_named(points, reference))
             continue;

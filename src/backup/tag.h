@@ -17,8 +17,8 @@ const char *rp_tag_format(const struct rp_guid *repository, const struct rp_guid
 bool rp_tag_is_of(const char *name, const struct rp_guid *repository);
 
 // Destroys what earlier jobs of this repository left on the VM: recovery snapshots with our tag, and reference points
-// with our tag that no restore point in `points` names. The caller holds the VM's lock in the repository, so no job
-// that owns one is alive. `*removed` (may be NULL) counts.
+// with our tag that no restore point in `points` names; none of these while points cannot be read, which may name them. The
+// caller holds the VM's lock in the repository, so no job that owns one is alive. `*removed` (may be NULL) counts.
 int rp_tag_remove_orphans(struct rp_work *work, const char *vm_id, const struct rp_guid *repository,
                           const struct rp_points *points, unsigned *removed, struct rp_error *err);
 // Destroys what one job made, snapshot or reference point, by its tag: also right when the host's answer to creating it
@@ -26,7 +26,8 @@ int rp_tag_remove_orphans(struct rp_work *work, const char *vm_id, const struct 
 // everything; the first failure is reported. `*removed` (may be NULL) counts.
 int rp_tag_remove_job(struct rp_work *work, const char *vm_id, const char *tag, const char *made,
                       unsigned *removed, struct rp_error *err);
-// Destroys the VM's reference points of this repository except `keep`; `earlier`: its restore points of the VM.
+// Destroys the VM's reference points of this repository except `keep`, also those that only a point which cannot be read
+// names: a backup goes on from `keep`. `earlier`: the repository's restore points of the VM.
 int rp_tag_remove_older(struct rp_work *work, const struct rp_reference_points *points,
                         const struct rp_guid *repository, const struct rp_points *earlier, const char *keep,
                         struct rp_error *err);

@@ -56,7 +56,10 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     RP_CLEANUP(rp_cli_progress_end_p) struct rp_cli_progress *progress = rp_cli_progress_new(cli, "check");
     struct check check = {cli, progress};
     uint64_t problems = 0;
-    if (rp_repo_check(repo, read_data, on_problem, &check, rp_cli_progress_update, progress, &problems, err))
+    int failed = rp_repo_check(repo, read_data, on_problem, &check, rp_cli_progress_update, progress, &problems, err);
+    if (failed && problems)
+        rp_context(err, "%llu problem%s found, but not all was looked at", (unsigned long long)problems, problems == 1 ? "" : "s");
+    if (failed)
         return -1;
     rp_cli_progress_hide(progress);
     if (cli->json)

@@ -78,8 +78,6 @@ static void print_result(const struct rp_cli *cli, const struct rp_point *point,
 static int name_the_way_out(struct rp_error *err)
 {
     struct rp_error why = *err;
-    if (why.code != RP_ERR_CORRUPT && why.code != RP_ERR_AUTH)
-        return -1;
     rp_error_clear(err);
     return rp_fail(err, why.code, "%s; --salvage restores the rest", why.text);
 }
@@ -134,7 +132,7 @@ static int run(struct rp_cli *cli, struct rp_error *err)
     int failed = (cli->dry_run ? rp_restore_preview : rp_restore_run)(repo, choice.point, &options, &result, err);
     rp_cli_progress_end(progress);
     if (failed)
-        return options.salvage ? -1 : name_the_way_out(err);
+        return result.damaged && !options.salvage ? name_the_way_out(err) : -1;
     print_result(cli, choice.point, &result, (double)(rp_clock_monotonic_ns() - start) / 1e9);
     return tell_lost(cli, &result) ? 1 : status;
 }

@@ -139,6 +139,8 @@ static int parse_root(json_t *root, struct rp_local_definition *d, struct rp_err
         optional_text(root, "extras", RP_LOCAL_EXTRAS_MAX, &extras, err) ||
         number_of(root, "generation", 2, &generation, err) || time_of(root, "created", &d->created, err))
         return -1;
+    if (!generation)
+        return broken(err, "generation");
     if (snapshot && (optional_text(snapshot, "name", 4096, &point, err) ||
                      time_of(snapshot, "time", &d->point_time, err)))
         return -1;

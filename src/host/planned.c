@@ -124,6 +124,12 @@ static void free_paths(char **paths)
         free(paths[i]);
 }
 
+static bool is_link(const char *path)
+{
+    struct stat st;
+    return !lstat(path, &st) && S_ISLNK(st.st_mode);
+}
+
 // Where the export has a disk. A name in it that is a link leads nowhere: what is in the folder is what was checked.
 static int find_file(const char *folder, const struct rp_local_definition_disk *disk, char **out, struct rp_error *err)
 {
@@ -137,6 +143,8 @@ static int find_file(const char *folder, const struct rp_local_definition_disk *
         return rp_fail_sys(err, errno, "%s", path);
     if (real && strcmp(real, path))
         return rp_fail(err, RP_ERR_PERMISSION, "%s: is a link, to %s; an export is imported as it is", path, real);
+    if (!real && (is_link(folder) || is_link(path))) // which may lead somewhere by the time that it is followed
+        return rp_fail(err, RP_ERR_PERMISSION, "%s: is a link that leads nowhere; an export is imported as it is", path);
     *out = path;
     path = NULL;
     return 0;

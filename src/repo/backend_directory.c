@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #include "base/guid.h"
+#include "base/log.h"
 #include "repo/backend.h"
+#include "repo/damage.h"
 #include "repo/folders.h"
 #include "repo/whole_file.h"
 
@@ -88,15 +90,28 @@ static int need_top(struct rp_backend *backend, const char *folder, struct rp_er
     return 0;
 }
 
-// Gives the temporary file its name unless that is taken. File systems without RENAME_NOREPLACE have link().
+static bool same_file(int directory, const char *a, const char *b)
+{
+    struct stat one, other;
+    return !fstatat(directory, a, &one, AT_SYMLINK_NOFOLLOW) && !fstatat(directory, b, &other, AT_SYMLINK_NOFOLLOW) &&
+           one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+// Gives the temporary file its name unless that is taken. File systems without RENAME_NOREPLACE have link(); whose answer may
+// be lost on NFS, and the second try finds what the first one did.
 static int take_name(int directory, const char *temporary, const char *name)
 {
     if (renameat2(directory, temporary, directory, name, RENAME_NOREPLACE) == 0)
         return 0;
     if (errno != EINVAL && errno != ENOSYS)
         return -1;
-    if (linkat(directory, temporary, directory, name, 0))
-        return -1;
+    if (linkat(directory, temporary, directory, name, 0)) {
+        int failed = errno;
+        if (failed != EEXIST || !same_file(directory, temporary, name)) {
+            errno = failed;
+            return -1;
+        }
+    }
     unlinkat(directory, temporary, 0);
     return 0;
 }
@@ -166,6 +181,23 @@ static int directory_size(struct rp_backend *backend, const char *name, uint64_t
     return 0;
 }
 
+// Who else is at work, and what is to be deleted: nobody may decide by half an answer.
+static bool must_be_whole(const char *name)
+{
+    return !strncmp(name, "sessions/", 9) || !strncmp(name, "locks/", 6) || !strncmp(name, "tombstones/", 11);
+}
+
+// An object, or a folder of them, that cannot be looked at. One that is lost is told by its name all the same: a pack or a point
+// cannot be read then, and a check names either.
+static int see_lost(struct rp_backend *backend, const char *name, int sys, rp_backend_list_fn *each, void *context,
+                    struct rp_error *err)
+{
+    if (must_be_whole(name) || !rp_damage_is_errno(sys))
+        return rp_fail_sys(err, sys, "%s/%s: list", backend->location, name);
+    rp_log(RP_LOG_WARNING, "%s/%s: %s; run refpoint check", backend->location, name, strerror(sys));
+    return each(context, name, 0) ? 1 : 0;
+}
+
 // Returns -1 failed, 1 stopped by `each`.
 static int list_folder(struct rp_backend *backend, const char *folder, unsigned depth, rp_backend_list_fn *each,
                        void *context, struct rp_error *err)
@@ -178,15 +210,18 @@ static int list_folder(struct rp_backend *backend, const char *folder, unsigned 
         int sys = errno;
         if (fd >= 0)
             close(fd);
-        return rp_fail_sys(err, sys, "%s/%s: list", backend->location, folder);
+        return depth ? see_lost(backend, folder, sys, each, context, err)
+                     : rp_fail_sys(err, sys, "%s/%s: list", backend->location, folder);
     }
     int result = 0;
     while (result == 0) {
         errno = 0;
         struct dirent *entry = readdir(dir);
         if (!entry) {
-            if (errno)
-                result = rp_fail_sys(err, errno, "%s/%s: list", backend->location, folder);
+            int sys = errno;
+            if (sys)
+                result = depth ? see_lost(backend, folder, sys, each, context, err)
+                               : rp_fail_sys(err, sys, "%s/%s: list", backend->location, folder);
             break;
         }
         if (entry->d_name[0] == '.' || (!*folder && !strcmp(entry->d_name, "tmp")))
@@ -198,7 +233,7 @@ static int list_folder(struct rp_backend *backend, const char *folder, unsigned 
         struct stat st;
         if (fstatat(fd_of(backend), name, &st, 0)) {
             if (errno != ENOENT) // removed meanwhile is fine
-                result = rp_fail_sys(err, errno, "%s/%s: look up", backend->location, name);
+                result = see_lost(backend, name, errno, each, context, err);
         } else if (S_ISDIR(st.st_mode) && depth < 4) {
             result = list_folder(backend, name, depth + 1, each, context, err);
         } else if (S_ISREG(st.st_mode)) {

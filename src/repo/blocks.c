@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "repo/damage.h"
 #include "repo/frame.h"
 
 #define FRAMES 256u
@@ -19,6 +20,7 @@ struct frame {
     uint64_t used; // clock of the last use
     size_t size;
     uint8_t *data;
+    struct rp_error *damage; // it cannot be had: a dying disk takes seconds to say so, and a frame has many blocks
 };
 struct node {
     uint8_t id[RP_ID_BYTES];
@@ -55,8 +57,10 @@ void rp_blocks_free(struct rp_blocks *blocks)
 {
     if (!blocks)
         return;
-    for (unsigned i = 0; i < FRAMES; i++)
+    for (unsigned i = 0; i < FRAMES; i++) {
         free(blocks->frames[i].data);
+        free(blocks->frames[i].damage);
+    }
     pthread_mutex_destroy(&blocks->lock);
     pthread_cond_destroy(&blocks->loaded);
     pthread_mutex_destroy(&blocks->node_lock);
@@ -111,9 +115,37 @@ static struct frame *make_room(struct rp_blocks *blocks, size_t size)
         if (!oldest)
             return NULL;
         free(oldest->data);
+        free(oldest->damage);
         blocks->bytes -= oldest->size;
         *oldest = (struct frame){0};
     }
+}
+
+// Ends the loading of a frame that failed. What says nothing about the bytes is tried again. Under the lock.
+static void frame_failed(struct rp_blocks *blocks, struct frame *frame, const struct rp_error *why)
+{
+    struct frame failed = {.state = READY, .pack = frame->pack, .number = frame->number, .used = ++blocks->clock};
+    blocks->bytes -= frame->size;
+    free(frame->data);
+    *frame = (struct frame){0};
+    if (!rp_damage_is(why))
+        return;
+    *frame = failed;
+    frame->damage = rp_xmalloc(sizeof *frame->damage);
+    *frame->damage = *why;
+}
+
+void rp_blocks_forget_damage(struct rp_blocks *blocks)
+{
+    pthread_mutex_lock(&blocks->lock);
+    for (unsigned i = 0; i < FRAMES; i++) {
+        struct frame *frame = &blocks->frames[i];
+        if (!frame->damage)
+            continue;
+        free(frame->damage);
+        *frame = (struct frame){0};
+    }
+    pthread_mutex_unlock(&blocks->lock);
 }
 
 // Copies one block out of its frame, which is decoded once however many threads want it.
@@ -131,11 +163,14 @@ static int copy_from_frame(struct rp_blocks *blocks, const struct rp_location *a
         uint8_t *data = rp_xmalloc(size);
         frame = make_room(blocks, size);
         if (frame) {
-            *frame = (struct frame){LOADING, at->pack, at->frame, 1, 0, size, data};
+            *frame = (struct frame){LOADING, at->pack, at->frame, 1, 0, size, data, NULL};
             blocks->bytes += size;
         }
         pthread_mutex_unlock(&blocks->lock);
-        result = load(blocks, at, data, err);
+        struct rp_error why = {0};
+        result = load(blocks, at, data, &why);
+        if (result)
+            rp_fail_as(err, &why);
         if (!frame) { // every place is being read into: go without
             if (result == 0)
                 memcpy(out, data + at->slot * unit, unit);
@@ -144,12 +179,12 @@ static int copy_from_frame(struct rp_blocks *blocks, const struct rp_location *a
         }
         pthread_mutex_lock(&blocks->lock);
         frame->state = READY;
-        if (result) {
-            blocks->bytes -= size;
-            free(data);
-            *frame = (struct frame){0};
-        }
+        if (result)
+            frame_failed(blocks, frame, &why);
         pthread_cond_broadcast(&blocks->loaded);
+    } else if (frame->damage) {
+        frame->used = ++blocks->clock;
+        result = rp_fail_as(err, frame->damage);
     } else if (frame->size != size) { // the index says two things about one frame
         frame = NULL;
         result = rp_fail(err, RP_ERR_CORRUPT, "frame %u: impossible sizes", at->frame);
@@ -209,41 +244,71 @@ static int get_from(struct rp_blocks *blocks, const struct rp_location *at, cons
     return 0;
 }
 
-int rp_blocks_get(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *out,
-                  struct rp_error *err)
+int rp_blocks_locate(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsigned level, bool *looked,
+                     struct rp_location out[RP_INDEX_MAX_COPIES], struct rp_error *err)
 {
-    struct rp_location places[RP_INDEX_MAX_COPIES];
     char hex[RP_HEX(8)];
-    if (level && node_cached(blocks, id, level, out))
-        return 0;
-    unsigned count = rp_index_find(blocks->index, id, RP_INDEX_READ, places);
-    if (!count && blocks->refresh) { // written by somebody else since we looked?
+    const char *what = level ? "node" : "block";
+    unsigned count = rp_index_find(blocks->index, id, RP_INDEX_READ, out);
+    if (count)
+        return (int)count;
+    bool again = !looked || !__atomic_load_n(looked, __ATOMIC_RELAXED) || rp_index_knows_all(blocks->index, NULL);
+    if (blocks->refresh && again) { // written by somebody else since we looked?
         if (rp_index_refresh(blocks->index, err))
             return -1;
-        count = rp_index_find(blocks->index, id, RP_INDEX_READ, places);
+        if (looked)
+            __atomic_store_n(looked, true, __ATOMIC_RELAXED);
+        count = rp_index_find(blocks->index, id, RP_INDEX_READ, out);
     }
-    struct rp_error first = {0};
-    for (unsigned i = 0; i < count; i++) {
+    if (count)
+        return (int)count;
+    rp_hex(id, 8, hex);
+    if (rp_index_knows_all(blocks->index, err))
+        return rp_context(err, "%s %s cannot be found", what, hex);
+    return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no pack: a pack is missing or damaged; run refpoint check", what, hex);
+}
+
+// Of the failures of several copies the one counts most that says nothing about the bytes: they may be there.
+static int weight(const struct rp_error *why)
+{
+    return !why->code ? 0 : why->code == RP_ERR_NOT_FOUND ? 1 : rp_damage_is(why) ? 2 : 3;
+}
+
+static void name_pack(struct rp_blocks *blocks, uint32_t number, struct rp_error *why)
+{
+    struct rp_index_pack pack;
+    char name[RP_PACK_NAME];
+    rp_index_pack(blocks->index, number, &pack);
+    if (!strstr(why->text, rp_pack_name(pack.id, name)))
+        rp_context(why, "%s", name);
+}
+
+int rp_blocks_get(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *out,
+                  struct rp_attempt *attempt, struct rp_error *err)
+{
+    struct rp_location places[RP_INDEX_MAX_COPIES];
+    struct rp_error worst = {0};
+    char hex[RP_HEX(8)];
+    if (attempt)
+        attempt->damaged_count = 0;
+    if (level && node_cached(blocks, id, level, out))
+        return 0;
+    int count = rp_blocks_locate(blocks, id, level, attempt ? attempt->looked : NULL, places, err);
+    for (int i = 0; i < count; i++) {
         struct rp_error one = {0};
         if (get_from(blocks, &places[i], id, level, out, &one) == 0) {
             if (level)
                 node_keep(blocks, id, level, out);
             return 0;
         }
-        if (!first.code) {
-            struct rp_index_pack pack;
-            char name[RP_PACK_NAME];
-            rp_index_pack(blocks->index, places[i].pack, &pack);
-            first = one;
-            if (!strstr(first.text, rp_pack_name(pack.id, name)))
-                rp_context(&first, "%s", name);
-        }
+        name_pack(blocks, places[i].pack, &one);
+        if (attempt && rp_damage_is(&one))
+            attempt->damaged[attempt->damaged_count++] = places[i].pack;
+        if (weight(&one) > weight(&worst))
+            worst = one;
     }
-    const char *what = level ? "node" : "block";
-    rp_hex(id, 8, hex);
-    if (!count)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no pack: a pack is missing or damaged; run refpoint check", what,
-                       hex);
-    rp_fail_as(err, &first);
-    return rp_context(err, "%s %s", what, hex);
+    if (count < 0)
+        return -1;
+    rp_fail_as(err, &worst);
+    return rp_context(err, "%s %s", level ? "node" : "block", rp_hex(id, 8, hex));
 }

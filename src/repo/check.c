@@ -80,7 +80,7 @@ static void tell_disk(struct report *report, const struct rp_point *point, const
     }
 }
 
-// What takes nothing away from any point.
+// What takes nothing away from any point; or of which a check that ends early did not find out.
 static void tell_rest(struct report *report)
 {
     uint32_t count = rp_damages_count(report->check->damages);
@@ -164,13 +164,31 @@ static void remove_leftovers(const struct rp_repo *repo)
 
 // ---- the check ------------------------------------------------------------------------------------------------------
 
+struct bad_pack {
+    struct rp_repo *repo;
+    const char *name;
+    uint8_t id[RP_PACK_ID];
+};
+
+static int read_index(void *context, struct rp_error *err)
+{
+    const struct bad_pack *bad = context;
+    struct rp_repo *repo = bad->repo;
+    RP_CLEANUP(rp_pack_index_clear) struct rp_pack_index content = {0};
+    uint64_t size;
+    if (repo->backend->ops->size(repo->backend, bad->name, &size, err))
+        return -1;
+    return rp_index_read_pack(repo->backend, repo->crypto, bad->id, size, &content, err);
+}
+
 static void bad_pack(void *context, const char *name, const struct rp_error *why)
 {
     struct rp_check *check = context;
-    uint8_t id[RP_PACK_ID];
-    rp_damages_add(check->damages, name, why->text);
-    if (rp_damage_is(why) && rp_pack_parse_name(name, id))
-        rp_check_mark(check, id, true);
+    struct bad_pack bad = {.repo = check->repo, .name = name};
+    struct rp_error again = *why;
+    rp_damages_add(check->damages, name, why->text); // also what can be read now: this check does not know what it holds
+    if (rp_pack_parse_name(name, bad.id) && rp_damage_stays(check->repo, &again, read_index, &bad))
+        rp_check_mark(check, bad.id, true);
 }
 
 static int run(struct rp_check *check, bool read_data, const struct names *points, struct report *report,
@@ -183,11 +201,8 @@ static int run(struct rp_check *check, bool read_data, const struct names *point
     }
     check->total += points->count * (uint64_t)POINT_WEIGHT;
     // The packs first: then the walk over the points can say what each damage takes away.
-    if (rp_check_packs(check, read_data, err) || rp_check_objects(check, err) ||
-        check_points(check, points, report, err))
-        return -1;
-    tell_rest(report);
-    return 0;
+    return rp_check_packs(check, read_data, err) || rp_check_objects(check, err) ||
+           check_points(check, points, report, err) ? -1 : 0;
 }
 
 int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *problem, void *context,
@@ -216,6 +231,7 @@ int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *prob
         rp_index_discard(check.index);
     }
     rmdir(folder);
+    tell_rest(&report);
     for (uint32_t i = 0; i < report.capacity; i++)
         rp_ranges_clear(&report.ranges[i]);
     free(report.ranges);

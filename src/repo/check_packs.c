@@ -130,30 +130,44 @@ void rp_check_mark(struct rp_check *check, const uint8_t pack[RP_PACK_ID], bool 
         rp_log(RP_LOG_WARNING, "backups go on taking what pack %s holds for stored: %s", hex, err.text);
 }
 
-static void check_pack(struct rp_check *check, uint32_t number, bool read_data)
-{
+struct look {
+    struct rp_check *check;
+    struct rp_scratch *scratch;
+    uint32_t number;
     struct rp_index_pack pack;
     char name[RP_PACK_NAME];
+    bool read_data, whole;
+};
+
+static int look_at(void *context, struct rp_error *err)
+{
+    struct look *look = context;
+    look->whole = true;
+    return look->read_data ? check_content(look->check, look->scratch, look->name, look->number, &look->pack, &look->whole, err)
+                           : check_header(look->check, look->name, &look->pack, err);
+}
+
+static void check_pack(struct rp_check *check, uint32_t number, bool read_data)
+{
+    struct look look = {.check = check, .number = number, .read_data = read_data};
     struct rp_error err = {0};
-    rp_index_pack(check->index, number, &pack);
-    rp_pack_name(pack.id, name);
-    struct rp_scratch *scratch = rp_scratch_take(check->repo);
-    bool whole = true;
-    int result = read_data ? check_content(check, scratch, name, number, &pack, &whole, &err)
-                           : check_header(check, name, &pack, &err);
-    rp_scratch_give(check->repo, scratch);
-    if (result && err.code == RP_ERR_NOT_FOUND) {
+    rp_index_pack(check->index, number, &look.pack);
+    rp_pack_name(look.pack.id, look.name);
+    look.scratch = rp_scratch_take(check->repo);
+    bool lost = look_at(&look, &err) && rp_damage_stays(check->repo, &err, look_at, &look);
+    rp_scratch_give(check->repo, look.scratch);
+    if (err.code == RP_ERR_NOT_FOUND) {
         // Removed since it was listed, by a writer that found no room: what a point needs of it is missed there.
-        rp_index_forget_pack(check->index, pack.id);
+        rp_index_forget_pack(check->index, look.pack.id);
         return;
     }
-    if (result)
-        rp_damages_pack(check->damages, number, rp_damages_add(check->damages, name, err.text));
-    if (result && !rp_damage_is(&err))
+    if (err.code)
+        rp_damages_pack(check->damages, number, rp_damages_add(check->damages, look.name, err.text));
+    if (err.code && !lost)
         return; // it could not be read now, which says nothing about its bytes
-    bool damaged = result || !whole;
-    if ((damaged || read_data) && damaged != pack.damaged)
-        rp_check_mark(check, pack.id, damaged);
+    bool damaged = lost || !look.whole;
+    if ((damaged || read_data) && damaged != look.pack.damaged)
+        rp_check_mark(check, look.pack.id, damaged);
 }
 
 static void read_pack(void *argument)

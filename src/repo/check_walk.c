@@ -84,22 +84,65 @@ static void hit(const struct place *place, uint32_t damage, uint64_t block, uint
         place->hit(place->context, damage, from, to - from);
 }
 
-// A node that cannot be read although nothing is known against it: the damage is found here, and marked as any other.
-static uint32_t unreadable(struct rp_check_walk *walk, const uint8_t *id, const struct rp_error *why)
+struct node {
+    struct rp_check_walk *walk;
+    const uint8_t *id;
+    unsigned level;
+    uint8_t *content;
+    struct rp_attempt attempt;
+};
+
+static int read_node(struct node *node, struct rp_error *err)
 {
+    return rp_blocks_get(node->walk->check->blocks, node->id, node->level, node->content, &node->attempt, err);
+}
+
+static int read_again(void *context, struct rp_error *err)
+{
+    struct node *node = context;
+    rp_blocks_forget_damage(node->walk->check->blocks);
+    return read_node(node, err);
+}
+
+static bool all_told(struct rp_check *check, const struct rp_location *places, unsigned count)
+{
+    struct rp_index_pack pack;
+    char name[RP_PACK_NAME];
+    for (unsigned i = 0; i < count; i++) {
+        rp_index_pack(check->index, places[i].pack, &pack);
+        if (rp_damages_of_object(check->damages, rp_pack_name(pack.id, name)) == RP_NO_DAMAGE)
+            return false;
+    }
+    return count > 0;
+}
+
+// A node that cannot be read although nothing is known against it: the damage is found here, and marked as any other.
+// RP_NO_DAMAGE: it can be read after all.
+static uint32_t unreadable(struct node *node, struct rp_error *why)
+{
+    struct rp_check *check = node->walk->check;
     struct rp_location places[RP_INDEX_MAX_COPIES];
     struct rp_index_pack pack;
     char name[RP_PACK_NAME];
-    unsigned count = rp_index_find(walk->check->index, id, RP_INDEX_READ, places);
+    unsigned count = rp_index_find(check->index, node->id, RP_INDEX_READ, places);
+    // Of packs that were told of before, a second look would take its time for each of very many nodes.
+    bool again = why->code != RP_ERR_IO || !all_told(check, places, count);
+    bool lost = again && rp_damage_stays(check->repo, why, read_again, node);
+    if (again && !lost)
+        rp_blocks_forget_damage(check->blocks); // for all that is known
+    if (!why->code)
+        return RP_NO_DAMAGE;
     if (!count)
-        return rp_damages_add(walk->check->damages, NULL, why->text);
-    rp_index_pack(walk->check->index, places[0].pack, &pack);
-    uint32_t number = rp_damages_add(walk->check->damages, rp_pack_name(pack.id, name), why->text);
-    for (unsigned i = 0; i < count; i++) {
-        rp_damages_block(walk->check->damages, id, places[i].pack, number);
-        rp_index_pack(walk->check->index, places[i].pack, &pack);
-        if (rp_damage_is(why) && !pack.damaged)
-            rp_check_mark(walk->check, pack.id, true);
+        return rp_damages_add(check->damages, NULL, why->text);
+    rp_index_pack(check->index, places[0].pack, &pack);
+    uint32_t number = rp_damages_add(check->damages, rp_pack_name(pack.id, name), why->text);
+    for (unsigned i = 0; i < count; i++)
+        rp_damages_block(check->damages, node->id, places[i].pack, number);
+    bool marked = lost || !rp_damage_is(why); // a damaged copy is one, also where another could not be read for a reason that may pass
+    for (unsigned i = 0; i < node->attempt.damaged_count && marked; i++) {
+        rp_index_pack(check->index, node->attempt.damaged[i], &pack);
+        if (!pack.damaged)
+            rp_check_mark(check, pack.id, true);
     }
     return number;
 }
@@ -127,14 +170,15 @@ static bool walk_below(const struct place *place, const uint8_t *id, unsigned le
     if (!level)
         return true;
     struct rp_error why = {0};
-    RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
-    if (rp_blocks_get(walk->check->blocks, id, level, node, &why)) {
-        hit(place, unreadable(walk, id, &why), block, span);
+    RP_AUTO_FREE uint8_t *content = rp_xmalloc(RP_NODE_BYTES);
+    struct node node = {.walk = walk, .id = id, .level = level, .content = content};
+    if (read_node(&node, &why) && (damage = unreadable(&node, &why)) != RP_NO_DAMAGE) {
+        hit(place, damage, block, span);
         return false;
     }
     bool whole = true;
     for (uint64_t i = 0; i < RP_NODE_IDS; i++)
-        whole &= walk_below(place, node + i * RP_ID_BYTES, level - 1, block + i * rp_tree_span(level - 1));
+        whole &= walk_below(place, content + i * RP_ID_BYTES, level - 1, block + i * rp_tree_span(level - 1));
     // Whole for this disk's size: a larger disk may see more of the same node, but what it sees has been looked at, too.
     if (whole && walk->whole.count < REMEMBERED)
         rp_pending_add(&walk->whole, id);

@@ -32,6 +32,7 @@ struct rp_repo {
     pthread_mutex_t opening;  // of the two
     pthread_mutex_t lock;     // of `idle`
     struct rp_scratch *idle;
+    unsigned patience_ms;     // before what could not be read is read once more: rp_damage_stays
 };
 
 // Opens the index, and with it a look at all packs, unless that was done before: what only reads points does without.

@@ -2,14 +2,34 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "repo/object.h"
 
+bool rp_damage_is_errno(int sys) { return sys == EIO || sys == EUCLEAN || sys == EBADMSG || sys == EILSEQ; }
+
 bool rp_damage_is(const struct rp_error *why)
 {
-    bool gone = why->sys == EIO || why->sys == EUCLEAN || why->sys == EBADMSG || why->sys == EILSEQ;
-    return why->code == RP_ERR_CORRUPT || why->code == RP_ERR_AUTH || (why->code == RP_ERR_IO && gone);
+    return why->code == RP_ERR_CORRUPT || why->code == RP_ERR_AUTH || (why->code == RP_ERR_IO && rp_damage_is_errno(why->sys));
+}
+
+static bool answers(struct rp_repo *repo)
+{
+    RP_CLEANUP(rp_buf_clear) struct rp_buf json = {0};
+    return rp_backend_get_all(repo->backend, RP_CONFIG_NAME, RP_CONFIG_LIMIT, &json, NULL) == 0;
+}
+
+bool rp_damage_stays(struct rp_repo *repo, struct rp_error *why, rp_damage_read_fn *read, void *context)
+{
+    int before = why->sys;
+    if (!rp_damage_is(why) || why->code != RP_ERR_IO)
+        return rp_damage_is(why);
+    if (!answers(repo)) // nor would it answer after a pause for each object
+        return false;
+    usleep(repo->patience_ms * 1000);
+    rp_error_clear(why);
+    return read(context, why) && rp_damage_is(why) && (why->code != RP_ERR_IO || why->sys == before) && answers(repo);
 }
 
 int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err)
@@ -21,18 +41,4 @@ int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool da
     int failed = damaged ? rp_object_put(repo->backend, repo->crypto, name, json, (size_t)size, &why)
                          : repo->backend->ops->remove(repo->backend, name, &why);
     return failed && why.code != RP_ERR_EXISTS ? rp_fail_as(err, &why) : 0;
-}
-
-int rp_damage_mark_copies(struct rp_repo *repo, struct rp_index *index, const uint8_t id[RP_ID_BYTES],
-                          const struct rp_error *why, struct rp_error *err)
-{
-    struct rp_location places[RP_INDEX_MAX_COPIES];
-    unsigned count = rp_damage_is(why) ? rp_index_find(index, id, RP_INDEX_SOUND, places) : 0;
-    for (unsigned i = 0; i < count; i++) {
-        struct rp_index_pack pack;
-        rp_index_pack(index, places[i].pack, &pack);
-        if (rp_damage_mark(repo, pack.id, true, err))
-            return -1;
-    }
-    return 0;
 }

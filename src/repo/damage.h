@@ -8,11 +8,17 @@
 // Does this failure of a read say that the bytes are lost? They are wrong; or the disk, or a file system that has checksums
 // of its own, cannot give them any more.
 bool rp_damage_is(const struct rp_error *why);
+// The errno values by which a disk or a file system says so.
+bool rp_damage_is_errno(int sys);
+
+// The same read once more: 0, or -1 with the error.
+typedef int rp_damage_read_fn(void *context, struct rp_error *err);
+// As rp_damage_is, before anything is marked: where nothing came, and not wrong bytes, that may be a share whose server does
+// not answer, or a disk that is being reset. So it is `read` once more after a while, and must fail as before, while other
+// objects of the repository can be read. `*why` is then what the second read says; code 0: it went well.
+bool rp_damage_stays(struct rp_repo *repo, struct rp_error *why, rp_damage_read_fn *read, void *context);
 
 // Marks the pack, or takes the mark away. One that is there already is fine.
 int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err);
-// For a node or block that could not be read because of `why`: when that is damage, marks all packs that `index` finds it in.
-int rp_damage_mark_copies(struct rp_repo *repo, struct rp_index *index, const uint8_t id[RP_ID_BYTES],
-                          const struct rp_error *why, struct rp_error *err);
 
 #endif

@@ -44,7 +44,7 @@ struct rp_extract {
     uint64_t first_block;  // of this window
     struct wanted *window; // sorted
     size_t count, done;
-    bool looked_again;     // at the repository, for this window
+    bool looked;           // at the repository, since it began: see rp_blocks_locate
     pthread_mutex_t lock;  // what follows
     struct buffers *idle;
     bool ended;            // no more jobs are given out
@@ -109,22 +109,12 @@ static int lose(struct rp_extract *extract, uint64_t block, const struct rp_erro
 // The best place to read a block from: next to the one before it, when there is a choice.
 static int locate(struct rp_extract *extract, struct wanted *wanted, const struct wanted *before, struct rp_error *err)
 {
-    struct rp_index *index = extract->repo->index;
     struct rp_location places[RP_INDEX_MAX_COPIES];
-    unsigned count = rp_index_find(index, wanted->id, RP_INDEX_READ, places);
-    if (!count && !extract->looked_again) { // written by somebody else since we looked? Once: very much may be lost
-        if (rp_index_refresh(index, err))
-            return -1;
-        extract->looked_again = true;
-        count = rp_index_find(index, wanted->id, RP_INDEX_READ, places);
-    }
-    if (!count) {
-        char hex[RP_HEX(8)];
-        return rp_fail(err, RP_ERR_CORRUPT, "block %s is in no pack: a pack is missing or damaged; run refpoint check",
-                       rp_hex(wanted->id, 8, hex));
-    }
+    int count = rp_blocks_locate(extract->repo->blocks, wanted->id, 0, &extract->looked, places, err);
+    if (count < 0)
+        return -1;
     wanted->at = places[0];
-    for (unsigned i = 0; i < count && before; i++)
+    for (int i = 0; i < count && before; i++)
         if (places[i].level == 0 && places[i].pack == before->at.pack) {
             wanted->at = places[i];
             break;
@@ -186,13 +176,13 @@ static int fill_window(struct rp_extract *extract, struct rp_error *err)
         // Small disks must not cost a window's worth.
         uint64_t blocks = rp_align_up(rp_min64(rp_tree_blocks(extract->root.size), WINDOW), RP_NODE_IDS);
         extract->window = rp_xmalloc(blocks * sizeof *extract->window);
+        rp_blocks_forget_damage(extract->repo->blocks); // what could not be read before is asked for once more
     }
     extract->count = extract->done = 0;
-    extract->looked_again = false;
     extract->first_block = extract->next_block;
     RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
     int result = rp_tree_walk(extract->repo, &extract->root, extract->next_block, add_node, extract,
-                              extract->lost ? &lost : NULL, err);
+                              extract->lost ? &lost : NULL, &extract->looked, err);
     if (result < 0)
         return -1;
     pthread_mutex_lock(&extract->lock);
@@ -328,8 +318,9 @@ static int put_singly(const struct running *running, const struct wanted *wanted
     for (size_t i = 0; i < count; i++) {
         struct wanted alone = wanted[i];
         struct rp_error why = {0};
+        struct rp_attempt attempt = {.looked = &running->extract->looked};
         alone.at.slot = 0;
-        int failed = rp_blocks_get(running->extract->repo->blocks, wanted[i].id, 0, block, &why)
+        int failed = rp_blocks_get(running->extract->repo->blocks, wanted[i].id, 0, block, &attempt, &why)
                          ? lose(running->extract, running->job->first_block + wanted[i].block, &why, err)
                          : put_blocks(running, &alone, 1, err);
         if (failed)

@@ -8,13 +8,14 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "repo/damage.h"
 #include "repo/index_roots.h"
 #include "repo/index_segments.h"
 #include "repo/pack_table.h"
 
 #define TABLE_FIRST 4096u
 #define TAIL_READ 65536u
-#define TABLE_SPILL (512u << 10) // entries: 24 MiB at most
+#define TABLE_SPILL (512u << 10) // entries: 24 MiB at most, unless the cache cannot be written
 
 // Entries of packs that this process wrote and no segment has yet: open addressing by prefix.
 struct table {
@@ -28,10 +29,14 @@ struct rp_index {
     struct rp_pack_table packs;
     struct rp_index_segments segments;
     struct table table;
+    size_t spill_at;             // entries of the table
+    bool spill_failed;           // and the administrator was told
     bool damaged;                // a segment lost entries
     pthread_mutex_t maintenance; // one refresh or merge at a time; taken before `lock`
     uint32_t looks;              // at the repository, so far
     uint32_t doubts;             // see rp_index_doubts
+    uint32_t unread;             // packs that are still to be read in
+    struct rp_error unread_why;  // of one of them
 };
 
 static bool empty(const struct rp_entry *entry) { return entry->at.stored == 0; }
@@ -101,12 +106,15 @@ static int spill(struct rp_index *index, struct rp_error *err)
     return result;
 }
 
+// It was cut off, say: whoever changed it, what its index says is not there any more.
+static bool has_other_size(const struct rp_pack_state *pack) { return pack->indexed && pack->size != pack->indexed_size; }
+
 static bool usable(const struct rp_pack_state *pack, enum rp_index_use use)
 {
     switch (use) {
     case RP_INDEX_GONE: return !pack->present;
-    case RP_INDEX_SOUND: return pack->present && !pack->damaged;
-    case RP_INDEX_WRITE: return pack->present && !pack->damaged && !pack->tombstoned;
+    case RP_INDEX_SOUND: return pack->present && !pack->damaged && !has_other_size(pack);
+    case RP_INDEX_WRITE: return pack->present && !pack->damaged && !has_other_size(pack) && !pack->tombstoned;
     default: return pack->present;
     }
 }
@@ -168,22 +176,31 @@ static void merge_segments(struct rp_index *index)
     pthread_mutex_unlock(&index->maintenance);
 }
 
-// Appending to the set while a merge runs is fine: positions of older segments stay.
-static bool spill_if(struct rp_index *index, size_t at_least)
+// Appending to the set while a merge runs is fine: positions of older segments stay. Where it fails, the table grows, and it
+// is not tried again for every pack.
+static bool spill_if(struct rp_index *index, bool at_once)
 {
     struct rp_error err = {0};
     pthread_rwlock_wrlock(&index->lock);
-    bool full = index->table.count >= at_least;
+    size_t count = index->table.count;
+    bool full = count >= (at_once ? 1 : index->spill_at), tell = false;
     int result = full ? spill(index, &err) : 0;
+    if (full)
+        index->spill_at = result ? rp_max64(TABLE_SPILL, 2 * count) : TABLE_SPILL;
+    if (result) {
+        tell = !index->spill_failed;
+        index->spill_failed = true;
+    }
     pthread_rwlock_unlock(&index->lock);
-    if (result)
-        rp_log(RP_LOG_WARNING, "the index cache could not be written: %s", err.text);
-    else if (full)
+    if (tell)
+        rp_log(RP_LOG_WARNING, "the index cache in %s cannot be written, which costs memory and time: %s",
+               index->segments.directory, err.text);
+    if (full && !result)
         merge_segments(index);
     return result == 0;
 }
 
-bool rp_index_spill(struct rp_index *index) { return spill_if(index, 1); }
+bool rp_index_spill(struct rp_index *index) { return spill_if(index, true); }
 
 static uint32_t add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], uint64_t size,
                          const struct rp_pack_index *content)
@@ -207,6 +224,7 @@ static uint32_t add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], u
         }
     }
     pack->indexed = true;
+    pack->unreadable = false;
     pthread_rwlock_unlock(&index->lock);
     return number;
 }
@@ -215,7 +233,7 @@ uint32_t rp_index_add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID],
                            const struct rp_pack_index *content)
 {
     uint32_t number = add_pack(index, id, size, content);
-    spill_if(index, TABLE_SPILL);
+    spill_if(index, false);
     return number;
 }
 
@@ -243,13 +261,41 @@ void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack
 
 static bool is_doubtful(const struct rp_pack_state *pack)
 {
-    return (pack->indexed && !pack->present) || pack->unreadable || (pack->present && pack->damaged);
+    return (pack->indexed && !pack->present) || pack->unreadable ||
+           (pack->present && (pack->damaged || has_other_size(pack)));
+}
+
+static bool is_to_be_read(const struct rp_pack_state *pack)
+{
+    return pack->present && !pack->indexed && (!pack->unreadable || pack->passing);
+}
+
+// Under the write lock.
+static void count_unread(struct rp_index *index)
+{
+    index->unread = 0;
+    for (uint32_t i = 0; i < index->packs.count; i++)
+        index->unread += is_to_be_read(&index->packs.items[i]);
+}
+
+int rp_index_knows_all(struct rp_index *index, struct rp_error *err)
+{
+    int result = 0;
+    pthread_rwlock_rdlock(&index->lock);
+    if (index->unread)
+        result = rp_fail(err, RP_ERR_IO, "%u pack%s could not be read: %s", index->unread, index->unread == 1 ? "" : "s",
+                         index->unread_why.code ? index->unread_why.text : "not yet");
+    pthread_rwlock_unlock(&index->lock);
+    if (__atomic_load_n(&index->damaged, __ATOMIC_RELAXED))
+        result = rp_fail(err, RP_ERR_IO, "%s: the index cache is damaged", index->segments.directory);
+    return result;
 }
 
 // Of what the last look found, what was not so before.
 static void count_doubts(struct rp_index *index)
 {
     pthread_rwlock_wrlock(&index->lock);
+    count_unread(index);
     for (uint32_t i = 0; i < index->packs.count; i++) {
         struct rp_pack_state *pack = &index->packs.items[i];
         bool before = pack->doubtful;
@@ -272,7 +318,7 @@ bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES
     bool doubtful = false;
     pthread_rwlock_rdlock(&index->lock);
     for (uint32_t i = 0; i < index->packs.count && !doubtful; i++)
-        doubtful = is_doubtful(&index->packs.items[i]);
+        doubtful = is_doubtful(&index->packs.items[i]) || (index->packs.items[i].present && index->packs.items[i].tombstoned);
     pthread_rwlock_unlock(&index->lock);
     return !doubtful && rp_index_roots_has(index->segments.directory, root);
 }
@@ -387,7 +433,7 @@ static int see_tombstone(void *context, const char *name, uint64_t size)
     (void)size;
     struct rp_pack_state *pack = pack_named(context, "tombstones/", name);
     if (pack)
-        pack->tombstoned = true;
+        pack->seen_tombstone = true;
     return 0;
 }
 
@@ -396,23 +442,29 @@ static int see_damage(void *context, const char *name, uint64_t size)
     (void)size;
     struct rp_pack_state *pack = pack_named(context, RP_DAMAGED_PREFIX, name);
     if (pack)
-        pack->damaged = true;
+        pack->seen_damage = true;
     return 0;
 }
 
+// One that fails leaves what the last one found.
 static int look(struct rp_index *index, struct rp_error *err)
 {
     const struct rp_backend *backend = index->setup.backend;
     index->looks++;
     for (uint32_t i = 0; i < index->packs.count; i++)
-        index->packs.items[i].tombstoned = index->packs.items[i].damaged = false;
+        index->packs.items[i].seen_tombstone = index->packs.items[i].seen_damage = false;
     // Tombstones first: one that is gone by now went after its pack, which is not found then.
     if (backend->ops->list(index->setup.backend, "tombstones/", see_tombstone, index, err) ||
-        backend->ops->list(index->setup.backend, "packs/", see_pack, index, err))
+        backend->ops->list(index->setup.backend, "packs/", see_pack, index, err) ||
+        backend->ops->list(index->setup.backend, RP_DAMAGED_PREFIX, see_damage, index, err))
         return -1;
-    for (uint32_t i = 0; i < index->packs.count; i++)
-        index->packs.items[i].present = index->packs.items[i].seen == index->looks;
-    return backend->ops->list(index->setup.backend, RP_DAMAGED_PREFIX, see_damage, index, err);
+    for (uint32_t i = 0; i < index->packs.count; i++) {
+        struct rp_pack_state *pack = &index->packs.items[i];
+        pack->present = pack->seen == index->looks;
+        pack->tombstoned = pack->seen_tombstone;
+        pack->damaged = pack->seen_damage;
+    }
+    return 0;
 }
 
 static void bad_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], const struct rp_error *why)
@@ -424,8 +476,39 @@ static void bad_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], const
         rp_log(RP_LOG_WARNING, "%s; run refpoint check", why->text);
 }
 
+// One pack that cannot be read must not keep the others from being.
+static void read_in(struct rp_index *index, uint32_t number)
+{
+    struct rp_pack_index content;
+    struct rp_error why = {0};
+    pthread_rwlock_rdlock(&index->lock);
+    struct rp_pack_state pack = index->packs.items[number];
+    pthread_rwlock_unlock(&index->lock);
+    if (!is_to_be_read(&pack))
+        return;
+    if (rp_index_read_pack(index->setup.backend, index->setup.crypto, pack.id, pack.size, &content, &why) == 0) {
+        rp_index_add_pack(index, pack.id, pack.size, &content);
+        rp_pack_index_clear(&content);
+        return;
+    }
+    bool collected = why.code == RP_ERR_NOT_FOUND; // meanwhile
+    pthread_rwlock_wrlock(&index->lock);
+    struct rp_pack_state *now = &index->packs.items[number];
+    if (collected) {
+        now->present = false;
+    } else {
+        now->unreadable = true;
+        now->passing = !rp_damage_is(&why);
+        index->unread_why = why;
+    }
+    pthread_rwlock_unlock(&index->lock);
+    if (!collected && !pack.unreadable)
+        bad_pack(index, pack.id, &why);
+}
+
 int rp_index_refresh(struct rp_index *index, struct rp_error *err)
 {
+    struct rp_error why = {0};
     pthread_mutex_lock(&index->maintenance);
     pthread_rwlock_wrlock(&index->lock);
     if (index->damaged) { // start again from the packs
@@ -436,43 +519,27 @@ int rp_index_refresh(struct rp_index *index, struct rp_error *err)
         index->damaged = false;
         index->doubts++; // nobody will miss a pack that only the segments knew
     }
-    int result = look(index, err);
+    int result = look(index, &why);
     uint32_t count = index->packs.count;
+    count_unread(index);
+    if (result)
+        index->unread_why = why;
     pthread_rwlock_unlock(&index->lock);
     pthread_mutex_unlock(&index->maintenance);
+    if (result)
+        return rp_damage_is(&why) ? rp_fail(err, RP_ERR_IO, "%s", why.text) : rp_fail_as(err, &why);
 
-    for (uint32_t i = 0; i < count && result == 0; i++) {
-        pthread_rwlock_rdlock(&index->lock);
-        struct rp_pack_state pack = index->packs.items[i];
-        pthread_rwlock_unlock(&index->lock);
-        if (!pack.present || pack.indexed || pack.unreadable)
-            continue;
-        struct rp_pack_index content;
-        struct rp_error why = {0};
-        bool readable = rp_index_read_pack(index->setup.backend, index->setup.crypto, pack.id, pack.size, &content, &why) == 0;
-        if (readable) {
-            rp_index_add_pack(index, pack.id, pack.size, &content);
-            rp_pack_index_clear(&content);
-            continue;
-        }
-        pthread_rwlock_wrlock(&index->lock);
-        if (why.code == RP_ERR_NOT_FOUND) // collected meanwhile
-            index->packs.items[i].present = false;
-        else
-            index->packs.items[i].unreadable = true;
-        pthread_rwlock_unlock(&index->lock);
-        if (why.code != RP_ERR_NOT_FOUND) // one damaged pack must not keep the others from being read
-            bad_pack(index, pack.id, &why);
-    }
-    if (result == 0)
-        count_doubts(index);
-    return result;
+    for (uint32_t i = 0; i < count; i++)
+        read_in(index, i);
+    count_doubts(index);
+    return 0;
 }
 
 struct rp_index *rp_index_open(const struct rp_index_setup *setup, struct rp_error *err)
 {
     struct rp_index *index = rp_xcalloc(1, sizeof *index);
     index->setup = *setup;
+    index->spill_at = TABLE_SPILL;
     index->setup.directory = NULL; // borrowed by the caller for this call only
     pthread_rwlock_init(&index->lock, NULL);
     pthread_mutex_init(&index->maintenance, NULL);

@@ -1,5 +1,5 @@
 // The index: which pack holds a block. Segments in the cache directory, and a small table of what this process wrote.
-// Thread safe. Memory stays small whatever the size of the repository: 40 bytes a pack, and a bounded table.
+// Thread safe. Memory stays small whatever the size of the repository: 48 bytes a pack, and a bounded table.
 #ifndef RP_REPO_INDEX_H
 #define RP_REPO_INDEX_H
 
@@ -32,14 +32,20 @@ void rp_index_close(struct rp_index *index); // NULL is fine; writes what is onl
 
 void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and deletes its segments
 
-// Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten.
+// Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten. Those
+// that could not be read the last time, for a reason that says nothing about their bytes, are tried again. A failure is none
+// that rp_damage_is: that the repository cannot be listed says nothing about any block.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
+// Is everything known that the packs hold? RP_ERR_IO: some could not be read for a reason that says nothing about their bytes,
+// or the cache was just found damaged. Then a block that is not found may be there all the same, and another look may find it.
+int rp_index_knows_all(struct rp_index *index, struct rp_error *err);
 
-// How often a look found a pack that had disappeared, cannot be read or was found damaged: reasons to doubt that
+// How often a look found a pack that had disappeared or changed its size, cannot be read or was found damaged: reasons to doubt that
 // every block that old trees name is there. It only grows, also when a pack comes back: while it is what it was, none
 // was lost.
 uint32_t rp_index_doubts(struct rp_index *index);
-// Is this tree known to be complete? Only while there is no such pack.
+// Is this tree known to be complete? Only while there is no such pack, nor one that is to be deleted: nothing new is built on
+// what only that one holds. (One that gets its tombstone later waits for our session, and is no reason to doubt.)
 bool rp_index_is_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES]);
 // True only after rp_index_spill: a pack that is only in memory would not be missed by the next process.
 void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTES], bool complete);
@@ -49,8 +55,8 @@ void rp_index_set_complete(struct rp_index *index, const uint8_t root[RP_ID_BYTE
 
 enum rp_index_use {
     RP_INDEX_READ,  // any pack that is there
-    RP_INDEX_SOUND, // not one that a check found damaged
-    RP_INDEX_WRITE, // neither a damaged nor a tombstoned one: the block must be stored again
+    RP_INDEX_SOUND, // not one that a check found damaged, or that has another size than when its index was read
+    RP_INDEX_WRITE, // neither such a one nor a tombstoned one: the block must be stored again
     RP_INDEX_GONE,  // only packs that are not there any more (to name what is missing)
 };
 // The places of a block (at most RP_INDEX_MAX_COPIES), `pack` being an index-wide number.
@@ -72,9 +78,9 @@ void rp_index_tidy(struct rp_index *index);
 struct rp_index_pack {
     uint8_t id[RP_PACK_ID];
     uint64_t size;         // at the last look
-    uint64_t indexed_size; // when it was written, or its index read; 0: its index came from the cache
+    uint64_t indexed_size; // when it was written, or its index read
     bool present, tombstoned, damaged;
-    bool unreadable; // its index is: rp_index_bad_pack_fn was told
+    bool unreadable; // its index is, for whatever reason: rp_index_bad_pack_fn was told
 };
 uint32_t rp_index_pack_count(struct rp_index *index); // numbers are below this; some packs may be gone
 void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack *out);

@@ -24,8 +24,9 @@ static void append(struct rp_index_segments *set, struct rp_pack_table *packs, s
     item->segment = segment;
     item->numbers = rp_xcalloc(count + 1, sizeof *item->numbers);
     for (uint32_t i = 0; i < count; i++) {
-        item->numbers[i] = rp_pack_table_number(packs, rp_segment_pack(segment, i));
+        item->numbers[i] = rp_pack_table_number(packs, rp_segment_pack(segment, i)->id);
         packs->items[item->numbers[i]].indexed = true;
+        packs->items[item->numbers[i]].indexed_size = rp_segment_pack(segment, i)->size;
     }
 }
 
@@ -38,7 +39,7 @@ static int larger_first(const void *a, const void *b)
 static bool repeats_others(const struct rp_segment *segment, struct rp_pack_table *packs)
 {
     for (uint32_t i = 0; i < rp_segment_pack_count(segment); i++)
-        if (!rp_pack_table_get(packs, rp_segment_pack(segment, i))->indexed)
+        if (!rp_pack_table_get(packs, rp_segment_pack(segment, i)->id)->indexed)
             return false;
     return true;
 }
@@ -171,16 +172,17 @@ int rp_index_segments_add(struct rp_index_segments *set, const struct rp_pack_ta
     for (size_t i = 0; i < count; i++)
         local[entries[i].at.pack] = 1;
     RP_AUTO_FREE uint32_t *numbers = rp_xcalloc(packs->count + 1, sizeof *numbers);
-    RP_AUTO_FREE uint8_t *ids = rp_xmalloc((size_t)packs->count * RP_PACK_ID + 1);
+    RP_AUTO_FREE struct rp_segment_pack *table = rp_xcalloc((size_t)packs->count + 1, sizeof *table);
     uint32_t used = 0;
     for (uint32_t i = 0; i < packs->count; i++)
         if (local[i]) {
-            memcpy(ids + (size_t)used * RP_PACK_ID, packs->items[i].id, RP_PACK_ID);
+            memcpy(table[used].id, packs->items[i].id, RP_PACK_ID);
+            table[used].size = packs->items[i].indexed_size;
             numbers[used] = i;
             local[i] = used++;
         }
     RP_AUTO_FREE char *path = new_path(set->directory);
-    struct rp_segment_writer *writer = rp_segment_writer_new(path, &set->repository, ids, used, err);
+    struct rp_segment_writer *writer = rp_segment_writer_new(path, &set->repository, table, used, err);
     if (!writer)
         return -1;
     qsort(entries, count, sizeof *entries, rp_entry_compare);
@@ -257,15 +259,17 @@ int rp_index_segments_merge(const char *directory, const struct rp_guid *reposit
     struct source sources[2] = {{.segment = a, .gone = gone_a, .local = local_a},
                                 {.segment = b, .gone = gone_b, .local = local_b}};
     struct rp_pack_table both = {0};
+    RP_AUTO_FREE struct rp_segment_pack *table =
+        rp_xcalloc((size_t)rp_segment_pack_count(a) + rp_segment_pack_count(b) + 1, sizeof *table);
     for (int s = 0; s < 2; s++)
         for (uint32_t i = 0; i < rp_segment_pack_count(sources[s].segment); i++)
-            if (!sources[s].gone[i])
-                sources[s].local[i] = rp_pack_table_number(&both, rp_segment_pack(sources[s].segment, i));
-    RP_AUTO_FREE uint8_t *ids = rp_xmalloc((size_t)both.count * RP_PACK_ID + 1);
-    for (uint32_t i = 0; i < both.count; i++)
-        memcpy(ids + (size_t)i * RP_PACK_ID, both.items[i].id, RP_PACK_ID);
+            if (!sources[s].gone[i]) {
+                const struct rp_segment_pack *pack = rp_segment_pack(sources[s].segment, i);
+                sources[s].local[i] = rp_pack_table_number(&both, pack->id);
+                table[sources[s].local[i]] = *pack;
+            }
     RP_AUTO_FREE char *path = new_path(directory);
-    struct rp_segment_writer *writer = rp_segment_writer_new(path, repository, ids, both.count, err);
+    struct rp_segment_writer *writer = rp_segment_writer_new(path, repository, table, both.count, err);
     rp_pack_table_clear(&both);
     if (!writer)
         return -1;

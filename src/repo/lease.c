@@ -415,6 +415,28 @@ struct rp_lease *rp_lease_take(struct rp_repo *repo, const char *folder, const c
     return lease;
 }
 
+static void remove_generation(const struct rp_lease *lease, uint64_t generation)
+{
+    char name[RP_OBJECT_NAME];
+    lease->repo->backend->ops->remove(lease->repo->backend, rp_lease_number_name(lease->folder, generation, name), NULL);
+}
+
+// The highest number last: until then the lower ones mean nothing.
+static void remove_folder(const struct rp_lease *lease)
+{
+    struct rp_lease_numbers seen;
+    bool listed = true, more = true;
+    for (int again = 0; again < 16 && more && listed; again++) {
+        listed = rp_lease_list(lease->repo, lease->folder, &seen, NULL) == 0;
+        more = listed && seen.other_count == sizeof seen.others / sizeof seen.others[0]; // as many as are seen at once
+        if (listed)
+            rp_lease_remove_old(lease->repo, &seen, UINT64_MAX);
+    }
+    uint64_t last = listed ? seen.highest : lease->generation; // where nobody can tell, what we know of
+    for (uint64_t generation = last > 2 ? last - 2 : 1; generation <= last && !more; generation++)
+        remove_generation(lease, generation);
+}
+
 void rp_lease_release(struct rp_lease *lease, bool forget)
 {
     if (!lease)
@@ -425,14 +447,10 @@ void rp_lease_release(struct rp_lease *lease, bool forget)
     pthread_mutex_unlock(&lease->lock);
     if (lease->renewer_runs)
         pthread_join(lease->renewer, NULL);
-    struct rp_backend *backend = lease->repo->backend;
-    char name[RP_OBJECT_NAME];
-    uint64_t last = lease->generation;
-    if (forget && !lease->lost) {
-        for (uint64_t generation = last > 2 ? last - 2 : 1; generation <= last; generation++)
-            backend->ops->remove(backend, rp_lease_number_name(lease->folder, generation, name), NULL);
+    if (forget) {
+        remove_folder(lease);
     } else if (!lease->lost) {
-        put_next(lease, last, false, NULL); // numbers never go back, so the end of a lease is a generation of its own
+        put_next(lease, lease->generation, false, NULL); // numbers never go back, so the end of a lease is a generation of its own
     }
     lease_free(lease);
 }

@@ -56,7 +56,7 @@ struct rp_lease *rp_lease_take(struct rp_repo *repo, const char *folder, const c
 // Puts the next generation now. RP_ERR_STATE when somebody else did.
 int rp_lease_renew(struct rp_lease *lease, struct rp_error *err);
 bool rp_lease_held(struct rp_lease *lease);
-// Ends it. `forget`: nobody else ever takes this folder; its objects are removed.
+// Ends it. `forget`: nobody else ever takes this folder; all that is in it is removed, also what somebody put who ended it.
 void rp_lease_release(struct rp_lease *lease, bool forget); // NULL is fine
 
 // Who holds it (see repo.h).

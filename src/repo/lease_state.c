@@ -137,6 +137,8 @@ int rp_lease_decode(const void *text, size_t size, const char *name, struct rp_l
         return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: version %llu of the lease format", name, (unsigned long long)version);
     RP_AUTO_FREE char *held = rp_json_text(&json, "state", RP_JSON_TEXT, true);
     state->held = held && !strcmp(held, "held");
+    if (held && !state->held && strcmp(held, "free"))
+        rp_json_fail(&json, "state", "is neither held nor free");
     state->owner = rp_json_text(&json, "owner", RP_JSON_TEXT, true);
     state->host = rp_json_text(&json, "host", RP_JSON_TEXT, true);
     state->machine = rp_json_text(&json, "machine", RP_JSON_TEXT, true);

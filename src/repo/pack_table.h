@@ -10,15 +10,17 @@
 struct rp_pack_state {
     uint8_t id[RP_PACK_ID];
     uint64_t size;   // at the last look
-    uint32_t indexed_size; // when it was written, or its index read; 0: its index came from the cache
+    uint32_t indexed_size; // when it was written, or its index read
     uint32_t seen;   // the look at the repository that found it last
     bool present;    // it was there at the last look
     bool tombstoned;
     bool damaged;    // a check found it so: what it holds is stored again
     bool indexed;    // its entries are in a segment or in the table
-    bool unreadable; // its index is damaged
+    bool unreadable; // its index is
+    bool passing;    // for a reason that says nothing about its bytes: it is tried again
     bool discarded;  // its writer removed it: nothing relies on it
     bool doubtful;   // after the last look: see rp_index_doubts
+    bool seen_tombstone, seen_damage; // by a look that is not over
 };
 struct rp_pack_table {
     struct rp_pack_state *items;

@@ -12,6 +12,8 @@
 #include "repo/json.h"
 #include "repo/object.h"
 
+#define NOTE_VERSION 1
+
 static void document_id(struct rp_repo *repo, const struct rp_buf *json, char out[RP_POINT_ID])
 {
     uint8_t id[RP_ID_BYTES];
@@ -211,7 +213,7 @@ int rp_repo_note_add(struct rp_repo *repo, const char *point_id, const char *tex
     int64_t now = rp_clock_wall_ns();
     RP_AUTO_JSON json_t *json = json_object();
     RP_CLEANUP(rp_buf_clear) struct rp_buf out = {0};
-    rp_json_set_number(json, "version", 1);
+    rp_json_set_number(json, "version", NOTE_VERSION);
     rp_json_set_number(json, "time_ns", (uint64_t)now);
     json_object_set_new(json, "note", note);
     rp_json_write(json, &out);
@@ -231,6 +233,9 @@ int rp_points_get_note(struct rp_repo *repo, const char *name, int64_t *time_ns,
     if (!root)
         return -1;
     struct rp_json json = {root, name, err, false};
+    uint64_t version = rp_json_number(&json, "version", INT64_MAX, true);
+    if (!json.failed && version != NOTE_VERSION)
+        return rp_fail(err, RP_ERR_UNSUPPORTED, "%s: version %" PRIu64 " of the format of notes", name, version);
     const json_t *note = json_object_get(root, "note");
     *time_ns = (int64_t)rp_json_number(&json, "time_ns", INT64_MAX, true);
     if (!json_is_object(note))

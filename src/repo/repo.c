@@ -171,6 +171,7 @@ struct rp_repo *rp_repo_open(struct rp_backend *backend, const char *passphrase,
 {
     struct rp_repo *repo = rp_xcalloc(1, sizeof *repo);
     repo->backend = backend;
+    repo->patience_ms = 1000;
     pthread_mutex_init(&repo->lock, NULL);
     pthread_mutex_init(&repo->opening, NULL);
     if (open_parts(repo, passphrase, cache_directory, err)) {

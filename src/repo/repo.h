@@ -175,7 +175,8 @@ typedef void rp_repo_problem_fn(void *context, const struct rp_repo_problem *pro
 // store its blocks again, and do not build on disks that need them. `read_data` takes the mark from a pack that is
 // whole. Calls `problem` on the calling thread, after all packs were looked at: once per finding and affected disk of
 // a point, once if it affects none; *problems counts the calls. Returns -1 only when the check itself could not run,
-// or `progress` returned non-zero (RP_ERR_CANCELLED). `done` and `total` are bytes, a point counting as 1 MiB.
+// or `progress` returned non-zero (RP_ERR_CANCELLED); what it had found by then is told all the same. `done` and `total`
+// are bytes, a point counting as 1 MiB.
 int rp_repo_check(struct rp_repo *repo, bool read_data, rp_repo_problem_fn *problem, void *context,
                   int (*progress)(void *context, uint64_t done, uint64_t total), void *progress_context,
                   uint64_t *problems, struct rp_error *err);

@@ -17,18 +17,21 @@
 #define ENTRY 32u
 #define PAGE_ENTRIES 127u
 #define PAGE_CRC (PAGE - 4)
-#define VERSION 1
+#define PACK (RP_PACK_ID + 4u)
+#define VERSION 2
 #define MAX_PACKS (1u << 24)
 
 static const char magic[8] = "RPSEGMNT";
 
 struct rp_segment {
     char *path;
+    int fd;
     const uint8_t *map;
     size_t size;
     uint32_t pack_count;
     uint64_t count, pages;
-    const uint8_t *packs, *entries;
+    struct rp_segment_pack *packs;
+    const uint8_t *entries;
     uint8_t *verified; // per page: it was found whole since the segment was opened
 };
 
@@ -69,24 +72,51 @@ static void decode(const uint8_t in[ENTRY], struct rp_entry *entry)
     entry->at.last = in[31];
 }
 
+// Not through the map, where what the disk cannot give, or was cut off, is a SIGBUS.
+static bool read_at(const struct rp_segment *segment, uint64_t offset, uint8_t *out, size_t size)
+{
+    while (size) {
+        ssize_t n = pread(segment->fd, out, size, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        out += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static int read_packs(struct rp_segment *segment, uint32_t crc, struct rp_error *err)
+{
+    size_t size = (size_t)segment->pack_count * PACK;
+    RP_AUTO_FREE uint8_t *table = rp_xmalloc(size + 1);
+    if (!read_at(segment, PAGE, table, size) || crc != rp_crc32c(0, table, size))
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: its pack table is damaged", segment->path);
+    segment->packs = rp_xcalloc((size_t)segment->pack_count + 1, sizeof *segment->packs);
+    for (uint32_t i = 0; i < segment->pack_count; i++) {
+        memcpy(segment->packs[i].id, table + (size_t)i * PACK, RP_PACK_ID);
+        segment->packs[i].size = rp_get_le32(table + (size_t)i * PACK + RP_PACK_ID);
+    }
+    return 0;
+}
+
 static int parse(struct rp_segment *segment, const struct rp_guid *repository, struct rp_error *err)
 {
-    const uint8_t *page = segment->map;
-    if (segment->size < PAGE || memcmp(page, magic, 8) || rp_get_le32(page + 8) != VERSION ||
+    uint8_t page[PAGE];
+    if (!read_at(segment, 0, page, PAGE) || memcmp(page, magic, 8) || rp_get_le32(page + 8) != VERSION ||
         rp_get_le32(page + PAGE_CRC) != rp_crc32c(0, page, PAGE_CRC))
         return rp_fail(err, RP_ERR_CORRUPT, "%s: not an index segment", segment->path);
     segment->pack_count = rp_get_le32(page + 12);
     segment->count = rp_get_le64(page + 16);
-    uint64_t table = rp_align_up((uint64_t)segment->pack_count * RP_PACK_ID, PAGE);
+    uint64_t table = rp_align_up((uint64_t)segment->pack_count * PACK, PAGE);
     segment->pages = rp_div_up(segment->count, PAGE_ENTRIES);
     if (memcmp(page + 24, repository->bytes, 16) || segment->pack_count > MAX_PACKS ||
         segment->count > segment->size / ENTRY || PAGE + table + segment->pages * PAGE != segment->size)
         return rp_fail(err, RP_ERR_CORRUPT, "%s: its size is wrong", segment->path);
-    segment->packs = page + PAGE;
-    segment->entries = page + PAGE + table;
-    if (rp_get_le32(page + 40) != rp_crc32c(0, segment->packs, (size_t)segment->pack_count * RP_PACK_ID))
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: its pack table is damaged", segment->path);
-    return 0;
+    segment->entries = segment->map + PAGE + table;
+    return read_packs(segment, rp_get_le32(page + 40), err);
 }
 
 struct rp_segment *rp_segment_open(const char *path, const struct rp_guid *repository, struct rp_error *err)
@@ -103,8 +133,10 @@ struct rp_segment *rp_segment_open(const char *path, const struct rp_guid *repos
     }
     struct rp_segment *segment = rp_xcalloc(1, sizeof *segment);
     segment->path = rp_xstrdup(path);
+    segment->fd = fd;
+    fd = -1;
     segment->size = (size_t)st.st_size;
-    void *map = mmap(NULL, segment->size, PROT_READ, MAP_SHARED, fd, 0);
+    void *map = mmap(NULL, segment->size, PROT_READ, MAP_SHARED, segment->fd, 0);
     if (map == MAP_FAILED)
         rp_fail_sys(err, errno, "%s: map", path);
     else
@@ -123,6 +155,8 @@ void rp_segment_close(struct rp_segment *segment)
         return;
     if (segment->map)
         munmap((void *)(uintptr_t)segment->map, segment->size);
+    close(segment->fd);
+    free(segment->packs);
     free(segment->verified);
     free(segment->path);
     free(segment);
@@ -132,19 +166,21 @@ const char *rp_segment_path(const struct rp_segment *segment) { return segment->
 uint32_t rp_segment_pack_count(const struct rp_segment *segment) { return segment->pack_count; }
 uint64_t rp_segment_count(const struct rp_segment *segment) { return segment->count; }
 
-const uint8_t *rp_segment_pack(const struct rp_segment *segment, uint32_t number)
+const struct rp_segment_pack *rp_segment_pack(const struct rp_segment *segment, uint32_t number)
 {
-    return segment->packs + (size_t)number * RP_PACK_ID;
+    return &segment->packs[number];
 }
 
-// The page, or NULL when it is damaged. Its checksum is looked at once: a search touches a few pages of every segment, and
-// their checksums would cost more than all the rest of it.
+// The page, or NULL when it is damaged. It is read, and its checksum looked at, once: a search touches a few pages of every
+// segment, and their checksums would cost more than all the rest of it.
 static const uint8_t *page_of(const struct rp_segment *segment, uint64_t page)
 {
     const uint8_t *data = segment->entries + page * PAGE;
     if (__atomic_load_n(&segment->verified[page], __ATOMIC_RELAXED))
         return data;
-    if (rp_get_le32(data + PAGE_CRC) != rp_crc32c(0, data, PAGE_CRC))
+    uint8_t first[PAGE];
+    if (!read_at(segment, (uint64_t)(data - segment->map), first, PAGE) ||
+        rp_get_le32(first + PAGE_CRC) != rp_crc32c(0, first, PAGE_CRC))
         return NULL;
     __atomic_store_n(&segment->verified[page], 1, __ATOMIC_RELAXED);
     return data;
@@ -256,18 +292,24 @@ static int flush_page(struct rp_segment_writer *writer, struct rp_error *err)
 }
 
 struct rp_segment_writer *rp_segment_writer_new(const char *path, const struct rp_guid *repository,
-                                                const uint8_t *packs, uint32_t pack_count, struct rp_error *err)
+                                                const struct rp_segment_pack *packs, uint32_t pack_count,
+                                                struct rp_error *err)
 {
+    size_t table = (size_t)pack_count * PACK, padding = (size_t)rp_align_up(table, PAGE) - table;
+    RP_AUTO_FREE uint8_t *encoded = rp_xmalloc(table + 1);
+    for (uint32_t i = 0; i < pack_count; i++) {
+        memcpy(encoded + (size_t)i * PACK, packs[i].id, RP_PACK_ID);
+        rp_put_le32(encoded + (size_t)i * PACK + RP_PACK_ID, packs[i].size);
+    }
     struct rp_segment_writer *writer = rp_xcalloc(1, sizeof *writer);
     writer->path = rp_xstrdup(path);
     writer->temporary = rp_xasprintf("%s.tmp", path);
     writer->repository = *repository;
     writer->pack_count = pack_count;
-    writer->pack_crc = rp_crc32c(0, packs, (size_t)pack_count * RP_PACK_ID);
+    writer->pack_crc = rp_crc32c(0, encoded, table);
     writer->file = fopen(writer->temporary, "wxe");
-    size_t table = (size_t)pack_count * RP_PACK_ID, padding = (size_t)rp_align_up(table, PAGE) - table;
     if (!writer->file || fwrite(writer->page, PAGE, 1, writer->file) != 1 ||
-        (table && fwrite(packs, table, 1, writer->file) != 1) ||
+        (table && fwrite(encoded, table, 1, writer->file) != 1) ||
         (padding && fwrite(writer->page, padding, 1, writer->file) != 1)) {
         write_failed(writer, err);
         rp_segment_writer_abandon(writer);

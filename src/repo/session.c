@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "repo/discard.h"
@@ -11,6 +12,8 @@
 #include "repo/tree.h"
 
 #define LOOK_UP_SINGLY 64 // more packs than this are checked with one listing
+#define COMMIT_SECONDS 300 // from the renewal of the session to its point: a collector waits for twice that
+#define CONFIRM_TRIES 8
 
 struct rp_repo_session {
     struct rp_repo *repo;
@@ -121,7 +124,7 @@ static int check_pack(void *context, uint32_t number)
     struct rp_error why = {0};
     rp_index_pack(repo->index, number, &pack);
     rp_pack_name(pack.id, name);
-    uint64_t size = pack.size, expected = pack.indexed_size ? pack.indexed_size : pack.size;
+    uint64_t size = pack.size, expected = pack.indexed_size;
     if (presence->singly && repo->backend->ops->size(repo->backend, name, &size, &why) && why.code != RP_ERR_NOT_FOUND)
         return rp_fail_as(presence->err, &why);
     if (presence->singly ? why.code != RP_OK : !pack.present)
@@ -159,7 +162,7 @@ static int check_trees(struct rp_repo_session *session, const struct rp_point *p
 // Both stand in the repository now. The renewal of the session is the proof that no collector has declared it dead: what
 // it pinned is still there. A collector that puts the next generation after this one must wait, so the point is written in
 // time. Last the lock, which somebody may have ended on purpose while we looked at packs and trees, and begun a backup.
-static int confirm(struct rp_repo_session *session, struct rp_error *err)
+static int confirm_once(struct rp_repo_session *session, struct rp_error *err)
 {
     struct rp_error why = {0};
     if (rp_lease_renew(session->lease, &why)) {
@@ -167,6 +170,27 @@ static int confirm(struct rp_repo_session *session, struct rp_error *err)
         return why.code == RP_ERR_STATE ? rp_context(err, "the session has ended; run the backup again") : -1;
     }
     return session->lock ? rp_repo_lock_confirm(session->lock, err) : 0;
+}
+
+// Also while the machine sleeps.
+static int64_t now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return now.tv_sec;
+}
+
+// Again when that took too long: a collector that ended the session meanwhile waits for a point no longer than that.
+static int confirm(struct rp_repo_session *session, struct rp_error *err)
+{
+    for (int i = 0; i < CONFIRM_TRIES; i++) {
+        int64_t began = now_s();
+        if (confirm_once(session, err))
+            return -1;
+        if (now_s() - began <= COMMIT_SECONDS)
+            return 0;
+    }
+    return rp_fail(err, RP_ERR_STATE, "%s: every answer takes minutes: nothing was committed", session->repo->backend->location);
 }
 
 int rp_repo_commit(struct rp_repo_session *session, struct rp_point *point, struct rp_error *err)

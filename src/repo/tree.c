@@ -33,9 +33,9 @@ static int read_block(const struct read *read, const uint8_t *id, uint64_t start
         return 0;
     }
     if (to - from == RP_REPO_BLOCK)
-        return rp_blocks_get(read->repo->blocks, id, 0, out, err);
+        return rp_blocks_get(read->repo->blocks, id, 0, out, NULL, err);
     RP_AUTO_FREE uint8_t *block = rp_xmalloc(RP_REPO_BLOCK);
-    if (rp_blocks_get(read->repo->blocks, id, 0, block, err))
+    if (rp_blocks_get(read->repo->blocks, id, 0, block, NULL, err))
         return -1;
     memcpy(out, block + (from - start), to - from);
     return 0;
@@ -50,7 +50,7 @@ static int read_below(const struct read *read, const uint8_t *id, unsigned level
     RP_AUTO_FREE uint8_t *node = NULL;
     if (!rp_id_is_zero(id)) {
         node = rp_xmalloc(RP_NODE_BYTES);
-        if (rp_blocks_get(read->repo->blocks, id, level, node, err))
+        if (rp_blocks_get(read->repo->blocks, id, level, node, NULL, err))
             return -1;
     }
     for (uint64_t i = read->offset > start ? (read->offset - start) / child : 0;
@@ -94,7 +94,7 @@ struct diff {
 static int node_or_zeros(struct rp_repo *repo, const uint8_t *id, unsigned level, uint8_t *node, struct rp_error *err)
 {
     memset(node, 0, RP_NODE_BYTES);
-    return rp_id_is_zero(id) ? 0 : rp_blocks_get(repo->blocks, id, level, node, err);
+    return rp_id_is_zero(id) ? 0 : rp_blocks_get(repo->blocks, id, level, node, NULL, err);
 }
 
 // The ranges that differ below two ids at the same place.
@@ -152,6 +152,7 @@ struct walk {
     rp_tree_walk_fn *each;
     void *context;
     struct rp_ranges *lost;
+    bool *looked;
 };
 
 static int lose(const struct walk *walk, unsigned level, uint64_t block, const struct rp_error *why, struct rp_error *err)
@@ -169,7 +170,8 @@ static int walk_below(const struct walk *walk, const uint8_t *id, unsigned level
         return 0;
     RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
     struct rp_error why = {0};
-    if (rp_blocks_get(walk->repo->blocks, id, level, node, &why))
+    struct rp_attempt attempt = {.looked = walk->looked};
+    if (rp_blocks_get(walk->repo->blocks, id, level, node, &attempt, &why))
         return lose(walk, level, block, &why, err);
     if (level == 1)
         return walk->each(walk->context, block, node, (uint32_t)rp_min64(RP_NODE_IDS, walk->blocks - block), err);
@@ -180,11 +182,12 @@ static int walk_below(const struct walk *walk, const uint8_t *id, unsigned level
 }
 
 int rp_tree_walk(struct rp_repo *repo, const struct rp_repo_root *root, uint64_t from, rp_tree_walk_fn *each, void *context,
-                 struct rp_ranges *lost, struct rp_error *err)
+                 struct rp_ranges *lost, bool *looked, struct rp_error *err)
 {
+    bool looked_here = false;
     if (rp_tree_check_root(root, err) || rp_repo_need_index(repo, NULL, err))
         return -1;
-    struct walk walk = {repo, from, rp_tree_blocks(root->size), root->size, each, context, lost};
+    struct walk walk = {repo, from, rp_tree_blocks(root->size), root->size, each, context, lost, looked ? looked : &looked_here};
     return walk_below(&walk, root->id, rp_tree_levels(root->size), 0, err);
 }
 
@@ -211,26 +214,55 @@ static int add_allocated(void *context, uint64_t block, const uint8_t *ids, uint
 int rp_repo_allocated(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *ranges, struct rp_error *err)
 {
     struct allocated allocated = {root->size, 0, ranges};
-    return rp_tree_walk(repo, root, 0, add_allocated, &allocated, NULL, err);
+    return rp_tree_walk(repo, root, 0, add_allocated, &allocated, NULL, NULL, err);
 }
 
 int rp_repo_data_bytes(struct rp_repo *repo, const struct rp_repo_root *root, struct rp_ranges *lost, uint64_t *bytes,
                        struct rp_error *err)
 {
     struct allocated allocated = {root->size, 0, NULL};
-    int result = rp_tree_walk(repo, root, 0, add_allocated, &allocated, lost, err);
+    int result = rp_tree_walk(repo, root, 0, add_allocated, &allocated, lost, NULL, err);
     *bytes = allocated.bytes;
     return result;
 }
 
 // ---- completeness ---------------------------------------------------------------------------------------------------
 
-// A new tree would take the node for stored wherever it has the same one: its packs are marked, so that it is stored again.
-static int mark_node(struct rp_repo *repo, const uint8_t *id, const struct rp_error *why, struct rp_error *err)
+struct base_node {
+    struct rp_repo *repo;
+    const uint8_t *id;
+    unsigned level;
+    uint8_t *content;
+    struct rp_attempt attempt;
+};
+
+static int read_base_node(struct base_node *node, struct rp_error *err)
 {
-    if (!rp_damage_is(why))
-        return rp_fail_as(err, why);
-    if (rp_damage_mark_copies(repo, repo->index, id, why, err) || rp_index_refresh(repo->index, err))
+    return rp_blocks_get(node->repo->blocks, node->id, node->level, node->content, &node->attempt, err);
+}
+
+static int read_again(void *context, struct rp_error *err)
+{
+    struct base_node *node = context;
+    rp_blocks_forget_damage(node->repo->blocks);
+    return read_base_node(node, err);
+}
+
+// A new tree would take the node for stored wherever it has the same one: its packs are marked, so that it is stored again.
+static int mark_node(struct base_node *node, struct rp_error *why, struct rp_error *err)
+{
+    struct rp_repo *repo = node->repo;
+    if (!rp_damage_stays(repo, why, read_again, node)) {
+        rp_blocks_forget_damage(repo->blocks); // for all that is known
+        return why->code ? rp_fail_as(err, why) : 0;
+    }
+    for (unsigned i = 0; i < node->attempt.damaged_count; i++) {
+        struct rp_index_pack pack;
+        rp_index_pack(repo->index, node->attempt.damaged[i], &pack);
+        if (!pack.damaged && rp_damage_mark(repo, pack.id, true, err))
+            return -1;
+    }
+    if (rp_index_refresh(repo->index, err))
         return -1;
     return rp_fail(err, RP_ERR_CORRUPT, "%s", why->text);
 }
@@ -238,8 +270,9 @@ static int mark_node(struct rp_repo *repo, const uint8_t *id, const struct rp_er
 int rp_tree_base_node(struct rp_repo *repo, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *node,
                       struct rp_error *err)
 {
+    struct base_node of = {.repo = repo, .id = id, .level = level, .content = node};
     struct rp_error why = {0};
-    return rp_blocks_get(repo->blocks, id, level, node, &why) ? mark_node(repo, id, &why, err) : 0;
+    return read_base_node(&of, &why) ? mark_node(&of, &why, err) : 0;
 }
 
 static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned level, enum rp_index_use use, struct rp_error *err)
@@ -252,7 +285,10 @@ static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned leve
         // Not before a second look: the cache may be damaged, which the first one found out.
         if (rp_index_refresh(repo->index, err))
             return -1;
-        if (!rp_index_find(repo->index, id, use, places))
+        bool found = rp_index_find(repo->index, id, use, places) > 0;
+        if (!found && rp_index_knows_all(repo->index, err))
+            return rp_context(err, "%s %s cannot be found", level ? "node" : "block", rp_hex(id, 8, hex));
+        if (!found)
             return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no good pack: a pack is missing or damaged; run refpoint "
                            "check", level ? "node" : "block", rp_hex(id, 8, hex));
     }

@@ -1,5 +1,6 @@
 #include "fake.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +79,7 @@ struct fake_point *fake_new_point(struct fake_host *fake, bool snapshot, const c
         point->snapshot = snapshot;
         point->type = RP_SNAPSHOT_RECOVERY;
         point->name = rp_xstrdup(name);
-        point->time_ns = rp_clock_wall_ns();
+        point->time_ns = fake->time_ns ? fake->time_ns : rp_clock_wall_ns();
         point->epoch = fake->epoch++;
         snprintf(point->id, sizeof point->id, "%s-%u", snapshot ? "snapshot" : "reference", ++fake->next_id);
         for (size_t d = 0; d < FAKE_MAX; d++)
@@ -604,6 +605,8 @@ static int backend_put(struct rp_backend *backend, const char *name, const void 
 }
 static int backend_get(struct rp_backend *b, const char *name, uint64_t offset, void *data, size_t size, struct rp_error *err)
 {
+    if (!strcmp(name, ((struct fake_backend *)b)->bad_sector))
+        return rp_fail_sys(err, EIO, "%s: on purpose", name);
     return fails(b, "get", name, err) ? -1 : inner(b)->ops->get(inner(b), name, offset, data, size, err);
 }
 static int backend_size(struct rp_backend *b, const char *name, uint64_t *size, struct rp_error *err)

@@ -39,6 +39,7 @@ struct fake_host {
     struct fake_disk disks[FAKE_MAX];
     struct fake_point points[FAKE_POINTS];
     unsigned merging;            // find_vm says MERGING so many times more
+    int64_t time_ns;             // what its clock says; 0: the truth
     // faults
     unsigned calls;              // verbs called so far (only those that a backup makes; not find_vm)
     unsigned fail_at;            // this call fails; 0: none
@@ -141,6 +142,7 @@ struct fake_backend {
     bool stays_full, full;     // from the failing call on, every put fails
     uint64_t room;             // what it says; 0: the truth
     unsigned packs;            // puts of packs
+    char bad_sector[128];      // a get of this object is an EIO
 };
 struct rp_backend *fake_backend_new(struct rp_backend *inner, struct fake_backend **out);
 

@@ -78,6 +78,9 @@ static void the_base_is_the_newest_point_of_this_vm_whose_reference_point_exists
     rp_plan_choose_base(&points, "new", &references, &base);
     assert_null(base.point);
     assert_string_equal(base.reason, "first backup of this VM");
+    points.unreadable = 1; // which may be one of it
+    rp_plan_choose_base(&points, "new", &references, &base);
+    assert_non_null(strstr(base.reason, "none can be read"));
     references.count = 0;
     rp_plan_choose_base(&points, "vm", &references, &base);
     assert_null(base.point);

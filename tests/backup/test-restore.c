@@ -1,5 +1,6 @@
 // Restores to files, of a fake host's backups.
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -289,6 +290,86 @@ static void damaged_data_is_an_error_and_leaves_no_file(void **state)
     assert_int_equal(access(folder, F_OK), -1);
 }
 
+// ---- whose fault it was ---------------------------------------------------------------------------------------------
+
+static bool disk_is_bad; // the one that is restored to
+
+ssize_t __real_pwrite64(int fd, const void *data, size_t size, off_t offset);
+ssize_t __wrap_pwrite64(int fd, const void *data, size_t size, off_t offset);
+ssize_t __wrap_pwrite64(int fd, const void *data, size_t size, off_t offset)
+{
+    if (!disk_is_bad)
+        return __real_pwrite64(fd, data, size, offset);
+    errno = EIO;
+    return -1;
+}
+
+// Every read of the largest pack is an EIO.
+static void break_pack(const struct world *world)
+{
+    RP_AUTO_FREE char *command = rp_xasprintf("cd %s/repo && find packs -type f -printf '%%s %%p\\n' | sort -n | tail -1 | cut -d' ' -f2",
+                                              world->folder);
+    RP_AUTO_FREE char *name = world_output_of(command);
+    snprintf(world->backend->bad_sector, sizeof world->backend->bad_sector, "%.*s", (int)strcspn(name, "\n"), name);
+}
+
+static void a_restore_says_whether_it_was_the_repository_that_failed(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    for (int i = 0; i < 4; i++) {
+        options.format = i % 2 ? RP_IMAGE_VHDX : RP_IMAGE_RAW;
+        disk_is_bad = i < 2;
+        if (!disk_is_bad)
+            break_pack(world);
+        rp_error_clear(&err);
+        assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+        assert_int_equal(err.sys, EIO);
+        assert_int_equal(result.damaged, !disk_is_bad);
+        disk_is_bad = false;
+    }
+    assert_int_equal(access(folder, F_OK), -1);
+}
+
+// ---- salvage --------------------------------------------------------------------------------------------------------
+
+static int mend(void *context, uint64_t done, uint64_t total)
+{
+    (void)done;
+    (void)total;
+    *((struct world *)context)->backend->bad_sector = 0;
+    return 0;
+}
+
+static void a_salvage_does_not_list_what_could_be_read_in_the_end(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = -1, .salvage = true,
+                                         .progress = mend, .context = world};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    RP_AUTO_FREE char *left = rp_xasprintf("%s/web1-disk1.raw.lost.partial.999999999", folder); // by a process that is no more
+    assert_int_equal(mkdir(folder, 0700), 0);
+    rp_store_close(rp_fs_open(rp_fs_posix(), left, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL));
+    break_pack(world);
+    options.salvage = false;
+    assert_int_equal(rp_restore_preview(world->repo, &world->last.point, &options, &result, NULL), -1);
+    assert_true(result.damaged);
+    options.salvage = true;
+    if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < result.count; i++) {
+        assert_null(result.files[i].list);
+        check_raw(result.files[i].path, &world->expected[0].disks[result.files[i].number]);
+    }
+    assert_int_equal(files_in(folder), result.count);
+    rp_restore_result_clear(&result);
+}
+
 // The lines of the list, as whoever reads docs/formats/lost-list.md takes them.
 static void read_list(const char *path, struct rp_ranges *lost)
 {
@@ -457,6 +538,8 @@ int main(void)
         TEST(what_a_killed_restore_left_the_next_one_removes),
         TEST(a_name_taken_meanwhile_is_not_overwritten_and_nothing_else_stays),
         TEST(damaged_data_is_an_error_and_leaves_no_file),
+        TEST(a_restore_says_whether_it_was_the_repository_that_failed),
+        TEST(a_salvage_does_not_list_what_could_be_read_in_the_end),
         TEST(a_salvage_restores_what_is_whole_and_lists_the_rest),
         TEST(a_salvage_without_any_data_says_that_all_is_lost),
         TEST(a_salvage_of_what_is_whole_is_a_restore),

@@ -218,6 +218,52 @@ static void a_host_that_is_lost_after_the_conversion_does_not_cost_the_backup(vo
     world_verify(world);
 }
 
+// ---- a restore point that cannot be read ----------------------------------------------------------------------------
+
+static void lose_newest(struct world *world)
+{
+    snprintf(world->backend->bad_sector, sizeof world->backend->bad_sector, "points/%s", world->last.point.id);
+}
+
+static void a_point_that_cannot_be_read_keeps_its_reference_point_until_there_is_a_newer_one(void **state)
+{
+    struct world *world = *state;
+    world_small_disk(world, RP_MIB);
+    world_must_backup(world);
+    world_write(world, 0, 1000, 1000);
+    lose_newest(world);
+    world->fake.wrong_size = true;
+    assert_int_equal(world_backup(world), -1);
+    assert_int_equal(fake_count(&world->fake, false), 1);
+    world->fake.wrong_size = false;
+    *world->backend->bad_sector = 0;
+    assert_string_equal(world_must_backup(world)->kind, "incremental");
+    lose_newest(world);
+    assert_string_equal(world_must_backup(world)->kind, "full");
+    assert_int_equal(world->last.orphans, 0);
+    assert_int_equal(fake_count(&world->fake, false), 1); // its own
+    *world->backend->bad_sector = 0;
+    assert_string_equal(world_must_backup(world)->kind, "incremental");
+    world_verify(world);
+}
+
+static void a_point_that_could_not_be_read_is_older_than_those_after_it_whatever_the_clock_says(void **state)
+{
+    struct world *world = *state;
+    RP_CLEANUP(rp_points_clear) struct rp_points points = {0};
+    world_small_disk(world, RP_MIB);
+    world_must_backup(world);
+    world_must_backup(world);
+    lose_newest(world);
+    world->fake.time_ns = world->last.point.time_ns - 3600 * INT64_C(1000000000);
+    world_must_backup(world);
+    *world->backend->bad_sector = 0;
+    assert_int_equal(rp_repo_points(world->repo, &points, NULL), 0);
+    assert_int_equal(points.count, 3);
+    assert_string_equal(points.items[2].id, world->last.point.id);
+    world_verify(world);
+}
+
 // ---- others at work on the same VM ----------------------------------------------------------------------------------
 
 struct other {
@@ -306,6 +352,8 @@ int main(void)
         TEST(a_host_that_is_gone_after_any_call_costs_at_most_one_backup),
         TEST(a_host_that_is_gone_while_it_exports_costs_at_most_one_backup),
         TEST(a_host_that_is_lost_after_the_conversion_does_not_cost_the_backup),
+        TEST(a_point_that_cannot_be_read_keeps_its_reference_point_until_there_is_a_newer_one),
+        TEST(a_point_that_could_not_be_read_is_older_than_those_after_it_whatever_the_clock_says),
         TEST(two_machines_at_once_do_not_disturb_each_other),
     };
     return cmocka_run_group_tests_name("backup in trouble", tests, NULL, NULL);

@@ -502,6 +502,9 @@ static void a_link_in_an_export_leads_nowhere(void **state)
     assert_int_equal(symlink(moved, disk), 0);
     kit_fails(import(w, definition, true, result), w->err, RP_ERR_PERMISSION);
     unlink(disk);
+    assert_int_equal(symlink("/nowhere/disk0.vhdx", disk), 0);
+    kit_fails(import(w, definition, true, result), w->err, RP_ERR_PERMISSION);
+    unlink(disk);
     kit_ok(import(w, definition, true, result), w->err); // nothing there, yet
     assert_int_equal(symlink(moved, disk), 0);           // now something that was not checked
     RP_CLEANUP(rp_inventory_clear) struct rp_inventory planned = {0};
@@ -514,6 +517,9 @@ static void a_link_in_an_export_leads_nowhere(void **state)
     assert_int_equal(rename(disks, folder), 0);
     assert_int_equal(rename(moved, there), 0);
     assert_int_equal(symlink(folder, disks), 0);
+    kit_fails(import(w, definition, true, result), w->err, RP_ERR_PERMISSION);
+    unlink(disks);
+    assert_int_equal(symlink("/nowhere", disks), 0);
     kit_fails(import(w, definition, true, result), w->err, RP_ERR_PERMISSION);
 }
 
@@ -544,6 +550,7 @@ static void definitions_that_make_no_sense_are_refused(void **state)
         {"\"name\": \"web1\"", "\"name\": \"\""}, {"\"name\": \"web1\"", "\"name\": \"a\\nb\""}, {"\"id\":", "\"it\":"},
         {"\"disks\":", "\"disk\":"}, {"\"rct_id\": \"\"", "\"rct_id\": \"nonsense\""},
         {"\"created\": \"2", "\"created\": \"x"}, {"\"generation\": 2", "\"generation\": 3"},
+        {"\"generation\": 2", "\"generation\": 0"},
         {"\"disk_id\": \"", "\"disk_id\": \"x"}, {"\"controller\": \"", "\"controller\": \"x"},
         {"\"generation\"", "\"id\": \"\", \"generation\""},
     };

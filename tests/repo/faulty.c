@@ -29,6 +29,7 @@ static int put(struct rp_backend *backend, const char *name, const void *data, s
 static int get(struct rp_backend *backend, const char *name, uint64_t offset, void *data, size_t size, struct rp_error *err)
 {
     struct faulty *faulty = of(backend);
+    __atomic_add_fetch(&faulty->gets, 1, __ATOMIC_RELAXED);
     int sys = faulty->get_fails ? faulty->get_fails(faulty->context, name, offset) : 0;
     if (sys)
         return rp_fail_sys(err, sys, "%s: read (on purpose)", name);
@@ -42,7 +43,12 @@ static int size_of(struct rp_backend *backend, const char *name, uint64_t *size,
 
 static int list(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context, struct rp_error *err)
 {
-    return of(backend)->inner->ops->list(of(backend)->inner, prefix, each, context, err);
+    struct faulty *faulty = of(backend);
+    __atomic_add_fetch(&faulty->lists, 1, __ATOMIC_RELAXED);
+    int sys = faulty->list_fails ? faulty->list_fails(faulty->context, prefix) : 0;
+    if (sys)
+        return rp_fail_sys(err, sys, "%s: list (on purpose)", prefix);
+    return faulty->inner->ops->list(faulty->inner, prefix, each, context, err);
 }
 
 static int remove_object(struct rp_backend *backend, const char *name, struct rp_error *err)

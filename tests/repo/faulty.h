@@ -21,6 +21,8 @@ struct faulty {
     void (*before_put)(void *context, const char *name); // NULL: nothing
     void *context;
     int (*get_fails)(void *context, const char *name, uint64_t offset); // the errno of a get; 0: none. NULL: never
+    int (*list_fails)(void *context, const char *prefix); // likewise
+    int gets, lists; // so far
 };
 // Takes `inner` over. Both are closed with the returned backend's close.
 struct faulty *faulty_new(struct rp_backend *inner);

@@ -179,7 +179,7 @@ class Repository:
 def main():
     repository = Repository(sys.argv[1], os.environ.get('PASSPHRASE'))
     points = [point for point in repository.points() if point.get('vm_name') == sys.argv[2]]
-    newest = max(points, key=lambda point: point['time_ns'])
+    newest = max(points, key=lambda point: (point.get('sequence', 0), point['time_ns']))
     repository.restore(newest['disks'][0], sys.argv[3])
 
 

@@ -65,6 +65,7 @@ struct rp_repo *place_open(const struct place *place)
     assert_ok(backend ? 0 : -1, err);
     struct rp_repo *repo = rp_repo_open(backend, place->encrypted ? PASSPHRASE : NULL, place->cache, &err);
     assert_ok(repo ? 0 : -1, err);
+    repo->patience_ms = 0;
     return repo;
 }
 

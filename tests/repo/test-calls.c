@@ -9,9 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "faulty.h"
+#include "repo/backend.h"
 
 #define SIZE ((uint64_t)20 * RP_REPO_BLOCK) // random bytes: its pack is large enough for O_DIRECT
 #define MAX_FILES 4096
@@ -27,12 +30,15 @@ static struct {
     int left;
     int sync_sys;          // what a sync fails with; 0: EIO
     bool short_writes;
+    enum { RENAMES, LINKS, LINK_LOST, LINK_LATE } file_system; // links only, as NFS; its answer is lost; another was faster
     unsigned writes, renames;
     struct unsynced { dev_t device; ino_t inode; } unsynced[MAX_FILES];
     size_t unsynced_count;
     char wrong[256];       // the first that got its name too early
     ino_t synced[64];      // folders, the last ones
     unsigned syncs;        // of folders
+    const char *lost;      // a name that the file system finds broken
+    int64_t slept;         // seconds that the machine has slept
 } calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static bool is_ours(int fd)
@@ -110,6 +116,8 @@ int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, u
 {
     if (!is_ours(from_fd))
         return __real_renameat2(from_fd, from, to_fd, to, flags);
+    if (calls.file_system != RENAMES)
+        return fail_with(EINVAL);
     struct stat file, folder;
     char name[256];
     snprintf(name, sizeof name, "%s", to);
@@ -130,6 +138,43 @@ int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, u
     return failed ? fail_with(EIO) : __real_renameat2(from_fd, from, to_fd, to, flags);
 }
 
+int __real_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags);
+int __wrap_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags);
+int __wrap_linkat(int from_fd, const char *from, int to_fd, const char *to, int flags)
+{
+    if (is_ours(from_fd) && calls.file_system == LINK_LATE)
+        close(openat(to_fd, to, O_WRONLY | O_CREAT, 0600));
+    if (is_ours(from_fd) && calls.file_system == LINK_LOST)
+        __real_linkat(from_fd, from, to_fd, to, flags);
+    return __real_linkat(from_fd, from, to_fd, to, flags);
+}
+
+int __real_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int result = __real_clock_gettime(clock, now);
+    if (clock == CLOCK_BOOTTIME)
+        now->tv_sec += calls.slept;
+    return result;
+}
+
+static bool is_lost(const char *name) { return calls.lost && !strcmp(name, calls.lost); }
+
+int __real_fstatat64(int fd, const char *name, struct stat *st, int flags);
+int __wrap_fstatat64(int fd, const char *name, struct stat *st, int flags);
+int __wrap_fstatat64(int fd, const char *name, struct stat *st, int flags)
+{
+    return is_lost(name) ? fail_with(EUCLEAN) : __real_fstatat64(fd, name, st, flags);
+}
+
+int __real_openat64(int fd, const char *name, int flags, ...);
+int __wrap_openat64(int fd, const char *name, int flags, mode_t mode);
+int __wrap_openat64(int fd, const char *name, int flags, mode_t mode)
+{
+    return is_lost(name) ? fail_with(EUCLEAN) : __real_openat64(fd, name, flags, mode);
+}
+
 static void begin(const struct place *place, enum call failing, int left)
 {
     calls.folder = place->repository;
@@ -146,6 +191,7 @@ static void end(void)
 {
     calls.folder = NULL;
     calls.failing = NO_CALL;
+    calls.file_system = RENAMES;
 }
 
 // ---- tests ----------------------------------------------------------------------------------------------------------
@@ -322,7 +368,154 @@ static void nothing_has_a_name_before_what_it_stands_for_is_durable(void **state
     free(data);
 }
 
+static int count_one(void *context, const char *name, uint64_t size)
+{
+    (void)name;
+    (void)size;
+    ++*(unsigned *)context;
+    return 0;
+}
+
+// A broken inode: of a pack, of the folder that it is in, of a point.
+static void what_the_file_system_has_lost_hides_no_more_than_itself(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t *lost = malloc(SIZE), *whole = malloc(SIZE);
+    char pack[256], point[RP_POINT_ID], name[128], other[RP_POINT_ID];
+    uint64_t problems;
+    fill(lost, 1);
+    fill(whole, 2);
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root lost_root = store_disk(repo, NULL, lost, SIZE, "lost", point);
+    first_pack(place, pack);
+    struct rp_repo_root root = store_disk(repo, NULL, whole, SIZE, "vm", other);
+    rp_repo_close(repo);
+    const char *relative = strstr(pack, "/packs/") + 1;
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "%s", relative);
+        if (i == 1)
+            *strrchr(name, '/') = 0;
+        if (i == 3)
+            snprintf(name, sizeof name, "points/%s", point);
+        if (i != 2) // with a cache, too
+            place_remove_cache(place);
+        calls.lost = name;
+        repo = place_open(place);
+        assert_disk(repo, &root, whole);
+        struct rp_points points;
+        assert_ok(rp_repo_points(repo, &points, &err), err);
+        assert_int_equal(points.count, i == 3 ? 1 : 2);
+        assert_int_equal(points.unreadable, i == 3);
+        rp_points_clear(&points);
+        assert_int_equal(rp_repo_read(repo, &lost_root, 0, lost, RP_REPO_BLOCK, NULL), i == 3 ? 0 : -1);
+        assert_ok(rp_repo_check(repo, false, NULL, NULL, NULL, NULL, &problems, &err), err);
+        assert_true(problems > 0);
+        rp_repo_close(repo);
+        calls.lost = NULL;
+    }
+    repo = place_open(place);
+    assert_ok(rp_repo_check(repo, true, NULL, NULL, NULL, NULL, &problems, &err), err); // it was marked; now it is whole
+    assert_clean(repo, true);
+    rp_repo_close(repo);
+    free(lost);
+    free(whole);
+}
+
+static void nobody_decides_by_a_listing_that_is_not_whole(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    static const char *const names[][3] = {{"sessions/", "sessions/a", "sessions/a/1"}, {"locks/", "locks/a", "locks/a/1"},
+                                           {"tombstones/", "tombstones/a", "tombstones/a"}, {"points/", "points/a", "points/a"}};
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned found = 0;
+        assert_ok(backend->ops->put(backend, names[i][2], "x", 1, &err), err);
+        assert_ok(backend->ops->list(backend, names[i][0], count_one, &found, &err), err);
+        assert_int_equal(found, 1);
+        for (unsigned n = 1; n < 3; n++) {
+            calls.lost = names[i][n];
+            assert_int_equal(backend->ops->list(backend, names[i][0], count_one, &found, NULL), i == 3 ? 0 : -1);
+            calls.lost = NULL;
+        }
+        assert_int_equal(found, i == 3 ? 3 : 1);
+    }
+}
+
+// The machine sleeps at the first few renewals of the lock, which is the last thing before the point.
+struct sleeper {
+    int sleeps, seconds;
+    int sessions, at_point; // puts of sessions; and how many of them when the point was put
+};
+
+static void maybe_sleep(void *context, const char *name)
+{
+    struct sleeper *sleeper = context;
+    sleeper->sessions += !strncmp(name, "sessions/", 9);
+    if (!strncmp(name, "points/", 7))
+        sleeper->at_point = sleeper->sessions;
+    if (!strncmp(name, "locks/", 6) && sleeper->sleeps && sleeper->sleeps--)
+        calls.slept += sleeper->seconds;
+}
+
+static void a_point_is_put_soon_after_its_session_was_renewed_or_not_at_all(void **state)
+{
+    struct place *place = *state;
+    static const struct {
+        int sleeps, seconds, renewals;
+    } cases[] = {{0, 0, 1}, {1, 299, 1}, {1, 302, 2}, {3, 3600, 4}, {100, 3600, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rp_error err = {0};
+        struct sleeper sleeper = {0};
+        struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+        struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
+        assert_ok(repo ? 0 : -1, err);
+        struct rp_repo_lock *lock = rp_repo_lock_take(repo, "vm", "a backup", &err);
+        struct rp_repo_session *session = rp_repo_session_begin(repo, "test", NULL, 0, &err);
+        assert_ok(lock && session ? 0 : -1, err);
+        rp_repo_session_under(session, lock);
+        struct rp_repo_root root = {.size = 512};
+        struct rp_point point;
+        point_of(&point, "vm", &root);
+        sleeper.sleeps = cases[i].sleeps;
+        sleeper.seconds = cases[i].seconds;
+        faulty->before_put = maybe_sleep;
+        faulty->context = &sleeper;
+        int failed = rp_repo_commit(session, &point, &err);
+        assert_int_equal(failed, cases[i].renewals ? 0 : -1);
+        if (failed)
+            assert_int_equal(err.code, RP_ERR_STATE);
+        assert_int_equal(sleeper.at_point, cases[i].renewals);
+        faulty->before_put = NULL;
+        rp_point_clear(&point);
+        rp_repo_session_end(session);
+        rp_repo_lock_release(lock);
+        rp_repo_close(repo);
+        calls.slept = 0;
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, place_setup, place_teardown)
+
+static void a_link_whose_answer_was_lost_is_made_and_one_that_came_too_late_is_not(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    char temporary[256], text[2];
+    snprintf(temporary, sizeof temporary, "%s/tmp", place->repository);
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    static const char *const names[] = {[LINKS] = "notes/1", [LINK_LOST] = "notes/2", [LINK_LATE] = "notes/3"};
+    for (int file_system = LINKS; file_system <= LINK_LATE; file_system++) {
+        begin(place, NO_CALL, 0);
+        calls.file_system = file_system;
+        int failed = backend->ops->put(backend, names[file_system], "me", 2, &err);
+        end();
+        assert_int_equal(err.code, file_system == LINK_LATE ? RP_ERR_EXISTS : RP_OK);
+        assert_int_equal(backend->ops->get(backend, names[file_system], 0, text, 2, NULL), failed); // the other's is empty
+        assert_int_equal(count_files(temporary), 0);
+    }
+}
 
 int main(void)
 {
@@ -335,7 +528,11 @@ int main(void)
         TEST(the_folders_above_a_new_repository_are_durable),
         TEST(a_folder_that_a_killed_writer_made_is_durable_before_anything_in_it),
         TEST(a_write_that_is_cut_short_is_gone_on_with),
+        TEST(a_link_whose_answer_was_lost_is_made_and_one_that_came_too_late_is_not),
         TEST(nothing_has_a_name_before_what_it_stands_for_is_durable),
+        TEST(what_the_file_system_has_lost_hides_no_more_than_itself),
+        TEST(nobody_decides_by_a_listing_that_is_not_whole),
+        TEST(a_point_is_put_soon_after_its_session_was_renewed_or_not_at_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "repo/blocks.h"
 #include "repo/core.h"
 #include "repo/extract.h"
+#include "repo/object.h"
 #include "repo/pack.h"
 
 #define BLOCKS 40
@@ -250,7 +252,7 @@ static void a_salvage_leaves_out_what_is_below_damage_of_any_level_and_nothing_e
     fill_block(data + CHANGED * RP_REPO_BLOCK, MANY + 2);
     root = store_disk(repo, &root, data, size, "the vm", NULL); // a node of its own, in another pack, has the changed block
     assert_int_equal(assert_salvage_is_exact(repo, &root, data), 0);
-    assert_ok(rp_blocks_get(repo->blocks, root.id, 2, top, &err), err);
+    assert_ok(rp_blocks_get(repo->blocks, root.id, 2, top, NULL, &err), err);
     const uint8_t *ids[] = {top + CHANGED / RP_NODE_IDS * RP_ID_BYTES, root.id};
     const unsigned expected[] = {RP_NODE_IDS, MANY + 1};
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
@@ -657,6 +659,7 @@ static struct rp_repo *open_over(struct place *place, struct bad_sector *bad)
     struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
     struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
     assert_ok(repo ? 0 : -1, err);
+    repo->patience_ms = 0;
     faulty->get_fails = in_bad_sector;
     faulty->context = bad;
     return repo;
@@ -736,6 +739,13 @@ static void a_damaged_note_hides_no_others(void **state)
     assert_int_equal(system(command), 0);
     assert_ok(rp_repo_notes(repo, stored.point_id, count_note, &count, &err), err);
     assert_int_equal(count, 1);
+    // Nor one of a later version, which is not taken for what it may not be.
+    char name[RP_OBJECT_NAME];
+    static const char later[] = "{\"version\":2,\"time_ns\":1,\"note\":{\"booted\":3}}";
+    snprintf(name, sizeof name, "notes/%s/0000000000000001-0000000000000001", stored.point_id);
+    assert_ok(rp_object_put(repo->backend, repo->crypto, name, later, strlen(later), &err), err);
+    assert_ok(rp_repo_notes(repo, stored.point_id, count_note, &count, &err), err);
+    assert_int_equal(count, 2);
     rp_repo_close(repo);
     free(stored.data);
 }
@@ -869,6 +879,135 @@ static void a_pack_that_its_writer_removes_meanwhile_is_no_damage_unless_a_point
     }
 }
 
+// ---- a disk that does not answer for a moment -----------------------------------------------------------------------
+
+struct moment {
+    struct bad_sector bad;
+    uint64_t from, to;    // of the pack
+    int failures;         // that are left
+    bool all;             // then nothing else can be read either
+};
+
+static int for_a_moment(void *context, const char *name, uint64_t offset)
+{
+    struct moment *moment = context;
+    bool here = !strcmp(name, moment->bad.pack) && offset >= moment->from && offset < moment->to;
+    if ((here && __atomic_fetch_sub(&moment->failures, 1, __ATOMIC_RELAXED) > 0) || (moment->all && !strcmp(name, "config")))
+        return EIO;
+    return 0;
+}
+
+static struct rp_repo *open_at(struct place *place, struct moment *moment)
+{
+    struct rp_repo *repo = open_over(place, &moment->bad);
+    ((struct faulty *)repo->backend)->get_fails = for_a_moment;
+    return repo;
+}
+
+static void what_can_be_read_a_moment_later_is_not_marked_nor_is_what_a_dead_share_does_not_give(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct moment moment = {0};
+    struct rp_error err = {0};
+    char folder[256];
+    store_random(place, &stored, &moment.bad);
+    snprintf(folder, sizeof folder, "%s/damaged", place->repository);
+    uint64_t size = file_size(stored.pack);
+    const struct {
+        bool read_data;
+        uint64_t from, to;
+        bool told; // all the same
+    } reads[] = {
+        {false, 0, 1, false},       // the header
+        {true, 0, 1, false},        // everything
+        {false, SIZE, size, false}, // a node
+        {false, 1, SIZE, true},     // the index: the check goes on without it
+    };
+    for (size_t i = 0; i < sizeof reads / sizeof reads[0]; i++) {
+        for (int all = 0; all < 2; all++) {
+            struct findings findings = {0};
+            uint64_t problems;
+            moment.all = all;
+            moment.failures = all ? INT_MAX / 2 : 1;
+            moment.from = reads[i].from;
+            moment.to = reads[i].to;
+            struct rp_repo *repo = open_at(place, &moment);
+            assert_ok(rp_repo_check(repo, reads[i].read_data, find, &findings, NULL, NULL, &problems, &err), err);
+            assert_int_equal(problems > 0, all || reads[i].told);
+            assert_true(moment.failures < (all ? INT_MAX / 2 : 1));
+            assert_int_equal(count_files(folder), 0);
+            rp_ranges_clear(&findings.ranges);
+            rp_repo_close(repo);
+        }
+    }
+    free(stored.data);
+}
+
+static void a_base_whose_nodes_can_be_read_a_moment_later_is_built_on(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct moment moment = {.from = SIZE, .to = UINT64_MAX};
+    struct rp_error err = {0};
+    char folder[256];
+    store_random(place, &stored, &moment.bad);
+    snprintf(folder, sizeof folder, "%s/damaged", place->repository);
+    struct rp_repo *repo = open_at(place, &moment);
+    assert_ok(rp_repo_need_index(repo, NULL, &err), err);
+    rp_index_set_complete(repo->index, stored.root.id, false); // so that it is looked at
+    struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &stored.root, 1, &err);
+    moment.failures = INT_MAX / 2;
+    moment.all = true; // not now, and nobody can tell what is lost
+    assert_null(rp_disk_writer_new(session, &stored.root, SIZE, &err));
+    assert_int_equal(err.code, RP_ERR_IO);
+    rp_error_clear(&err);
+    moment.failures = 1;
+    moment.all = false;
+    struct rp_disk_writer *writer = rp_disk_writer_new(session, &stored.root, SIZE, &err);
+    assert_ok(writer ? 0 : -1, err);
+    assert_true(moment.failures < 1);
+    assert_int_equal(count_files(folder), 0);
+    rp_disk_writer_abandon(writer);
+    rp_repo_session_end(session);
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
+// ---- a check that ends early -----------------------------------------------------------------------------------------
+
+static int stop_at_the_points(void *context, uint64_t done, uint64_t total)
+{
+    (void)context;
+    return total - done < 1u << 20; // one MiB for each
+}
+
+static void a_check_that_ends_early_tells_what_it_has_found(void **state)
+{
+    struct place *place = *state;
+    struct stored stored;
+    struct findings findings = {0};
+    struct rp_error err = {0};
+    uint64_t problems;
+    char folder[256];
+    store(place, &stored);
+    flip_bit(stored.pack, 8 * (RP_PACK_HEADER + 5));
+    struct rp_repo *repo = place_open(place);
+    for (int i = 0; i < 2; i++) { // before the walk over the points, which says whom it affects; and after it
+        findings = (struct findings){0};
+        assert_int_equal(rp_repo_check(repo, true, find, &findings, i ? stop_at_the_points : stop, NULL, &problems, &err), -1);
+        assert_int_equal(err.code, RP_ERR_CANCELLED);
+        assert_int_equal(problems, 1);
+        assert_int_equal(findings.count, 1);
+        assert_int_equal(findings.with_ranges, i);
+        rp_ranges_clear(&findings.ranges);
+    }
+    snprintf(folder, sizeof folder, "%s/damaged", place->repository);
+    assert_int_equal(count_files(folder), 1);
+    rp_repo_close(repo);
+    free(stored.data);
+}
+
 int main(void)
 {
     log_off();
@@ -893,6 +1032,9 @@ int main(void)
         WITH(a_node_that_a_plain_check_cannot_read_marks_its_pack),
         WITH(a_base_whose_nodes_cannot_be_read_is_written_in_full_and_relied_on_no_more),
         WITH(a_pack_that_its_writer_removes_meanwhile_is_no_damage_unless_a_point_needs_it),
+        WITH(what_can_be_read_a_moment_later_is_not_marked_nor_is_what_a_dead_share_does_not_give),
+        WITH(a_base_whose_nodes_can_be_read_a_moment_later_is_built_on),
+        WITH(a_check_that_ends_early_tells_what_it_has_found),
         WITH(a_commit_that_needs_a_pack_of_another_size_is_refused),
         WITH(a_node_in_memory_does_not_hide_that_its_pack_is_gone),
         WITH(a_pack_that_comes_back_does_not_hide_that_another_is_gone),

@@ -3,6 +3,7 @@
 #include "place.h"
 
 #include <signal.h>
+#include <sys/inotify.h>
 #include <sys/resource.h>
 
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/num.h"
 #include "repo/core.h"
 #include "repo/id_nodes.h"
@@ -191,6 +193,73 @@ static void a_damaged_cache_is_made_again_and_never_believed(void **state)
     free(data);
 }
 
+static void first_segment(const struct place *place, char path[300])
+{
+    char command[300];
+    snprintf(command, sizeof command, "find '%s' -name '*.segment'", place->cache);
+    FILE *list = popen(command, "r");
+    assert_non_null(fgets(path, 300, list));
+    pclose(list);
+    path[strcspn(path, "\n")] = 0;
+}
+
+// A page that the disk cannot give is a SIGBUS to who looks at it through a map. So is one that was cut off.
+static void a_page_of_the_cache_that_cannot_be_read_is_damage_and_no_signal(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint8_t data[RP_REPO_BLOCK], id[RP_PREFIX_BYTES] = {0};
+    struct rp_location found[8];
+    struct rp_entry entry;
+    char path[300];
+    bool damaged = false;
+    fill_block(data, 1);
+    struct rp_repo *repo = place_open(place);
+    store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+    struct rp_guid id_of_repo = *rp_repo_id(repo);
+    rp_repo_close(repo);
+    first_segment(place, path);
+    struct rp_segment *segment = rp_segment_open(path, &id_of_repo, &err);
+    assert_ok(segment ? 0 : -1, err);
+    assert_int_equal(truncate(path, 4096), 0);
+    assert_int_equal(rp_segment_find(segment, id, found, 8, &damaged), 0);
+    assert_true(damaged);
+    assert_false(rp_segment_get(segment, 0, &entry));
+    assert_int_equal(rp_segment_pack_count(segment), 1);
+    rp_segment_close(segment);
+    assert_null(rp_segment_open(path, &id_of_repo, NULL));
+}
+
+static void a_pack_that_was_cut_off_is_relied_on_no_more_also_where_the_cache_knows_it(void **state)
+{
+    struct place *place = *state;
+    uint64_t size = 20 * RP_REPO_BLOCK;
+    uint8_t *data = malloc(size);
+    char pack[256];
+    for (uint32_t block = 0; block < 20; block++)
+        fill_block(data + block * RP_REPO_BLOCK, block);
+    for (int i = 0; i < 3; i++) {
+        struct rp_repo *repo = place_open(place);
+        struct rp_repo_root root = store_disk(repo, NULL, data, size, "vm", NULL);
+        first_pack(place, pack);
+        rp_repo_close(repo);
+        uint64_t whole = file_size(pack), left[] = {0, whole / 2, whole - 1};
+        assert_int_equal(truncate(pack, (off_t)left[i]), 0);
+        repo = place_open(place);
+        assert_refused_base(repo, &root);
+        root = store_disk(repo, NULL, data, size, "vm", NULL);
+        rp_repo_close(repo);
+        assert_int_equal(unlink(pack), 0); // nothing needs it any more
+        repo = place_open(place);
+        assert_disk(repo, &root, data);
+        rp_repo_close(repo);
+        place_teardown(state);
+        place_setup(state);
+        place = *state;
+    }
+    free(data);
+}
+
 // The next backup looks every block of its base up, when nothing tells that the tree is complete.
 static void a_damaged_cache_does_not_make_a_base_look_damaged(void **state)
 {
@@ -235,17 +304,13 @@ static void a_pack_is_missed_also_when_only_a_damaged_cache_knew_it(void **state
     struct rp_error err = {0};
     struct rp_location places[RP_INDEX_MAX_COPIES];
     uint8_t data[RP_REPO_BLOCK];
-    char pack[256], command[400], path[300];
+    char pack[256], path[300];
     fill_block(data, 1);
     struct rp_repo *repo = place_open(place);
     struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
     first_pack(place, pack);
     rp_repo_close(repo);
-    snprintf(command, sizeof command, "find '%s' -name '*.segment'", place->cache);
-    FILE *list = popen(command, "r");
-    assert_non_null(fgets(path, sizeof path, list));
-    pclose(list);
-    path[strcspn(path, "\n")] = 0;
+    first_segment(place, path);
     flip_bit(path, (file_size(path) - 4096 + 40) * 8); // in its only page of entries
     repo = place_open(place);
     assert_ok(rp_repo_need_index(repo, NULL, &err), err);
@@ -318,6 +383,81 @@ static void an_index_that_could_not_be_written_vouches_for_no_tree(void **state)
     signal(SIGXFSZ, SIG_DFL);
 }
 
+static unsigned warnings;
+static char warning[1000];
+
+static void count_warning(enum rp_log_level level, const char *text)
+{
+    (void)level;
+    snprintf(warning, sizeof warning, "%s", text);
+    warnings++;
+}
+
+static unsigned files_made(int watch)
+{
+    char buffer[8192];
+    unsigned made = 0;
+    for (ssize_t n; (n = read(watch, buffer, sizeof buffer)) > 0;)
+        for (const char *at = buffer; at < buffer + n;) {
+            struct inotify_event event;
+            memcpy(&event, at, sizeof event);
+            at += sizeof event + event.len;
+            made++;
+        }
+    return made;
+}
+
+// 65535 entries each: eight of them are written to a segment.
+static void add_packs(struct rp_index *index, unsigned count, uint32_t *random)
+{
+    static struct rp_pack_frame frames[256];
+    uint8_t id[RP_PACK_ID];
+    struct rp_pack_index content = {.frames = frames, .id_count = RP_PACK_MAX_BLOCKS};
+    content.ids = malloc((size_t)content.id_count * RP_ID_BYTES);
+    for (uint32_t first = 0; first < content.id_count; first += frames[content.frame_count++].count)
+        frames[content.frame_count] = (struct rp_pack_frame){.offset = RP_PACK_HEADER, .stored = 100, .first = first,
+                                                             .count = (uint16_t)rp_min64(256, content.id_count - first)};
+    for (unsigned i = 0; i < count; i++) {
+        random_bytes(id, sizeof id, random);
+        for (uint32_t unit = 0; unit < content.id_count; unit++)
+            random_bytes(content.ids + (size_t)unit * RP_ID_BYTES, 8, random);
+        rp_index_add_pack(index, id, 1000, &content);
+    }
+    free(content.ids);
+}
+
+static void a_cache_that_cannot_be_written_is_not_tried_for_every_pack(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    uint32_t random = test_seed();
+    struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY}, full = {0, RLIM_INFINITY};
+    struct rp_repo *repo = place_open(place);
+    struct rp_index_setup setup = {repo->backend, repo->crypto, repo->config.id, place->cache, NULL, NULL};
+    struct rp_index *index = rp_index_open(&setup, &err);
+    assert_ok(index ? 0 : -1, err);
+    int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    assert_true(watch >= 0 && inotify_add_watch(watch, place->cache, IN_CREATE) >= 0);
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &full);
+    warnings = 0;
+    rp_log_set_sink(count_warning);
+    add_packs(index, 20, &random); // tried with 9 of them, and with 18
+    setrlimit(RLIMIT_FSIZE, &none);
+    assert_int_equal(files_made(watch), 2);
+    assert_int_equal(warnings, 1);
+    assert_non_null(strstr(warning, place->cache));
+    log_off();
+    assert_true(rp_index_spill(index)); // there is room again
+    assert_int_equal(files_made(watch), 1);
+    add_packs(index, 9, &random); // as ever
+    assert_int_equal(files_made(watch), 1);
+    rp_index_discard(index);
+    rp_repo_close(repo);
+    close(watch);
+    signal(SIGXFSZ, SIG_DFL);
+}
+
 static void a_cache_without_room_is_not_called_a_full_repository(void **state)
 {
     struct place *place = *state;
@@ -349,8 +489,11 @@ int main(void)
         WITH(a_damaged_cache_is_made_again_and_never_believed),
         WITH(a_damaged_cache_does_not_make_a_base_look_damaged),
         WITH(a_pack_is_missed_also_when_only_a_damaged_cache_knew_it),
+        WITH(a_page_of_the_cache_that_cannot_be_read_is_damage_and_no_signal),
+        WITH(a_pack_that_was_cut_off_is_relied_on_no_more_also_where_the_cache_knows_it),
         WITH(what_only_the_cache_knows_is_stored_again),
         WITH(an_index_that_could_not_be_written_vouches_for_no_tree),
+        WITH(a_cache_that_cannot_be_written_is_not_tried_for_every_pack),
         WITH(a_cache_without_room_is_not_called_a_full_repository),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -434,6 +434,8 @@ static void a_hostile_lease_is_neither_believed_nor_taken_at_once(void **state)
         {"[]", RP_ERR_BUSY},
         {"{\"version\":1}", RP_ERR_BUSY},
         {"{\"version\":2}", RP_ERR_UNSUPPORTED},
+        {"{\"version\":1,\"state\":\"gone\",\"owner\":\"x\",\"host\":\"h\",\"machine\":\"m\",\"pid\":1,\"pid_started\":1,"
+         "\"token\":\"00000000000000000000000000000000\",\"since_ns\":1,\"renewed_ns\":1,\"seconds\":120}", RP_ERR_BUSY},
         {"{\"version\":1,\"state\":\"held\",\"owner\":\"x\",\"host\":\"h\",\"machine\":\"m\",\"pid\":-1,\"pid_started\":1,"
          "\"token\":\"00000000000000000000000000000000\",\"since_ns\":1,\"renewed_ns\":1,\"seconds\":120}", RP_ERR_BUSY},
         {"{\"version\":1,\"state\":\"held\",\"owner\":\"x\",\"host\":\"h\",\"machine\":\"m\",\"computer\":7,\"pid\":1,"
@@ -476,6 +478,33 @@ static void a_hostile_lease_is_neither_believed_nor_taken_at_once(void **state)
     assert_int_equal(mkdir(path, 0700), 0);
     assert_null(rp_lease_take(repo, "locks/f", "we", NULL, &err));
     assert_int_equal(err.code, RP_ERR_BUSY);
+    rp_repo_close(repo);
+}
+
+static void whoever_forgets_a_lease_leaves_nothing_of_it(void **state)
+{
+    struct place *place = *state;
+    struct rp_error err = {0};
+    struct rp_repo *repo = place_open(place);
+    char folder[200];
+    snprintf(folder, sizeof folder, "%s/sessions", place->repository);
+    for (int lost = 0; lost < 2; lost++) {
+        struct rp_lease *lease = rp_lease_take(repo, "sessions/a", "we", NULL, &err);
+        assert_ok(lease ? 0 : -1, err);
+        for (int i = 0; i < 100; i++)
+            assert_ok(rp_lease_renew(lease, &err), err);
+        for (int i = 0; i < 70; i++) { // what could not be removed then
+            char number[17];
+            snprintf(number, sizeof number, "%016x", i + 1);
+            place_put_lease(repo, "sessions/a", number, "held", 0);
+        }
+        if (lost) {
+            place_put_lease(repo, "sessions/a", "0000000000000070", "free", 0);
+            assert_int_equal(rp_lease_renew(lease, NULL), -1);
+        }
+        rp_lease_release(lease, true);
+        assert_int_equal(count_files(folder), 0);
+    }
     rp_repo_close(repo);
 }
 
@@ -637,6 +666,7 @@ int main(void)
         WITH(a_put_that_was_done_although_it_failed_costs_its_holder_nothing),
         WITH(a_torn_lease_is_waited_for_like_one_that_lives_and_then_taken_over),
         WITH(a_hostile_lease_is_neither_believed_nor_taken_at_once),
+        WITH(whoever_forgets_a_lease_leaves_nothing_of_it),
         WITH(a_lock_that_somebody_ends_is_free_at_once_and_its_holder_finds_out),
         WITH(only_the_lock_of_the_holder_that_was_looked_at_is_ended),
         WITH(a_holder_who_was_overtaken_by_far_finds_out),
