@@ -31,7 +31,7 @@ struct rp_index {
     struct table table;
     size_t spill_at;             // entries of the table
     bool spill_failed;           // and the administrator was told
-    bool damaged;                // a segment lost entries
+    bool damaged;                // a segment lost entries; atomic, lookups share the lock
     pthread_mutex_t maintenance; // one refresh or merge at a time; taken before `lock`
     uint32_t looks;              // at the repository, so far
     uint32_t doubts;             // see rp_index_doubts
@@ -168,7 +168,8 @@ static void merge_segments(struct rp_index *index)
         pthread_rwlock_wrlock(&index->lock);
         if (result == 0)
             rp_index_segments_replace(set, &index->packs, at[0], at[1], merged);
-        index->damaged |= damaged;
+        if (damaged)
+            __atomic_store_n(&index->damaged, true, __ATOMIC_RELAXED);
         pthread_rwlock_unlock(&index->lock);
         if (result)
             break; // no space or damage: the segments stay as they are
@@ -496,10 +497,11 @@ static void read_in(struct rp_index *index, uint32_t number)
     struct rp_pack_state *now = &index->packs.items[number];
     if (collected) {
         now->present = false;
-    } else {
+    } else if (!now->indexed) { // by another look
         now->unreadable = true;
         now->passing = !rp_damage_is(&why);
-        index->unread_why = why;
+        if (now->passing)
+            index->unread_why = why;
     }
     pthread_rwlock_unlock(&index->lock);
     if (!collected && !pack.unreadable)
@@ -511,12 +513,12 @@ int rp_index_refresh(struct rp_index *index, struct rp_error *err)
     struct rp_error why = {0};
     pthread_mutex_lock(&index->maintenance);
     pthread_rwlock_wrlock(&index->lock);
-    if (index->damaged) { // start again from the packs
+    if (__atomic_load_n(&index->damaged, __ATOMIC_RELAXED)) { // start again from the packs
         rp_index_segments_drop(&index->segments);
         table_clear(&index->table);
         for (uint32_t i = 0; i < index->packs.count; i++)
             index->packs.items[i].indexed = false;
-        index->damaged = false;
+        __atomic_store_n(&index->damaged, false, __ATOMIC_RELAXED);
         index->doubts++; // nobody will miss a pack that only the segments knew
     }
     int result = look(index, &why);
