@@ -1,6 +1,8 @@
 // soak-round: one round of the soak test. See run, which makes many of them.
 //   soak-round BUILD DIRECTORY [OPTION…]
-//     --seed N  --steps N  --kills  --verbose
+//     --seed N  --steps N  --verbose
+//     --kills                                       processes are killed all the time, and calls fail now and then
+//     --faults                                      calls fail all the time
 //     --every JOB:WHERE --stride N --first N --count N   instead: a job killed at every Nth call until it gets to its end;
 //                                                   JOB: backup checkpoint delete grow stop start create add remove; WHERE: command,
 //                                                   service, off (the command, with the VM stopped), packs (the command: its calls
@@ -144,6 +146,8 @@ int main(int argc, char **argv)
             takes = false;
             if (!strcmp(argv[i], "--kills"))
                 setting.kills = true;
+            else if (!strcmp(argv[i], "--faults"))
+                setting.kills = setting.faults = true;
             else if (!strcmp(argv[i], "--verbose"))
                 setting.verbose = true;
             else if (!strcmp(argv[i], "--keep-going"))
