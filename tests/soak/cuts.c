@@ -93,13 +93,9 @@ static void forget_memory(const char *root)
         abort();
     DIR *dir = opendir(folder);
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        struct stat st;
-        char shm[128];
-        if (entry->d_name[0] == '.' || fstatat(dirfd(dir), entry->d_name, &st, 0))
-            continue;
-        snprintf(shm, sizeof shm, "/dev/shm/refpoint-%u/%llx-%llx", (unsigned)geteuid(), (unsigned long long)st.st_dev,
-                 (unsigned long long)st.st_ino);
-        if (!tree_empty_folder(shm))
+        char shm[128], vm[600];
+        snprintf(vm, sizeof vm, "%s/%s", folder, entry->d_name);
+        if (entry->d_name[0] != '.' && !verify_memory_of(vm, shm, sizeof shm) && !tree_empty_folder(shm))
             rmdir(shm);
     }
     if (dir)

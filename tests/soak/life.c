@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "verify.h"
 
 enum { DEADLINE_S = 120 };
 
@@ -176,12 +176,10 @@ pid_t life_service(struct life *l)
 
 bool life_sync_failed(struct life *l)
 {
-    struct stat st;
-    char path[128];
-    if (stat(l->vm_directory, &st))
+    char memory[128], path[160];
+    if (verify_memory_of(l->vm_directory, memory, sizeof memory))
         return life_bad(l, "%s: %s", l->vm_directory, strerror(errno));
-    snprintf(path, sizeof path, "/dev/shm/refpoint-%u/%llx-%llx/failed", (unsigned)geteuid(), (unsigned long long)st.st_dev,
-             (unsigned long long)st.st_ino);
+    snprintf(path, sizeof path, "%s/failed", memory);
     return l->told_lost || !access(path, F_OK);
 }
 
