@@ -59,6 +59,7 @@ enum log_fault {
     FAULT_KILL_WITHIN, // a write is cut short at a sector, then SIGKILL; any other call: as BEFORE
     FAULT_ERROR,       // the call fails with `fault_errno` (ENOSPC: a sync does not)
     FAULT_SHORT,       // a write writes its first half only (of sectors: whole ones); any other call: nothing
+    FAULT_SYNC,        // a sync fails with `fault_errno`; no other calls are counted
 };
 
 static inline void log_set_times(struct log_entry *entry, const struct stat *st)
@@ -87,6 +88,8 @@ struct log_header {
     char fault_program[32];
     char fault_from[32];           // with `fault_waits`: calls are counted from the first rename to a path that begins so
     _Atomic uint32_t fault_waits;
+    _Atomic uint32_t fault_lasts; // of ERROR and SYNC: so many calls after that one fail too
+    _Atomic uint64_t faults;   // calls that failed or were cut short so far
     _Atomic uint64_t steps;    // changing calls made so far, syncs included
 };
 

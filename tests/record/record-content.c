@@ -35,10 +35,8 @@ void ended(int fd, uint64_t begun, uint64_t inode, uint64_t length)
 static ssize_t record_write(int fd, const struct iovec *parts, int count, off_t offset, struct stat *st)
 {
     enum log_fault fault = step();
-    if (fault == FAULT_ERROR) {
-        errno = (int)atomic_load(&the_log.header->fault_errno);
+    if (fault == FAULT_ERROR && fails(fault))
         return -1;
-    }
     size_t size = 0;
     for (int i = 0; i < count; i++)
         size += parts[i].iov_len;
@@ -48,6 +46,8 @@ static ssize_t record_write(int fd, const struct iovec *parts, int count, off_t 
         kept = at_sector;
     if (fault == FAULT_SHORT && size > 1) // whole sectors stay whole: no kernel and no disk parts one
         kept = size % 512 ? size / 2 : at_sector ? at_sector : size;
+    if (fault == FAULT_SHORT && kept < size)
+        came();
     bool append = fcntl(fd, F_GETFL) & O_APPEND;
     off_t at = append ? st->st_size : offset >= 0 ? offset : (off_t)syscall(SYS_lseek, fd, 0, SEEK_CUR);
     struct log_entry entry = {.inode = st->st_ino, .offset = (uint64_t)at, .length = kept};

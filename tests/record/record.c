@@ -96,26 +96,32 @@ void renames(const char *to)
         atomic_store(&h->fault_waits, 0);
 }
 
-enum log_fault step(void)
+static enum log_fault count(bool sync)
 {
     struct log_header *h = the_log.header;
     atomic_fetch_add(&h->steps, 1);
-    if (!fault_is_ours(h) || atomic_load(&h->fault_waits))
-        return FAULT_NONE;
-    if (atomic_fetch_sub(&h->fault_countdown, 1) != 1)
-        return FAULT_NONE;
     enum log_fault fault = (enum log_fault)atomic_load(&h->fault);
+    if (!fault_is_ours(h) || atomic_load(&h->fault_waits) || (fault == FAULT_SYNC && !sync))
+        return FAULT_NONE;
+    int64_t left = atomic_fetch_sub(&h->fault_countdown, 1);
+    if (left > 1 || left < 1 - (int64_t)atomic_load(&h->fault_lasts))
+        return FAULT_NONE;
     if (fault == FAULT_KILL_BEFORE)
         die();
     return fault;
 }
 
+enum log_fault step(void) { return count(false); }
+
+void came(void) { atomic_fetch_add(&the_log.header->faults, 1); }
+
 bool fails(enum log_fault fault)
 {
     if (fault == FAULT_KILL_WITHIN)
         die();
-    if (fault != FAULT_ERROR)
+    if (fault != FAULT_ERROR && fault != FAULT_SYNC)
         return false;
+    came();
     errno = (int)atomic_load(&the_log.header->fault_errno);
     return true;
 }
@@ -133,7 +139,7 @@ static int record_sync(int fd, long call, bool times, enum log_kind kind)
     struct stat st;
     if (!tracked(fd, &st))
         return (int)syscall(call, fd);
-    enum log_fault fault = step();
+    enum log_fault fault = count(true);
     if (fault == FAULT_ERROR && atomic_load(&the_log.header->fault_errno) == ENOSPC)
         fault = FAULT_NONE; // not what a sync fails with
     if (fails(fault))

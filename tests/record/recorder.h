@@ -19,6 +19,8 @@ bool tracked(int fd, struct stat *st);
 void renames(const char *to);
 // Counts a changing call; returns the fault that is due at this one. FAULT_KILL_BEFORE does not return.
 enum log_fault step(void);
+// A call failed, or was cut short.
+void came(void);
 // For calls that cannot be cut short. True: fail, errno is set.
 bool fails(enum log_fault fault);
 // After the call.

@@ -44,6 +44,18 @@ static void play_file(void)
     NEED(pwrite(fd, "LOST", 4, 3) == 4);
 }
 
+// Ends with the number of syncs that failed.
+static void play_tries(void)
+{
+    int fd = open("t", O_RDWR | O_CREAT, 0600), failed = 0;
+    for (int i = 0; i < 4; i++) {
+        NEED(write(fd, "1", 1) == 1);
+        failed += fdatasync(fd) != 0;
+        NEED(!failed || errno == EIO);
+    }
+    exit(failed);
+}
+
 static void play_names(void)
 {
     int dir = open(".", O_RDONLY | O_DIRECTORY), fd = open("old", O_RDWR | O_CREAT, 0600);
@@ -134,6 +146,8 @@ static int play(const char *script, const char *folder)
     NEED(!chdir(folder));
     if (!strcmp(script, "file"))
         play_file();
+    else if (!strcmp(script, "tries"))
+        play_tries();
     else if (!strcmp(script, "names"))
         play_names();
     else if (!strcmp(script, "three sectors"))
@@ -381,6 +395,7 @@ static void a_call_fails_or_is_cut_short_on_demand(void **state)
     assert_int_equal(WEXITSTATUS(s.status), 1);
     build(&s, (struct cut){log_count(&s.log), CUT_ALL, 0});
     assert_string_equal(built(&s, "a"), "");
+    assert_int_equal(atomic_load(&s.log.header->faults), 1);
     strike(&s);
     set(&s);
     atomic_store(&s.log.header->fault_countdown, 2);
@@ -395,6 +410,28 @@ static void a_call_fails_or_is_cut_short_on_demand(void **state)
         atomic_store(&s.log.header->fault, FAULT_SHORT);
         run(&s, one ? "one sector" : "three sectors");
         assert_int_equal(s.status, 0);
+        assert_int_equal(atomic_load(&s.log.header->faults), one ? 0 : 1); // of one sector nothing is cut off
+        strike(&s);
+    }
+}
+
+static void a_sync_fails_on_demand_and_some_after_it_and_makes_nothing_durable(void **state)
+{
+    (void)state;
+    for (unsigned lasts = 0; lasts < 4; lasts++) {
+        struct stage s;
+        unsigned failed = lasts < 2 ? 1 + lasts : 3, synced = 0;
+        set(&s);
+        atomic_store(&s.log.header->fault_countdown, 2); // of four
+        atomic_store(&s.log.header->fault_errno, EIO);
+        atomic_store(&s.log.header->fault_lasts, lasts);
+        atomic_store(&s.log.header->fault, FAULT_SYNC);
+        run(&s, "tries");
+        assert_int_equal(WEXITSTATUS(s.status), failed);
+        assert_int_equal(atomic_load(&s.log.header->faults), failed);
+        for (uint64_t i = 0; i < log_count(&s.log); i++)
+            synced += log_kind(&s.log, i) == LOG_SYNC_END;
+        assert_int_equal(synced, 4 - failed);
         strike(&s);
     }
 }
@@ -458,6 +495,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_sync_that_is_forgotten_is_missed),
         cmocka_unit_test(a_program_is_killed_at_any_call_and_the_log_stays_right),
         cmocka_unit_test(a_call_fails_or_is_cut_short_on_demand),
+        cmocka_unit_test(a_sync_fails_on_demand_and_some_after_it_and_makes_nothing_durable),
         cmocka_unit_test(a_file_that_is_mapped_for_writing_is_told),
         cmocka_unit_test(built_files_show_the_inode_and_times_that_the_program_saw),
     };

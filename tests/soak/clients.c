@@ -268,6 +268,15 @@ int clients_read_disk(const char *socket, uint32_t number, const struct client_d
     return rc;
 }
 
+int clients_flush(const char *socket, uint32_t number)
+{
+    struct nbd_handle *nbd = connect_to(socket, number);
+    int rc = nbd ? nbd_flush(nbd, 0) : -1;
+    if (nbd)
+        nbd_close(nbd);
+    return rc;
+}
+
 int clients_peek(const char *socket)
 {
     uint8_t sector[SECTOR];

@@ -32,6 +32,8 @@ const char *clients_stop(struct clients *clients, struct clients_counts *counts)
 void client_disk_resize(struct client_disk *disk, uint64_t size);
 // Reads a disk over NBD; unless `whole`, only where something was ever sent. 0, or -1.
 int clients_read_disk(const char *socket, uint32_t number, const struct client_disk *disk, bool whole, uint32_t *values);
+// Flushes a disk. 0, or -1.
+int clients_flush(const char *socket, uint32_t number);
 // Whether the service answers. 0, or -1.
 int clients_peek(const char *socket);
 

@@ -93,13 +93,9 @@ static void forget_memory(const char *root)
         abort();
     DIR *dir = opendir(folder);
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        struct stat st;
-        char shm[128];
-        if (entry->d_name[0] == '.' || fstatat(dirfd(dir), entry->d_name, &st, 0))
-            continue;
-        snprintf(shm, sizeof shm, "/dev/shm/refpoint-%u/%llx-%llx", (unsigned)geteuid(), (unsigned long long)st.st_dev,
-                 (unsigned long long)st.st_ino);
-        if (!tree_empty_folder(shm))
+        char shm[128], vm[600];
+        snprintf(vm, sizeof vm, "%s/%s", folder, entry->d_name);
+        if (entry->d_name[0] != '.' && !verify_memory_of(vm, shm, sizeof shm) && !tree_empty_folder(shm))
             rmdir(shm);
     }
     if (dir)
@@ -217,26 +213,39 @@ static int by_moment(const void *a, const void *b)
     return x->cut.at < y->cut.at ? -1 : x->cut.at > y->cut.at;
 }
 
+// Just before the end of each sync, and just after it. Returns how many.
+static size_t find_boundaries(const struct log *log, uint64_t *moments)
+{
+    size_t count = 0;
+    for (uint64_t i = 0; i < log_count(log); i++) {
+        if (log_kind(log, i) != LOG_SYNC_END)
+            continue;
+        if (!count || moments[count - 1] != i)
+            moments[count++] = i;
+        moments[count++] = i + 1;
+    }
+    return count;
+}
+
 static struct planned *plan(struct cuts *c, size_t *count)
 {
-    uint64_t random = c->seed, entries = log_count(c->log), found = 0;
-    struct planned *list = calloc(3 * (size_t)c->boundaries + c->samples + 1, sizeof *list);
-    uint64_t *syncs = calloc(entries + 1, sizeof *syncs);
+    uint64_t random = c->seed, entries = log_count(c->log);
+    uint64_t *moments = calloc(2 * entries + 1, sizeof *moments);
+    size_t found = find_boundaries(c->log, moments), boundaries = c->boundaries < found ? c->boundaries : found;
+    struct planned *list = calloc(2 * boundaries + c->samples + 1, sizeof *list);
     *count = 0;
-    for (uint64_t i = 0; i < entries; i++)
-        if (log_kind(c->log, i) == LOG_SYNC || log_kind(c->log, i) == LOG_SYNC_END)
-            syncs[found++] = i;
-    for (unsigned i = 0; i < c->boundaries && found; i++) {
-        // just before the end of a sync, or just after it
-        uint64_t at = syncs[draw(&random) % found] + draw(&random) % 2;
+    for (unsigned i = 0; i < c->samples; i++) {
+        uint64_t at = found && draw(&random) % 2 ? moments[draw(&random) % found] : draw(&random) % (entries + 1);
+        list[(*count)++].cut = (struct cut){at, draw(&random) % 3 ? CUT_LOOSE : CUT_ORDERED, draw(&random)};
+    }
+    for (size_t i = 0; i < boundaries; i++) { // no moment twice
+        size_t chosen = i + draw(&random) % (found - i);
+        uint64_t at = moments[chosen];
+        moments[chosen] = moments[i];
         list[(*count)++].cut = (struct cut){at, CUT_SYNCED, draw(&random)};
         list[(*count)++].cut = (struct cut){at, CUT_ALL, draw(&random)};
     }
-    for (unsigned i = 0; i < c->samples; i++) {
-        uint64_t at = found && draw(&random) % 2 ? syncs[draw(&random) % found] + draw(&random) % 2 : draw(&random) % (entries + 1);
-        list[(*count)++].cut = (struct cut){at, draw(&random) % 3 ? CUT_LOOSE : CUT_ORDERED, draw(&random)};
-    }
-    free(syncs);
+    free(moments);
     for (size_t i = 0; i < *count; i++)
         list[i].full = c->full_every && draw(&random) % c->full_every == 0;
     qsort(list, *count, sizeof *list, by_moment);

@@ -6,11 +6,12 @@
 #include "oracle.h"
 #include "scenario.h"
 
+#define ALL_BOUNDARIES UINT32_MAX
 struct cuts {
     const struct setting *setting;
     const struct log *log;
     uint64_t seed;
-    unsigned boundaries;  // so many sync boundaries, each SYNCED and ALL…
+    unsigned boundaries;  // so many moments before or after the end of a sync (ALL_BOUNDARIES: each), both SYNCED and ALL…
     unsigned samples;     // …and so many random cuts
     unsigned full_every;  // one in so many is looked at in full
     // Replay of one cut only; and what is to be forgotten (tree_forget_syncs).

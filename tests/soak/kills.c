@@ -39,6 +39,7 @@ static bool disarm(struct life *l)
 {
     atomic_store(&l->log->header->fault, FAULT_NONE);
     atomic_store(&l->log->header->fault_waits, 0);
+    atomic_store(&l->log->header->fault_lasts, 0);
     return atomic_load(&l->log->header->fault_countdown) <= 0;
 }
 
@@ -57,8 +58,8 @@ static void note_kill(struct life *l, const char *what)
 
 // ---- what must be true afterwards -----------------------------------------------------------------------------------
 
-// What stands in the disks after a kill must be all that was acknowledged.
-static bool look_after_kill(struct life *l)
+// What stands in the disks after a kill must be all that was acknowledged; after a failed sync, that was flushed.
+static bool look_after_kill(struct life *l, bool sync_failed)
 {
     struct oracle *o = oracle_new(l->log);
     uint64_t now = log_count(l->log);
@@ -69,8 +70,8 @@ static bool look_after_kill(struct life *l)
         const char *wrong = NULL;
         if (clients_read_disk(l->socket, d, disk, life_chance(l, 8) == 0, values))
             good = life_bad(l, "disk%u cannot be read after a kill", d);
-        else if ((wrong = oracle_check_now(o, d, values, disk->size, now)))
-            good = life_bad(l, "after a kill: %s", wrong);
+        else if ((wrong = (sync_failed ? oracle_check_cut : oracle_check_now)(o, d, values, disk->size, now)))
+            good = life_bad(l, "after %s: %s", sync_failed ? "a failed sync" : "a kill", wrong);
         if (good) {
             life_note_values(l, NOTE_FOUND, &(struct note){.disk = d, .length = disk->size}, values);
             memcpy(disk->now, values, disk->size / SECTOR * sizeof *values);
@@ -147,13 +148,14 @@ static int run_job(struct life *l, enum job job, struct command *c)
     switch (job) {
     case JOB_BACKUP:
         life_note(l, NOTE_BACKUP_BEGIN, n);
-        snprintf(line, sizeof line, "backup " VM " --json --merge-timeout 60");
+        snprintf(line, sizeof line, "backup " VM " --json --merge-timeout %d", l->broken ? 5 : 60);
         break;
     case JOB_DELETE:
         if (l->checkpoint_count) {
             n = life_named(l->checkpoints[life_chance(l, l->checkpoint_count)]);
             life_note(l, NOTE_DELETE_BEGIN, n);
-            snprintf(line, sizeof line, "checkpoint delete " VM " %s", n.text);
+            // When a sync has failed, the disk service merges nothing until it is started again.
+            snprintf(line, sizeof line, "checkpoint delete " VM " %s%s", n.text, l->broken && l->running ? " --no-wait" : "");
             break;
         } // fall through
     case JOB_CHECKPOINT:
@@ -179,6 +181,13 @@ static int run_job(struct life *l, enum job job, struct command *c)
 
 // ---- the disk service -----------------------------------------------------------------------------------------------
 
+// A sync failed: the disks are opened again as they were last made durable.
+static bool note_lost(struct life *l)
+{
+    life_note(l, NOTE_KILLED, life_named("power"));
+    return l->broken || life_bad(l, "a sync of the disks failed, and nobody had made it fail");
+}
+
 // The service dies now, unless it has: of a fault (`shot`), or in an orderly way.
 static bool bury_service(struct life *l, int pidfd, bool shot, bool again)
 {
@@ -193,7 +202,10 @@ static bool bury_service(struct life *l, int pidfd, bool shot, bool again)
     if (killed)
         note_kill(l, "nbdkit");
     l->running = false;
-    return ensure_running(l, again) && look_after_kill(l) && life_take_stock(l);
+    bool sync_failed = life_sync_failed(l);
+    if (sync_failed && !note_lost(l))
+        return false;
+    return ensure_running(l, again) && look_after_kill(l, sync_failed) && life_take_stock(l);
 }
 
 static int find_service(struct life *l)
@@ -275,36 +287,114 @@ bool step_kill_command(struct life *l)
     return kill_command(l, job, off ? WHERE_OFF : WHERE_COMMAND, kill_kinds[life_chance(l, 3)], call, &killed) && (life_chance(l, 6) || step_verify(l));
 }
 
-// ---- no room --------------------------------------------------------------------------------------------------------
+// ---- calls that fail ------------------------------------------------------------------------------------------------
 
-// One call finds no room, or a write is cut short: the job may fail, and nothing is lost.
-bool step_no_room(struct life *l)
+static const struct trouble {
+    enum log_fault fault;
+    int error;
+} troubles[] = {{FAULT_ERROR, ENOSPC}, {FAULT_ERROR, ENOSPC}, {FAULT_SHORT, ENOSPC}, {FAULT_ERROR, EIO}, {FAULT_ERROR, EIO}, {FAULT_SYNC, EIO},
+                {FAULT_SYNC, EIO}};
+
+// How many calls had failed before.
+static uint64_t arm_trouble(struct life *l, const char *program)
 {
-    bool service = life_chance(l, 2), off = !service && life_chance(l, 2);
+    const struct trouble *t = &troubles[life_chance(l, sizeof troubles / sizeof *troubles)];
+    atomic_store(&l->log->header->fault_errno, (uint32_t)t->error);
+    atomic_store(&l->log->header->fault_lasts, t->error == EIO && life_chance(l, 2) ? 1 + life_chance(l, 30) : 0);
+    arm_at(l, program, t->fault, 1 + life_chance(l, t->fault == FAULT_SYNC ? 20 : 150));
+    l->broken = t->error == EIO;
+    l->told_lost = false;
+    return atomic_load(&l->log->header->faults);
+}
+
+static unsigned count_errors(const char *output)
+{
+    static const char *const others[] = {"remark: ", "warning: ", "error: "}; // the last two: of the log
+    unsigned errors = 0;
+    for (const char *line = output; line; line = strchr(line, '\n'), line += line != NULL) {
+        bool is = !strncmp(line, "{\"type\":\"error\"", 15);
+        if (!strncmp(line, "refpoint: ", 10)) {
+            is = true;
+            for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+                is &= strncmp(line + 10, others[i], strlen(others[i])) != 0;
+        }
+        errors += is;
+    }
+    return errors;
+}
+
+// A job may fail when a call did, and says so once.
+static bool judge_job(struct life *l, const struct command *c, bool came)
+{
+    if (c->status < 0 || c->status > 2 || (c->status == 2 && !came))
+        return life_bad(l, "a job in which %s failed: exit status %d: %.1500s", came ? "a call" : "nothing", c->status, c->output);
+    if (count_errors(c->output) != (c->status == 2))
+        return life_bad(l, "a job in which a call failed: exit status %d, and %u errors: %.1500s", c->status, count_errors(c->output), c->output);
+    return true;
+}
+
+// A failed sync is final: no flush succeeds until the disks are opened again.
+static bool no_flush_succeeds(struct life *l)
+{
+    for (uint32_t d = 0; d < DISKS; d++)
+        if (!clients_flush(l->socket, d))
+            return life_bad(l, "disk%u: a flush succeeds after a sync failed", d);
+    return true;
+}
+
+static bool fault_in_service(struct life *l)
+{
+    enum job job = (enum job[]){JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE, JOB_STOP}[life_chance(l, 4)];
+    struct command c = {0};
+    int pidfd = find_service(l);
+    if (pidfd < 0 || (job == JOB_STOP && !life_guest_stop(l)))
+        return false;
+    uint64_t before = arm_trouble(l, "nbdkit");
+    run_job(l, job, &c);
+    for (int i = 0; i < 20 && atomic_load(&l->log->header->faults) == before && !has_ended(pidfd, 10); i++)
+        ;
+    bool came = atomic_load(&l->log->header->faults) != before; // while the guest ran, perhaps
+    l->broken &= came;
+    bool good = judge_job(l, &c, came) && (has_ended(pidfd, 0) || !life_sync_failed(l) || no_flush_succeeds(l));
+    disarm(l);
+    l->counts->faults += came;
+    if (good && life_chance(l, 2)) // what was flushed is not lost by a stop either
+        good = (!l->clients || life_guest_stop(l)) &&
+               ((ensure_off(l) && has_ended(pidfd, 120000)) || life_bad(l, "the disk service does not end after a call failed"));
+    if (!good || !bury_service(l, pidfd, false, false) || !step_verify(l))
+        return false;
+    life_guest_start(l);
+    return true;
+}
+
+// `off`: with the VM stopped, so that the disks are opened in the command's own process.
+static bool fault_in_command(struct life *l, bool off)
+{
     enum job job = (enum job[]){JOB_BACKUP, JOB_CHECKPOINT, JOB_DELETE, JOB_GROW}[life_chance(l, off ? 4 : 3)];
     struct command c = {0};
     if (off && !life_stop(l))
         return false;
-    atomic_store(&l->log->header->fault_errno, ENOSPC);
-    arm_at(l, service ? "nbdkit" : "refpoint", life_chance(l, 4) ? FAULT_ERROR : FAULT_SHORT, 1 + life_chance(l, 150));
-    int status = run_job(l, job, &c);
+    uint64_t before = arm_trouble(l, "refpoint");
+    run_job(l, job, &c);
     disarm(l);
-    if (status < 0 || status > 2)
-        return life_bad(l, "a job that found no room: exit status %d: %.1500s", status, c.output);
-    l->counts->faults++;
-    if (off)
-        return ensure_off(l) && life_take_stock(l) && life_start(l) && (life_chance(l, 3) || step_verify(l));
-    int pidfd = find_service(l);
-    if (pidfd < 0)
+    bool came = atomic_load(&l->log->header->faults) != before;
+    l->counts->faults += came;
+    if (!judge_job(l, &c, came))
         return false;
-    if (life_chance(l, 2)) { // nothing is lost by a stop either
-        if (!life_guest_stop(l) || !ensure_off(l) || !has_ended(pidfd, 120000))
-            return life_bad(l, "the disk service does not end after it found no room");
-    }
-    if (!bury_service(l, pidfd, false, false) || !step_verify(l))
+    l->broken &= came && off;
+    if (life_sync_failed(l) && !note_lost(l))
         return false;
-    life_guest_start(l);
-    return true;
+    return (!off || ensure_off(l)) && life_take_stock(l) && (!off || life_start(l)) && (life_chance(l, 3) || step_verify(l));
+}
+
+// A call of the disk service, or of the command (the tool and the host's code in it), finds no room, is cut short, or fails as
+// on a broken disk, once or some times; or a sync does. The job may fail. What was acknowledged is there; after a
+// failed sync of the disks, what was flushed.
+bool step_fault(struct life *l)
+{
+    bool good = life_chance(l, 2) ? fault_in_service(l) : fault_in_command(l, life_chance(l, 2));
+    l->broken = l->told_lost = false;
+    return good;
 }
 
 // ---- every step -----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 #include "life.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "verify.h"
 
 enum { DEADLINE_S = 120 };
 
@@ -100,6 +102,7 @@ int life_refpoint_with(struct life *l, struct command *c, const char *line)
     command_run(c, argv);
     if (l->setting->verbose)
         fprintf(stderr, "  %s: %d %s\n", line, c->status, c->status ? c->output : "");
+    l->told_lost |= strstr(c->output, "taken as they were last made durable") != NULL;
     if (c->status == -2)
         return life_bad(l, "refpoint %s: did not end in %d s: %.500s", line, DEADLINE_S, c->output), -2;
     if (c->status >= 128 && log_mend(l->log))
@@ -129,12 +132,15 @@ int life_checkpoint(struct life *l, struct command *c, const char *name)
     }
 }
 
-// The JSON of the last line that the command prints.
+// The JSON that the command prints, behind what it may log.
 json_t *life_refpoint_json(struct life *l, const char *line)
 {
     struct command c = {0};
     int status = life_refpoint_with(l, &c, line);
-    json_t *json = status ? NULL : json_loads(c.output, JSON_DECODE_ANY, NULL);
+    const char *text = c.output;
+    while (!strncmp(text, "refpoint: ", 10) && strchr(text, '\n'))
+        text = strchr(text, '\n') + 1;
+    json_t *json = status ? NULL : json_loads(text, JSON_DECODE_ANY, NULL);
     if (!json)
         life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
     return json;
@@ -166,6 +172,15 @@ pid_t life_service(struct life *l)
     if (fd >= 0)
         close(fd);
     return found ? peer.pid : 0;
+}
+
+bool life_sync_failed(struct life *l)
+{
+    char memory[128], path[160];
+    if (verify_memory_of(l->vm_directory, memory, sizeof memory))
+        return life_bad(l, "%s: %s", l->vm_directory, strerror(errno));
+    snprintf(path, sizeof path, "%s/failed", memory);
+    return l->told_lost || !access(path, F_OK);
 }
 
 bool life_take_stock(struct life *l)

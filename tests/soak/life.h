@@ -22,6 +22,8 @@ struct life {
     struct client_disk disks[DISKS];
     struct clients *clients;
     bool running;
+    bool broken;   // in this step calls may fail as on a broken disk, syncs among them
+    bool told_lost; // a command said that the disks are taken as they were last made durable
     char checkpoints[64][80];
     size_t checkpoint_count, checkpoint_number;
     char points[256][80];
@@ -50,6 +52,9 @@ json_t *life_refpoint_json(struct life *l, const char *line);
 json_t *life_last_object(char *output); // of the lines of an output
 char **life_environment(struct life *l); // of a program under the recorder, if there is one
 pid_t life_service(struct life *l); // 0: none
+// Whether a sync of the disks failed: a command said so that opened them since; or their shared memory does, until somebody
+// opens them (docs/formats/chain-record.md).
+bool life_sync_failed(struct life *l);
 // The checkpoints and sizes that there really are, after a command of which nobody knows how far it got.
 bool life_take_stock(struct life *l);
 void life_use(struct life *l); // paths and environment
@@ -84,7 +89,7 @@ enum job {
 };
 bool step_kill_service(struct life *l);
 bool step_kill_command(struct life *l);
-bool step_no_room(struct life *l);
+bool step_fault(struct life *l);
 enum where {
     WHERE_COMMAND,
     WHERE_SERVICE, // the disk service meanwhile

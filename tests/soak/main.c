@@ -1,11 +1,14 @@
 // soak-round: one round of the soak test. See run, which makes many of them.
 //   soak-round BUILD DIRECTORY [OPTION…]
-//     --seed N  --steps N  --kills  --verbose
+//     --seed N  --steps N  --verbose
+//     --kills                                       processes are killed all the time, and calls fail now and then
+//     --faults                                      calls fail all the time
 //     --every JOB:WHERE --stride N --first N --count N   instead: a job killed at every Nth call until it gets to its end;
 //                                                   JOB: backup checkpoint delete grow stop start create add remove; WHERE: command,
 //                                                   service, off (the command, with the VM stopped), packs (the command: its calls
 //                                                   from the first pack on that it gives its name)
-//     --boundaries N --samples N --full-every N     which cuts
+//     --boundaries N|all --samples N --full-every N which cuts
+//     --pace N                                      microseconds between two requests of a client, on average
 //     --cut AT:MODE:SEED[:full]                     no new life: this cut of the log in DIRECTORY
 //     --forget-sync N | --forget-syncs-of SUFFIX    as if these syncs had not been (it must be noticed)
 //     --keep-going                                  count what is wrong
@@ -128,8 +131,10 @@ int main(int argc, char **argv)
             setting.first = (unsigned)atoi(value);
         else if (!strcmp(argv[i], "--count"))
             setting.count = (unsigned)atoi(value);
+        else if (!strcmp(argv[i], "--pace"))
+            setting.pace = (unsigned)atoi(value);
         else if (!strcmp(argv[i], "--boundaries"))
-            cuts.boundaries = (unsigned)atoi(value);
+            cuts.boundaries = strcmp(value, "all") ? (unsigned)atoi(value) : ALL_BOUNDARIES;
         else if (!strcmp(argv[i], "--samples"))
             cuts.samples = (unsigned)atoi(value);
         else if (!strcmp(argv[i], "--full-every"))
@@ -144,6 +149,8 @@ int main(int argc, char **argv)
             takes = false;
             if (!strcmp(argv[i], "--kills"))
                 setting.kills = true;
+            else if (!strcmp(argv[i], "--faults"))
+                setting.kills = setting.faults = true;
             else if (!strcmp(argv[i], "--verbose"))
                 setting.verbose = true;
             else if (!strcmp(argv[i], "--keep-going"))
@@ -157,7 +164,8 @@ int main(int argc, char **argv)
         }
         i += takes;
     }
-    setting.pace = setting.every ? 8000 : setting.kills ? 400 : 0;
+    if (!setting.pace)
+        setting.pace = setting.every ? 8000 : setting.kills ? 400 : 0;
     struct counts counts = {0};
     struct log log;
     signal(SIGPIPE, SIG_IGN);

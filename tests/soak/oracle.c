@@ -358,20 +358,23 @@ static void mark(const struct oracle_disk *d, uint64_t since, uint64_t at, uint6
     }
 }
 
-// What a power cut adds.
+// What a power cut adds: regions that something was sent to; and behind each of them as many as there are in a row before it.
 static void mark_cut(const struct oracle *o, const struct oracle_disk *d, uint64_t at, uint8_t *units, uint64_t count)
 {
-    uint64_t session = 0, row = 0, ahead = 0;
+    enum { AHEAD_MAX = 64, UNITS = REGION / UNIT };
+    uint64_t session = 0, row = 0, end = 0; // of what counts, as far as is known
     for (size_t i = 0; i < o->end_count && o->ends[i] < at; i++)
         session = o->ends[i];
-    uint8_t *regions = calloc(count + 1, 1);
-    mark(d, session, at, REGION, regions, count);
-    for (uint64_t u = 0; u < count; u++) {
-        row = regions[u] ? row + 1 : 0;
-        ahead = regions[u] ? row : ahead ? ahead - 1 : 0;
-        units[u] |= regions[u] || ahead;
+    uint8_t *used = calloc(count + 1, 1);
+    mark(d, session, at, REGION, used, count);
+    for (uint64_t first = 0; first < count; first += UNITS) {
+        uint64_t reach = first + (1 + (row < AHEAD_MAX ? row : AHEAD_MAX)) * UNITS;
+        end = used[first] && reach > end ? reach : end;
+        row = used[first] ? row + 1 : 0;
+        for (uint64_t u = first; u < first + UNITS && u < count && u < end; u++)
+            units[u] = 1;
     }
-    free(regions);
+    free(used);
 }
 
 void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count)

@@ -78,9 +78,9 @@ const char *oracle_check_now(const struct oracle *o, uint32_t disk, const uint32
 const char *oracle_check_moment(const struct oracle *o, const uint32_t *const *values, const uint64_t *sizes, struct span span);
 bool oracle_size_possible(const struct oracle *o, uint32_t disk, uint64_t size, uint64_t at);
 
-// Which units may be among the changes since a moment: those that anything was sent to since, and after a power cut the
-// regions that anything was sent to in the session of the disk service that it ended; so do earlier cuts since then. A stream has regions set ahead of it: behind
-// a row of n such regions, n more.
+// Which units may be among the changes since a moment: those that anything was sent to since; and after a power cut the
+// regions that anything was sent to in the session of the disk service that it ended; so do earlier cuts since then. A stream
+// has regions set ahead of it: with n such regions in a row before one, n more behind it, 64 at most (docs/formats/mrt.md).
 void oracle_may_tell(const struct oracle *o, uint32_t disk, uint64_t since, uint64_t at, bool cut, uint8_t *units, uint64_t count);
 
 #endif

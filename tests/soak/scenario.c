@@ -14,7 +14,7 @@
 bool life_step(struct life *l)
 {
     if (l->setting->kills && life_chance(l, 100) < 70)
-        return life_chance(l, 10) == 0 ? step_no_room(l) : life_chance(l, 2) ? step_kill_service(l) : step_kill_command(l);
+        return l->setting->faults || life_chance(l, 10) == 0 ? step_fault(l) : life_chance(l, 2) ? step_kill_service(l) : step_kill_command(l);
     life_pause(20000 + life_chance(l, l->setting->kills ? 60000 : 150000));
     unsigned dice = (unsigned)life_chance(l, 100);
     if (dice < 35)

@@ -13,6 +13,7 @@ struct setting {
     uint64_t seed;
     unsigned steps;        // of the scenario
     bool kills;            // processes are killed at random moments and at chosen calls
+    bool faults;           // with `kills`: rather than that, calls fail
     const char *every;     // JOB:WHERE: instead of steps, this job killed at every stride-th call (see main.c)
     unsigned stride, first, count; // which calls; 0: every one, from a random one on, to the end
     unsigned pace;         // of each client, between two requests, us; 0: as ever

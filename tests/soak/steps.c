@@ -9,6 +9,23 @@
 
 #include "life.h"
 
+// Every backup but the first is incremental, whatever was killed, cut or failed before, unless somebody asked for a full one. And
+// it leaves one reference point, its own.
+static bool judge_backup(struct life *l, const json_t *point, bool full)
+{
+    json_t *disk;
+    size_t i;
+    json_array_foreach(json_object_get(point, "disks"), i, disk) {
+        const char *kind = json_string_value(json_object_get(disk, "kind")), *reason = json_string_value(json_object_get(disk, "reason"));
+        if (!kind || (l->point_count && !full && strcmp(kind, "incremental")))
+            return life_bad(l, "backup %zu reads disk%zu in full: %s", l->point_count + 1, i, reason ? reason : "?");
+    }
+    json_t *vm = life_refpoint_json(l, "vm show " VM " --json");
+    json_int_t left = json_integer_value(json_object_get(vm, "reference_points"));
+    json_decref(vm);
+    return left == 1 || life_bad(l, "a backup leaves %lld reference points", (long long)left);
+}
+
 bool step_backup(struct life *l, const char *more)
 {
     char line[128];
@@ -18,7 +35,7 @@ bool step_backup(struct life *l, const char *more)
     int status = life_refpoint_with(l, &c, line);
     json_t *json = status == 0 ? life_last_object(c.output) : NULL;
     const char *id = json_string_value(json_object_get(json, "id"));
-    bool good = id || life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output);
+    bool good = (id || life_bad(l, "refpoint %s: exit status %d: %.1500s", line, status, c.output)) && judge_backup(l, json, *more);
     if (good) {
         struct note n = life_named(id);
         n.ok = 1;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -271,6 +272,56 @@ static int check_folders(struct look *l, const struct rp_vms *vms)
     return *orphan ? bad(l, "orphan folder %s/%s", folder, orphan) : 0;
 }
 
+// A row that is an intent: nobody is at it, so there is none.
+static int check_rows(struct look *l)
+{
+    static const char intents[] =
+        "SELECT 'VM ' || name || ' ' || state FROM vm WHERE state <> 'ready' UNION ALL "
+        "SELECT 'disk ' || path || ' ' || state FROM disk WHERE state <> 'ready' UNION ALL "
+        "SELECT 'checkpoint ' || name || ' ' || state FROM snapshot WHERE state <> 'ready' UNION ALL "
+        "SELECT 'a fresh leaf, ' || leaf FROM applying UNION ALL SELECT 'an export, ' || definition FROM export UNION ALL "
+        "SELECT 'a planned VM, ' || name FROM planned";
+    RP_AUTO_FREE char *path = rp_xasprintf("%s/host/host.db", l->v->root);
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    int failed = 0;
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL) || sqlite3_prepare_v2(db, intents, -1, &statement, NULL))
+        failed = bad(l, "%s: %s", path, sqlite3_errmsg(db));
+    else if (sqlite3_step(statement) != SQLITE_DONE)
+        failed = bad(l, "%s: left is %s", path, sqlite3_column_count(statement) ? (const char *)sqlite3_column_text(statement, 0) : "?");
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return failed;
+}
+
+int verify_memory_of(const char *vm_directory, char *path, size_t room)
+{
+    struct stat st;
+    if (stat(vm_directory, &st))
+        return -1;
+    snprintf(path, room, "/dev/shm/refpoint-%u/%llx-%llx", (unsigned)geteuid(), (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+    return 0;
+}
+
+// What is in shared memory belongs to a process that has it locked.
+static int check_memory(struct look *l)
+{
+    RP_AUTO_FREE char *folder = rp_xasprintf("%s/host/vms/%s", l->v->root, l->vm.id);
+    char memory[128], orphan[NAME_MAX + 1] = "";
+    DIR *dir = verify_memory_of(folder, memory, sizeof memory) ? NULL : opendir(memory);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        int fd = entry->d_name[0] == '.' ? -1 : openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC);
+        if (fd >= 0 && !fcntl(fd, F_OFD_GETLK, &lock) && lock.l_type == F_UNLCK)
+            snprintf(orphan, sizeof orphan, "%s", entry->d_name);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (dir)
+        closedir(dir);
+    return *orphan ? bad(l, "%s/%s belongs to nobody", memory, orphan) : 0;
+}
+
 // ---- the repository -------------------------------------------------------------------------------------------------
 
 static void on_problem(void *context, const struct rp_repo_problem *problem)
@@ -308,8 +359,44 @@ static int compare_point(struct look *l, struct rp_repo *repo, const struct rp_p
     return 0;
 }
 
+static unsigned count_in(const struct look *l, const char *name)
+{
+    RP_AUTO_FREE char *folder = rp_xasprintf("%s/repo/%s", l->v->root, name);
+    DIR *dir = opendir(folder);
+    unsigned count = 0;
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        count += entry->d_name[0] != '.';
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+// What a backup leaves on the host and in the repository, also of those that were cut or killed before it. What they were writing
+// in tmp/ goes after a day only.
+static int check_left(struct look *l, struct rp_repo *repo, unsigned temporaries)
+{
+    RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
+    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
+    struct rp_repo_lock_holder holder = {0};
+    TRY(l->host->ops->list_reference_points(l->host, l->vm.id, &points, &l->err));
+    if (points.count != 1)
+        return bad(l, "the next backup leaves %zu reference points", points.count);
+    TRY(l->host->ops->list_snapshots(l->host, l->vm.id, &list, &l->err));
+    for (size_t i = 0; i < list.count; i++)
+        if (!strncmp(list.items[i].name, "refpoint:", 9))
+            return bad(l, "checkpoint %s of a backup is left", list.items[i].name);
+    TRY(rp_repo_lock_look(repo, l->vm.id, &holder, &l->err));
+    if (holder.held)
+        return bad(l, "the next backup leaves the VM locked: %s", holder.text);
+    if (count_in(l, "sessions") || count_in(l, "tmp") > temporaries)
+        return bad(l, "the next backup leaves %u sessions, and %u temporary files more", count_in(l, "sessions"),
+                   count_in(l, "tmp") - temporaries);
+    return 0;
+}
+
 static int next_backup(struct look *l, struct rp_repo *repo, bool must_be_incremental)
 {
+    unsigned temporaries = count_in(l, "tmp");
     struct rp_backup_options options = {.merge_timeout_ms = 30000, .threads = 1};
     struct rp_backup_result result;
     TRY(rp_backup_run(l->host, repo, &l->vm, &options, &result, &l->err));
@@ -320,14 +407,7 @@ static int next_backup(struct look *l, struct rp_repo *repo, bool must_be_increm
     if (!failed && result.merge_pending)
         failed = bad(l, "the next backup leaves a merge");
     rp_backup_result_clear(&result);
-    if (failed)
-        return failed;
-    RP_CLEANUP(rp_snapshots_clear) struct rp_snapshots list = {0};
-    TRY(l->host->ops->list_snapshots(l->host, l->vm.id, &list, &l->err));
-    for (size_t i = 0; i < list.count; i++)
-        if (!strncmp(list.items[i].name, "refpoint:", 9))
-            return bad(l, "checkpoint %s of a backup is left", list.items[i].name);
-    return 0;
+    return failed ? failed : check_left(l, repo, temporaries);
 }
 
 static int check_repository(struct look *l)
@@ -379,7 +459,9 @@ static int look_at_vm(struct look *l)
     int merging = rp_host_wait_merge(l->host, l->vm.id, 30000, &l->err);
     if (merging)
         return bad(l, "a merge does not end: %s", l->err.text);
-    return check_orphans(l);
+    SAME(check_orphans(l));
+    SAME(check_rows(l));
+    return check_memory(l);
 }
 
 static int look(struct look *l)
@@ -406,7 +488,10 @@ static int look(struct look *l)
     int failed = check_repository(l);
     if (v->service && l->host->ops->request_state(l->host, l->vm.id, RP_VM_OFF, job, unused, &l->err) && !failed)
         failed = bad(l, "vm stop: %s", l->err.text);
-    return failed ? failed : check_orphans(l);
+    if (failed)
+        return failed;
+    SAME(check_orphans(l));
+    return check_rows(l);
 }
 
 int verify_run(const struct verify *verify, char *wrong, size_t size)

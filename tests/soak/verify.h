@@ -18,6 +18,9 @@ struct verify {
     void *context;
 };
 
+// Where the disk service of a VM keeps what a kill must not lose (docs/formats/chain-record.md). -1: there is no such VM.
+int verify_memory_of(const char *vm_directory, char *path, size_t room);
+
 // In a process of its own: it may be killed by its deadline. 0 good, 1 wrong: `wrong` says what.
 int verify_run(const struct verify *verify, char *wrong, size_t size);
 
