@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Somebody else changes the files of a VM's disk, on real files and by the programs that people have: the next backup reads all of
-# the disk, says why, and what it restores is what the disk holds, as QEMU reads it.
+# the disk, says why, and what it restores is what the disk holds, as QEMU reads it. And they read a file that is being merged.
 . "$(dirname "$0")/../person.sh" "$1"
 size=50331648
 data=6291456 # of it, in three blocks of 2 MiB
@@ -144,6 +144,71 @@ under_a_checkpoint()
 }
 behaviour "dd into the file under a checkpoint" under_a_checkpoint
 file=$(rp vm show web1 --json | jq -r '.disks[0].path')
+
+# ---- readers of a file that is to be merged into
+
+# a_checkpoint_and_more: $parent is under the leaf from now on, and `expected` has the disk.
+a_checkpoint_and_more()
+{
+    parent=$file
+    rp checkpoint create web1
+    qemu-img convert -f vhdx -O raw "$parent" frozen.raw
+    cp --sparse=always frozen.raw expected
+    head -c 65536 /dev/zero | tr '\0' "$1" | dd of=expected bs=64k seek=19 conv=notrunc status=none
+}
+serve() # a socket, as qemu-nbd is told of the file
+{
+    rm -f "$1"
+    qemu-nbd -r -t -k "$PWD/$1" "${@:2}" &
+    reader=$!
+    wait_for 60 test -S "$1"
+}
+# change_and_merge STATUS LETTER: the checkpoint goes, while the VM runs.
+change_and_merge()
+{
+    start
+    head -c 65536 /dev/zero | tr '\0' "$2" >piece
+    qemu-io -f raw -c "write -s piece $((19 * 65536)) 64k" -c flush "$uri"
+    status "$1" rp checkpoint delete web1 "$(rp checkpoint list web1 --json | jq -r '.[0].id')" 2>said || { cat said; false; }
+}
+merged() { [ "$(rp vm show web1 --json | jq -r '.disks[0].path')" = "$parent" ]; }
+merged_right()
+{
+    wait_for 60 merged
+    qemu-img compare -f raw -F raw expected "$uri"
+    rp vm stop web1
+    qemu-img compare -f raw -F vhdx expected "$parent"
+    backup
+    restores_exactly
+}
+
+read_under_a_merge()
+{
+    a_checkpoint_and_more A
+    serve reader.sock -f vhdx "$parent"
+    change_and_merge 1 A
+    cat said
+    grep -q "$(basename "$parent"): is being read by pid $reader (qemu-nbd)" said
+    fails merged
+    qemu-img compare -f raw -F raw frozen.raw "nbd+unix:///?socket=$PWD/reader.sock" # it reads what was frozen
+    qemu-img compare -f raw -F raw expected "$uri"
+    kill $reader
+    wait $reader || true
+    merged_right
+}
+behaviour "a reader of the file under a checkpoint is named, and the merge waits until it is closed" read_under_a_merge
+
+# It is not seen, and what it reads is anybody's guess: but the disk is right.
+read_without_locks()
+{
+    a_checkpoint_and_more B
+    serve reader.sock --image-opts "driver=vhdx,read-only=on,file.driver=file,file.locking=off,file.filename=$parent"
+    change_and_merge 0 B
+    kill $reader
+    wait $reader || true
+    merged_right
+}
+behaviour "a reader that takes no lock does no harm to a merge" read_without_locks
 
 tracking_of_another_disk()
 {
