@@ -38,9 +38,12 @@ static int finish(struct rp_vhdx *v, struct rp_shm *shm, struct rp_error *err)
     atomic_store(&v->writable, true);
     atomic_store(&v->begun, RP_SESSION_DATA);
     atomic_store(&v->written, true);
-    if (lay_journal(v, shm, err) || rp_flush(v, RP_FLUSH_LOG, err) || rp_space_scan(v, err))
-        return -1;
-    return rp_session_end(v, err);
+    struct rp_error why = {0};
+    if (!lay_journal(v, shm, &why) && !rp_flush(v, RP_FLUSH_LOG, &why) && !rp_space_scan(v, &why) && !rp_session_end(v, &why))
+        return 0;
+    if (why.code == RP_ERR_STATE) // final for a session of ours, but this one is done again
+        why.code = RP_ERR_NO_SPACE;
+    return rp_fail_as(err, &why);
 }
 
 static int adopt(struct rp_vhdx *v, struct rp_shm *shm, const struct rp_guid *before, struct rp_error *err)

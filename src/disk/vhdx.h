@@ -88,8 +88,8 @@ int rp_vhdx_share(struct rp_vhdx *vhdx, struct rp_shm *shm, struct rp_error *err
 size_t rp_vhdx_shm_size(void);
 // Ends, in its name and under its GUIDs, the session of a process that died, cleanly: afterwards the file holds every write
 // that had returned, durably. `shm` is what that session shared (borrowed; the caller removes it when all is done). Killed
-// anywhere, also by a power cut, it can be run again, if `shm` is still there. STATE: the file is not as that session left
-// it, somebody else opened it since (nothing was changed). Takes the lock as RP_VHDX_WRITE | flags does.
+// anywhere, also by a power cut, it can be run again, if `shm` is still there; so it can after NO_SPACE. STATE: the file is not
+// as that session left it, somebody else opened it since (nothing was changed). Takes the lock as RP_VHDX_WRITE | flags does.
 int rp_vhdx_adopt(struct rp_fs *fs, const char *path, unsigned flags, struct rp_shm *shm, struct rp_error *err);
 // Closes without writing anything: what a crash would leave. NULL is fine.
 void rp_vhdx_abandon(struct rp_vhdx *vhdx);

@@ -117,12 +117,14 @@ static int examine(struct rp_rct *rct, const struct rp_rct_disk *disk, bool *usa
     *verdict = !rct->store ? RP_RCT_NEW : found == RP_RCT_FOUND ? rp_rct_judge(&rct->header, disk) : RP_RCT_FOREIGN;
     if (!rct->store || found != RP_RCT_FOUND)
         return 0;
-    if (*verdict == RP_RCT_FOREIGN)
-        rp_log(RP_LOG_INFO, "%s: the disk is not as it was left: the whole disk counts as changed", rct->path);
     if (!can_continue(&rct->header, disk, *verdict)) {
+        rp_log(RP_LOG_WARNING, "%s: is not of this disk as it is now: tracking starts anew", rct->path);
         *verdict = RP_RCT_FOREIGN;
         return 0;
     }
+    if (*verdict == RP_RCT_FOREIGN)
+        rp_log(RP_LOG_WARNING, "%s: the disk is not as it was left (changed by another program, put back or copied): all of it counts as "
+                               "changed", rct->path);
     *usable = true;
     rct->keep = rct->header.stem;
     if (*verdict == RP_RCT_FOREIGN) {

@@ -41,7 +41,7 @@ static void add_maybe(struct model *m, uint32_t sector, uint64_t stamp)
 
 static int write_stamps(struct model *m, uint32_t first, uint32_t count, uint64_t stamp, bool keep_old, struct rp_error *e)
 {
-    static uint64_t words[BLOCK / 8];
+    static uint64_t words[2 * BLOCK / 8];
     for (size_t i = 0; i < count * (size_t)(SECTOR / 8); i++)
         words[i] = stamp;
     uint64_t offset = (uint64_t)first * SECTOR, length = (uint64_t)count * SECTOR;
@@ -281,6 +281,120 @@ static void a_call_that_fails_once_loses_nothing_that_was_flushed(void **state)
                 ;
 }
 
+// ---- one call that fails in what takes many
+
+enum work { MERGE, GROW, COMPACT };
+
+static void leave(struct model *m)
+{
+    rp_vhdx_abandon(m->disk);
+    rp_vhdx_abandon(m->parent);
+    m->disk = m->parent = NULL;
+}
+
+// As it is found when the program has ended.
+static void come_back(struct model *m, bool child)
+{
+    leave(m);
+    if (child && !(m->parent = rp_vhdx_open(m->fs, "p", RP_VHDX_READ, NULL, &err)))
+        must(-1);
+    open_disk(m, RP_VHDX_READ);
+}
+
+// The child is merged as the disk service does it: it accepts the parent of before and the one that comes.
+static int merge(struct model *m, limited_hook *hook, struct trip *t, struct rp_error *why)
+{
+    struct rp_vhdx_session session = {rp_guid_new(), rp_guid_new()};
+    leave(m);
+    m->parent = rp_vhdx_open(m->fs, "p", RP_VHDX_WRITE, &session, &err);
+    must(!m->parent);
+    struct rp_guid now = rp_vhdx_info(m->parent)->data_write_guid;
+    open_disk(m, RP_VHDX_WRITE);
+    must(rp_vhdx_set_parent_locator(m->disk, &now, &session.data_write_guid, NULL, &err) || rp_vhdx_freeze(m->disk, &err));
+    limited_fs_watch(m->fs, hook, t);
+    return rp_vhdx_merge(m->disk, m->parent, NULL, NULL, why) || rp_vhdx_freeze(m->parent, why) ? -1 : 0;
+}
+
+static int perform(struct model *m, enum work work, limited_hook *hook, struct trip *t, struct rp_error *why)
+{
+    uint64_t before, after;
+    int failed;
+    if (work == MERGE) {
+        failed = merge(m, hook, t, why);
+    } else {
+        rp_vhdx_abandon(m->disk);
+        open_disk(m, RP_VHDX_WRITE);
+        limited_fs_watch(m->fs, hook, t);
+        failed = work == GROW ? rp_vhdx_grow(m->disk, 2 * (uint64_t)DISK, why)
+                              : rp_vhdx_compact(m->disk, true, &before, &after, NULL, NULL, why);
+    }
+    limited_fs_watch(m->fs, NULL, NULL);
+    return failed;
+}
+
+// False when nothing tripped: there are no more calls.
+static bool trip_in(enum work work, bool child, unsigned long at, enum rp_code code, uint64_t seed)
+{
+    struct model *m = new_model(child, seed);
+    struct trip t = {.at = at, .code = code};
+    struct rp_error why = {0};
+    must(write_stamps(m, 0, 2 * BLOCK / SECTOR, 7, false, &err));
+    for (int i = 0; i < 8; i++)
+        must(random_write(m, false, &err));
+    must(rp_vhdx_trim(m->disk, 0, 2 * BLOCK, NULL, &err) || rp_vhdx_close(m->disk, &err)); // something to be hidden, and gaps
+    memset(m->last, 0, 2 * BLOCK / SECTOR * sizeof *m->last);
+    m->disk = NULL;
+    if (perform(m, work, trip, &t, &why) && (!t.tripped || (why.code != code && why.code != RP_ERR_STATE && why.code != RP_ERR_IO)))
+        fail_msg("work %d, call %lu: %s", (int)work, at, why.text);
+    come_back(m, child);
+    verify(m);
+    must(perform(m, work, NULL, NULL, &err));
+    come_back(m, child);
+    verify(m);
+    if (work == MERGE) { // all of the child is there
+        rp_vhdx_abandon(m->disk);
+        m->disk = m->parent;
+        m->parent = NULL;
+        verify(m);
+    }
+    if (work == GROW)
+        assert_int_equal(rp_vhdx_info(m->disk)->size, 2 * DISK);
+    leave(m);
+    free_model(m);
+    return t.tripped;
+}
+
+static void trip_everywhere_in(enum work work, int first)
+{
+    uint64_t seed = test_seed();
+    for (int child = first; child < 2; child++)
+        for (int code = 0; code < 2; code++) {
+            unsigned long n = seed % STRIDE;
+            while (trip_in(work, child, n, code ? RP_ERR_IO : RP_ERR_NO_SPACE, seed))
+                n += STRIDE;
+            print_message("# %lu calls\n", n);
+            assert_true(n >= 8);
+        }
+}
+
+static void a_call_that_fails_once_in_a_merge_loses_nothing(void **state)
+{
+    (void)state;
+    trip_everywhere_in(MERGE, 1);
+}
+
+static void a_call_that_fails_once_in_a_growth_loses_nothing(void **state)
+{
+    (void)state;
+    trip_everywhere_in(GROW, 0);
+}
+
+static void a_call_that_fails_once_in_a_compaction_loses_nothing(void **state)
+{
+    (void)state;
+    trip_everywhere_in(COMPACT, 0);
+}
+
 // ---- metadata that fails halfway
 
 static enum rp_code no_second_region_table(void *context, enum call call, uint64_t offset, uint64_t length)
@@ -357,6 +471,9 @@ int main(void)
         cmocka_unit_test(however_little_room_is_left_what_is_acknowledged_can_be_flushed),
         cmocka_unit_test(without_room_for_its_log_a_session_does_not_begin),
         cmocka_unit_test(a_call_that_fails_once_loses_nothing_that_was_flushed),
+        cmocka_unit_test(a_call_that_fails_once_in_a_merge_loses_nothing),
+        cmocka_unit_test(a_call_that_fails_once_in_a_growth_loses_nothing),
+        cmocka_unit_test(a_call_that_fails_once_in_a_compaction_loses_nothing),
         cmocka_unit_test(growth_that_names_its_new_table_in_one_place_only_is_final),
         cmocka_unit_test(a_sector_bitmap_has_room_wherever_it_is),
     };

@@ -54,9 +54,9 @@ static void a_disk_does_not_grow_after_a_lost_switch(void **state)
         RP_AUTO_FREE char *before = vm_leaf(engine, 0);
         struct rp_guid operation = vm_operation();
         struct rp_engine_checkpoint result;
-        crashfs_trip(fs, trip);
+        crashfs_trip(fs, trip, RP_ERR_IO);
         assert_int_equal(rp_engine_checkpoint(engine, &operation, &result, NULL), -1);
-        crashfs_trip(fs, 0);
+        crashfs_trip(fs, 0, RP_OK);
         RP_AUTO_FREE char *after = vm_leaf(engine, 0);
         if (strcmp(before, after)) {
             lost++;

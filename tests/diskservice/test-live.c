@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/num.h"
 #include "crashfs.h"
 #include "diskservice/chains.h"
 #include "vm.h"
@@ -201,20 +202,41 @@ static void a_pause_that_nobody_can_keep_is_taken_in_the_end(void **state)
     tear_down(&s);
 }
 
-static void writers_at_leisure_are_not_slowed_down(void **state)
+static atomic_uint told_long; // pauses that the log calls long
+
+static void listen(enum rp_log_level level, const char *text)
 {
-    (void)state;
+    (void)level;
+    atomic_fetch_add(&told_long, strstr(text, "are merged in a long one") != NULL);
+}
+
+// The longest pause of a merge.
+static uint64_t merge_at_leisure(void)
+{
     struct scene s;
     struct writer writers[WRITERS];
     set_up(&s);
     checkpoint(&s);
     write_much(&s, 32);
     start_writers(&s, writers, 1, 50000);
+    atomic_store(&told_long, 0);
     struct rp_engine_merge merge = merge_leaf(&s);
     assert_in_range(merge.round, 1, RP_MERGE_ROUNDS);
+    assert_int_equal(atomic_load(&told_long), 0); // no pause took more than was meant for one
     stop_writers(&s, writers);
     check_merged(&s);
     tear_down(&s);
+    return merge.longest_pause_ns;
+}
+
+// Fifty milliseconds are aimed at. A machine that is busy with other tests stretches one merge or another, but not all of them.
+static void writers_at_leisure_are_not_slowed_down_and_wait_for_a_moment_at_most(void **state)
+{
+    (void)state;
+    uint64_t shortest = UINT64_MAX;
+    for (int attempt = 0; attempt < 5 && shortest >= (uint64_t)300 * 1000000; attempt++)
+        shortest = rp_min64(shortest, merge_at_leisure());
+    assert_true(shortest < (uint64_t)300 * 1000000);
 }
 
 static void a_leaf_with_little_in_it_is_merged_at_once(void **state)
@@ -494,19 +516,13 @@ static void a_full_disk_stops_the_merge_and_not_the_guest(void **state)
     rmdir(directory);
 }
 
-static void say_nothing(enum rp_log_level level, const char *text)
-{
-    (void)level;
-    (void)text;
-}
-
 int main(void)
 {
-    rp_log_set_sink(say_nothing);
+    rp_log_set_sink(listen);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writers_as_fast_as_they_can_be_do_not_keep_a_merge_from_its_end),
         cmocka_unit_test(a_pause_that_nobody_can_keep_is_taken_in_the_end),
-        cmocka_unit_test(writers_at_leisure_are_not_slowed_down),
+        cmocka_unit_test(writers_at_leisure_are_not_slowed_down_and_wait_for_a_moment_at_most),
         cmocka_unit_test(a_leaf_with_little_in_it_is_merged_at_once),
         cmocka_unit_test(a_merge_keeps_its_limit),
         cmocka_unit_test(a_close_in_mid_merge_is_quick_and_the_merge_goes_on_later),

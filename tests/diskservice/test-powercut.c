@@ -249,7 +249,8 @@ static void start_rounds(struct scene *s, uint64_t seed, bool rounds)
     }
 }
 
-// Merges `victim` (0 the lowest child) with a stop at every call; with a `step` of 2, at every other one, by the seed.
+// Merges `victim` (0 the lowest child) with a stop at every call; with a `step` of 2, at every other one, by the seed, unless
+// RP_TEST_ALL=1.
 static void stop_a_merge(size_t victim, unsigned step, bool rounds)
 {
     uint64_t seed = test_seed();
@@ -270,7 +271,7 @@ static void stop_a_merge(size_t victim, unsigned step, bool rounds)
     }
     assert_true(calls > 20);
     unsigned long stopped = 0;
-    step *= STRIDE;
+    step = getenv("RP_TEST_ALL") ? 1 : step * STRIDE;
     for (unsigned long stop = 1 + seed / 7 % step; stop <= calls + 1; stop += step)
         for (int power_cut = 0; power_cut < 2; power_cut++) {
             struct scene s;
@@ -331,16 +332,30 @@ static void a_merge_between_frozen_files_stopped_at_any_call_can_be_run_again(vo
     stop_a_merge(0, 2, false);
 }
 
+static unsigned long calls_of_growth(uint64_t seed)
+{
+    struct scene s;
+    scene_start(&s, 1, seed);
+    crashfs_arm(s.fs, 0);
+    assert_int_equal(rp_engine_grow(s.engine, 0, 2 * SIZE, NULL), 0);
+    unsigned long calls = crashfs_calls(s.fs);
+    scene_end(&s);
+    return calls;
+}
+
 static void a_growth_stopped_at_any_call_has_happened_or_has_not(void **state)
 {
     (void)state;
     uint64_t seed = test_seed();
-    for (unsigned long stop = 1 + seed % STRIDE; stop < 40; stop += STRIDE)
+    unsigned long calls = calls_of_growth(seed), stopped = 0;
+    for (unsigned long stop = 1 + seed % STRIDE; stop <= calls + 1; stop += STRIDE)
         for (int power_cut = 0; power_cut < 2; power_cut++) {
             struct scene s;
             scene_start(&s, 1, seed);
             crashfs_arm(s.fs, stop);
             int failed = rp_engine_grow(s.engine, 0, 2 * SIZE, NULL);
+            stopped += crashfs_stopped(s.fs);
+            assert_int_equal(failed != 0, crashfs_stopped(s.fs));
             crash(&s, power_cut);
             struct rp_engine_disk disk;
             rp_engine_disk(s.engine, 0, &disk);
@@ -351,6 +366,110 @@ static void a_growth_stopped_at_any_call_has_happened_or_has_not(void **state)
             check_all(&s);
             scene_end(&s);
         }
+    print_message("# %lu calls\n", calls);
+    assert_true(calls > 5 && stopped >= 2 * (calls / STRIDE));
+}
+
+// ---- what a power cut adds to the answers
+
+enum { WIDE = 64 << 20, REGIONS = WIDE / VM_REGION, LIVE = 5 /* the region that is written to when the power fails */, IDS = 2 };
+enum work { CHECKPOINT, MERGE_LEAF, MERGE_MIDDLE, GROW, WORKS };
+
+struct wide {
+    struct rp_fs *fs;
+    struct rp_engine *engine;
+    struct rp_rct_id ids[IDS];
+    struct model then[IDS], now;
+    char *files[IDS]; // made by the checkpoints
+    uint32_t value;
+};
+
+static void write_region(struct wide *w, uint64_t region)
+{
+    for (uint64_t cell = 3; cell < VM_REGION / VM_CELL; cell += 300)
+        assert_int_equal(model_write(&w->now, w->engine, 0, region * (VM_REGION / VM_CELL) + cell, 5, ++w->value), 0);
+}
+
+static void wide_start(struct wide *w)
+{
+    *w = (struct wide){.fs = crashfs_new()};
+    vm_create(w->fs, VM_DIRECTORY, 1, WIDE);
+    w->engine = vm_open(w->fs, VM_DIRECTORY);
+    model_new(&w->now, WIDE);
+    for (uint64_t region = 1; region < REGIONS; region += 2)
+        write_region(w, region);
+    for (size_t i = 0; i < IDS; i++) {
+        assert_int_equal(vm_checkpoint(w->engine, &w->ids[i], NULL), 0);
+        w->files[i] = vm_leaf(w->engine, 0);
+        model_copy(&w->then[i], &w->now);
+        write_region(w, 9 + 2 * i);
+    }
+    assert_int_equal(rp_engine_close(w->engine, NULL), 0);
+    w->engine = vm_open(w->fs, VM_DIRECTORY);
+    vm_merge_by(w->engine, false);
+    write_region(w, LIVE);
+    assert_int_equal(rp_engine_flush(w->engine, 0, NULL), 0);
+}
+
+static int perform(struct wide *w, enum work work)
+{
+    switch (work) {
+    case CHECKPOINT: return vm_checkpoint(w->engine, NULL, NULL);
+    case MERGE_LEAF: return vm_merge(w->engine, w->files[1], NULL);
+    case MERGE_MIDDLE: return vm_merge(w->engine, w->files[0], NULL);
+    default: return rp_engine_grow(w->engine, 0, 2 * WIDE, NULL);
+    }
+}
+
+static void wide_check(struct wide *w)
+{
+    static const bool regions[REGIONS] = {[LIVE] = true};
+    RP_AUTO_FREE char *leaf = vm_leaf(w->engine, 0);
+    struct rp_error err = {0};
+    for (size_t i = 0; i < IDS; i++) {
+        RP_CLEANUP(rp_ranges_clear) struct rp_ranges changed = {0};
+        if (rp_engine_changes(w->engine, leaf, &w->ids[i], 0, WIDE, &changed, &err))
+            fail_msg("id %zu: %s", i, err.text);
+        model_check_cut(&w->then[i], &w->now, &changed, regions);
+    }
+}
+
+static void wide_end(struct wide *w)
+{
+    assert_int_equal(rp_engine_close(w->engine, NULL), 0);
+    for (size_t i = 0; i < IDS; i++) {
+        free(w->files[i]);
+        model_free(&w->then[i]);
+    }
+    model_free(&w->now);
+    crashfs_free(w->fs);
+}
+
+static bool cut(enum work work, unsigned long stop, uint64_t *seed)
+{
+    struct wide w;
+    wide_start(&w);
+    crashfs_arm(w.fs, stop);
+    perform(&w, work);
+    bool stopped = crashfs_stopped(w.fs);
+    rp_engine_abandon(w.engine);
+    crashfs_restart(w.fs, true, seed);
+    w.engine = vm_open(w.fs, VM_DIRECTORY);
+    wide_check(&w);
+    wide_end(&w);
+    return stopped;
+}
+
+static void a_power_cut_adds_only_the_regions_written_since_the_start(void **state)
+{
+    (void)state;
+    uint64_t seed = test_seed();
+    unsigned cuts = 0;
+    for (int work = 0; work < WORKS; work++)
+        for (unsigned long stop = 1 + seed / 7 % STRIDE; cut((enum work)work, stop, &seed); stop += STRIDE)
+            cuts++;
+    print_message("# %u cuts\n", cuts);
+    assert_true(cuts * STRIDE > 100);
 }
 
 static void say_nothing(enum rp_log_level level, const char *text)
@@ -371,6 +490,7 @@ int main(void)
         cmocka_unit_test(a_merge_of_the_file_under_the_leaf_stopped_at_any_call_can_be_run_again),
         cmocka_unit_test(a_merge_between_frozen_files_stopped_at_any_call_can_be_run_again),
         cmocka_unit_test(a_growth_stopped_at_any_call_has_happened_or_has_not),
+        cmocka_unit_test(a_power_cut_adds_only_the_regions_written_since_the_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

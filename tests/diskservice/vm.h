@@ -46,6 +46,10 @@ void model_settle(struct model *now, const struct model *flushed, struct rp_engi
 void model_check_file(const struct model *model, struct rp_fs *fs, const char *path);
 // Units that differ between two moments of a disk are all among the ranges (which must be ascending); `exact`: no others.
 void model_check_changes(const struct model *before, const struct model *after, const struct rp_ranges *changed, bool exact);
+// The same after a power cut: others only in `regions`, one for each VM_REGION of the disk, which were written to since the
+// disks were opened; NULL: all of them.
+#define VM_REGION (4 << 20)
+void model_check_cut(const struct model *before, const struct model *after, const struct rp_ranges *changed, const bool *regions);
 
 // An operation id.
 struct rp_guid vm_operation(void);

@@ -21,6 +21,9 @@ struct crashfs {
     pthread_mutex_t lock;
     unsigned long calls, stop_at, trip_at, full_at, flushes;
     bool was_full; // a write has found no space since full_at was set
+    enum rp_code trip_code;
+    enum crashfs_call tripped;
+    char tripped_path[256];
     atomic_bool full;
     const char *refused; // part of a path
     bool refuse_syncs;
@@ -43,22 +46,28 @@ struct crash_store {
 
 static struct crash_store *store_of(struct rp_store *store) { return (struct crash_store *)store; }
 
-enum step { GO, STOP_NOW, STOPPED };
+enum step { GO, TRIPPED, STOP_NOW, STOPPED };
 
 // Counts a changing call; the lock is held.
-static enum step step(struct crashfs *fs)
+static enum step step(struct crashfs *fs, enum crashfs_call call, const char *path)
 {
     if (fs->stopped)
         return STOPPED;
-    if (++fs->calls == fs->trip_at)
-        return STOPPED;
+    if (++fs->calls == fs->trip_at) {
+        fs->tripped = call;
+        snprintf(fs->tripped_path, sizeof fs->tripped_path, "%s", path);
+        return TRIPPED;
+    }
     if (fs->calls != fs->stop_at)
         return GO;
     fs->stopped = true;
     return STOP_NOW;
 }
 
-static int dead(struct rp_error *err) { return rp_fail(err, RP_ERR_IO, "the machine stopped here"); }
+static int refuse(const struct crashfs *fs, enum step now, struct rp_error *err)
+{
+    return rp_fail(err, now == TRIPPED ? fs->trip_code : RP_ERR_IO, now == TRIPPED ? "this call fails" : "the machine stopped here");
+}
 
 static void remember(struct crashfs *fs, const char *path, const void *data, size_t size, uint64_t offset)
 {
@@ -99,12 +108,12 @@ static int crash_pwrite(struct rp_store *store, const void *data, size_t size, u
 {
     struct crash_store *s = store_of(store);
     uint64_t length;
-    if (refused(s, false) ||
-        (atomic_load(&s->fs->full) && !rp_store_size(s->below, &length, NULL) && offset + size > length))
+    bool longer = !rp_store_size(s->below, &length, NULL) && offset + size > length;
+    if (refused(s, false) || (atomic_load(&s->fs->full) && longer))
         return rp_fail(err, RP_ERR_NO_SPACE, "%s: no space", s->path);
     pthread_mutex_lock(&s->fs->lock);
-    enum step now = step(s->fs);
-    if (now == STOP_NOW)
+    enum step now = step(s->fs, longer ? CRASHFS_WRITE : CRASHFS_WRITE_IN_PLACE, s->path);
+    if (now == STOP_NOW || now == TRIPPED)
         size = size / 2 & ~(size_t)511; // torn: a sector is written or not
     bool no_room = now == GO && s->fs->full_at && s->fs->calls >= s->fs->full_at;
     if (no_room) {
@@ -119,7 +128,7 @@ static int crash_pwrite(struct rp_store *store, const void *data, size_t size, u
     pthread_mutex_unlock(&s->fs->lock);
     if (no_room)
         return rp_fail(err, RP_ERR_NO_SPACE, "%s: no space", s->path);
-    return now == GO ? failed : dead(err);
+    return now == GO ? failed : refuse(s->fs, now, err);
 }
 
 static bool loses(struct crash_store *s)
@@ -141,7 +150,7 @@ static int crash_flush(struct rp_store *store, struct rp_error *err)
     if (loses(s))
         return rp_fail_sys(err, EROFS, "%s: sync", s->path); // as ext4 says it when an error has aborted its journal
     pthread_mutex_lock(&s->fs->lock);
-    enum step now = step(s->fs);
+    enum step now = step(s->fs, CRASHFS_SYNC, s->path);
     int failed = 0;
     s->fs->flushes++;
     if (now == GO) {
@@ -149,14 +158,17 @@ static int crash_flush(struct rp_store *store, struct rp_error *err)
         forget(s->fs, s->path);
     }
     pthread_mutex_unlock(&s->fs->lock);
-    return now == GO ? failed : dead(err);
+    return now == GO ? failed : refuse(s->fs, now, err);
 }
 
 static int crash_truncate(struct rp_store *store, uint64_t size, struct rp_error *err)
 {
     struct crash_store *s = store_of(store);
+    uint64_t length;
+    bool longer = !rp_store_size(s->below, &length, NULL) && size > length;
     pthread_mutex_lock(&s->fs->lock);
-    int failed = step(s->fs) == GO ? rp_store_truncate(s->below, size, err) : dead(err);
+    enum step now = step(s->fs, longer ? CRASHFS_WRITE : CRASHFS_CUT, s->path);
+    int failed = now == GO ? rp_store_truncate(s->below, size, err) : refuse(s->fs, now, err);
     pthread_mutex_unlock(&s->fs->lock);
     return failed;
 }
@@ -208,8 +220,9 @@ static struct rp_store *crash_open(struct rp_fs *base, const char *path, unsigne
     struct crashfs *fs = fs_of(base);
     pthread_mutex_lock(&fs->lock);
     struct rp_store *below = NULL;
-    if (flags & RP_OPEN_CREATE && step(fs) != GO)
-        dead(err);
+    enum step now = flags & RP_OPEN_CREATE ? step(fs, CRASHFS_NAME, path) : GO;
+    if (now != GO)
+        refuse(fs, now, err);
     else
         below = rp_fs_open(fs->memory, path, flags, err);
     struct crash_store *s = NULL;
@@ -226,7 +239,8 @@ static int crash_rename(struct rp_fs *base, const char *from, const char *to, st
 {
     struct crashfs *fs = fs_of(base);
     pthread_mutex_lock(&fs->lock);
-    int failed = step(fs) == GO ? rp_fs_rename(fs->memory, from, to, err) : dead(err);
+    enum step now = step(fs, CRASHFS_NAME, to);
+    int failed = now == GO ? rp_fs_rename(fs->memory, from, to, err) : refuse(fs, now, err);
     if (!failed) {
         forget(fs, to);
         for (size_t i = 0; i < fs->count; i++)
@@ -248,7 +262,8 @@ static int crash_unlink(struct rp_fs *base, const char *path, struct rp_error *e
 {
     struct crashfs *fs = fs_of(base);
     pthread_mutex_lock(&fs->lock);
-    int failed = step(fs) == GO ? rp_fs_unlink(fs->memory, path, err) : dead(err);
+    enum step now = step(fs, CRASHFS_NAME, path);
+    int failed = now == GO ? rp_fs_unlink(fs->memory, path, err) : refuse(fs, now, err);
     if (!failed)
         forget(fs, path);
     pthread_mutex_unlock(&fs->lock);
@@ -259,7 +274,8 @@ static int crash_sync_directory(struct rp_fs *base, const char *directory, struc
 {
     struct crashfs *fs = fs_of(base);
     pthread_mutex_lock(&fs->lock);
-    int failed = step(fs) == GO ? fs->memory->ops->sync_directory(fs->memory, directory, err) : dead(err);
+    enum step now = step(fs, CRASHFS_SYNC_DIRECTORY, directory);
+    int failed = now == GO ? fs->memory->ops->sync_directory(fs->memory, directory, err) : refuse(fs, now, err);
     pthread_mutex_unlock(&fs->lock);
     return failed;
 }
@@ -329,14 +345,24 @@ void crashfs_lose(struct rp_fs *base, const char *path, unsigned pass)
     pthread_mutex_unlock(&fs->lock);
 }
 
-void crashfs_trip(struct rp_fs *fs, unsigned long n)
+void crashfs_trip(struct rp_fs *fs, unsigned long n, enum rp_code code)
 {
     crashfs_arm(fs, 0);
     fs_of(fs)->trip_at = n;
+    fs_of(fs)->trip_code = code;
+    if (n)
+        fs_of(fs)->tripped = CRASHFS_NONE;
 }
 
 void crashfs_slow(struct rp_fs *fs, unsigned microseconds) { fs_of(fs)->flush_us = microseconds; }
 unsigned long crashfs_flushes(struct rp_fs *fs) { return fs_of(fs)->flushes; }
+
+enum crashfs_call crashfs_tripped(struct rp_fs *fs, const char **path)
+{
+    *path = fs_of(fs)->tripped_path;
+    return fs_of(fs)->tripped;
+}
+
 bool crashfs_was_full(struct rp_fs *fs) { return fs_of(fs)->was_full; }
 unsigned long crashfs_calls(struct rp_fs *fs) { return fs_of(fs)->calls; }
 bool crashfs_stopped(struct rp_fs *fs) { return fs_of(fs)->stopped; }

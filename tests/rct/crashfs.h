@@ -9,8 +9,20 @@ struct rp_fs *crashfs_new(void);
 void crashfs_free(struct rp_fs *fs);
 // The n-th call that changes something fails, and all after it. 0: none.
 void crashfs_arm(struct rp_fs *fs, unsigned long n);
-// The n-th call that changes something fails, and only that one: a full disk, a bad cable. 0: none.
-void crashfs_trip(struct rp_fs *fs, unsigned long n);
+// The n-th call that changes something fails, and only that one: RP_ERR_NO_SPACE, a full disk; RP_ERR_IO, a bad cable. A write
+// is done in half. 0: none.
+void crashfs_trip(struct rp_fs *fs, unsigned long n, enum rp_code code);
+// What that call was, since the last n that was not 0, and of which file.
+enum crashfs_call {
+    CRASHFS_NONE,
+    CRASHFS_WRITE, // or truncation, that makes the file longer
+    CRASHFS_WRITE_IN_PLACE,
+    CRASHFS_CUT,
+    CRASHFS_NAME, // made, changed, removed
+    CRASHFS_SYNC,
+    CRASHFS_SYNC_DIRECTORY,
+};
+enum crashfs_call crashfs_tripped(struct rp_fs *fs, const char **path);
 // No file gets longer, or is there no limit again.
 void crashfs_full(struct rp_fs *fs, bool full);
 // From the n-th changing call on no write finds space, not even one in place: the first of them is done in part. 0: there is

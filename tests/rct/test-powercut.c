@@ -298,7 +298,7 @@ static void a_failed_write_is_final(void **state)
     for (bool failed = true; failed; n++) {
         world_start(&w, seed + n, SIZE);
         some_history(&w);
-        crashfs_trip(w.fs, n);
+        crashfs_trip(w.fs, n, RP_ERR_IO);
         struct rp_rct *leaf = w.layers[0].rct;
         fake_disk_written(&w.layers[0].disk, NULL);
         failed = rp_rct_freeze(leaf, &w.layers[0].disk, NULL);
