@@ -19,7 +19,7 @@
 #include "repo/whole_file.h"
 
 #define OBJECT_PATH 512
-#define STALE_TEMPORARY_S (24 * 3600)
+#define STALE_S (24 * 3600)
 
 struct directory {
     struct rp_backend backend;
@@ -297,10 +297,11 @@ static const struct rp_backend_ops directory_ops = {
     .close = directory_close,
 };
 
-// What killed writers left in tmp/. A day is longer than any write of one object takes.
-static void remove_stale_temporaries(int directory)
+// What killed writers, and power cuts, left in `folder`: files that have no name yet, and folders that hold nothing. A day is
+// longer than any write of one object takes.
+static void remove_stale(int directory, const char *folder, mode_t kind, int flags)
 {
-    int fd = openat(directory, "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = openat(directory, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir) {
         if (fd >= 0)
@@ -311,8 +312,8 @@ static void remove_stale_temporaries(int directory)
     for (struct dirent *entry; (entry = readdir(dir));) {
         struct stat st;
         if (entry->d_name[0] != '.' && fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(st.st_mode) && st.st_mtime < now - STALE_TEMPORARY_S)
-            unlinkat(fd, entry->d_name, 0);
+            (st.st_mode & S_IFMT) == kind && st.st_mtime < now - STALE_S)
+            unlinkat(fd, entry->d_name, flags);
     }
     closedir(dir);
 }
@@ -333,7 +334,8 @@ struct rp_backend *rp_backend_directory_open(const char *path, bool create, stru
         rp_fail_sys(err, errno, "%s: open the directory", path);
         return NULL;
     }
-    remove_stale_temporaries(fd);
+    remove_stale(fd, "tmp", S_IFREG, 0);
+    remove_stale(fd, "sessions", S_IFDIR, AT_REMOVEDIR); // one that is not empty stays
     struct directory *directory = rp_xcalloc(1, sizeof *directory);
     directory->backend = (struct rp_backend){&directory_ops, rp_xstrdup(path)};
     directory->fd = fd;

@@ -719,6 +719,20 @@ static void what_killed_writers_left_is_removed_after_a_day(void **state)
     rp_repo_close(repo);
 }
 
+static void an_empty_folder_of_a_session_is_removed_after_a_day(void **state)
+{
+    const struct place *place = *state;
+    char command[512];
+    struct rp_repo *repo = place_open(place);
+    place_put_lease(repo, "sessions/session", "0000000000000001", "held", 10);
+    rp_repo_close(repo);
+    snprintf(command, sizeof command, "cd %s/sessions && mkdir old new && touch -d '-25 hours' old session", place->repository);
+    assert_int_equal(system(command), 0);
+    rp_repo_close(place_open(place));
+    snprintf(command, sizeof command, "test \"$(ls %s/sessions | xargs)\" = 'new session'", place->repository);
+    assert_int_equal(system(command), 0); // the new one may be about to be used
+}
+
 int main(void)
 {
     log_off();
@@ -749,6 +763,7 @@ int main(void)
         WITH(a_missing_repository_says_what_to_do),
         WITH(an_object_is_put_once_and_leaves_no_temporary),
         WITH(what_killed_writers_left_is_removed_after_a_day),
+        WITH(an_empty_folder_of_a_session_is_removed_after_a_day),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

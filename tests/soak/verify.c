@@ -359,20 +359,24 @@ static int compare_point(struct look *l, struct rp_repo *repo, const struct rp_p
     return 0;
 }
 
+// The files in a folder of the repository, and in the folders in it.
 static unsigned count_in(const struct look *l, const char *name)
 {
     RP_AUTO_FREE char *folder = rp_xasprintf("%s/repo/%s", l->v->root, name);
     DIR *dir = opendir(folder);
     unsigned count = 0;
-    for (struct dirent *entry; dir && (entry = readdir(dir));)
-        count += entry->d_name[0] != '.';
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        RP_AUTO_FREE char *inside = rp_xasprintf("%s/%s", name, entry->d_name);
+        if (entry->d_name[0] != '.')
+            count += entry->d_type == DT_DIR ? count_in(l, inside) : 1;
+    }
     if (dir)
         closedir(dir);
     return count;
 }
 
 // What a backup leaves on the host and in the repository, also of those that were cut or killed before it. What they were writing
-// in tmp/ goes after a day only.
+// in tmp/ goes after a day only, and so does the empty folder of a session that the power cut took back.
 static int check_left(struct look *l, struct rp_repo *repo, unsigned temporaries)
 {
     RP_CLEANUP(rp_reference_points_clear) struct rp_reference_points points = {0};
