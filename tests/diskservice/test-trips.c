@@ -59,14 +59,7 @@ static void start(struct scene *s, enum work work, uint64_t seed)
     vm_create(s->fs, VM_DIRECTORY, 1, SIZE);
     model_new(&s->now, SIZE);
     reopen(s);
-    for (uint32_t i = 0; i < LAYERS; i++) {
-        s->files[i] = vm_leaf(s->engine, 0);
-        assert_int_equal(model_write(&s->now, s->engine, 0, i * 100, 300, i + 1), 0);
-        if (!i)
-            model_copy(&s->then, &s->now);
-        if (i + 1 < LAYERS)
-            assert_int_equal(vm_checkpoint(s->engine, i ? NULL : &s->id, NULL), 0);
-    }
+    model_layers(&s->now, &s->then, s->engine, s->files, LAYERS, &s->id);
     assert_int_equal(rp_engine_flush(s->engine, 0, NULL), 0);
     model_copy(&s->flushed, &s->now);
     if (work == OPEN)

@@ -249,6 +249,18 @@ int vm_checkpoint(struct rp_engine *engine, struct rp_rct_id *id, struct rp_erro
     return 0;
 }
 
+void model_layers(struct model *now, struct model *then, struct rp_engine *engine, char **files, uint32_t count, struct rp_rct_id *id)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        files[i] = vm_leaf(engine, 0);
+        assert_int_equal(model_write(now, engine, 0, i * 100, 300, i + 1), 0);
+        if (!i)
+            model_copy(then, now);
+        if (i + 1 < count)
+            assert_int_equal(vm_checkpoint(engine, i ? NULL : id, NULL), 0);
+    }
+}
+
 int vm_merge(struct rp_engine *engine, const char *path, struct rp_error *err)
 {
     struct rp_guid operation = rp_guid_new();

@@ -55,6 +55,9 @@ void model_check_cut(const struct model *before, const struct model *after, cons
 struct rp_guid vm_operation(void);
 // A checkpoint; `id` (may be NULL) of disk 0. 0 or -1.
 int vm_checkpoint(struct rp_engine *engine, struct rp_rct_id *id, struct rp_error *err);
+// Writes to disk 0, with a checkpoint after each write but the last: a chain of so many files, base first (free their names).
+// `then` is the disk at the first checkpoint, and `id` its id.
+void model_layers(struct model *now, struct model *then, struct rp_engine *engine, char **files, uint32_t count, struct rp_rct_id *id);
 // Merges and waits; 0 or -1.
 int vm_merge(struct rp_engine *engine, const char *path, struct rp_error *err);
 

@@ -249,6 +249,16 @@ void first_pack(const struct place *place, char path[256])
     assert_true(find_file(folder, path));
 }
 
+void largest_segment(const struct place *place, char path[300])
+{
+    char command[300];
+    snprintf(command, sizeof command, "find '%s' -name '*.segment' -exec ls -S {} +", place->cache);
+    FILE *list = popen(command, "r");
+    assert_non_null(fgets(path, 300, list));
+    pclose(list);
+    path[strcspn(path, "\n")] = 0;
+}
+
 unsigned count_files(const char *folder)
 {
     DIR *dir = opendir(folder);

@@ -49,6 +49,8 @@ void assert_refused_base(struct rp_repo *repo, const struct rp_repo_root *root);
 
 // The path of the only (or first) pack in the repository; and of any object.
 void first_pack(const struct place *place, char path[256]);
+// The path of the largest segment in the cache.
+void largest_segment(const struct place *place, char path[300]);
 unsigned count_files(const char *folder);
 // What a lease of another machine looks like, renewed `age` seconds ago. `status`: "held" or "free".
 void place_put_lease(struct rp_repo *repo, const char *folder, const char *generation, const char *status, int age);

@@ -193,16 +193,6 @@ static void a_damaged_cache_is_made_again_and_never_believed(void **state)
     free(data);
 }
 
-static void first_segment(const struct place *place, char path[300])
-{
-    char command[300];
-    snprintf(command, sizeof command, "find '%s' -name '*.segment'", place->cache);
-    FILE *list = popen(command, "r");
-    assert_non_null(fgets(path, 300, list));
-    pclose(list);
-    path[strcspn(path, "\n")] = 0;
-}
-
 // A page that the disk cannot give is a SIGBUS to who looks at it through a map. So is one that was cut off.
 static void a_page_of_the_cache_that_cannot_be_read_is_damage_and_no_signal(void **state)
 {
@@ -218,7 +208,7 @@ static void a_page_of_the_cache_that_cannot_be_read_is_damage_and_no_signal(void
     store_disk(repo, NULL, data, sizeof data, "vm", NULL);
     struct rp_guid id_of_repo = *rp_repo_id(repo);
     rp_repo_close(repo);
-    first_segment(place, path);
+    largest_segment(place, path);
     struct rp_segment *segment = rp_segment_open(path, &id_of_repo, &err);
     assert_ok(segment ? 0 : -1, err);
     assert_int_equal(truncate(path, 4096), 0);
@@ -310,7 +300,7 @@ static void a_pack_is_missed_also_when_only_a_damaged_cache_knew_it(void **state
     struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
     first_pack(place, pack);
     rp_repo_close(repo);
-    first_segment(place, path);
+    largest_segment(place, path);
     flip_bit(path, (file_size(path) - 4096 + 40) * 8); // in its only page of entries
     repo = place_open(place);
     assert_ok(rp_repo_need_index(repo, NULL, &err), err);

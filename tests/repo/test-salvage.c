@@ -308,16 +308,6 @@ static void damage_of_one_copy_does_not_hide_that_the_other_may_be_good(void **s
 
 // ---- a damaged cache ------------------------------------------------------------------------------------------------
 
-static void segment_of(const struct place *place, char path[300])
-{
-    char command[300];
-    snprintf(command, sizeof command, "find '%s' -name '*.segment' -size +16k", place->cache);
-    FILE *list = popen(command, "r");
-    assert_non_null(fgets(path, 300, list));
-    pclose(list);
-    path[strcspn(path, "\n")] = 0;
-}
-
 static void a_damaged_cache_makes_nothing_lost_also_when_something_is(void **state)
 {
     enum { MANY = 500, PAGES = 4 };
@@ -339,7 +329,7 @@ static void a_damaged_cache_makes_nothing_lost_also_when_something_is(void **sta
     snprintf(keep_cache, sizeof keep_cache, "cp -a '%s.kept' '%s'", place->cache, place->cache);
     for (unsigned page = 0; page < PAGES; page++) {
         RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
-        segment_of(place, path);
+        largest_segment(place, path);
         assert_int_equal(file_size(path), (2 + PAGES) * 4096);
         flip_bit(path, 8 * ((2 + page) * 4096 + 40));
         repo = place_open(place);
