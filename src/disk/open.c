@@ -1,10 +1,14 @@
 // Open and close.
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bytes.h"
 #include "base/num.h"
 #include "disk/impl.h"
+
+#define LOOKS 10 // again, when a file seems damaged
+#define LOOK_AGAIN_NS 20000000
 
 static int read_header(struct rp_vhdx *v, struct rp_error *err)
 {
@@ -79,6 +83,21 @@ struct rp_vhdx *rp_vhdx_open(struct rp_fs *fs, const char *path, unsigned flags,
         return v;
     rp_vhdx_abandon(v);
     return NULL;
+}
+
+struct rp_vhdx *rp_vhdx_look(struct rp_fs *fs, const char *path, struct rp_error *err)
+{
+    for (int i = 0;; i++) {
+        struct rp_error why = {0};
+        struct rp_vhdx *v = rp_vhdx_open(fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, &why);
+        if (v)
+            return v;
+        if (why.code != RP_ERR_CORRUPT || i == LOOKS) {
+            rp_fail_as(err, &why);
+            return NULL;
+        }
+        nanosleep(&(struct timespec){0, LOOK_AGAIN_NS}, NULL);
+    }
 }
 
 void rp_vhdx_abandon(struct rp_vhdx *v)

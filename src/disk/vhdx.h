@@ -79,6 +79,9 @@ struct rp_vhdx_session {
 // PERMISSION.
 struct rp_vhdx *rp_vhdx_open(struct rp_fs *fs, const char *path, unsigned flags, const struct rp_vhdx_session *session,
                              struct rp_error *err);
+// For what rp_vhdx_info tells of a file that somebody else may be writing to at this moment: without a lock, and one that seems
+// damaged is looked at again for a fifth of a second, as it was perhaps read while it changed. Errors as of rp_vhdx_open, but BUSY.
+struct rp_vhdx *rp_vhdx_look(struct rp_fs *fs, const char *path, struct rp_error *err);
 // Flushes, drains the log, clears LogGuid, closes. After an earlier failed flush it closes without writing and fails.
 int rp_vhdx_close(struct rp_vhdx *vhdx, struct rp_error *err);
 // Keeps a copy of every change of metadata that is not in the file yet in `shm` (of rp_vhdx_shm_size() bytes, empty), before

@@ -30,7 +30,7 @@ static void take_facts(struct rp_local_image *image, const struct rp_vhdx_info *
 
 int rp_local_image_facts(struct rp_fs *fs, const char *path, struct rp_local_image *image, struct rp_error *err)
 {
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_open(fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_look(fs, path, err);
     if (!vhdx)
         return -1;
     take_facts(image, rp_vhdx_info(vhdx));

@@ -77,8 +77,7 @@ int rp_method_file_parents(const struct rp_hostd_call *call, const char *path, c
             return -1;
         if (format != RP_IMAGE_VHDX)
             return 0;
-        RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-            rp_vhdx_open(&call->hostd->files.fs, next, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+        RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_look(&call->hostd->files.fs, next, err);
         RP_CLEANUP(rp_method_file_clear) struct rp_method_file parent = {0};
         if (!vhdx || (rp_vhdx_info(vhdx)->has_parent &&
                       rp_method_file(call, rp_vhdx_info(vhdx)->parent_path, what, &parent, err)))
@@ -98,12 +97,6 @@ int rp_method_file_free(const struct rp_hostd_call *call, const char *text, cons
     if (*file->user)
         return rp_fail(err, RP_ERR_BUSY, "%s: %s belongs to VM %s", what, file->path, file->user);
     return 0;
-}
-
-// To look at: a file that somebody writes is looked at without waiting for him.
-static struct rp_vhdx *look(const struct rp_hostd_call *call, const struct rp_method_file *file, struct rp_error *err)
-{
-    return rp_vhdx_open(&call->hostd->files.fs, file->path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
 }
 
 // ---- GetVirtualDiskChanges ------------------------------------------------------------------------------------------
@@ -197,7 +190,7 @@ static int get_settings(const struct rp_hostd_call *call, uint32_t *status, stru
     RP_CLEANUP(rp_method_file_clear) struct rp_method_file file = {0};
     if (rp_method_file(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err))
         return -1;
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = look(call, &file, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_look(&call->hostd->files.fs, file.path, err);
     if (!vhdx)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
@@ -238,7 +231,7 @@ static int get_state(const struct rp_hostd_call *call, uint32_t *status, struct 
         *err = locked;
         return -1;
     }
-    if (in_use && !(vhdx = look(call, &file, err)))
+    if (in_use && !(vhdx = rp_vhdx_look(&call->hostd->files.fs, file.path, err)))
         return -1;
     if (stat(file.path, &st))
         return rp_fail_sys(err, errno, "%s", file.path);

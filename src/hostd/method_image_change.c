@@ -221,8 +221,7 @@ int rp_method_image_resize(const struct rp_hostd_call *call, uint32_t *status, s
     uint64_t size = rp_cim_get_unsigned(call->in, "MaxInternalSize", 0);
     if (rp_method_file(call, rp_cim_get_text(call->in, "Path"), "Path", &file, err))
         return -1;
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-        rp_vhdx_open(&call->hostd->files.fs, file.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_look(&call->hostd->files.fs, file.path, err);
     if (!vhdx)
         return -1;
     const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
@@ -427,8 +426,7 @@ static int check_no_loop(const struct rp_hostd_call *call, const char *parent, c
             return rp_fail(err, RP_ERR_INVALID, "ParentPath: %s is %s %s", parent, depth ? "above" : "the same as",
                            child);
         RP_CLEANUP(rp_method_file_clear) struct rp_method_file next = {0};
-        RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx =
-            rp_vhdx_open(&call->hostd->files.fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, NULL);
+        RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = rp_vhdx_look(&call->hostd->files.fs, path, NULL);
         if (!vhdx || !rp_vhdx_info(vhdx)->has_parent ||
             rp_method_file(call, rp_vhdx_info(vhdx)->parent_path, "ParentPath", &next, NULL))
             return 0;
@@ -454,8 +452,7 @@ int rp_method_image_set_parent(const struct rp_hostd_call *call, uint32_t *statu
         return rp_fail(err, RP_ERR_BUSY, "ParentPath: %s belongs to VM %s", parent.path, parent.user);
     if (check_no_loop(call, parent.path, child.path, err))
         return -1;
-    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *below =
-        rp_vhdx_open(&call->hostd->files.fs, parent.path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, err);
+    RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *below = rp_vhdx_look(&call->hostd->files.fs, parent.path, err);
     if (!below)
         return -1;
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *above =

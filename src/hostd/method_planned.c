@@ -153,7 +153,7 @@ static json_t *disk_of(struct rp_fs *fs, const struct rp_cim_instance *settings,
     uint32_t logical = 512, physical = 4096, block = 0;
     bool there = !stat(path, &st) && S_ISREG(st.st_mode) && !rp_image_detect(fs, path, &format, NULL);
     RP_CLEANUP(rp_vhdx_abandon_p) struct rp_vhdx *vhdx = there && format == RP_IMAGE_VHDX
-        ? rp_vhdx_open(fs, path, RP_VHDX_READ | RP_VHDX_NO_LOCK, NULL, NULL) : NULL;
+        ? rp_vhdx_look(fs, path, NULL) : NULL;
     if (vhdx) {
         const struct rp_vhdx_info *info = rp_vhdx_info(vhdx);
         id = info->disk_id;

@@ -376,6 +376,39 @@ static void a_flush_that_a_freeze_overtakes_has_nothing_left_to_do(void **state)
     assert_int_equal(atomic_load(&failures), 0);
 }
 
+static void *put_back(void *store)
+{
+    struct rp_error err = {0};
+    usleep(60000);
+    check(rp_store_pwrite(store, "vhdxfile", 8, 0, &err), &err);
+    return NULL;
+}
+
+// A file is read while somebody changes it: here its first bytes are not there for a moment.
+static void a_look_at_a_file_that_is_changed_at_this_moment_sees_no_damage(void **state)
+{
+    (void)state;
+    struct rp_error err = {0};
+    pthread_t thread;
+    struct rp_fs *fs = rp_fs_memory_new();
+    assert_int_equal(rp_vhdx_create(fs, "d", &(struct rp_vhdx_create){.size = DISK, .block_size = BLOCK}, &err), 0);
+    struct rp_store *store = rp_fs_open(fs, "d", RP_OPEN_WRITE, &err);
+    assert_int_equal(rp_store_pwrite(store, "somewhat", 8, 0, &err), 0);
+    assert_null(rp_vhdx_look(fs, "d", &err));
+    assert_int_equal(err.code, RP_ERR_CORRUPT);
+    assert_int_equal(pthread_create(&thread, NULL, put_back, store), 0);
+    rp_error_clear(&err);
+    struct rp_vhdx *vhdx = rp_vhdx_look(fs, "d", &err);
+    if (!vhdx)
+        fail_msg("%s", err.text);
+    assert_int_equal(rp_vhdx_info(vhdx)->size, DISK);
+    rp_vhdx_abandon(vhdx);
+    pthread_join(thread, NULL);
+    rp_store_close(store);
+    rp_fs_memory_free(fs);
+    assert_int_equal(atomic_load(&failures), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -386,6 +419,7 @@ int main(void)
         cmocka_unit_test(a_disk_that_two_threads_grow_never_shrinks),
         cmocka_unit_test(growth_waits_for_those_who_came_before_it_only),
         cmocka_unit_test(a_flush_that_a_freeze_overtakes_has_nothing_left_to_do),
+        cmocka_unit_test(a_look_at_a_file_that_is_changed_at_this_moment_sees_no_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
