@@ -71,7 +71,7 @@ static bool look(struct life *l, uint64_t seed, bool verbose)
     bool good = step_look_at_points(l);
     struct oracle *oracle = oracle_new(l->log);
     struct verify verify = {.oracle = oracle, .at = at, .root = l->root, .scratch = scratch, .full = seed % 2 == 0, .service = seed % 4 == 0,
-                            .seed = seed, .verbose = verbose, .found = note_found, .context = l};
+                            .restarted = true, .seed = seed, .verbose = verbose, .found = note_found, .context = l};
     if (good && verify_run(&verify, wrong, sizeof wrong))
         good = life_bad(l, "%s", wrong);
     oracle_free(oracle);

@@ -383,6 +383,44 @@ static void a_program_is_killed_at_any_call_and_the_log_stays_right(void **state
     assert_in_range(killed, 40, 59);
 }
 
+static uint64_t append_as(struct stage *s, uint32_t pid, enum log_kind kind, struct log_entry entry, const char *data)
+{
+    if (data)
+        memcpy(log_reserve(&s->log, strlen(data) + 1, &entry.data), data, strlen(data) + 1);
+    uint64_t index = log_append(&s->log, kind, &entry);
+    s->log.entries[index].pid = pid;
+    return index;
+}
+
+// A service is killed in a write; the next one takes the file over and syncs it; only then it is found out what was done.
+static void what_a_killed_process_did_not_do_is_not_there_after_the_next_one_has_synced_the_file(void **state)
+{
+    (void)state;
+    for (unsigned done = 0; done < 2; done++) {
+        struct stage s;
+        set(&s);
+        uint64_t root = s.log.header->root_inode;
+        append_as(&s, 1, LOG_CREATE, (struct log_entry){.inode = 7, .directory = root}, "a");
+        uint64_t write = append_as(&s, 1, LOG_WRITE, (struct log_entry){.inode = 7, .length = 4}, "late");
+        for (unsigned i = 0; i < 2; i++) { // the folder, and the file
+            uint64_t sync = append_as(&s, 2, LOG_SYNC, (struct log_entry){.inode = i ? 7 : root, .length = 1}, NULL);
+            append_as(&s, 2, LOG_SYNC_END, (struct log_entry){.inode = i ? 7 : root, .other = sync}, NULL);
+        }
+        uint64_t cut = log_count(&s.log);
+        append_as(&s, 3, LOG_END, (struct log_entry){.inode = 7, .other = write}, NULL);
+        if (done) {
+            uint64_t found = append_as(&s, 3, LOG_WRITE, (struct log_entry){.inode = 7, .length = 4}, "late");
+            append_as(&s, 3, LOG_END, (struct log_entry){.inode = 7, .other = found, .length = 4}, NULL);
+        }
+        for (enum cut_mode mode = CUT_SYNCED; mode <= CUT_LOOSE; mode++)
+            for (uint64_t seed = 0; seed < 32; seed++) {
+                build(&s, (struct cut){cut, mode, seed});
+                assert_string_equal(built(&s, "a"), done ? "late" : "");
+            }
+        strike(&s);
+    }
+}
+
 static void a_call_fails_or_is_cut_short_on_demand(void **state)
 {
     struct stage s;
@@ -494,6 +532,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_write_is_torn_at_sectors),
         cmocka_unit_test(a_sync_that_is_forgotten_is_missed),
         cmocka_unit_test(a_program_is_killed_at_any_call_and_the_log_stays_right),
+        cmocka_unit_test(what_a_killed_process_did_not_do_is_not_there_after_the_next_one_has_synced_the_file),
         cmocka_unit_test(a_call_fails_or_is_cut_short_on_demand),
         cmocka_unit_test(a_sync_fails_on_demand_and_some_after_it_and_makes_nothing_durable),
         cmocka_unit_test(a_file_that_is_mapped_for_writing_is_told),

@@ -64,6 +64,7 @@ struct tree {
     uint64_t committed; // a journal would have carried all names before this entry along
     struct inode *buckets[BUCKETS];
     struct inode *root;
+    uint64_t *mended; // by entry: the END that log_mend put for a process that was killed in that call; 0: none
     uint64_t builds;
     uint64_t forget;
     const char *forget_suffix;
@@ -192,10 +193,47 @@ static void make_durable(struct tree *tree, struct inode *inode, const struct ch
     }
 }
 
+// What log_mend found of a call of a killed process: the entry after the END that it put is a write of what stands there.
+enum { NOTHING_DONE, ALL_DONE, UNKNOWN };
+static int look_at_killed(const struct log *log, uint64_t index, uint64_t end)
+{
+    const struct log_entry *planned = &log->entries[index], *mender = &log->entries[end];
+    for (uint64_t i = end + 1; i < log_count(log); i++) {
+        const struct log_entry *found = &log->entries[i];
+        if (found->pid != mender->pid || found->inode != planned->inode)
+            continue;
+        if (log_kind(log, index) != LOG_WRITE || log_kind(log, i) != LOG_WRITE)
+            break;
+        bool same = found->offset == planned->offset && found->length == planned->length &&
+                    !memcmp(log_data(log, found), log_data(log, planned), planned->length);
+        return same ? ALL_DONE : found->offset == planned->offset ? UNKNOWN : NOTHING_DONE;
+    }
+    return log_kind(log, index) == LOG_TRUNCATE ? UNKNOWN : NOTHING_DONE;
+}
+
+// Whoever syncs the file of a killed process comes after its end (they take turns by locks). What it was doing had been done then,
+// or was never: the log learns that late.
+static void end_killed(struct tree *tree, struct inode *inode, uint64_t began)
+{
+    const struct log_entry *entries = tree->log->entries;
+    for (size_t i = inode->change_count; i-- > 0;) {
+        struct change *change = &inode->changes[i];
+        uint64_t end = tree->mended[change->index];
+        if (change->end != UINT64_MAX || !end || entries[change->index].pid == entries[began].pid)
+            continue;
+        int what = look_at_killed(tree->log, change->index, end);
+        if (what == ALL_DONE)
+            change->end = change->index;
+        else if (what == NOTHING_DONE)
+            memmove(change, change + 1, (--inode->change_count - i) * sizeof *change);
+    }
+}
+
 // `begin`: the entry of a sync that makes the file's times durable as well; NULL: of one that does not.
 static void sync_content(struct tree *tree, struct inode *inode, uint64_t began, const struct log_entry *begin)
 {
     size_t kept = 0;
+    end_killed(tree, inode, began);
     for (size_t i = 0; i < inode->change_count; i++) {
         if (inode->changes[i].end < began)
             make_durable(tree, inode, &inode->changes[i]);
@@ -338,6 +376,10 @@ struct tree *tree_new(const struct log *log)
     tree->log = log;
     tree->forget = UINT64_MAX;
     tree->root = add_inode(tree, log->header->root_inode, LOG_FOLDER);
+    tree->mended = calloc(log_count(log) + 1, sizeof *tree->mended);
+    for (uint64_t i = 0; i < log_count(log); i++)
+        if (log_kind(log, i) == LOG_END && log->entries[i].pid != log->entries[log->entries[i].other].pid)
+            tree->mended[log->entries[i].other] = i;
     return tree;
 }
 
@@ -374,6 +416,8 @@ void tree_free(struct tree *tree)
             free(inode->path);
             free(inode);
         }
+    if (tree)
+        free(tree->mended);
     free(tree);
 }
 

@@ -12,6 +12,7 @@ struct verify {
     bool full;            // also the repository: check, every restore point, and the next incremental
     bool service;         // full: with the disk service running
     bool clean;           // nothing was lost: ids must answer exactly
+    bool restarted;       // the machine was: nobody can be certain that who held a session then is dead, so that it stays for hours
     uint64_t seed;
     bool verbose;         // show what the libraries log
     void (*found)(void *context, uint32_t disk, uint64_t size, const uint32_t *values); // what good disks hold, or NULL
