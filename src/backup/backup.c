@@ -45,7 +45,7 @@ static int lock_vm(struct rp_backup_job *job, struct rp_error *err)
 {
     RP_AUTO_FREE char *owner = rp_xasprintf("a backup of VM %s", job->vm->name); // the lock adds machine and process
     job->lock = rp_repo_lock_take(job->repo, job->vm->id, owner, err);
-    return job->lock ? 0 : -1;
+    return job->lock ? rp_repo_lock_number(job->repo, job->vm->id, &job->lock_number, err) : -1;
 }
 
 // What a killed job of ours has exported. It takes room only; a folder that is not seen now matters when it is needed.
@@ -139,14 +139,14 @@ static int convert(struct rp_backup_job *job, struct rp_reference_points *after,
     return 0;
 }
 
-// The lock on the VM is ours: no other point of it was written since these were listed. Those that cannot be read now may be
-// of this VM, and the newest ones, and be read again one day: each has its number.
-static uint64_t next_sequence(const struct rp_points *points)
+// Of earlier points some may be deleted, or not be read now and again one day. None of their numbers is above the generation by which
+// the lock was held when it was committed, and we hold it by a later one. (Those that are read count where locks were lost.)
+static uint64_t next_sequence(const struct rp_backup_job *job)
 {
     uint64_t last = 0;
-    for (size_t i = 0; i < points->count; i++)
-        last = rp_max64(last, points->items[i].sequence);
-    return last + points->unreadable + 1;
+    for (size_t i = 0; i < job->points.count; i++)
+        last = rp_max64(last, job->points.items[i].sequence);
+    return rp_max64(last + 1, job->lock_number);
 }
 
 static int commit(struct rp_backup_job *job, const struct rp_reference_point *reference, struct rp_error *err)
@@ -156,7 +156,7 @@ static int commit(struct rp_backup_job *job, const struct rp_reference_point *re
     rp_repo_session_stats(job->session, &stats);
     point->bytes_stored = stats.stored_bytes;
     point->new_blocks = stats.new_blocks;
-    point->sequence = next_sequence(&job->points);
+    point->sequence = next_sequence(job);
     rp_document_fill(point, job->host->address, job->vm, &job->settings, job->base.point, reference, job->disks,
                      job->plan.count);
     if (rp_repo_commit(job->session, point, err)) {

@@ -16,6 +16,7 @@ struct rp_backup_job {
     struct rp_guid repository, id;
     char tag[RP_TAG_TEXT];
     struct rp_repo_lock *lock;
+    uint64_t lock_number;
     struct rp_repo_session *session;
     bool full;    // the repository is
     bool on_host; // from now on there may be something of ours on the host

@@ -49,8 +49,8 @@ void rp_plan_choose_base(const struct rp_points *points, const char *vm_id, cons
                          struct rp_plan_base *base)
 {
     *base = (struct rp_plan_base){0};
-    snprintf(base->reason, sizeof base->reason, "%s", points->unreadable ? "of this VM's earlier backups none can be read"
-                                                                        : "first backup of this VM");
+    bool all = !points->unreadable; // else nobody knows of which VM those are
+    snprintf(base->reason, sizeof base->reason, "first backup of this VM%s", all ? "" : ", or none of its earlier ones can be read");
     for (size_t i = points->count; i-- > 0;) {
         const struct rp_point *point = &points->items[i];
         if (!point->vm_id || strcmp(point->vm_id, vm_id))
@@ -61,7 +61,8 @@ void rp_plan_choose_base(const struct rp_points *points, const char *vm_id, cons
             base->reason[0] = 0;
             return;
         }
-        snprintf(base->reason, sizeof base->reason, "the host has no reference point of an earlier backup any more");
+        snprintf(base->reason, sizeof base->reason, "the host has no reference point of an earlier backup %s",
+                 all ? "any more" : "that can be read");
     }
 }
 

@@ -109,10 +109,23 @@ int rp_restore_check_free(const char *path, struct rp_error *err)
     return rp_fail(err, RP_ERR_EXISTS, "%s exists already, and is never overwritten: choose another folder", path);
 }
 
+// Whether anybody still needs a list whose image is not there, its owner knows: the image may have been moved.
+static int check_free_list(const char *path, struct rp_error *err)
+{
+    bool exists;
+    if (rp_fs_exists(rp_fs_posix(), path, &exists, err))
+        return -1;
+    if (!exists)
+        return 0;
+    return rp_fail(err, RP_ERR_EXISTS, "%s exists already, and is never overwritten: its image is not there, because a salvage was "
+                   "killed just before it was done, or somebody moved it; remove the list if nobody needs it, or choose another "
+                   "folder", path);
+}
+
 static int check_free_names(const struct restore *restore, struct rp_error *err)
 {
     for (size_t i = 0; i < restore->count; i++) // also without a salvage: a list of one says nothing of an image that is whole
-        if (rp_restore_check_free(restore->targets[i].image.path, err) || rp_restore_check_free(restore->targets[i].list.path, err))
+        if (rp_restore_check_free(restore->targets[i].image.path, err) || check_free_list(restore->targets[i].list.path, err))
             return -1;
     return 0;
 }
@@ -297,8 +310,10 @@ static int write_list(struct target *target, struct rp_error *err)
     rp_ranges_normalize(&target->lost);
     if (!target->lost.count)
         return 0;
+    if (rp_salvage_write_list(target->list.temporary, rp_path_name(target->image.path), &target->lost, err))
+        return -1;
     target->list.created = true;
-    return rp_salvage_write_list(target->list.temporary, rp_path_name(target->image.path), &target->lost, err);
+    return 0;
 }
 
 // Gives the file its name, unless somebody else took it meanwhile.

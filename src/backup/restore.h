@@ -31,8 +31,9 @@ struct rp_restore_result {
 };
 
 // Writes <vm>-disk<number>.vhdx or .raw, under temporary names until every one of them is complete and durable. A file
-// that is there is never overwritten: RP_ERR_EXISTS. On failure nothing is left. RP_ERR_NO_SPACE before the first byte
-// when the folder's file system has too little. A restored VHDX keeps the disk's id and sector sizes.
+// that is there is never overwritten: RP_ERR_EXISTS. On failure nothing is left. What a killed one left under temporary
+// names the next one removes; what had its name by then stays. RP_ERR_NO_SPACE before the first byte when the folder's file
+// system has too little. A restored VHDX keeps the disk's id and sector sizes.
 // Data that is damaged fails it, unless to salvage is asked for; then whatever can be read is written.
 int rp_restore_run(struct rp_repo *repo, const struct rp_point *point, const struct rp_restore_options *options,
                    struct rp_restore_result *result, struct rp_error *err);

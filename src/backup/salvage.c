@@ -12,7 +12,11 @@ int rp_salvage_write_list(const char *path, const char *image, const struct rp_r
     for (size_t i = 0; i < lost->count; i++)
         rp_buf_printf(&text, "%llu %llu\n", (unsigned long long)lost->items[i].offset, (unsigned long long)lost->items[i].length);
     RP_CLEANUP(rp_store_close_p) struct rp_store *store = rp_fs_open(rp_fs_posix(), path, RP_OPEN_WRITE | RP_OPEN_CREATE, err);
-    return !store || rp_store_lock(store, true, err) || rp_store_pwrite(store, text.data, text.size, 0, err) ||
-                   rp_store_flush(store, err)
-               ? -1 : 0;
+    if (!store)
+        return -1;
+    if (rp_store_lock(store, true, err) || rp_store_pwrite(store, text.data, text.size, 0, err) || rp_store_flush(store, err)) {
+        rp_fs_unlink(rp_fs_posix(), path, NULL);
+        return -1;
+    }
+    return 0;
 }

@@ -62,6 +62,17 @@ static void split_host_of(const struct rp_points *points, const char *text, char
 
 // ---- which VM -------------------------------------------------------------------------------------------------------
 
+// What is not found may be among the points that cannot be read.
+static int name_unreadable(const struct rp_points *points, struct rp_error *err)
+{
+    if (!points->unreadable || !err || err->code != RP_ERR_NOT_FOUND)
+        return -1;
+    struct rp_error why = *err;
+    rp_error_clear(err);
+    return rp_fail(err, why.code, "%s; %zu restore point%s cannot be read (see refpoint check)", why.text, points->unreadable,
+                   points->unreadable == 1 ? "" : "s");
+}
+
 // One name may stand for several VMs (GUIDs): then a person must say which.
 static int check_one_vm(const struct rp_points *points, const struct selection *selection, const char **vm_id, struct rp_error *err)
 {
@@ -75,8 +86,10 @@ static int check_one_vm(const struct rp_points *points, const struct selection *
         if (!known && count < MAX_LISTED)
             ids[count++] = id;
     }
-    if (!count)
-        return rp_fail(err, RP_ERR_NOT_FOUND, "no restore point of a VM \"%.128s\" in the repository (see refpoint list)", selection->vm);
+    if (!count) {
+        rp_fail(err, RP_ERR_NOT_FOUND, "no restore point of a VM \"%.128s\" in the repository (see refpoint list)", selection->vm);
+        return name_unreadable(points, err);
+    }
     if (count == 1) {
         *vm_id = ids[0];
         return 0;
@@ -180,7 +193,7 @@ static int finish(const struct rp_points *points, struct selection *selection, s
         selection->vm = vm_id; // from here on: this VM also under the names that it had before
     }
     *choice = (struct rp_choice){.disk = selection->disk};
-    return choose_point(points, selection, choice, err);
+    return choose_point(points, selection, choice, err) ? name_unreadable(points, err) : 0;
 }
 
 // Takes ":DISK" off the end of `text`, unless it belongs to a date.

@@ -122,6 +122,16 @@ static void list_row(struct rp_cli_table *table, const struct rp_inventory_vm *i
     rp_cli_cell(table, "%s%s%s", doing, *doing && *remark ? "; " : "", remark);
 }
 
+// The exit status.
+static int remark_unreadable(const struct rp_cli *cli, const struct rp_points *points)
+{
+    if (!points->unreadable)
+        return 0;
+    rp_cli_remark(cli, "%zu restore point%s cannot be read (see refpoint check): a VM may have a newer backup than the list says",
+                  points->unreadable, points->unreadable == 1 ? "" : "s");
+    return 1;
+}
+
 static int run_list(struct rp_cli *cli, struct rp_error *err)
 {
     bool with_backup = rp_cli_flag(cli, "repo"); // not the variable: a list should not ask for a passphrase
@@ -144,11 +154,11 @@ static int run_list(struct rp_cli *cli, struct rp_error *err)
     if (cli->json) {
         rp_cli_table_drop(table);
         rp_cli_print_json(list);
-        return 0;
+    } else {
+        json_decref(list);
+        rp_cli_table_print(table);
     }
-    json_decref(list);
-    rp_cli_table_print(table);
-    return 0;
+    return remark_unreadable(cli, &points);
 }
 
 // ---- show -----------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ struct rp_point_file {
 struct rp_point {
     char id[RP_POINT_ID];
     int64_t time_ns;         // the checkpoint's moment, by the host's clock
-    uint64_t sequence;       // counts the points of one VM in the order of their commits, from 1; 0: not known
+    uint64_t sequence;       // larger than those of all points of the VM that were committed before, from 1; 0: not known
     int64_t order_ns;        // not stored: time_ns, or earlier when a later point of the VM says so (rp_repo_points)
     char *vm_id, *vm_name;
     char *host;              // address of the host connection

@@ -60,6 +60,8 @@ struct rp_repo_lock *rp_repo_lock_take(struct rp_repo *repo, const char *name, c
 bool rp_repo_lock_held(struct rp_repo_lock *lock);
 // The same, asked of the repository: RP_ERR_STATE when somebody has taken it over or ended it.
 int rp_repo_lock_confirm(struct rp_repo_lock *lock, struct rp_error *err);
+// The number of the lock's newest generation: each holder finds a larger one than any that an earlier holder confirmed.
+int rp_repo_lock_number(struct rp_repo *repo, const char *name, uint64_t *number, struct rp_error *err);
 void rp_repo_lock_release(struct rp_repo_lock *lock); // NULL is fine
 
 struct rp_repo_lock_holder {

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "repo/discard.h"
 #include "repo/json.h"
-#include "repo/lease.h"
+#include "repo/lease_numbers.h"
 #include "repo/points.h"
 #include "repo/tree.h"
 
@@ -279,6 +279,16 @@ struct rp_repo_lock *rp_repo_lock_take(struct rp_repo *repo, const char *name, c
 bool rp_repo_lock_held(struct rp_repo_lock *lock) { return rp_lease_held(lock->lease); }
 
 int rp_repo_lock_confirm(struct rp_repo_lock *lock, struct rp_error *err) { return rp_lease_renew(lock->lease, err); }
+
+int rp_repo_lock_number(struct rp_repo *repo, const char *name, uint64_t *number, struct rp_error *err)
+{
+    char folder[64];
+    struct rp_lease_numbers seen;
+    if (rp_lease_list(repo, lock_folder(repo, name, folder), &seen, err))
+        return rp_context(err, "%s", name);
+    *number = seen.highest;
+    return 0;
+}
 
 int rp_repo_lock_look(struct rp_repo *repo, const char *name, struct rp_repo_lock_holder *holder, struct rp_error *err)
 {

@@ -12,6 +12,7 @@
 
 #include "backup/diff.h"
 #include "backup/restore.h"
+#include "backup/salvage.h"
 #include "base/buf.h"
 #include "base/num.h"
 #include "disk/chain.h"
@@ -450,6 +451,80 @@ static void a_salvage_without_any_data_says_that_all_is_lost(void **state)
     rp_repo_close(repo);
 }
 
+static const char *deadly; // who gives a file this name is killed
+
+int __real_renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags);
+int __wrap_renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags);
+int __wrap_renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags)
+{
+    if (deadly && !strcmp(to, deadly))
+        raise(SIGKILL);
+    return __real_renameat2(from_folder, from, to_folder, to, flags);
+}
+
+static void salvage_until_killed(struct world *world, const struct rp_restore_options *options, const char *name)
+{
+    struct fake_backend *backend;
+    struct rp_restore_result result;
+    int status;
+    pid_t child = fork();
+    if (!child) {
+        deadly = name;
+        rp_restore_run(world_open_repo(world, "repo", &backend), &world->last.point, options, &result, NULL);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void a_list_that_a_killed_salvage_left_is_told_and_stays(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world), *image = rp_xasprintf("%s/web1-disk0.raw", folder);
+    RP_AUTO_FREE char *list = rp_xasprintf("%s.lost", image);
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = 0, .salvage = true};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    damage_packs(world);
+    salvage_until_killed(world, &options, image);
+    assert_int_equal(files_in(folder), 2); // and the image, under the name of the process
+    assert_int_equal(access(list, F_OK), 0);
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+    assert_int_equal(err.code, RP_ERR_EXISTS);
+    assert_non_null(strstr(err.text, list));
+    assert_non_null(strstr(err.text, "remove the list if nobody needs it"));
+    assert_int_equal(unlink(list), 0);
+    rp_error_clear(&err);
+    if (rp_restore_run(world->repo, &world->last.point, &options, &result, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(files_in(folder), 2);
+    assert_int_equal(access(image, F_OK) || access(list, F_OK), 0);
+    rp_restore_result_clear(&result);
+}
+
+static void a_list_that_cannot_be_written_is_removed_unless_it_is_somebody_elses(void **state)
+{
+    struct world *world = *state;
+    RP_AUTO_FREE char *folder = target(world), *list = rp_xasprintf("%s/list", world->folder);
+    RP_AUTO_FREE char *other = rp_xasprintf("%s/web1-disk0.raw.lost.partial.%d", folder, (int)getpid()); // of another machine
+    struct rp_restore_options options = {.directory = folder, .format = RP_IMAGE_RAW, .disk = 0, .salvage = true};
+    struct rp_restore_result result;
+    struct rp_error err = {0};
+    disk_is_bad = true;
+    assert_int_equal(rp_salvage_write_list(list, "image", &(struct rp_ranges){0}, NULL), -1);
+    disk_is_bad = false;
+    assert_int_equal(access(list, F_OK), -1);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    struct rp_store *store = rp_fs_open(rp_fs_posix(), other, RP_OPEN_WRITE | RP_OPEN_CREATE, NULL);
+    assert_int_equal(rp_store_lock(store, true, NULL), 0);
+    damage_packs(world);
+    assert_int_equal(rp_restore_run(world->repo, &world->last.point, &options, &result, &err), -1);
+    assert_int_equal(err.code, RP_ERR_EXISTS);
+    assert_int_equal(access(other, F_OK), 0);
+    assert_int_equal(files_in(folder), 1);
+    rp_store_close(store);
+}
+
 static void a_salvage_of_what_is_whole_is_a_restore(void **state)
 {
     struct world *world = *state;
@@ -542,6 +617,8 @@ int main(void)
         TEST(a_salvage_does_not_list_what_could_be_read_in_the_end),
         TEST(a_salvage_restores_what_is_whole_and_lists_the_rest),
         TEST(a_salvage_without_any_data_says_that_all_is_lost),
+        TEST(a_list_that_a_killed_salvage_left_is_told_and_stays),
+        TEST(a_list_that_cannot_be_written_is_removed_unless_it_is_somebody_elses),
         TEST(a_salvage_of_what_is_whole_is_a_restore),
         cmocka_unit_test(names_of_vms_become_harmless_file_names),
         TEST(a_diff_names_exactly_the_changed_blocks),

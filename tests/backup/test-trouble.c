@@ -1,8 +1,12 @@
 // Backups of a fake host in trouble: interrupted at every call, hosts that are gone, others at work on the same VM.
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "base/num.h"
 #include "world.h"
 
@@ -264,6 +268,109 @@ static void a_point_that_could_not_be_read_is_older_than_those_after_it_whatever
     world_verify(world);
 }
 
+// Done twice, it can be read again.
+static void toggle_damage(struct world *world, const char *point)
+{
+    RP_AUTO_FREE char *path = rp_xasprintf("%s/repo/points/%s", world->folder, point);
+    uint8_t byte;
+    assert_int_equal(chmod(path, 0600), 0);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pread(fd, &byte, 1, 100), 1);
+    byte ^= 0x80;
+    assert_int_equal(pwrite(fd, &byte, 1, 100), 1);
+    assert_int_equal(close(fd), 0);
+}
+
+static void put_point_of_another_vm(struct world *world, char id[RP_POINT_ID])
+{
+    struct rp_error err = {0};
+    struct rp_point point = {.vm_id = (char *)"another", .time_ns = (int64_t)world_random(world, 1000000)};
+    struct rp_repo_session *session = rp_repo_session_begin(world->repo, "a backup of VM another", NULL, 0, &err);
+    if (!session || rp_repo_commit(session, &point, &err))
+        fail_msg("%s", err.text);
+    rp_repo_session_end(session);
+    memcpy(id, point.id, RP_POINT_ID);
+}
+
+static void delete_point(const struct world *world, const char *point)
+{
+    RP_AUTO_FREE char *path = rp_xasprintf("%s/repo/points/%s", world->folder, point);
+    assert_int_equal(unlink(path), 0);
+}
+
+// The clock of the host goes back all the time: nothing but the numbers says which point is the newest.
+static void back_up_before(struct world *world, char id[RP_POINT_ID])
+{
+    world->fake.time_ns -= 3600 * INT64_C(1000000000);
+    memcpy(id, world_must_backup(world)->id, RP_POINT_ID);
+}
+
+static void expect_order(struct world *world, char (*ids)[RP_POINT_ID], size_t count)
+{
+    RP_CLEANUP(rp_points_clear) struct rp_points points = {0};
+    assert_int_equal(rp_repo_points_of(world->repo, world->fake.vm.id, &points, NULL), 0);
+    assert_int_equal(points.count, count);
+    for (size_t i = 0; i < count; i++)
+        assert_string_equal(points.items[i].id, ids[i]);
+}
+
+static void damage_of_other_vms_makes_no_older_point_the_newest(void **state)
+{
+    struct world *world = *state;
+    char ids[4][RP_POINT_ID], others[3][RP_POINT_ID];
+    world->fake.time_ns = INT64_C(1700000000000000000);
+    world_small_disk(world, RP_MIB);
+    back_up_before(world, ids[0]);
+    for (unsigned i = 0; i < 3; i++) {
+        put_point_of_another_vm(world, others[i]);
+        toggle_damage(world, others[i]);
+    }
+    back_up_before(world, ids[1]);
+    for (unsigned i = 0; i < 3; i++)
+        toggle_damage(world, others[i]);
+    toggle_damage(world, ids[1]); // this one alone
+    back_up_before(world, ids[2]);
+    toggle_damage(world, ids[2]);
+    back_up_before(world, ids[3]);
+    toggle_damage(world, ids[1]);
+    toggle_damage(world, ids[2]);
+    expect_order(world, ids, 4);
+}
+
+// Whichever of them cannot be read at the time, and whichever are deleted.
+static void points_are_in_the_order_of_their_commits_whatever_happened_to_others(void **state)
+{
+    struct world *world = *state;
+    enum { COUNT = 24 };
+    char ids[COUNT][RP_POINT_ID], others[COUNT][RP_POINT_ID];
+    size_t count = 0, other_count = 0;
+    rp_log_set_level(RP_LOG_ERROR); // hundreds of warnings
+    world->fake.time_ns = INT64_C(1700000000000000000);
+    world_small_disk(world, RP_MIB);
+    for (unsigned i = 0; i < COUNT; i++) {
+        char lost[2 * COUNT][RP_POINT_ID], id[RP_POINT_ID];
+        size_t lost_count = 0;
+        put_point_of_another_vm(world, others[other_count++]);
+        if (world_random(world, 4) == 0) { // the oldest ones, as whoever needs room does it
+            size_t gone = world_random(world, count + 1);
+            for (size_t j = 0; j < gone; j++)
+                delete_point(world, ids[j]);
+            memmove(ids, ids + gone, (count -= gone) * sizeof *ids);
+        }
+        for (size_t j = 0; j < count + other_count; j++)
+            if (world_random(world, 2))
+                memcpy(lost[lost_count++], j < count ? ids[j] : others[j - count], RP_POINT_ID);
+        for (size_t j = 0; j < lost_count; j++)
+            toggle_damage(world, lost[j]);
+        back_up_before(world, id);
+        for (size_t j = 0; j < lost_count; j++)
+            toggle_damage(world, lost[j]);
+        memcpy(ids[count++], id, sizeof id);
+        expect_order(world, ids, count);
+    }
+    rp_log_set_level(RP_LOG_WARNING);
+}
+
 // ---- others at work on the same VM ----------------------------------------------------------------------------------
 
 struct other {
@@ -354,6 +461,8 @@ int main(void)
         TEST(a_host_that_is_lost_after_the_conversion_does_not_cost_the_backup),
         TEST(a_point_that_cannot_be_read_keeps_its_reference_point_until_there_is_a_newer_one),
         TEST(a_point_that_could_not_be_read_is_older_than_those_after_it_whatever_the_clock_says),
+        TEST(damage_of_other_vms_makes_no_older_point_the_newest),
+        TEST(points_are_in_the_order_of_their_commits_whatever_happened_to_others),
         TEST(two_machines_at_once_do_not_disturb_each_other),
     };
     return cmocka_run_group_tests_name("backup in trouble", tests, NULL, NULL);

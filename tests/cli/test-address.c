@@ -309,6 +309,27 @@ static void a_point_that_cannot_be_read_matters_to_who_asks_by_place(void **stat
     rp_cli_clear(&cli);
 }
 
+static void what_is_not_found_may_be_among_the_points_that_cannot_be_read(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"nobody", "web1@99", "web1@-9", "web1@2001-01-01"};
+    struct rp_cli cli = {0};
+    struct rp_choice choice;
+    const char *vm_id;
+    char *argv[] = {(char *)"list"};
+    assert_int_equal(rp_cli_parse(&cli, 1, argv, NULL), 0);
+    for (points.unreadable = 0; points.unreadable < 2; points.unreadable++)
+        for (size_t i = 0; i <= sizeof texts / sizeof *texts; i++) {
+            rp_error_clear(&err);
+            assert_int_equal(i ? rp_address_choose(&cli, &points, texts[i - 1], &choice, &err)
+                               : rp_address_choose_vm(&points, "nobody", &vm_id, &err), -1);
+            assert_int_equal(err.code, RP_ERR_NOT_FOUND);
+            assert_int_equal(strstr(err.text, "; 1 restore point cannot be read (see refpoint check)") != NULL, points.unreadable);
+        }
+    points.unreadable = 0;
+    rp_cli_clear(&cli);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +339,7 @@ int main(void)
         cmocka_unit_test(a_date_copied_from_our_own_output_means_that_point),
         cmocka_unit_test(a_disk_may_follow_a_point_also_when_it_is_a_date),
         cmocka_unit_test(a_point_that_cannot_be_read_matters_to_who_asks_by_place),
+        cmocka_unit_test(what_is_not_found_may_be_among_the_points_that_cannot_be_read),
         cmocka_unit_test(a_vm_is_an_exact_name_or_a_guid_and_never_guessed),
         cmocka_unit_test(names_that_look_like_addresses_are_found_as_a_whole),
         cmocka_unit_test(an_empty_address_is_no_vm),

@@ -353,6 +353,8 @@ unreadable_point()
     says "remark: 1 restore point cannot be read" 1 rp -q show web1@latest -r torn
     says "remark: 1 restore point cannot be read" 1 rp -q diff "web1@-1" -r torn
     says "remark: 1 restore point cannot be read, and is not listed" 1 rp -q list web1 -r torn
+    says "remark: 1 restore point cannot be read (see refpoint check): a VM may have a newer backup" 1 rp -q vm list -r torn
+    says "1 restore point cannot be read" 2 rp -q list nobody -r torn
     rp -q restore "web1@$older" -r torn --to named -O raw 2>message
     [ ! -s message ]
     cmp last/web1-disk0.raw named/web1-disk0.raw
