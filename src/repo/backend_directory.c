@@ -14,6 +14,7 @@
 #include "base/guid.h"
 #include "base/log.h"
 #include "repo/backend.h"
+#include "repo/config.h"
 #include "repo/damage.h"
 #include "repo/folders.h"
 #include "repo/whole_file.h"
@@ -297,9 +298,21 @@ static const struct rp_backend_ops directory_ops = {
     .close = directory_close,
 };
 
+static bool is_temporary(const char *name)
+{
+    struct rp_guid guid;
+    return strlen(name) == RP_GUID_TEXT - 1 && rp_guid_parse(name, &guid, NULL) == 0;
+}
+
+static bool is_session(const char *name)
+{
+    uint8_t id[16];
+    return rp_unhex(name, id, sizeof id);
+}
+
 // What killed writers, and power cuts, left in `folder`: files that have no name yet, and folders that hold nothing. A day is
-// longer than any write of one object takes.
-static void remove_stale(int directory, const char *folder, mode_t kind, int flags)
+// longer than any write of one object takes. Nothing with another name than theirs: it is somebody else's.
+static void remove_stale(int directory, const char *folder, bool (*is_ours)(const char *name), mode_t kind, int flags)
 {
     int fd = openat(directory, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -311,7 +324,7 @@ static void remove_stale(int directory, const char *folder, mode_t kind, int fla
     time_t now = time(NULL);
     for (struct dirent *entry; (entry = readdir(dir));) {
         struct stat st;
-        if (entry->d_name[0] != '.' && fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        if (is_ours(entry->d_name) && fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
             (st.st_mode & S_IFMT) == kind && st.st_mtime < now - STALE_S)
             unlinkat(fd, entry->d_name, flags);
     }
@@ -334,8 +347,10 @@ struct rp_backend *rp_backend_directory_open(const char *path, bool create, stru
         rp_fail_sys(err, errno, "%s: open the directory", path);
         return NULL;
     }
-    remove_stale(fd, "tmp", S_IFREG, 0);
-    remove_stale(fd, "sessions", S_IFDIR, AT_REMOVEDIR); // one that is not empty stays
+    if (faccessat(fd, RP_CONFIG_NAME, F_OK, 0) == 0) { // else it is no repository, and none of its files are ours
+        remove_stale(fd, "tmp", is_temporary, S_IFREG, 0);
+        remove_stale(fd, "sessions", is_session, S_IFDIR, AT_REMOVEDIR); // one that is not empty stays
+    }
     struct directory *directory = rp_xcalloc(1, sizeof *directory);
     directory->backend = (struct rp_backend){&directory_ops, rp_xstrdup(path)};
     directory->fd = fd;
