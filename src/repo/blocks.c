@@ -244,24 +244,49 @@ static int get_from(struct rp_blocks *blocks, const struct rp_location *at, cons
     return 0;
 }
 
+struct search {
+    struct rp_blocks *blocks;
+    const uint8_t *id;
+    enum rp_index_use use;
+    struct rp_location *out;
+    unsigned count;
+};
+
+static int search(void *context, struct rp_error *err)
+{
+    struct search *search = context;
+    if (rp_index_refresh(search->blocks->index, err))
+        return -1;
+    search->count = rp_index_find(search->blocks->index, search->id, search->use, search->out);
+    return search->count ? 0 : rp_index_was_given_all(search->blocks->index, err);
+}
+
+int rp_blocks_search(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], enum rp_index_use use,
+                   struct rp_location out[RP_INDEX_MAX_COPIES], struct rp_error *err)
+{
+    struct search of = {.blocks = blocks, .id = id, .use = use, .out = out};
+    struct rp_error why = {0};
+    if (search(&of, &why) && !rp_damage_stays(blocks->repo, &why, search, &of) && why.code)
+        return rp_damage_may_pass(err, &why);
+    return (int)of.count;
+}
+
 int rp_blocks_locate(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsigned level, bool *looked,
                      struct rp_location out[RP_INDEX_MAX_COPIES], struct rp_error *err)
 {
     char hex[RP_HEX(8)];
     const char *what = level ? "node" : "block";
-    unsigned count = rp_index_find(blocks->index, id, RP_INDEX_READ, out);
+    int count = (int)rp_index_find(blocks->index, id, RP_INDEX_READ, out);
     if (count)
-        return (int)count;
+        return count;
     bool again = !looked || !__atomic_load_n(looked, __ATOMIC_RELAXED) || rp_index_knows_all(blocks->index, NULL);
     if (blocks->refresh && again) { // written by somebody else since we looked?
-        if (rp_index_refresh(blocks->index, err))
-            return -1;
-        if (looked)
+        count = rp_blocks_search(blocks, id, RP_INDEX_READ, out, err);
+        if (looked && count >= 0)
             __atomic_store_n(looked, true, __ATOMIC_RELAXED);
-        count = rp_index_find(blocks->index, id, RP_INDEX_READ, out);
     }
     if (count)
-        return (int)count;
+        return count;
     rp_hex(id, 8, hex);
     if (rp_index_knows_all(blocks->index, err))
         return rp_context(err, "%s %s cannot be found", what, hex);

@@ -7,6 +7,10 @@
 // `refresh`: a block that the index does not know makes it look at the repository again.
 struct rp_blocks *rp_blocks_new(struct rp_repo *repo, struct rp_index *index, bool refresh);
 void rp_blocks_free(struct rp_blocks *blocks); // NULL is fine
+// Looks at the repository again for a block or node that the index does not know, of this `use`: how many places, or -1. Twice,
+// with a pause, where the disk did not give what may hold it (rp_index_was_given_all).
+int rp_blocks_search(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], enum rp_index_use use,
+                   struct rp_location out[RP_INDEX_MAX_COPIES], struct rp_error *err);
 // The places of a block or node: how many, or -1. RP_ERR_CORRUPT: it is in no pack. RP_ERR_IO when that cannot be told, because
 // packs could not be read. `*looked` (NULL: false): the repository was looked at since a walk began. Once is enough for all of
 // a tree, whose packs are older than its point; a walk over one that has lost a pack would look very often.

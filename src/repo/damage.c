@@ -32,6 +32,11 @@ bool rp_damage_stays(struct rp_repo *repo, struct rp_error *why, rp_damage_read_
     return read(context, why) && rp_damage_is(why) && (why->code != RP_ERR_IO || why->sys == before) && answers(repo);
 }
 
+int rp_damage_may_pass(struct rp_error *err, const struct rp_error *why)
+{
+    return rp_damage_is(why) ? rp_fail(err, RP_ERR_IO, "%s", why->text) : rp_fail_as(err, why);
+}
+
 int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err)
 {
     struct rp_error why = {0};

@@ -18,6 +18,9 @@ typedef int rp_damage_read_fn(void *context, struct rp_error *err);
 // objects of the repository can be read. `*why` is then what the second read says; code 0: it went well.
 bool rp_damage_stays(struct rp_repo *repo, struct rp_error *why, rp_damage_read_fn *read, void *context);
 
+// Fails as `why`, which may pass: with an error that is none that rp_damage_is. Always returns -1.
+int rp_damage_may_pass(struct rp_error *err, const struct rp_error *why);
+
 // Marks the pack, or takes the mark away. One that is there already is fine.
 int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err);
 

@@ -283,9 +283,9 @@ static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned leve
         return 0;
     if (!rp_index_find(repo->index, id, use, places)) { // nor a node, which may be in memory only
         // Not before a second look: the cache may be damaged, which the first one found out.
-        if (rp_index_refresh(repo->index, err))
+        int found = rp_blocks_search(repo->blocks, id, use, places, err);
+        if (found < 0)
             return -1;
-        bool found = rp_index_find(repo->index, id, use, places) > 0;
         if (!found && rp_index_knows_all(repo->index, err))
             return rp_context(err, "%s %s cannot be found", level ? "node" : "block", rp_hex(id, 8, hex));
         if (!found)
