@@ -184,7 +184,7 @@ static void bad_pack(void *context, const char *name, const struct rp_error *why
     struct bad_pack bad = {.repo = check->repo};
     struct rp_error again = *why;
     rp_damages_add(check->damages, name, why->text); // also what can be read now: this check does not know what it holds
-    if (rp_pack_parse_name(name, bad.id) && rp_damage_stays(check->repo, &again, read_index, &bad))
+    if (rp_pack_parse_name(name, bad.id) && rp_damage_stays(check->repo, check->repo->patience_ms, &again, read_index, &bad))
         rp_check_mark(check, bad.id, true);
 }
 

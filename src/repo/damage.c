@@ -20,14 +20,14 @@ static bool answers(struct rp_repo *repo)
     return rp_backend_get_all(repo->backend, RP_CONFIG_NAME, RP_CONFIG_LIMIT, &json, NULL) == 0;
 }
 
-bool rp_damage_stays(struct rp_repo *repo, struct rp_error *why, rp_damage_read_fn *read, void *context)
+bool rp_damage_stays(struct rp_repo *repo, unsigned pause_ms, struct rp_error *why, rp_damage_read_fn *read, void *context)
 {
     int before = why->sys;
     if (!rp_damage_is(why) || why->code != RP_ERR_IO)
         return rp_damage_is(why);
     if (!answers(repo)) // nor would it answer after a pause for each object
         return false;
-    usleep(repo->patience_ms * 1000);
+    usleep(pause_ms * 1000);
     rp_error_clear(why);
     return read(context, why) && rp_damage_is(why) && (why->code != RP_ERR_IO || why->sys == before) && answers(repo);
 }

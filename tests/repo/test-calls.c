@@ -16,6 +16,7 @@
 #include "faulty.h"
 #include "repo/backend.h"
 #include "repo/core.h"
+#include "repo/extract.h"
 #include "repo/object.h"
 
 #define SIZE ((uint64_t)20 * RP_REPO_BLOCK) // random bytes: its pack is large enough for O_DIRECT
@@ -506,6 +507,49 @@ static void what_passes_is_asked_for_again_by_a_listing(void **state)
     }
 }
 
+static int ignore(void *context, uint64_t offset, const void *data, uint32_t size, struct rp_error *err)
+{
+    (void)context;
+    (void)offset;
+    (void)data;
+    (void)size;
+    (void)err;
+    return 0;
+}
+
+static void a_salvage_does_not_wait_for_each_frame_that_is_lost(void **state)
+{
+    enum { MANY = 200 }; // seven frames
+    struct place *place = *state;
+    struct rp_error err = {0};
+    RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
+    uint64_t size = MANY * RP_REPO_BLOCK, bytes;
+    uint8_t *data = malloc(size);
+    char pack[256];
+    for (uint32_t block = 0; block < MANY; block++)
+        fill_block(data + (uint64_t)block * RP_REPO_BLOCK, 3 * (block + 1));
+    struct rp_repo *repo = place_open(place);
+    struct rp_repo_root root = store_disk(repo, NULL, data, size, "vm", NULL);
+    first_pack(place, pack);
+    fill_block(data, 3 * (MANY + 1));
+    root = store_disk(repo, &root, data, size, "vm", NULL); // the node is in another pack
+    repo->patience_ms = 1000;
+    calls.pauses = 0;
+    calls.lost = strstr(pack, "/packs/") + 1;
+    struct rp_extract *extract = rp_extract_new(repo, &root, &lost, NULL, NULL);
+    struct rp_extract_job *job;
+    while (rp_extract_next(extract, &job, &bytes, &err) == 1)
+        assert_ok(rp_extract_run(extract, job, ignore, NULL, &err), err);
+    calls.lost = NULL;
+    assert_ok(err.code ? -1 : 0, err);
+    rp_extract_free(extract);
+    rp_ranges_normalize(&lost);
+    assert_int_equal(rp_ranges_total(&lost), size - RP_REPO_BLOCK);
+    assert_int_equal(calls.pauses, 1);
+    rp_repo_close(repo);
+    free(data);
+}
+
 // The inode of a tombstone is broken: readers need none, and a writer goes by its name.
 static void a_tombstone_that_cannot_be_read_keeps_nobody_from_a_restore_and_still_counts(void **state)
 {
@@ -626,6 +670,7 @@ int main(void)
         TEST(what_the_file_system_has_lost_hides_no_more_than_itself),
         TEST(nobody_decides_by_a_listing_that_is_not_whole),
         TEST(what_passes_is_asked_for_again_by_a_listing),
+        TEST(a_salvage_does_not_wait_for_each_frame_that_is_lost),
         TEST(a_tombstone_that_cannot_be_read_keeps_nobody_from_a_restore_and_still_counts),
         TEST(a_point_is_put_soon_after_its_session_was_renewed_or_not_at_all),
     };
