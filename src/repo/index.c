@@ -313,7 +313,7 @@ int rp_index_was_given_all(struct rp_index *index, struct rp_error *err)
     int result = 0;
     pthread_rwlock_rdlock(&index->lock);
     if (index->lost || index->lost_folders)
-        result = rp_fail_sys(err, EIO, "%s", index->lost_why.text);
+        result = rp_fail_as(err, &index->lost_why);
     pthread_rwlock_unlock(&index->lock);
     return result;
 }
@@ -440,7 +440,7 @@ static void see_folder(struct rp_index *index, const char *name)
         return;
     index->lost_folders++;
     rp_error_clear(&index->lost_why);
-    rp_fail(&index->lost_why, RP_ERR_IO, "%s: the packs in this folder cannot be listed", name);
+    rp_fail_sys(&index->lost_why, EIO, "%s: list the packs in this folder", name);
 }
 
 static int see_pack(void *context, const char *name, uint64_t size)
@@ -545,8 +545,10 @@ static void read_in(struct rp_index *index, uint32_t number)
         now->lost = !now->passing && why.code == RP_ERR_IO;
         if (now->passing)
             index->unread_why = why;
-        if (now->lost)
+        if (now->lost) {
             index->lost_why = why;
+            index->lost_why.sys = EIO; // with several of them it must not look as if it changed: rp_damage_stays
+        }
     }
     pthread_rwlock_unlock(&index->lock);
     if (!collected && !pack.unreadable)
