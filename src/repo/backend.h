@@ -24,8 +24,9 @@ struct rp_backend_ops {
                struct rp_error *err);
     int (*size)(struct rp_backend *backend, const char *name, uint64_t *size, struct rp_error *err);
     // Every object whose name starts with the folder `prefix` ("packs/"), in any order;
-    // durable, all of them, at return. What the disk or the file system has lost hides no others: an object, or a folder below
-    // `prefix`, comes by its name, with size 0. Only in sessions/, locks/ and tombstones/, by which others decide, it fails all.
+    // durable, all of them, at return. What the disk or the file system has lost, as it says twice while `config` can be read, hides
+    // no others: an object, or a folder below `prefix`, comes by its name, with size 0. Only in sessions/ and locks/, by which
+    // others decide, it fails all.
     int (*list)(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context,
                 struct rp_error *err);
     // Gone already is fine.

@@ -14,12 +14,14 @@
 #include "base/guid.h"
 #include "base/log.h"
 #include "repo/backend.h"
+#include "repo/config.h"
 #include "repo/damage.h"
 #include "repo/folders.h"
 #include "repo/whole_file.h"
 
 #define OBJECT_PATH 512
 #define STALE_S (24 * 3600)
+#define PAUSE_US 300000u
 
 struct directory {
     struct rp_backend backend;
@@ -181,68 +183,104 @@ static int directory_size(struct rp_backend *backend, const char *name, uint64_t
     return 0;
 }
 
-// Who else is at work, and what is to be deleted: nobody may decide by half an answer.
-static bool must_be_whole(const char *name)
+// Who else is at work: nobody may decide by half an answer. (A tombstone, as all else, counts by its name.)
+static bool must_be_whole(const char *name) { return !strncmp(name, "sessions/", 9) || !strncmp(name, "locks/", 6); }
+
+struct listing {
+    struct rp_backend *backend;
+    rp_backend_list_fn *each;
+    void *context;
+    bool waited;
+};
+
+// What the disk or the file system says may pass (a disk that is being reset), and is asked for again. One pause is enough: there
+// can be very many that are lost.
+static bool ask_again(struct listing *listing, int sys)
 {
-    return !strncmp(name, "sessions/", 9) || !strncmp(name, "locks/", 6) || !strncmp(name, "tombstones/", 11);
+    if (!rp_damage_is_errno(sys))
+        return false;
+    if (!listing->waited)
+        usleep(PAUSE_US);
+    listing->waited = true;
+    return true;
 }
 
-// An object, or a folder of them, that cannot be looked at. One that is lost is told by its name all the same: a pack or a point
-// cannot be read then, and a check names either.
-static int see_lost(struct rp_backend *backend, const char *name, int sys, rp_backend_list_fn *each, void *context,
-                    struct rp_error *err)
+// An object, or a folder of them, that cannot be looked at, while others can be read. It is told by its name all the same: a pack
+// or a point cannot be read then, and a check names either.
+static int see_lost(const struct listing *listing, const char *name, int sys, struct rp_error *err)
 {
-    if (must_be_whole(name) || !rp_damage_is_errno(sys))
+    struct rp_backend *backend = listing->backend;
+    uint8_t first;
+    size_t got;
+    if (must_be_whole(name) || !rp_damage_is_errno(sys) || rp_whole_file_read(fd_of(backend), RP_CONFIG_NAME, 0, &first, 1, &got))
         return rp_fail_sys(err, sys, "%s/%s: list", backend->location, name);
     rp_log(RP_LOG_WARNING, "%s/%s: %s; run refpoint check", backend->location, name, strerror(sys));
-    return each(context, name, 0) ? 1 : 0;
+    return listing->each(listing->context, name, 0) ? 1 : 0;
+}
+
+// Opens the folder, and takes the names in it, each with its zero. 0, or the errno, and nothing is open.
+static int read_folder(const struct listing *listing, const char *folder, DIR **dir, struct rp_buf *names)
+{
+    int fd = openat(fd_of(listing->backend), *folder ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *dir = fd < 0 ? NULL : fdopendir(fd);
+    int sys = *dir ? 0 : errno;
+    if (fd >= 0 && !*dir)
+        close(fd);
+    names->size = 0;
+    for (struct dirent *entry; !sys;) {
+        errno = 0;
+        entry = readdir(*dir);
+        if (entry && entry->d_name[0] != '.' && (*folder || strcmp(entry->d_name, "tmp") != 0))
+            rp_buf_append(names, entry->d_name, strlen(entry->d_name) + 1);
+        if (!entry && !errno)
+            return 0;
+        if (!entry)
+            sys = errno;
+    }
+    if (*dir)
+        closedir(*dir);
+    return sys;
+}
+
+static int list_folder(struct listing *listing, const char *folder, unsigned depth, struct rp_error *err);
+
+static int list_one(struct listing *listing, const char *name, unsigned depth, struct rp_error *err)
+{
+    int fd = fd_of(listing->backend);
+    struct stat st;
+    int sys = fstatat(fd, name, &st, 0) ? errno : 0;
+    if (ask_again(listing, sys))
+        sys = fstatat(fd, name, &st, 0) ? errno : 0;
+    if (sys)
+        return sys == ENOENT ? 0 : see_lost(listing, name, sys, err); // removed meanwhile is fine
+    if (S_ISDIR(st.st_mode))
+        return depth < 4 ? list_folder(listing, name, depth + 1, err) : 0;
+    return S_ISREG(st.st_mode) && listing->each(listing->context, name, (uint64_t)st.st_size) ? 1 : 0;
 }
 
 // Returns -1 failed, 1 stopped by `each`.
-static int list_folder(struct rp_backend *backend, const char *folder, unsigned depth, rp_backend_list_fn *each,
-                       void *context, struct rp_error *err)
+static int list_folder(struct listing *listing, const char *folder, unsigned depth, struct rp_error *err)
 {
-    int fd = openat(fd_of(backend), *folder ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
+    RP_CLEANUP(rp_buf_clear) struct rp_buf names = {0};
+    DIR *dir;
+    int sys = read_folder(listing, folder, &dir, &names), result = 0;
+    if (ask_again(listing, sys))
+        sys = read_folder(listing, folder, &dir, &names);
+    if (sys == ENOENT)
         return 0;
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int sys = errno;
-        if (fd >= 0)
-            close(fd);
-        return depth ? see_lost(backend, folder, sys, each, context, err)
-                     : rp_fail_sys(err, sys, "%s/%s: list", backend->location, folder);
-    }
-    int result = 0;
-    while (result == 0) {
-        errno = 0;
-        struct dirent *entry = readdir(dir);
-        if (!entry) {
-            int sys = errno;
-            if (sys)
-                result = depth ? see_lost(backend, folder, sys, each, context, err)
-                               : rp_fail_sys(err, sys, "%s/%s: list", backend->location, folder);
-            break;
-        }
-        if (entry->d_name[0] == '.' || (!*folder && !strcmp(entry->d_name, "tmp")))
-            continue;
+    if (sys)
+        return depth ? see_lost(listing, folder, sys, err) : rp_fail_sys(err, sys, "%s/%s: list", listing->backend->location, folder);
+    for (size_t at = 0; at < names.size && result == 0;) {
+        const char *entry = (const char *)names.data + at;
         char name[OBJECT_PATH];
-        int length = snprintf(name, sizeof name, "%s%s%s", folder, *folder ? "/" : "", entry->d_name);
-        if (length < 0 || length >= OBJECT_PATH)
-            continue; // no object of ours has such a name
-        struct stat st;
-        if (fstatat(fd_of(backend), name, &st, 0)) {
-            if (errno != ENOENT) // removed meanwhile is fine
-                result = see_lost(backend, name, errno, each, context, err);
-        } else if (S_ISDIR(st.st_mode) && depth < 4) {
-            result = list_folder(backend, name, depth + 1, each, context, err);
-        } else if (S_ISREG(st.st_mode)) {
-            result = each(context, name, (uint64_t)st.st_size) ? 1 : 0;
-        }
+        int length = snprintf(name, sizeof name, "%s%s%s", folder, *folder ? "/" : "", entry);
+        at += strlen(entry) + 1;
+        if (length > 0 && length < OBJECT_PATH) // no object of ours has a longer name
+            result = list_one(listing, name, depth, err);
     }
     // A name that a killed writer gave, and did not sync, is one that a power cut can take back.
     if (result >= 0 && fsync(dirfd(dir)) && errno != EROFS && errno != EINVAL)
-        result = rp_fail_sys(err, errno, "%s/%s: sync", backend->location, folder);
+        result = rp_fail_sys(err, errno, "%s/%s: sync", listing->backend->location, folder);
     closedir(dir);
     return result;
 }
@@ -254,7 +292,8 @@ static int directory_list(struct rp_backend *backend, const char *prefix, rp_bac
     if (strlen(prefix) >= OBJECT_PATH)
         return rp_fail(err, RP_ERR_INVALID, "%s: object name too long", backend->location);
     folder_of(prefix, folder);
-    return list_folder(backend, folder, 0, each, context, err) < 0 ? -1 : 0;
+    struct listing listing = {.backend = backend, .each = each, .context = context};
+    return list_folder(&listing, folder, 0, err) < 0 ? -1 : 0;
 }
 
 static int directory_remove(struct rp_backend *backend, const char *name, struct rp_error *err)
@@ -297,9 +336,21 @@ static const struct rp_backend_ops directory_ops = {
     .close = directory_close,
 };
 
+static bool is_temporary(const char *name)
+{
+    struct rp_guid guid;
+    return strlen(name) == RP_GUID_TEXT - 1 && rp_guid_parse(name, &guid, NULL) == 0;
+}
+
+static bool is_session(const char *name)
+{
+    uint8_t id[16];
+    return rp_unhex(name, id, sizeof id);
+}
+
 // What killed writers, and power cuts, left in `folder`: files that have no name yet, and folders that hold nothing. A day is
-// longer than any write of one object takes.
-static void remove_stale(int directory, const char *folder, mode_t kind, int flags)
+// longer than any write of one object takes. Nothing with another name than theirs: it is somebody else's.
+static void remove_stale(int directory, const char *folder, bool (*is_ours)(const char *name), mode_t kind, int flags)
 {
     int fd = openat(directory, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -311,7 +362,7 @@ static void remove_stale(int directory, const char *folder, mode_t kind, int fla
     time_t now = time(NULL);
     for (struct dirent *entry; (entry = readdir(dir));) {
         struct stat st;
-        if (entry->d_name[0] != '.' && fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        if (is_ours(entry->d_name) && fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
             (st.st_mode & S_IFMT) == kind && st.st_mtime < now - STALE_S)
             unlinkat(fd, entry->d_name, flags);
     }
@@ -334,8 +385,10 @@ struct rp_backend *rp_backend_directory_open(const char *path, bool create, stru
         rp_fail_sys(err, errno, "%s: open the directory", path);
         return NULL;
     }
-    remove_stale(fd, "tmp", S_IFREG, 0);
-    remove_stale(fd, "sessions", S_IFDIR, AT_REMOVEDIR); // one that is not empty stays
+    if (faccessat(fd, RP_CONFIG_NAME, F_OK, 0) == 0) { // else it is no repository, and none of its files are ours
+        remove_stale(fd, "tmp", is_temporary, S_IFREG, 0);
+        remove_stale(fd, "sessions", is_session, S_IFDIR, AT_REMOVEDIR); // one that is not empty stays
+    }
     struct directory *directory = rp_xcalloc(1, sizeof *directory);
     directory->backend = (struct rp_backend){&directory_ops, rp_xstrdup(path)};
     directory->fd = fd;

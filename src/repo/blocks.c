@@ -4,12 +4,14 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "repo/damage.h"
 #include "repo/frame.h"
 
 #define FRAMES 256u
 #define FRAME_BYTES (48u << 20) // of decoded frames kept
 #define NODES 512u              // 4 MiB
+#define PAUSES_NS 3000000000ull // from one pause for what is lost to the next
 
 enum frame_state { FREE, LOADING, READY };
 struct frame {
@@ -21,6 +23,7 @@ struct frame {
     size_t size;
     uint8_t *data;
     struct rp_error *damage; // it cannot be had: a dying disk takes seconds to say so, and a frame has many blocks
+    bool asked_twice;        // for that
 };
 struct node {
     uint8_t id[RP_ID_BYTES];
@@ -36,6 +39,7 @@ struct rp_blocks {
     pthread_cond_t loaded;
     uint64_t clock;
     size_t bytes;
+    uint64_t waited_ns; // when a loss stayed one after a pause
     struct frame frames[FRAMES];
     pthread_mutex_t node_lock;
     struct node nodes[NODES]; // by id: a newer one takes the place
@@ -88,11 +92,11 @@ static int load(struct rp_blocks *blocks, const struct rp_location *at, uint8_t 
     return result;
 }
 
-static struct frame *find_frame(struct rp_blocks *blocks, const struct rp_location *at)
+static struct frame *find_frame(struct rp_blocks *blocks, uint32_t pack, uint16_t number)
 {
     for (unsigned i = 0; i < FRAMES; i++) {
         struct frame *frame = &blocks->frames[i];
-        if (frame->state != FREE && frame->pack == at->pack && frame->number == at->frame)
+        if (frame->state != FREE && frame->pack == pack && frame->number == number)
             return frame;
     }
     return NULL;
@@ -156,14 +160,14 @@ static int copy_from_frame(struct rp_blocks *blocks, const struct rp_location *a
     if (size > RP_FRAME_MAX_RAW)
         return rp_fail(err, RP_ERR_CORRUPT, "frame %u: impossible sizes", at->frame);
     pthread_mutex_lock(&blocks->lock);
-    while ((frame = find_frame(blocks, at)) && frame->state == LOADING)
+    while ((frame = find_frame(blocks, at->pack, at->frame)) && frame->state == LOADING)
         pthread_cond_wait(&blocks->loaded, &blocks->lock);
     int result = 0;
     if (!frame) {
         uint8_t *data = rp_xmalloc(size);
         frame = make_room(blocks, size);
         if (frame) {
-            *frame = (struct frame){LOADING, at->pack, at->frame, 1, 0, size, data, NULL};
+            *frame = (struct frame){LOADING, at->pack, at->frame, 1, 0, size, data, NULL, false};
             blocks->bytes += size;
         }
         pthread_mutex_unlock(&blocks->lock);
@@ -244,34 +248,60 @@ static int get_from(struct rp_blocks *blocks, const struct rp_location *at, cons
     return 0;
 }
 
+struct search {
+    struct rp_blocks *blocks;
+    const uint8_t *id;
+    enum rp_index_use use;
+    struct rp_location *out;
+    unsigned count;
+};
+
+static int search(void *context, struct rp_error *err)
+{
+    struct search *search = context;
+    if (rp_index_refresh(search->blocks->index, err))
+        return -1;
+    search->count = rp_index_find(search->blocks->index, search->id, search->use, search->out);
+    return search->count ? 0 : rp_index_was_given_all(search->blocks->index, err);
+}
+
+int rp_blocks_search(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], enum rp_index_use use,
+                   struct rp_location out[RP_INDEX_MAX_COPIES], struct rp_error *err)
+{
+    struct search of = {.blocks = blocks, .id = id, .use = use, .out = out};
+    struct rp_error why = {0};
+    if (search(&of, &why) && !rp_damage_stays(blocks->repo, blocks->repo->patience_ms, &why, search, &of) && why.code)
+        return rp_damage_may_pass(err, &why);
+    return (int)of.count;
+}
+
 int rp_blocks_locate(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsigned level, bool *looked,
                      struct rp_location out[RP_INDEX_MAX_COPIES], struct rp_error *err)
 {
     char hex[RP_HEX(8)];
     const char *what = level ? "node" : "block";
-    unsigned count = rp_index_find(blocks->index, id, RP_INDEX_READ, out);
+    int count = (int)rp_index_find(blocks->index, id, RP_INDEX_READ, out);
     if (count)
-        return (int)count;
+        return count;
     bool again = !looked || !__atomic_load_n(looked, __ATOMIC_RELAXED) || rp_index_knows_all(blocks->index, NULL);
     if (blocks->refresh && again) { // written by somebody else since we looked?
-        if (rp_index_refresh(blocks->index, err))
-            return -1;
-        if (looked)
+        count = rp_blocks_search(blocks, id, RP_INDEX_READ, out, err);
+        if (looked && count >= 0)
             __atomic_store_n(looked, true, __ATOMIC_RELAXED);
-        count = rp_index_find(blocks->index, id, RP_INDEX_READ, out);
     }
     if (count)
-        return (int)count;
+        return count;
     rp_hex(id, 8, hex);
     if (rp_index_knows_all(blocks->index, err))
         return rp_context(err, "%s %s cannot be found", what, hex);
     return rp_fail(err, RP_ERR_CORRUPT, "%s %s is in no pack: a pack is missing or damaged; run refpoint check", what, hex);
 }
 
-// Of the failures of several copies the one counts most that says nothing about the bytes: they may be there.
+// Of the failures of several copies the one counts most that says nothing about the bytes: they may be there. Then the one that
+// may pass.
 static int weight(const struct rp_error *why)
 {
-    return !why->code ? 0 : why->code == RP_ERR_NOT_FOUND ? 1 : rp_damage_is(why) ? 2 : 3;
+    return !why->code ? 0 : why->code == RP_ERR_NOT_FOUND ? 1 : !rp_damage_is(why) ? 4 : why->code == RP_ERR_IO ? 3 : 2;
 }
 
 static void name_pack(struct rp_blocks *blocks, uint32_t number, struct rp_error *why)
@@ -303,7 +333,8 @@ int rp_blocks_get(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsig
         }
         name_pack(blocks, places[i].pack, &one);
         if (attempt && rp_damage_is(&one))
-            attempt->damaged[attempt->damaged_count++] = places[i].pack;
+            attempt->damaged[attempt->damaged_count++] =
+                (struct rp_damaged_copy){places[i].pack, places[i].frame, one.code == RP_ERR_IO};
         if (weight(&one) > weight(&worst))
             worst = one;
     }
@@ -311,4 +342,81 @@ int rp_blocks_get(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsig
         return -1;
     rp_fail_as(err, &worst);
     return rp_context(err, "%s %s", level ? "node" : "block", rp_hex(id, 8, hex));
+}
+
+// ---- what is lost ---------------------------------------------------------------------------------------------------
+
+struct again {
+    struct rp_blocks *blocks;
+    const uint8_t *id;
+    unsigned level;
+    uint8_t *out;
+    struct rp_attempt attempt;
+};
+
+// What is remembered of the frames of these copies. Under the lock; NULL: nothing, of a place in which nothing was found damaged.
+static struct frame *remembered(struct rp_blocks *blocks, const struct rp_damaged_copy *copy)
+{
+    struct frame *frame = copy->not_given ? find_frame(blocks, copy->pack, copy->frame) : NULL;
+    return frame && frame->damage ? frame : NULL;
+}
+
+static int get_again(void *context, struct rp_error *err)
+{
+    struct again *again = context;
+    struct rp_blocks *blocks = again->blocks;
+    pthread_mutex_lock(&blocks->lock);
+    for (unsigned i = 0; i < again->attempt.damaged_count; i++) {
+        struct frame *frame = remembered(blocks, &again->attempt.damaged[i]);
+        if (!frame)
+            continue;
+        free(frame->damage);
+        *frame = (struct frame){0};
+    }
+    pthread_mutex_unlock(&blocks->lock);
+    return rp_blocks_get(blocks, again->id, again->level, again->out, &again->attempt, err);
+}
+
+// Were all these copies asked for twice before?
+static bool is_known(struct rp_blocks *blocks, const struct rp_attempt *attempt)
+{
+    bool known = attempt->damaged_count > 0;
+    pthread_mutex_lock(&blocks->lock);
+    for (unsigned i = 0; i < attempt->damaged_count; i++) {
+        const struct frame *frame = remembered(blocks, &attempt->damaged[i]);
+        known &= !attempt->damaged[i].not_given || (frame && frame->asked_twice);
+    }
+    pthread_mutex_unlock(&blocks->lock);
+    return known;
+}
+
+static void keep_known(struct rp_blocks *blocks, const struct rp_attempt *attempt, bool waited)
+{
+    pthread_mutex_lock(&blocks->lock);
+    for (unsigned i = 0; i < attempt->damaged_count; i++) {
+        struct frame *frame = remembered(blocks, &attempt->damaged[i]);
+        if (frame)
+            frame->asked_twice = true;
+    }
+    if (waited)
+        blocks->waited_ns = rp_clock_monotonic_ns();
+    pthread_mutex_unlock(&blocks->lock);
+}
+
+int rp_blocks_get_patiently(struct rp_blocks *blocks, const uint8_t id[RP_ID_BYTES], unsigned level, uint8_t *out, bool *looked,
+                            struct rp_error *err)
+{
+    struct again again = {.blocks = blocks, .id = id, .level = level, .out = out, .attempt = {.looked = looked}};
+    struct rp_error why = {0};
+    if (rp_blocks_get(blocks, id, level, out, &again.attempt, &why) == 0)
+        return 0;
+    if (why.code != RP_ERR_IO || !rp_damage_is(&why) || is_known(blocks, &again.attempt))
+        return rp_fail_as(err, &why);
+    pthread_mutex_lock(&blocks->lock);
+    bool wait = !blocks->waited_ns || rp_clock_monotonic_ns() - blocks->waited_ns > PAUSES_NS;
+    pthread_mutex_unlock(&blocks->lock);
+    if (!rp_damage_stays(blocks->repo, wait ? blocks->repo->patience_ms : 0, &why, get_again, &again))
+        return why.code ? rp_damage_may_pass(err, &why) : 0;
+    keep_known(blocks, &again.attempt, wait);
+    return rp_fail_as(err, &why);
 }

@@ -166,7 +166,6 @@ static void remove_leftovers(const struct rp_repo *repo)
 
 struct bad_pack {
     struct rp_repo *repo;
-    const char *name;
     uint8_t id[RP_PACK_ID];
 };
 
@@ -175,19 +174,17 @@ static int read_index(void *context, struct rp_error *err)
     const struct bad_pack *bad = context;
     struct rp_repo *repo = bad->repo;
     RP_CLEANUP(rp_pack_index_clear) struct rp_pack_index content = {0};
-    uint64_t size;
-    if (repo->backend->ops->size(repo->backend, bad->name, &size, err))
-        return -1;
-    return rp_index_read_pack(repo->backend, repo->crypto, bad->id, size, &content, err);
+    uint64_t size = 0;
+    return rp_index_read_pack(repo->backend, repo->crypto, bad->id, &size, &content, err);
 }
 
 static void bad_pack(void *context, const char *name, const struct rp_error *why)
 {
     struct rp_check *check = context;
-    struct bad_pack bad = {.repo = check->repo, .name = name};
+    struct bad_pack bad = {.repo = check->repo};
     struct rp_error again = *why;
     rp_damages_add(check->damages, name, why->text); // also what can be read now: this check does not know what it holds
-    if (rp_pack_parse_name(name, bad.id) && rp_damage_stays(check->repo, &again, read_index, &bad))
+    if (rp_pack_parse_name(name, bad.id) && rp_damage_stays(check->repo, check->repo->patience_ms, &again, read_index, &bad))
         rp_check_mark(check, bad.id, true);
 }
 

@@ -154,7 +154,7 @@ static void check_pack(struct rp_check *check, uint32_t number, bool read_data)
     rp_index_pack(check->index, number, &look.pack);
     rp_pack_name(look.pack.id, look.name);
     look.scratch = rp_scratch_take(check->repo);
-    bool lost = look_at(&look, &err) && rp_damage_stays(check->repo, &err, look_at, &look);
+    bool lost = look_at(&look, &err) && rp_damage_stays(check->repo, check->repo->patience_ms, &err, look_at, &look);
     rp_scratch_give(check->repo, look.scratch);
     if (err.code == RP_ERR_NOT_FOUND) {
         // Removed since it was listed, by a writer that found no room: what a point needs of it is missed there.

@@ -127,7 +127,7 @@ static uint32_t unreadable(struct node *node, struct rp_error *why)
     unsigned count = rp_index_find(check->index, node->id, RP_INDEX_READ, places);
     // Of packs that were told of before, a second look would take its time for each of very many nodes.
     bool again = why->code != RP_ERR_IO || !all_told(check, places, count);
-    bool lost = again && rp_damage_stays(check->repo, why, read_again, node);
+    bool lost = again && rp_damage_stays(check->repo, check->repo->patience_ms, why, read_again, node);
     if (again && !lost)
         rp_blocks_forget_damage(check->blocks); // for all that is known
     if (!why->code)
@@ -138,10 +138,12 @@ static uint32_t unreadable(struct node *node, struct rp_error *why)
     uint32_t number = rp_damages_add(check->damages, rp_pack_name(pack.id, name), why->text);
     for (unsigned i = 0; i < count; i++)
         rp_damages_block(check->damages, node->id, places[i].pack, number);
-    bool marked = lost || !rp_damage_is(why); // a damaged copy is one, also where another could not be read for a reason that may pass
-    for (unsigned i = 0; i < node->attempt.damaged_count && marked; i++) {
-        rp_index_pack(check->index, node->attempt.damaged[i], &pack);
-        if (!pack.damaged)
+    // Where another copy could not be read for a reason that may pass, nobody asked twice: then only wrong bytes are damage.
+    bool wrong = !rp_damage_is(why);
+    for (unsigned i = 0; i < node->attempt.damaged_count && (lost || wrong); i++) {
+        const struct rp_damaged_copy *copy = &node->attempt.damaged[i];
+        rp_index_pack(check->index, copy->pack, &pack);
+        if (!pack.damaged && (lost || !copy->not_given))
             rp_check_mark(check, pack.id, true);
     }
     return number;

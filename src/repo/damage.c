@@ -20,16 +20,21 @@ static bool answers(struct rp_repo *repo)
     return rp_backend_get_all(repo->backend, RP_CONFIG_NAME, RP_CONFIG_LIMIT, &json, NULL) == 0;
 }
 
-bool rp_damage_stays(struct rp_repo *repo, struct rp_error *why, rp_damage_read_fn *read, void *context)
+bool rp_damage_stays(struct rp_repo *repo, unsigned pause_ms, struct rp_error *why, rp_damage_read_fn *read, void *context)
 {
     int before = why->sys;
     if (!rp_damage_is(why) || why->code != RP_ERR_IO)
         return rp_damage_is(why);
     if (!answers(repo)) // nor would it answer after a pause for each object
         return false;
-    usleep(repo->patience_ms * 1000);
+    usleep(pause_ms * 1000);
     rp_error_clear(why);
     return read(context, why) && rp_damage_is(why) && (why->code != RP_ERR_IO || why->sys == before) && answers(repo);
+}
+
+int rp_damage_may_pass(struct rp_error *err, const struct rp_error *why)
+{
+    return rp_damage_is(why) ? rp_fail(err, RP_ERR_IO, "%s", why->text) : rp_fail_as(err, why);
 }
 
 int rp_damage_mark(struct rp_repo *repo, const uint8_t pack[RP_PACK_ID], bool damaged, struct rp_error *err)

@@ -318,9 +318,8 @@ static int put_singly(const struct running *running, const struct wanted *wanted
     for (size_t i = 0; i < count; i++) {
         struct wanted alone = wanted[i];
         struct rp_error why = {0};
-        struct rp_attempt attempt = {.looked = &running->extract->looked};
         alone.at.slot = 0;
-        int failed = rp_blocks_get(running->extract->repo->blocks, wanted[i].id, 0, block, &attempt, &why)
+        int failed = rp_blocks_get_patiently(running->extract->repo->blocks, wanted[i].id, 0, block, &running->extract->looked, &why)
                          ? lose(running->extract, running->job->first_block + wanted[i].block, &why, err)
                          : put_blocks(running, &alone, 1, err);
         if (failed)

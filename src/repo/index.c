@@ -1,5 +1,6 @@
 #include "repo/index.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,8 @@ struct rp_index {
     uint32_t doubts;             // see rp_index_doubts
     uint32_t unread;             // packs that are still to be read in
     struct rp_error unread_why;  // of one of them
+    uint32_t lost, lost_folders; // packs whose index the disk did not give, folders of packs, at the last look
+    struct rp_error lost_why;    // of one of them
 };
 
 static bool empty(const struct rp_entry *entry) { return entry->at.stored == 0; }
@@ -139,6 +142,32 @@ unsigned rp_index_find(struct rp_index *index, const uint8_t id[RP_ID_BYTES], en
     return kept;
 }
 
+static bool is_to_be_read(const struct rp_pack_state *pack)
+{
+    return pack->present && !pack->indexed && (!pack->unreadable || pack->passing || pack->lost);
+}
+
+// Under the write lock.
+static void count_unread(struct rp_index *index)
+{
+    index->unread = index->lost = 0;
+    for (uint32_t i = 0; i < index->packs.count; i++) {
+        const struct rp_pack_state *pack = &index->packs.items[i];
+        index->unread += is_to_be_read(pack) && !pack->lost;
+        index->lost += is_to_be_read(pack) && pack->lost;
+    }
+}
+
+// Under the write lock. A pack that was gone, and is not in the merged segment, is read in when it is back.
+static void replace(struct rp_index *index, const uint32_t at[2], struct rp_segment *merged)
+{
+    rp_index_segments_replace(&index->segments, &index->packs, at[0], at[1], merged);
+    for (size_t i = 0; i < index->table.capacity; i++)
+        if (!empty(&index->table.slots[i]))
+            index->packs.items[index->table.slots[i].at.pack].indexed = true;
+    count_unread(index); // it may be back already
+}
+
 // Keeps the segments few. Merging runs without the lock: segments do not change, and only we replace them.
 static void merge_segments(struct rp_index *index)
 {
@@ -154,7 +183,7 @@ static void merge_segments(struct rp_index *index)
             segments[i] = set->items[at[i]].segment;
             gone[i] = rp_xcalloc(rp_segment_pack_count(segments[i]) + 1, sizeof(bool));
             for (uint32_t p = 0; p < rp_segment_pack_count(segments[i]); p++)
-                forgets |= gone[i][p] = !index->packs.items[set->items[at[i]].numbers[p]].present;
+                forgets |= gone[i][p] = !index->packs.items[set->items[at[i]].numbers[p]].present && !index->lost_folders;
         }
         pthread_rwlock_unlock(&index->lock);
         if (!needed)
@@ -167,7 +196,7 @@ static void merge_segments(struct rp_index *index)
         free(gone[1]);
         pthread_rwlock_wrlock(&index->lock);
         if (result == 0)
-            rp_index_segments_replace(set, &index->packs, at[0], at[1], merged);
+            replace(index, at, merged);
         if (damaged)
             __atomic_store_n(&index->damaged, true, __ATOMIC_RELAXED);
         pthread_rwlock_unlock(&index->lock);
@@ -225,7 +254,7 @@ static uint32_t add_pack(struct rp_index *index, const uint8_t id[RP_PACK_ID], u
         }
     }
     pack->indexed = true;
-    pack->unreadable = false;
+    pack->unreadable = pack->lost = false;
     pthread_rwlock_unlock(&index->lock);
     return number;
 }
@@ -266,19 +295,6 @@ static bool is_doubtful(const struct rp_pack_state *pack)
            (pack->present && (pack->damaged || has_other_size(pack)));
 }
 
-static bool is_to_be_read(const struct rp_pack_state *pack)
-{
-    return pack->present && !pack->indexed && (!pack->unreadable || pack->passing);
-}
-
-// Under the write lock.
-static void count_unread(struct rp_index *index)
-{
-    index->unread = 0;
-    for (uint32_t i = 0; i < index->packs.count; i++)
-        index->unread += is_to_be_read(&index->packs.items[i]);
-}
-
 int rp_index_knows_all(struct rp_index *index, struct rp_error *err)
 {
     int result = 0;
@@ -289,6 +305,16 @@ int rp_index_knows_all(struct rp_index *index, struct rp_error *err)
     pthread_rwlock_unlock(&index->lock);
     if (__atomic_load_n(&index->damaged, __ATOMIC_RELAXED))
         result = rp_fail(err, RP_ERR_IO, "%s: the index cache is damaged", index->segments.directory);
+    return result;
+}
+
+int rp_index_was_given_all(struct rp_index *index, struct rp_error *err)
+{
+    int result = 0;
+    pthread_rwlock_rdlock(&index->lock);
+    if (index->lost || index->lost_folders)
+        result = rp_fail_as(err, &index->lost_why);
+    pthread_rwlock_unlock(&index->lock);
     return result;
 }
 
@@ -373,21 +399,23 @@ void rp_index_tidy(struct rp_index *index)
 // ---- refresh --------------------------------------------------------------------------------------------------------
 
 int rp_index_read_pack(struct rp_backend *backend, const struct rp_crypto *crypto, const uint8_t id[RP_PACK_ID],
-                       uint64_t size, struct rp_pack_index *out, struct rp_error *err)
+                       uint64_t *size, struct rp_pack_index *out, struct rp_error *err)
 {
     char name[RP_PACK_NAME];
     uint8_t header[RP_PACK_HEADER], key[RP_KEY_BYTES];
     struct rp_pack_footer footer;
     rp_pack_name(id, name);
-    if (size < RP_PACK_HEADER + RP_TAG_BYTES + RP_PACK_FOOTER || size > RP_PACK_MAX_SIZE)
-        return rp_fail(err, RP_ERR_CORRUPT, "%s: %llu bytes are not a pack", name, (unsigned long long)size);
+    if (!*size && backend->ops->size(backend, name, size, err))
+        return -1;
+    if (*size < RP_PACK_HEADER + RP_TAG_BYTES + RP_PACK_FOOTER || *size > RP_PACK_MAX_SIZE)
+        return rp_fail(err, RP_ERR_CORRUPT, "%s: %llu bytes are not a pack", name, (unsigned long long)*size);
     // Most indexes come with the footer in one read.
-    size_t tail_size = (size_t)rp_min64(size, TAIL_READ);
+    size_t tail_size = (size_t)rp_min64(*size, TAIL_READ);
     RP_AUTO_FREE uint8_t *tail = rp_xmalloc(tail_size), *index = NULL;
-    if (backend->ops->get(backend, name, size - tail_size, tail, tail_size, err))
+    if (backend->ops->get(backend, name, *size - tail_size, tail, tail_size, err))
         return -1;
     const uint8_t *end = tail + tail_size - RP_PACK_FOOTER, *sealed;
-    if (rp_pack_parse_footer(end, size, &footer, err))
+    if (rp_pack_parse_footer(end, *size, &footer, err))
         return rp_context(err, "%s", name);
     if (footer.index_size + RP_PACK_FOOTER <= tail_size) {
         sealed = end - footer.index_size;
@@ -404,16 +432,29 @@ int rp_index_read_pack(struct rp_backend *backend, const struct rp_crypto *crypt
     return result ? rp_context(err, "%s", name) : 0;
 }
 
+// One that cannot be listed comes by its name.
+static void see_folder(struct rp_index *index, const char *name)
+{
+    uint8_t first;
+    if (strncmp(name, "packs/", 6) || !rp_unhex(name + 6, &first, 1))
+        return;
+    index->lost_folders++;
+    rp_error_clear(&index->lost_why);
+    rp_fail_sys(&index->lost_why, EIO, "%s: list the packs in this folder", name);
+}
+
 static int see_pack(void *context, const char *name, uint64_t size)
 {
     struct rp_index *index = context;
     uint8_t id[RP_PACK_ID];
-    if (!rp_pack_parse_name(name, id))
+    if (!rp_pack_parse_name(name, id)) {
+        see_folder(index, name);
         return 0;
+    }
     uint32_t number = rp_pack_table_number(&index->packs, id); // may move the items
     struct rp_pack_state *pack = &index->packs.items[number];
     if (pack->size != size)
-        pack->unreadable = false;
+        pack->unreadable = pack->lost = false;
     pack->size = size;
     pack->seen = index->looks;
     return 0;
@@ -452,6 +493,7 @@ static int look(struct rp_index *index, struct rp_error *err)
 {
     const struct rp_backend *backend = index->setup.backend;
     index->looks++;
+    index->lost_folders = 0;
     for (uint32_t i = 0; i < index->packs.count; i++)
         index->packs.items[i].seen_tombstone = index->packs.items[i].seen_damage = false;
     // Tombstones first: one that is gone by now went after its pack, which is not found then.
@@ -487,7 +529,7 @@ static void read_in(struct rp_index *index, uint32_t number)
     pthread_rwlock_unlock(&index->lock);
     if (!is_to_be_read(&pack))
         return;
-    if (rp_index_read_pack(index->setup.backend, index->setup.crypto, pack.id, pack.size, &content, &why) == 0) {
+    if (rp_index_read_pack(index->setup.backend, index->setup.crypto, pack.id, &pack.size, &content, &why) == 0) {
         rp_index_add_pack(index, pack.id, pack.size, &content);
         rp_pack_index_clear(&content);
         return;
@@ -500,8 +542,13 @@ static void read_in(struct rp_index *index, uint32_t number)
     } else if (!now->indexed) { // by another look
         now->unreadable = true;
         now->passing = !rp_damage_is(&why);
+        now->lost = !now->passing && why.code == RP_ERR_IO;
         if (now->passing)
             index->unread_why = why;
+        if (now->lost) {
+            index->lost_why = why;
+            index->lost_why.sys = EIO; // with several of them it must not look as if it changed: rp_damage_stays
+        }
     }
     pthread_rwlock_unlock(&index->lock);
     if (!collected && !pack.unreadable)
@@ -529,7 +576,7 @@ int rp_index_refresh(struct rp_index *index, struct rp_error *err)
     pthread_rwlock_unlock(&index->lock);
     pthread_mutex_unlock(&index->maintenance);
     if (result)
-        return rp_damage_is(&why) ? rp_fail(err, RP_ERR_IO, "%s", why.text) : rp_fail_as(err, &why);
+        return rp_damage_may_pass(err, &why);
 
     for (uint32_t i = 0; i < count; i++)
         read_in(index, i);

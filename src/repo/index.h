@@ -33,12 +33,15 @@ void rp_index_close(struct rp_index *index); // NULL is fine; writes what is onl
 void rp_index_discard(struct rp_index *index); // NULL is fine; closes it and deletes its segments
 
 // Looks at the packs, tombstones and marks of damage that are there now: new packs are read in, missing ones forgotten. Those
-// that could not be read the last time, for a reason that says nothing about their bytes, are tried again. A failure is none
+// that could not be read the last time, unless their bytes came and are wrong, are tried again. A failure is none
 // that rp_damage_is: that the repository cannot be listed says nothing about any block.
 int rp_index_refresh(struct rp_index *index, struct rp_error *err);
 // Is everything known that the packs hold? RP_ERR_IO: some could not be read for a reason that says nothing about their bytes,
 // or the cache was just found damaged. Then a block that is not found may be there all the same, and another look may find it.
 int rp_index_knows_all(struct rp_index *index, struct rp_error *err);
+// Did the disk give all at the last look? RP_ERR_IO that rp_damage_is: not the index of a pack, or a folder of packs. Who takes
+// a block for lost that is not found asks again after a while (rp_damage_stays): a disk that is being reset says so, too.
+int rp_index_was_given_all(struct rp_index *index, struct rp_error *err);
 
 // How often a look found a pack that had disappeared or changed its size, cannot be read or was found damaged: reasons to doubt that
 // every block that old trees name is there. It only grows, also when a pack comes back: while it is what it was, none
@@ -87,8 +90,9 @@ void rp_index_pack(struct rp_index *index, uint32_t number, struct rp_index_pack
 // Entries in all packs: blocks, nodes and duplicates.
 uint64_t rp_index_entries(struct rp_index *index);
 
-// Reads and authenticates one pack's index with its footer.
+// Reads and authenticates one pack's index with its footer. `*size`: of the pack; 0, as a listing says of one that could not be
+// looked at: it is asked for, and set.
 int rp_index_read_pack(struct rp_backend *backend, const struct rp_crypto *crypto, const uint8_t id[RP_PACK_ID],
-                       uint64_t size, struct rp_pack_index *out, struct rp_error *err);
+                       uint64_t *size, struct rp_pack_index *out, struct rp_error *err);
 
 #endif

@@ -300,7 +300,14 @@ void rp_index_segments_replace(struct rp_index_segments *set, struct rp_pack_tab
                                struct rp_segment *merged)
 {
     uint32_t old[2] = {b, a}; // b > a: from the end
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
+        const struct rp_index_segment *item = &set->items[old[i]];
+        for (uint32_t p = 0; p < rp_segment_pack_count(item->segment); p++)
+            packs->items[item->numbers[p]].indexed = false;
         remove_at(set, old[i]);
+    }
     append(set, packs, merged);
+    for (uint32_t i = 0; i < set->count; i++)
+        for (uint32_t p = 0; p < rp_segment_pack_count(set->items[i].segment); p++)
+            packs->items[set->items[i].numbers[p]].indexed = true;
 }

@@ -37,7 +37,7 @@ bool rp_index_segments_candidates(const struct rp_index_segments *set, uint32_t 
 int rp_index_segments_merge(const char *directory, const struct rp_guid *repository, struct rp_segment *a,
                             struct rp_segment *b, const bool *gone_a, const bool *gone_b, struct rp_segment **merged,
                             bool *damaged, struct rp_error *err);
-// Puts the merged segment in the place of the two, whose files are deleted.
+// Puts the merged segment in the place of the two, whose files are deleted. Packs that no segment has any more are not indexed.
 void rp_index_segments_replace(struct rp_index_segments *set, struct rp_pack_table *packs, uint32_t a, uint32_t b,
                                struct rp_segment *merged);
 

@@ -18,6 +18,7 @@ struct rp_pack_state {
     bool indexed;    // its entries are in a segment or in the table
     bool unreadable; // its index is
     bool passing;    // for a reason that says nothing about its bytes: it is tried again
+    bool lost;       // or else the disk did not give it, which may pass, too: it is asked for again, and nobody waits for it
     bool discarded;  // its writer removed it: nothing relies on it
     bool doubtful;   // after the last look: see rp_index_doubts
     bool seen_tombstone, seen_damage; // by a look that is not over

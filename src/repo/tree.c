@@ -170,8 +170,7 @@ static int walk_below(const struct walk *walk, const uint8_t *id, unsigned level
         return 0;
     RP_AUTO_FREE uint8_t *node = rp_xmalloc(RP_NODE_BYTES);
     struct rp_error why = {0};
-    struct rp_attempt attempt = {.looked = walk->looked};
-    if (rp_blocks_get(walk->repo->blocks, id, level, node, &attempt, &why))
+    if (rp_blocks_get_patiently(walk->repo->blocks, id, level, node, walk->looked, &why))
         return lose(walk, level, block, &why, err);
     if (level == 1)
         return walk->each(walk->context, block, node, (uint32_t)rp_min64(RP_NODE_IDS, walk->blocks - block), err);
@@ -252,13 +251,13 @@ static int read_again(void *context, struct rp_error *err)
 static int mark_node(struct base_node *node, struct rp_error *why, struct rp_error *err)
 {
     struct rp_repo *repo = node->repo;
-    if (!rp_damage_stays(repo, why, read_again, node)) {
+    if (!rp_damage_stays(repo, repo->patience_ms, why, read_again, node)) {
         rp_blocks_forget_damage(repo->blocks); // for all that is known
         return why->code ? rp_fail_as(err, why) : 0;
     }
     for (unsigned i = 0; i < node->attempt.damaged_count; i++) {
         struct rp_index_pack pack;
-        rp_index_pack(repo->index, node->attempt.damaged[i], &pack);
+        rp_index_pack(repo->index, node->attempt.damaged[i].pack, &pack);
         if (!pack.damaged && rp_damage_mark(repo, pack.id, true, err))
             return -1;
     }
@@ -283,9 +282,9 @@ static int complete_below(struct rp_repo *repo, const uint8_t *id, unsigned leve
         return 0;
     if (!rp_index_find(repo->index, id, use, places)) { // nor a node, which may be in memory only
         // Not before a second look: the cache may be damaged, which the first one found out.
-        if (rp_index_refresh(repo->index, err))
+        int found = rp_blocks_search(repo->blocks, id, use, places, err);
+        if (found < 0)
             return -1;
-        bool found = rp_index_find(repo->index, id, use, places) > 0;
         if (!found && rp_index_knows_all(repo->index, err))
             return rp_context(err, "%s %s cannot be found", level ? "node" : "block", rp_hex(id, 8, hex));
         if (!found)

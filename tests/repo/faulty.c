@@ -1,5 +1,6 @@
 #include "faulty.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,28 @@ static int get(struct rp_backend *backend, const char *name, uint64_t offset, vo
 
 static int size_of(struct rp_backend *backend, const char *name, uint64_t *size, struct rp_error *err)
 {
-    return of(backend)->inner->ops->size(of(backend)->inner, name, size, err);
+    struct faulty *faulty = of(backend);
+    int sys = faulty->size_fails ? faulty->size_fails(faulty->context, name) : 0;
+    if (sys)
+        return rp_fail_sys(err, sys, "%s: look up (on purpose)", name);
+    return faulty->inner->ops->size(faulty->inner, name, size, err);
+}
+
+struct each {
+    struct faulty *faulty;
+    rp_backend_list_fn *each;
+    void *context;
+};
+
+static int show(void *context, const char *name, uint64_t size)
+{
+    struct each *each = context;
+    char folder[256];
+    enum seen seen = each->faulty->seen ? each->faulty->seen(each->faulty->context, name) : SEEN_WHOLE;
+    snprintf(folder, sizeof folder, "%s", name);
+    if (seen == SEEN_BY_FOLDER)
+        *strrchr(folder, '/') = 0;
+    return each->each(each->context, folder, seen == SEEN_WHOLE ? size : 0);
 }
 
 static int list(struct rp_backend *backend, const char *prefix, rp_backend_list_fn *each, void *context, struct rp_error *err)
@@ -48,7 +70,8 @@ static int list(struct rp_backend *backend, const char *prefix, rp_backend_list_
     int sys = faulty->list_fails ? faulty->list_fails(faulty->context, prefix) : 0;
     if (sys)
         return rp_fail_sys(err, sys, "%s: list (on purpose)", prefix);
-    return faulty->inner->ops->list(faulty->inner, prefix, each, context, err);
+    struct each of_them = {faulty, each, context};
+    return faulty->inner->ops->list(faulty->inner, prefix, show, &of_them, err);
 }
 
 static int remove_object(struct rp_backend *backend, const char *name, struct rp_error *err)

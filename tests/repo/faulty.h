@@ -11,6 +11,7 @@ enum fault {
     FAULT_NO_SPACE,
     FAULT_EXISTS,   // as after; the second try of whoever tried again finds what it has put (NFS). For leases
 };
+enum seen { SEEN_WHOLE, SEEN_WITHOUT_SIZE, SEEN_BY_FOLDER }; // what a listing shows of an object: broken inodes
 struct faulty {
     struct rp_backend backend;
     struct rp_backend *inner;
@@ -22,6 +23,8 @@ struct faulty {
     void *context;
     int (*get_fails)(void *context, const char *name, uint64_t offset); // the errno of a get; 0: none. NULL: never
     int (*list_fails)(void *context, const char *prefix); // likewise
+    int (*size_fails)(void *context, const char *name);   // likewise
+    enum seen (*seen)(void *context, const char *name);   // NULL: whole
     int gets, lists; // so far
 };
 // Takes `inner` over. Both are closed with the returned backend's close.

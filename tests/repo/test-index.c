@@ -312,6 +312,54 @@ static void a_pack_is_missed_also_when_only_a_damaged_cache_knew_it(void **state
     rp_repo_close(repo);
 }
 
+static enum seen without_its_folder(void *context, const char *name)
+{
+    const char *hidden = context;
+    return !strcmp(name, hidden) ? SEEN_BY_FOLDER : SEEN_WHOLE;
+}
+
+// It is away; or its folder cannot be listed, and nothing is forgotten.
+static void a_pack_that_is_back_after_a_merge_is_known(void **state)
+{
+    struct place *place = *state;
+    for (int listed = 0; listed < 2; listed++) {
+        struct rp_error err = {0};
+        struct rp_location places[RP_INDEX_MAX_COPIES];
+        uint8_t data[RP_REPO_BLOCK];
+        char pack[256], away[300];
+        fill_block(data, 1);
+        struct faulty *faulty = faulty_new(rp_backend_directory_open(place->repository, false, &err));
+        struct rp_repo *repo = rp_repo_open(&faulty->backend, PASSPHRASE, place->cache, &err);
+        assert_ok(repo ? 0 : -1, err);
+        repo->patience_ms = 0;
+        struct rp_repo_root root = store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+        first_pack(place, pack);
+        snprintf(away, sizeof away, "%s/away", place->folder);
+        if (listed)
+            assert_int_equal(rename(pack, away), 0);
+        faulty->context = strstr(pack, "/packs/") + 1;
+        faulty->seen = listed ? NULL : without_its_folder;
+        for (uint32_t i = 0; i < 8; i++) { // each a segment
+            fill_block(data, 2 + i);
+            store_disk(repo, NULL, data, sizeof data, "vm", NULL);
+        }
+        assert_int_equal(rp_index_find(repo->index, root.id, RP_INDEX_READ, places), 0);
+        assert_int_equal(rp_index_find(repo->index, root.id, RP_INDEX_GONE, places), !listed); // or a merge left it out
+        if (listed)
+            assert_int_equal(rename(away, pack), 0);
+        faulty->seen = NULL;
+        assert_ok(rp_index_refresh(repo->index, &err), err);
+        assert_int_equal(rp_index_find(repo->index, root.id, RP_INDEX_READ, places), 1);
+        rp_repo_close(repo);
+        repo = place_open(place);
+        assert_clean(repo, true);
+        rp_repo_close(repo);
+        place_teardown(state);
+        place_setup(state);
+        place = *state;
+    }
+}
+
 static void what_only_the_cache_knows_is_stored_again(void **state)
 {
     struct place *place = *state;
@@ -481,6 +529,7 @@ int main(void)
         WITH(a_pack_is_missed_also_when_only_a_damaged_cache_knew_it),
         WITH(a_page_of_the_cache_that_cannot_be_read_is_damage_and_no_signal),
         WITH(a_pack_that_was_cut_off_is_relied_on_no_more_also_where_the_cache_knows_it),
+        WITH(a_pack_that_is_back_after_a_merge_is_known),
         WITH(what_only_the_cache_knows_is_stored_again),
         WITH(an_index_that_could_not_be_written_vouches_for_no_tree),
         WITH(a_cache_that_cannot_be_written_is_not_tried_for_every_pack),

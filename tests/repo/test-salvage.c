@@ -25,12 +25,18 @@ struct trouble {
     uint64_t from, to; // that begin here; to 0: all
     int left; // so often; -1: always
     int list_sys, lists_left;
+    bool all;  // and nothing else can be read while these fail
+    enum seen seen; // by a listing, of pack[0], so often
+    int seen_left;
+    int size_sys, sizes_left; // of it
     int hits;
 };
 
 static int get_fails(void *context, const char *name, uint64_t offset)
 {
     struct trouble *trouble = context;
+    if (trouble->all && trouble->hits && trouble->left && !strcmp(name, "config"))
+        return EIO;
     for (int i = 0; i < 2; i++)
         if (!strcmp(name, trouble->pack[i]) && offset >= trouble->from && (!trouble->to || offset < trouble->to)) {
             trouble->hits++;
@@ -45,6 +51,20 @@ static int list_fails(void *context, const char *prefix)
     return !strcmp(prefix, "packs/") && trouble->lists_left && trouble->lists_left-- ? trouble->list_sys : 0;
 }
 
+static int size_fails(void *context, const char *name)
+{
+    struct trouble *trouble = context;
+    bool fails = !strcmp(name, trouble->pack[0]) && trouble->sizes_left && (trouble->sizes_left < 0 || trouble->sizes_left--);
+    return fails ? trouble->size_sys : 0;
+}
+
+static enum seen seen(void *context, const char *name)
+{
+    struct trouble *trouble = context;
+    bool broken = !strcmp(name, trouble->pack[0]) && trouble->seen_left && (trouble->seen_left < 0 || trouble->seen_left--);
+    return broken ? trouble->seen : SEEN_WHOLE;
+}
+
 static struct rp_repo *open_over(const struct place *place, struct trouble *trouble, struct faulty **out)
 {
     struct rp_error err = {0};
@@ -55,6 +75,8 @@ static struct rp_repo *open_over(const struct place *place, struct trouble *trou
     faulty->context = trouble;
     faulty->get_fails = get_fails;
     faulty->list_fails = list_fails;
+    faulty->size_fails = size_fails;
+    faulty->seen = seen;
     *out = faulty;
     return repo;
 }
@@ -177,6 +199,108 @@ static void a_pack_whose_index_could_not_be_read_once_is_not_lost(void **state)
     free(stored);
 }
 
+// By a disk that is being reset: when the index is opened, and when it is looked at once more; or for good.
+static void a_pack_whose_index_the_disk_did_not_give_is_asked_for_again_before_it_is_lost(void **state)
+{
+    struct place *place = *state;
+    struct stored *stored = store(place);
+    struct rp_error err = {0};
+    for (int i = 0; i < 2; i++)
+        for (int left = -1; left < 3; left += left < 0 ? 2 : 1) {
+            struct trouble trouble = {.sys = {EIO}, .left = left};
+            struct faulty *faulty;
+            strcpy(trouble.pack[0], i ? stored->blocks : stored->nodes);
+            place_remove_cache(place);
+            struct rp_repo *repo = open_over(place, &trouble, &faulty);
+            if (left > 0) {
+                assert_whole(repo, stored);
+                assert_int_equal(trouble.left, 0);
+            } else {
+                RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
+                RP_AUTO_FREE uint8_t *data = rp_xcalloc(1, SIZE);
+                assert_ok(salvage(repo, &stored->root, data, &lost, &err), err);
+                assert_int_equal(rp_ranges_total(&lost), i ? SIZE - RP_REPO_BLOCK : SIZE);
+                assert_true(trouble.hits < 8);
+                trouble.all = true; // it may be the share
+                place_remove_cache(place);
+                assert_fails(repo, stored);
+                trouble.left = 0;
+                assert_whole(repo, stored); // it is asked for at each look
+            }
+            rp_repo_close(repo);
+            // A backup builds on it all the same.
+            trouble = (struct trouble){.sys = {EIO}, .left = left};
+            strcpy(trouble.pack[0], i ? stored->blocks : stored->nodes);
+            place_remove_cache(place);
+            repo = open_over(place, &trouble, &faulty);
+            struct rp_repo_session *session = rp_repo_session_begin(repo, "test", &stored->root, 1, &err);
+            struct rp_disk_writer *writer = rp_disk_writer_new(session, &stored->root, SIZE, &err);
+            assert_int_equal(writer != NULL, left > 0);
+            assert_int_equal(err.code, left > 0 ? RP_OK : RP_ERR_CORRUPT);
+            rp_error_clear(&err);
+            rp_disk_writer_abandon(writer);
+            rp_repo_session_end(session);
+            rp_repo_close(repo);
+        }
+    assert_int_equal(marks(place), 0);
+    free(stored);
+}
+
+static void packs_of_a_folder_that_could_not_be_listed_are_looked_for_again_before_they_are_lost(void **state)
+{
+    struct place *place = *state;
+    struct stored *stored = store(place);
+    struct rp_error err = {0};
+    for (int i = 0; i < 4; i++)
+        for (int left = -1; left < 3; left += left < 0 ? 2 : 1) {
+            struct trouble trouble = {.sys = {ENOMEM}, .seen = SEEN_BY_FOLDER, .seen_left = left};
+            struct faulty *faulty;
+            strcpy(trouble.pack[0], i % 2 ? stored->blocks : stored->nodes);
+            if (i < 2)
+                place_remove_cache(place);
+            struct rp_repo *repo = open_over(place, &trouble, &faulty);
+            if (left > 0) {
+                assert_whole(repo, stored);
+            } else {
+                RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
+                RP_AUTO_FREE uint8_t *data = rp_xcalloc(1, SIZE);
+                assert_ok(salvage(repo, &stored->root, data, &lost, &err), err);
+                assert_int_equal(rp_ranges_total(&lost), i % 2 ? SIZE - RP_REPO_BLOCK : SIZE);
+                trouble.seen_left = 0;
+                assert_whole(repo, stored);
+            }
+            rp_repo_close(repo);
+        }
+    free(stored);
+}
+
+static void a_pack_that_a_listing_could_not_look_at_is_asked_for_its_size(void **state)
+{
+    struct place *place = *state;
+    struct stored *stored = store(place);
+    struct rp_error err = {0};
+    uint64_t problems;
+    for (int fails = -1; fails < 2; fails++) { // it cannot be told for good; it can; not once
+        struct trouble trouble = {.seen = SEEN_WITHOUT_SIZE, .seen_left = -1, .size_sys = EUCLEAN, .sizes_left = fails};
+        struct faulty *faulty;
+        strcpy(trouble.pack[0], stored->blocks);
+        place_remove_cache(place);
+        struct rp_repo *repo = open_over(place, &trouble, &faulty);
+        if (fails >= 0)
+            assert_whole(repo, stored);
+        trouble.sizes_left = fails;
+        assert_ok(rp_repo_check(repo, true, NULL, NULL, NULL, NULL, &problems, &err), err);
+        assert_int_equal(problems > 0, fails != 0);
+        assert_int_equal(marks(place), fails < 0);
+        rp_repo_close(repo);
+        repo = place_open(place);
+        assert_clean(repo, true); // what it was looked at says all of it, and no mark stays
+        assert_clean(repo, true);
+        rp_repo_close(repo);
+    }
+    free(stored);
+}
+
 static void a_repository_that_cannot_be_listed_once_has_lost_nothing(void **state)
 {
     struct place *place = *state;
@@ -247,6 +371,41 @@ static void a_look_that_fails_does_not_forget_what_is_marked(void **state)
     free(stored);
 }
 
+// The data can be looked up, and then, for a moment or with all else, not be read: of a block, of a node.
+static void what_the_disk_did_not_give_is_lost_only_when_it_stays_so_and_other_objects_can_be_read(void **state)
+{
+    struct place *place = *state;
+    struct stored *stored = store(place);
+    struct rp_error err = {0};
+    for (int node = 0; node < 2; node++) {
+        struct trouble trouble = {.sys = {EIO}};
+        struct faulty *faulty;
+        strcpy(trouble.pack[0], node ? stored->nodes : stored->blocks);
+        trouble.from = node ? RP_REPO_BLOCK : 0; // behind the one block that is there, too
+        trouble.to = node ? 0 : RP_REPO_BLOCK;
+        struct rp_repo *repo = open_over(place, &trouble, &faulty);
+        assert_ok(rp_repo_need_index(repo, NULL, &err), err);
+        trouble.left = node ? 1 : 2; // a block is read with its neighbours first
+        assert_whole(repo, stored);
+        assert_int_equal(trouble.left, 0);
+        rp_repo_close(repo);
+        repo = open_over(place, &trouble, &faulty);
+        assert_ok(rp_repo_need_index(repo, NULL, &err), err);
+        trouble.left = -1;
+        trouble.all = true;
+        trouble.hits = 0;
+        assert_fails(repo, stored);
+        assert_true(trouble.hits > 0);
+        trouble.all = false;
+        RP_CLEANUP(rp_ranges_clear) struct rp_ranges lost = {0};
+        RP_AUTO_FREE uint8_t *data = rp_xcalloc(1, SIZE);
+        assert_ok(salvage(repo, &stored->root, data, &lost, &err), err);
+        assert_int_equal(lost.count, 1);
+        rp_repo_close(repo);
+    }
+    free(stored);
+}
+
 // ---- two copies, of which one is damaged and one cannot be read now -------------------------------------------------
 
 static void damage_of_one_copy_does_not_hide_that_the_other_may_be_good(void **state)
@@ -296,8 +455,17 @@ static void damage_of_one_copy_does_not_hide_that_the_other_may_be_good(void **s
                 rp_error_clear(&err);
             }
             assert_ok(rp_repo_check(repo, false, NULL, NULL, NULL, NULL, &problems, &err), err);
-            assert_int_equal(marks(place), 1);
             assert_true(rp_pack_parse_name(trouble.pack[order], id));
+            if (nodes) { // nobody asked twice for the one; so it is marked only when its bytes came
+                char path[300];
+                assert_int_equal(marks(place), 0);
+                snprintf(path, sizeof path, "%s/%s", place->repository, trouble.pack[order]);
+                trouble.sys[order] = 0;
+                flip_bit(path, 8 * (places[order].offset + 5));
+                assert_ok(rp_repo_check(repo, false, NULL, NULL, NULL, NULL, &problems, &err), err);
+                flip_bit(path, 8 * (places[order].offset + 5));
+            }
+            assert_int_equal(marks(place), 1);
             assert_ok(rp_damage_mark(repo, id, false, &err), err);
             assert_int_equal(marks(place), 0); // it was this one
             trouble.left = 0;
@@ -392,12 +560,12 @@ static void what_is_lost_is_not_asked_for_again_and_again(void **state)
         rp_ranges_normalize(&lost);
         assert_int_equal(rp_ranges_total(&lost), size - RP_NODE_IDS * RP_REPO_BLOCK);
         assert_int_equal(faulty->lists - lists, deleted ? 3 : 0); // one look
-        assert_int_equal(trouble.hits, deleted ? 0 : 1);
+        assert_int_equal(trouble.hits, deleted ? 0 : 2); // and once more after a while
         rp_repo_close(repo);
     }
 }
 
-static void a_frame_that_the_disk_cannot_give_is_read_twice_and_no_more(void **state)
+static void a_frame_that_the_disk_cannot_give_is_read_three_times_and_no_more(void **state)
 {
     struct place *place = *state;
     struct stored *stored = store(place);
@@ -410,7 +578,7 @@ static void a_frame_that_the_disk_cannot_give_is_read_twice_and_no_more(void **s
     struct rp_repo *repo = open_over(place, &trouble, &faulty);
     assert_ok(salvage(repo, &stored->root, data, &lost, &err), err);
     assert_true(rp_ranges_total(&lost) >= 2 * RP_REPO_BLOCK);
-    assert_int_equal(trouble.hits, 2); // with its neighbours, and alone
+    assert_int_equal(trouble.hits, 3); // with its neighbours, alone, and after a while
     rp_repo_close(repo);
     free(stored);
 }
@@ -421,13 +589,17 @@ int main(void)
 #define WITH(test) cmocka_unit_test_setup_teardown(test, place_setup, place_teardown)
     const struct CMUnitTest tests[] = {
         WITH(a_pack_whose_index_could_not_be_read_once_is_not_lost),
+        WITH(a_pack_whose_index_the_disk_did_not_give_is_asked_for_again_before_it_is_lost),
+        WITH(packs_of_a_folder_that_could_not_be_listed_are_looked_for_again_before_they_are_lost),
+        WITH(a_pack_that_a_listing_could_not_look_at_is_asked_for_its_size),
         WITH(a_repository_that_cannot_be_listed_once_has_lost_nothing),
         WITH(a_base_is_not_called_damaged_because_a_pack_could_not_be_read),
         WITH(a_look_that_fails_does_not_forget_what_is_marked),
+        WITH(what_the_disk_did_not_give_is_lost_only_when_it_stays_so_and_other_objects_can_be_read),
         WITH(damage_of_one_copy_does_not_hide_that_the_other_may_be_good),
         WITH(a_damaged_cache_makes_nothing_lost_also_when_something_is),
         WITH(what_is_lost_is_not_asked_for_again_and_again),
-        WITH(a_frame_that_the_disk_cannot_give_is_read_twice_and_no_more),
+        WITH(a_frame_that_the_disk_cannot_give_is_read_three_times_and_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -705,32 +705,53 @@ static void an_object_is_put_once_and_leaves_no_temporary(void **state)
     assert_int_equal(count_files(path), 0);
 }
 
+#define OLD_FILE "2dc27766-f623-4200-9d64-115e9bfd4a08" // in tmp/, as a writer names it
+#define NEW_FILE "2dc27766-f623-4200-9d64-115e9bfd4a09"
+#define FOLDER(last) "0123456789abcdef0123456789abcde" last // in sessions/
+
+static void in_repository(const struct place *place, const char *script)
+{
+    char command[600];
+    snprintf(command, sizeof command, "cd '%s' && %s", place->repository, script);
+    assert_int_equal(system(command), 0);
+}
+
 static void what_killed_writers_left_is_removed_after_a_day(void **state)
 {
     struct place *place = *state;
-    char command[1200], path[200];
-    snprintf(path, sizeof path, "%s/tmp", place->repository);
-    snprintf(command, sizeof command, "mkdir -p '%s' && echo x > '%s/new' && echo x > '%s/old' && touch -d '2 days ago' '%s/old'",
-             path, path, path, path);
-    assert_int_equal(system(command), 0);
+    in_repository(place, "mkdir -p tmp && cd tmp && touch " NEW_FILE " && touch -d '2 days ago' " OLD_FILE);
     struct rp_repo *repo = place_open(place);
-    assert_int_equal(count_files(path), 1); // the new one may belong to a living writer
-    assert_clean(repo, true);               // and is no object
+    in_repository(place, "test \"$(ls tmp)\" = " NEW_FILE); // it may belong to a living writer
+    assert_clean(repo, true);                               // and is no object
     rp_repo_close(repo);
 }
 
 static void an_empty_folder_of_a_session_is_removed_after_a_day(void **state)
 {
     const struct place *place = *state;
-    char command[512];
     struct rp_repo *repo = place_open(place);
-    place_put_lease(repo, "sessions/session", "0000000000000001", "held", 10);
+    place_put_lease(repo, "sessions/" FOLDER("0"), "0000000000000001", "held", 10);
     rp_repo_close(repo);
-    snprintf(command, sizeof command, "cd %s/sessions && mkdir old new && touch -d '-25 hours' old session", place->repository);
-    assert_int_equal(system(command), 0);
+    in_repository(place, "cd sessions && mkdir " FOLDER("1") " " FOLDER("2") " && touch -d '-25 hours' " FOLDER("0") " " FOLDER("1"));
     rp_repo_close(place_open(place));
-    snprintf(command, sizeof command, "test \"$(ls %s/sessions | xargs)\" = 'new session'", place->repository);
-    assert_int_equal(system(command), 0); // the new one may be about to be used
+    in_repository(place, "test \"$(ls sessions | xargs)\" = '" FOLDER("0") " " FOLDER("2") "'"); // the new one may be about to be used
+}
+
+static void a_folder_that_is_opened_loses_nothing_that_is_not_ours(void **state)
+{
+    const struct place *place = *state;
+    static const char make[] = "mkdir -p tmp sessions/photos && cd tmp && touch a.txt " OLD_FILE ".txt '{" OLD_FILE "}' 0123 && "
+                               "touch -d '2 days ago' * ../sessions/photos";
+    in_repository(place, make);
+    rp_repo_close(place_open(place));
+    in_repository(place, "test $(ls tmp | wc -l) = 4 && test -d sessions/photos");
+    // Nor one with such a name, where no repository is.
+    struct rp_error err = {0};
+    in_repository(place, "mv config gone && cd tmp && touch -d '2 days ago' " OLD_FILE " && mkdir ../sessions/" FOLDER("1")
+                         " && touch -d '2 days ago' ../sessions/" FOLDER("1"));
+    RP_CLEANUP(rp_backend_close_p) struct rp_backend *backend = rp_backend_directory_open(place->repository, false, &err);
+    assert_non_null(backend);
+    in_repository(place, "test -f tmp/" OLD_FILE " && test -d sessions/" FOLDER("1"));
 }
 
 int main(void)
@@ -764,6 +785,7 @@ int main(void)
         WITH(an_object_is_put_once_and_leaves_no_temporary),
         WITH(what_killed_writers_left_is_removed_after_a_day),
         WITH(an_empty_folder_of_a_session_is_removed_after_a_day),
+        WITH(a_folder_that_is_opened_loses_nothing_that_is_not_ours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
